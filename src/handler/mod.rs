@@ -1,0 +1,273 @@
+//! What a task does.
+//!
+//! Owns the [`Handler`] trait, which users of the library implement, and the
+//! [`Registry`] of kinds. Must not know queues, or the bookkeeping of attempts:
+//! a handler is given one [`Execution`] and returns its outcome.
+
+mod exec;
+mod noop;
+mod sleep;
+
+use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio_util::sync::CancellationToken;
+
+use crate::task::{Data, Failure, TaskId, WorkerId};
+
+pub use exec::Exec;
+pub use noop::Noop;
+pub use sleep::Sleep;
+
+/// Executes the tasks of one kind.
+///
+/// A task runs **at least once**: after a crash of the process it runs again,
+/// under the next [`Execution::attempt`] number. That number is never used
+/// twice for one task, so it can serve as a fencing token.
+///
+/// The future is dropped when the attempt's timeout passes, and when a
+/// cancellation or a drain was signalled ([`Execution::cancelled`]) and the
+/// handler has not returned within the grace period. It runs on the server's
+/// tokio runtime: blocking work belongs into [`tokio::task::spawn_blocking`].
+///
+/// Every `async fn(Execution) -> Result<Output, Error>` is a handler.
+pub trait Handler: Send + Sync + 'static {
+    /// Checks a payload before the task is accepted: what is returned here is
+    /// answered to the submitter as `INVALID_ARGUMENT`, each violation by name.
+    ///
+    /// # Errors
+    /// All that is wrong with the payload, not only the first.
+    fn check(&self, payload: &Data) -> Result<(), Vec<Violation>> {
+        let _ = payload;
+        Ok(())
+    }
+
+    /// Executes one attempt.
+    ///
+    /// # Errors
+    /// [`Error::retryable`] if another attempt may help, [`Error::permanent`]
+    /// if not. A panic counts as retryable.
+    fn run(&self, execution: Execution) -> impl Future<Output = Result<Output, Error>> + Send;
+}
+
+impl<F, Fut> Handler for F
+where
+    F: Fn(Execution) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Output, Error>> + Send,
+{
+    fn run(&self, execution: Execution) -> impl Future<Output = Result<Output, Error>> + Send {
+        self(execution)
+    }
+}
+
+/// One thing that is wrong with a submitted task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Where: the path of a field, for example `args.duration`.
+    pub field: String,
+    /// What is wrong, and what would be right.
+    pub description: String,
+}
+
+impl Violation {
+    /// Names a field and what is wrong with it.
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { field: field.into(), description: description.into() }
+    }
+}
+
+/// One attempt at a task, as its handler sees it.
+#[derive(Clone, Debug)]
+pub struct Execution {
+    /// Which task.
+    pub task: TaskId,
+    /// Its kind.
+    pub kind: Arc<str>,
+    /// Which execution of it, from 1; never the same twice.
+    pub attempt: u32,
+    /// On which worker.
+    pub worker: WorkerId,
+    /// What was submitted.
+    pub payload: Data,
+    /// Fires when the handler should stop: the task was cancelled, or the
+    /// server drains and its grace period is over.
+    pub cancel: CancellationToken,
+}
+
+impl Execution {
+    /// Returns once the handler should stop.
+    pub async fn cancelled(&self) {
+        self.cancel.cancelled().await;
+    }
+
+    /// The payload's arguments as `T`.
+    ///
+    /// # Errors
+    /// A permanent error `INVALID_ARGS` if the payload is not a JSON object of that shape.
+    pub fn args<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        parse_args(&self.payload).map_err(|wrong| Error::permanent("INVALID_ARGS", wrong))
+    }
+
+    /// One argument by name.
+    ///
+    /// # Errors
+    /// A permanent error `INVALID_ARGS` if it is missing or not a `T`.
+    pub fn arg<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
+        let mut args: serde_json::Map<String, serde_json::Value> = self.args()?;
+        let value = args.remove(name).unwrap_or_default();
+        serde_json::from_value(value)
+            .map_err(|wrong| Error::permanent("INVALID_ARGS", format!("args.{name}: {wrong}")))
+    }
+}
+
+/// The JSON arguments of a payload as `T`; an empty payload counts as `{}`.
+///
+/// # Errors
+/// What is wrong, as a sentence.
+pub fn parse_args<T: DeserializeOwned>(payload: &Data) -> Result<T, String> {
+    match payload {
+        Data::Json(text) => serde_json::from_str(text).map_err(|wrong| wrong.to_string()),
+        Data::Empty => serde_json::from_str("{}").map_err(|wrong| wrong.to_string()),
+        Data::Bytes(_) => Err("the payload is bytes; this kind takes args, a JSON object".into()),
+    }
+}
+
+/// What a successful attempt returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output(pub Data);
+
+impl Output {
+    /// Nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(Data::Empty)
+    }
+
+    /// Opaque bytes.
+    pub fn bytes(bytes: impl Into<bytes::Bytes>) -> Self {
+        Self(Data::Bytes(bytes.into()))
+    }
+
+    /// A value as JSON.
+    ///
+    /// # Errors
+    /// A permanent error `INVALID_OUTPUT` if the value has no JSON form.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, Error> {
+        let text = serde_json::to_string(value)
+            .map_err(|wrong| Error::permanent("INVALID_OUTPUT", wrong.to_string()))?;
+        Ok(Self(Data::Json(text.into())))
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// What is recorded and told.
+    pub failure: Failure,
+    /// Trying again is of no use.
+    pub permanent: bool,
+}
+
+impl Error {
+    /// Another attempt may help. `reason` is a word for programs in
+    /// `UPPER_SNAKE_CASE`, `message` a sentence for people; see [`Failure::new`]
+    /// for their bounds.
+    pub fn retryable(reason: &str, message: impl Into<String>) -> Self {
+        Self { failure: Failure::new(reason, message), permanent: false }
+    }
+
+    /// Another attempt would fail as well.
+    pub fn permanent(reason: &str, message: impl Into<String>) -> Self {
+        Self { failure: Failure::new(reason, message), permanent: true }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.failure.reason, self.failure.message)
+    }
+}
+
+/// Any error of a handler's own counts as retryable, with reason `ERROR`.
+impl<E: std::error::Error> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self::retryable("ERROR", error.to_string())
+    }
+}
+
+type Running<'a> = Pin<Box<dyn Future<Output = Result<Output, Error>> + Send + 'a>>;
+
+/// [`Handler`], callable without knowing its type.
+trait AnyHandler: Send + Sync {
+    fn check(&self, payload: &Data) -> Result<(), Vec<Violation>>;
+    fn run(&self, execution: Execution) -> Running<'_>;
+}
+
+impl<H: Handler> AnyHandler for H {
+    fn check(&self, payload: &Data) -> Result<(), Vec<Violation>> {
+        Handler::check(self, payload)
+    }
+
+    fn run(&self, execution: Execution) -> Running<'_> {
+        Box::pin(Handler::run(self, execution))
+    }
+}
+
+/// The kinds of task that a server executes. Fixed once the server runs.
+#[derive(Clone, Default)]
+pub struct Registry {
+    handlers: BTreeMap<Arc<str>, Arc<dyn AnyHandler>>,
+}
+
+impl Registry {
+    /// Adds a kind; one of the same name is replaced.
+    pub fn insert(&mut self, kind: impl Into<Arc<str>>, handler: impl Handler) {
+        self.handlers.insert(kind.into(), Arc::new(handler));
+    }
+
+    /// The kinds, in alphabetical order.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.handlers.keys().map(AsRef::as_ref)
+    }
+
+    /// The registered name equal to `kind`, so that it need not be copied.
+    #[must_use]
+    pub fn kind(&self, kind: &str) -> Option<Arc<str>> {
+        self.handlers.get_key_value(kind).map(|(name, _)| Arc::clone(name))
+    }
+
+    /// Lets the handler of `kind` check a payload.
+    ///
+    /// # Errors
+    /// Its violations; one on the field `kind` if there is no such handler.
+    pub fn check(&self, kind: &str, payload: &Data) -> Result<(), Vec<Violation>> {
+        match self.handlers.get(kind) {
+            Some(handler) => handler.check(payload),
+            None => Err(vec![Violation::new("kind", self.unknown(kind))]),
+        }
+    }
+
+    /// Executes one attempt with the handler of its kind.
+    ///
+    /// # Errors
+    /// The handler's error; `UNKNOWN_KIND`, permanent, if there is no handler
+    /// (a task from a time when there was one).
+    pub async fn run(&self, execution: Execution) -> Result<Output, Error> {
+        match self.handlers.get(&execution.kind) {
+            Some(handler) => handler.run(execution).await,
+            None => Err(Error::permanent("UNKNOWN_KIND", self.unknown(&execution.kind))),
+        }
+    }
+
+    fn unknown(&self, kind: &str) -> String {
+        let known = self.kinds().collect::<Vec<_>>().join(", ");
+        let kind: String = kind.chars().take(63).collect();
+        format!("no handler for {kind:?}; this server has: {known}")
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.kinds()).finish()
+    }
+}

@@ -1,0 +1,13 @@
+//! `noop`: succeeds at once. For measuring, and for trying things out.
+
+use super::{Error, Execution, Handler, Output};
+
+/// Does nothing, whatever the payload.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Noop;
+
+impl Handler for Noop {
+    async fn run(&self, _execution: Execution) -> Result<Output, Error> {
+        Ok(Output::empty())
+    }
+}

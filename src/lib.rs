@@ -1,0 +1,43 @@
+//! Taskyard takes tasks over gRPC, runs them on a fixed crew of workers, and
+//! streams every start and finish to whoever is watching. Durable by default,
+//! in one binary.
+//!
+//! The modules stand in the order in which a task passes through them:
+//! [`grpc`] ─▶ [`admission`] ─▶ [`store`] ─▶ [`pool`] ─▶ [`handler`], with
+//! [`events`] leading from the store's commits back to the watchers. [`task`]
+//! and [`event`] are the domain that all of them speak; [`server`] puts them
+//! together. `docs/design.md` is the full account.
+//!
+//! To run kinds of task of your own, implement [`handler::Handler`] and hand it
+//! to [`App`]:
+//!
+//! ```no_run
+//! use taskyard::{App, handler::{Error, Execution, Output}};
+//!
+//! async fn greet(execution: Execution) -> Result<Output, Error> {
+//!     let name: String = execution.arg("name")?;
+//!     Ok(Output::json(&format!("Hello, {name}!"))?)
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     App::new().handler("greet", greet).run()
+//! }
+//! ```
+
+pub mod admission;
+pub mod cli;
+pub mod config;
+pub mod event;
+pub mod events;
+pub mod grpc;
+pub mod handler;
+pub mod pool;
+pub mod proto;
+pub mod server;
+pub mod store;
+pub mod task;
+pub mod telemetry;
+
+mod app;
+
+pub use app::App;
