@@ -4,6 +4,7 @@
 //! [`Registry`] of kinds. Must not know queues, or the bookkeeping of attempts:
 //! a handler is given one [`Execution`] and returns its outcome.
 
+mod args;
 mod exec;
 mod noop;
 mod sleep;
