@@ -18,6 +18,13 @@ pub fn quoted(value: &str) -> String {
     }
 }
 
+/// A name without quotation marks, on one line and short, for a message.
+pub fn short(name: &str) -> String {
+    let visible = |c: char| if c.is_control() { '�' } else { c };
+    let shown = name.chars().take(MAX_QUOTED).map(visible).collect::<String>();
+    if name.chars().nth(MAX_QUOTED).is_some() { shown + "…" } else { shown }
+}
+
 /// The one of `known` that `written` was probably meant to be: at most a third
 /// of its letters, and no more than three, are wrong.
 pub fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -54,6 +61,12 @@ mod tests {
         assert_eq!(quoted("a\nb"), r#""a\nb""#);
         assert_eq!(quoted(&"é".repeat(64)), format!("\"{}\"", "é".repeat(64)));
         assert_eq!(quoted(&"é".repeat(65)), format!("\"{}…\"", "é".repeat(64)));
+    }
+
+    #[test]
+    fn a_short_name_is_one_line() {
+        assert_eq!(short("it's\n[31m"), "it's�[31m");
+        assert_eq!(short(&"é".repeat(65)), format!("{}…", "é".repeat(64)));
     }
 
     #[test]
