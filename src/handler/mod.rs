@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::task::{Data, Failure, TaskId, WorkerId};
 
-pub use exec::Exec;
+pub use exec::{DeclarationError, Exec};
 pub use noop::Noop;
 pub use sleep::Sleep;
 
