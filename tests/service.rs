@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Watch, Yard, get, sleep, submit, task, wait};
+use support::{Watch, Yard, sleep, submit, wait};
 use taskyard::proto::v1::{EventType, TaskState};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,7 +72,7 @@ impl Setting {
 /// What the variables of all settings begin with.
 pub const PREFIX: &str = "TASKYARD_";
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
@@ -181,7 +181,7 @@ pub static SETTINGS: &[Setting] = &[
     duration(
         "attempt-timeout",
         "How long an attempt may take, unless the task says",
-        Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 3600),
+        Duration::from_millis(1)..=Duration::from_hours(720),
         |c| c.attempt_timeout,
         |c, span| c.attempt_timeout = span,
     ),

@@ -11,10 +11,10 @@ use std::{fmt, str::FromStr};
 use crate::{event::Seq, task::base32};
 
 /// Characters of the store's and of the incarnation's mark: 30 bits each.
-const MARK_CHARS: usize = 6;
+const MARK_CHARS: usize = (MARK_BITS / 5) as usize;
 
 /// Bits of a mark.
-pub const MARK_BITS: u32 = 5 * MARK_CHARS as u32;
+pub const MARK_BITS: u32 = 30;
 
 /// The place after one event of one store. Written as `c`, six characters for
 /// the store, six for the incarnation, then the number, in Crockford's base 32.

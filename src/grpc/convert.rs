@@ -38,9 +38,9 @@ const MAX_LABEL_VALUE: usize = 255;
 const MAX_REQUEST_ID: usize = 128;
 const MAX_PRIORITY: i32 = 1_000;
 const MAX_ATTEMPTS: u32 = 100;
-const DAY: Duration = Duration::from_secs(86_400);
-const MAX_DELAY: Duration = Duration::from_secs(366 * 86_400);
-const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 86_400);
+const DAY: Duration = Duration::from_hours(24);
+const MAX_DELAY: Duration = Duration::from_hours(8784);
+const MAX_TIMEOUT: Duration = Duration::from_hours(720);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Collects what is wrong with a request.
@@ -300,7 +300,7 @@ fn retry(given: Option<v1::RetryPolicy>, rules: &Rules, checks: &mut Checks) -> 
             attempts => attempts,
         },
         initial_backoff: initial,
-        max_backoff: max.unwrap_or(Duration::from_secs(60).max(initial)),
+        max_backoff: max.unwrap_or(Duration::from_mins(1).max(initial)),
     }
 }
 
@@ -382,7 +382,7 @@ pub enum WatchStart {
 /// Everything that is wrong with it.
 pub fn watch(request: &v1::WatchEventsRequest) -> Result<Watch, Vec<Violation>> {
     let mut checks = Checks::default();
-    let bounds = (Duration::from_millis(100), Duration::from_secs(3600));
+    let bounds = (Duration::from_millis(100), Duration::from_hours(1));
     let heartbeat = checks.duration("heartbeat_interval", request.heartbeat_interval, bounds);
     let start = match v1::WatchStart::try_from(request.start) {
         Ok(v1::WatchStart::Oldest) => WatchStart::Oldest,

@@ -34,7 +34,7 @@ pub struct Settings {
 }
 
 /// How long `WaitTask` waits when neither the request nor a deadline says.
-const DEFAULT_WAIT: Duration = Duration::from_secs(3600);
+const DEFAULT_WAIT: Duration = Duration::from_hours(1);
 
 /// The task service.
 #[derive(Clone)]

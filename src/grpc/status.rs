@@ -1,8 +1,8 @@
 //! Every status that is not OK, made here and nowhere else.
 //!
 //! Each carries one `ErrorInfo` with a reason for programs, plus the details
-//! that fit. Message and details stay below [`MAX_BYTES`] together: they travel
-//! in trailers, and larger ones break clients.
+//! that fit. Message and details stay below 4 KiB together, whatever a request
+//! contains: they travel in trailers, and larger ones break clients.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,9 +19,6 @@ use crate::{
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "taskyard";
-
-/// Bytes of a status's message and details together, at most.
-pub const MAX_BYTES: usize = 4 << 10;
 
 /// When a draining server is likely to be back.
 const DRAINING_RETRY: Duration = Duration::from_secs(1);
@@ -74,11 +71,6 @@ pub fn invalid(violations: &[Violation]) -> Status {
         [] => "the request is invalid".into(),
     };
     Status::with_error_details(Code::InvalidArgument, message, details)
-}
-
-/// One field that is wrong.
-pub fn invalid_field(field: &str, description: impl Into<String>) -> Status {
-    invalid(&[Violation::new(field, description)])
 }
 
 /// There is no room.

@@ -18,7 +18,7 @@ pub struct Sleep;
 
 impl Sleep {
     /// The longest sleep: 24 hours.
-    pub const MAX: Duration = Duration::from_secs(24 * 60 * 60);
+    pub const MAX: Duration = Duration::from_hours(24);
 }
 
 impl Handler for Sleep {

@@ -29,7 +29,7 @@ mod tests {
         let policy = RetryPolicy {
             max_attempts: 100,
             initial_backoff: Duration::from_secs(1),
-            max_backoff: Duration::from_secs(60),
+            max_backoff: Duration::from_mins(1),
         };
         let ceilings = [1, 2, 3, 6, 7, 100].map(|failures| ceiling(&policy, failures).as_secs());
         assert_eq!(ceilings, [1, 2, 4, 32, 60, 60]);

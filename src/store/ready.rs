@@ -96,11 +96,6 @@ impl Ready {
     pub fn next_due(&self) -> Option<Timestamp> {
         self.later.first().map(|(due, _)| *due)
     }
-
-    /// Whether no task is due.
-    pub fn is_empty(&self) -> bool {
-        self.turns.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -119,7 +114,7 @@ mod tests {
             ready.push(&queue, Rank::new(priority, Timestamp(due), number));
         }
         assert_eq!(drain(&mut ready), [3, 2, 4, 1, 5]);
-        assert!(ready.is_empty());
+        assert_eq!(ready.pop(), None);
     }
 
     #[test]
@@ -141,7 +136,7 @@ mod tests {
         ready.push(&queue, only);
         ready.remove(&queue, only);
         ready.remove(&queue, only);
-        assert!(ready.is_empty());
+        assert_eq!(ready.pop(), None);
         ready.push(&queue, only);
         assert_eq!(drain(&mut ready), [1]);
     }

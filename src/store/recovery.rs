@@ -83,7 +83,7 @@ fn begin_incarnation(
     sqlite::each_live(connection, |row| {
         let number = row.number;
         let waits = !running.contains(&number);
-        let entry = entry_of(engine, row, waits);
+        let entry = entry_of(engine, &row, waits);
         if waits {
             engine.await_turn(number, &entry);
         }
@@ -111,7 +111,7 @@ fn begin_incarnation(
     Ok(slots.len())
 }
 
-fn entry_of(engine: &mut Engine<'_>, row: LiveRow, waits: bool) -> Entry {
+fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
     let place = waits.then(|| engine.admission.readmit(&row.queue, row.bytes));
     let queue = match &place {
         Some(place) => Arc::clone(place.queue()),

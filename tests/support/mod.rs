@@ -1,5 +1,6 @@
 //! A real server on a free port with a store of its own, and a real client.
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unnecessary_wraps, reason = "what message fields take")]
 
 use std::{path::Path, time::Duration};
 
@@ -19,7 +20,7 @@ use tonic::{Status, Streaming, transport::Channel};
 pub type Client = TaskServiceClient<Channel>;
 
 /// Long enough that only a hang exceeds it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct Yard {
     pub server: Server,

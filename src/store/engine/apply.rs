@@ -44,20 +44,25 @@ impl Engine<'_> {
             Message::Turn(worker, finished, reply) => self.turn(worker, finished, reply),
             Message::Join(worker, reply) => {
                 self.tell_crew(EventType::WorkerStarted, Some(worker));
-                self.done(reply)
+                self.done(reply);
+                Ok(())
             }
             Message::Leave(worker, reply) => {
                 self.tell_crew(EventType::WorkerStopped, Some(worker));
-                self.done(reply)
+                self.done(reply);
+                Ok(())
             }
-            Message::Drain(reply) => self.drain(reply),
+            Message::Drain(reply) => {
+                self.drain();
+                self.done(reply);
+                Ok(())
+            }
             Message::Close(_) => Ok(()),
         }
     }
 
-    fn done(&mut self, reply: Reply<()>) -> Applied {
+    fn done(&mut self, reply: Reply<()>) {
         self.group.effects.push(Effect::Done(reply, Ok(())));
-        Ok(())
     }
 
     fn submit(&mut self, prepared: Prepared, reply: Reply<Submitted>) -> Applied {
@@ -351,14 +356,13 @@ impl Engine<'_> {
         self.encoder.push(&Event { worker, ..Event::new(event_type, self.group.now, None) })
     }
 
-    fn drain(&mut self, reply: Reply<()>) -> Applied {
+    fn drain(&mut self) {
         if !self.draining {
             self.draining = true;
             self.tell_crew(EventType::Draining, None);
             let idle = self.idle.drain(..).map(|(_, reply)| Effect::Stop(reply));
             self.group.effects.extend(idle);
         }
-        self.done(reply)
     }
 
     /// Moves what has become due among what may start.

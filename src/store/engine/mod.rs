@@ -171,7 +171,7 @@ impl Engine<'_> {
     ) -> Option<oneshot::Sender<u64>> {
         let failed = self.failure.borrow().clone();
         if let Some(cause) = failed {
-            return self.refuse_all(arrived, &cause);
+            return refuse_all(arrived, &cause);
         }
         let mut closing = None;
         let written = self.write_group(arrived, &mut closing);
@@ -188,7 +188,7 @@ impl Engine<'_> {
             Err(error) => {
                 self.fail(&error);
                 let cause: Arc<str> = error.to_string().into();
-                let closing_later = self.refuse_all(arrived, &cause);
+                let closing_later = refuse_all(arrived, &cause);
                 closing.or(closing_later)
             }
         }
@@ -242,27 +242,6 @@ impl Engine<'_> {
             Effect::Stop(reply).fail(&cause);
         }
     }
-
-    fn refuse_all(
-        &mut self,
-        arrived: &mut impl Iterator<Item = Message>,
-        cause: &Arc<str>,
-    ) -> Option<oneshot::Sender<u64>> {
-        for message in arrived {
-            match message {
-                Message::Submit(_, reply) => {
-                    Effect::Submitted(reply, Err(super::Error::Draining)).fail(cause);
-                }
-                Message::Cancel(_, reply)
-                | Message::Join(_, reply)
-                | Message::Leave(_, reply)
-                | Message::Drain(reply) => Effect::Done(reply, Ok(())).fail(cause),
-                Message::Turn(_, _, reply) => Effect::Stop(reply).fail(cause),
-                Message::Close(reply) => return Some(reply),
-            }
-        }
-        None
-    }
 }
 
 /// Why a group could not be written.
@@ -272,6 +251,27 @@ pub enum GroupError {
     Sqlite(#[from] rusqlite::Error),
     #[error("the record of task {0} is damaged: {1}")]
     Record(u64, prost::DecodeError),
+}
+
+/// Answers everything with the cause; a `Close` is left to the caller.
+fn refuse_all(
+    arrived: &mut impl Iterator<Item = Message>,
+    cause: &Arc<str>,
+) -> Option<oneshot::Sender<u64>> {
+    for message in arrived {
+        match message {
+            Message::Submit(_, reply) => {
+                Effect::Submitted(reply, Err(super::Error::Draining)).fail(cause);
+            }
+            Message::Cancel(_, reply)
+            | Message::Join(_, reply)
+            | Message::Leave(_, reply)
+            | Message::Drain(reply) => Effect::Done(reply, Ok(())).fail(cause),
+            Message::Turn(_, _, reply) => Effect::Stop(reply).fail(cause),
+            Message::Close(reply) => return Some(reply),
+        }
+    }
+    None
 }
 
 /// The engine has ended in an orderly way.
