@@ -141,7 +141,7 @@ impl Admission {
         queue: &str,
         bytes: u64,
         when_full: WhenFull,
-        deadline: Option<Instant>,
+        deadline: Option<tokio::time::Instant>,
     ) -> Result<Admitted, Refused> {
         if bytes > self.limits.bytes {
             return Err(Refused::LargerThanQueue { bytes, limit: self.limits.bytes });
@@ -155,8 +155,9 @@ impl Admission {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Refused::Draining);
         }
-        let patience = deadline.unwrap_or_else(|| Instant::now() + self.limits.room_timeout);
-        match tokio::time::timeout_at(patience.into(), turn.granted()).await {
+        let patience =
+            deadline.unwrap_or_else(|| tokio::time::Instant::now() + self.limits.room_timeout);
+        match tokio::time::timeout_at(patience, turn.granted()).await {
             Ok(outcome) => outcome,
             Err(_) if deadline.is_some() => Err(Refused::Deadline),
             Err(_) => Err(room.full()),

@@ -13,7 +13,7 @@ async fn take(gate: &Admission, bytes: u64) -> Admitted {
 async fn stand_in_line(
     gate: &Arc<Admission>,
     bytes: u64,
-    deadline: Option<Instant>,
+    deadline: Option<tokio::time::Instant>,
 ) -> tokio::task::JoinHandle<Result<Admitted, Refused>> {
     let before = in_line(gate);
     let caller = Arc::clone(gate);
@@ -93,7 +93,7 @@ async fn a_caller_that_goes_away_frees_its_place() {
 async fn deadlines_and_patience_end_the_wait() {
     let gate = gate(1, 100);
     let _held = take(&gate, 1).await;
-    let deadline = tokio::time::Instant::now().into_std() + Duration::from_secs(1);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
     let late = gate.admit("q", 1, WhenFull::Wait, Some(deadline)).await.unwrap_err();
     assert_eq!(late, Refused::Deadline);
     let began = tokio::time::Instant::now();

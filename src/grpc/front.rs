@@ -4,11 +4,12 @@
 use std::{
     convert::Infallible,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
+use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::{Instrument as _, info_span};
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn timeouts_are_read_as_the_protocol_has_them() {
         assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(timeout("99999999H"), Some(Duration::from_hours(99999999)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_hours(99_999_999)));
         assert_eq!(timeout("0n"), Some(Duration::ZERO));
         for wrong in ["", "S", "1", "123456789S", "-1S", "1x", "1.5S", "+1S"] {
             assert_eq!(timeout(wrong), None, "{wrong:?}");

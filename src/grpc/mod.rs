@@ -22,8 +22,7 @@ pub use response::EncodedWatchEventsResponse;
 pub use service::{Service, Settings};
 pub use watch::Watchers;
 
-use std::time::Instant;
-
+use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic_reflection::server::{Builder, Error as ReflectionError};
 

@@ -1,10 +1,8 @@
 //! `TaskService`: convert, call, convert.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -78,7 +76,7 @@ async fn within<T>(
 ) -> Result<T, Status> {
     match deadline {
         None => call.await,
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), call)
+        Some(deadline) => tokio::time::timeout_at(deadline, call)
             .await
             .unwrap_or_else(|_| Err(status::deadline())),
     }

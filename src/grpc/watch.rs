@@ -76,7 +76,7 @@ impl Watchers {
             hub: self.hub.clone(),
             heartbeat,
             next_heartbeat: Instant::now() + heartbeat,
-            deadline: deadline.map(|deadline| deadline.0.into()),
+            deadline: deadline.map(|deadline| deadline.0),
             phase: Phase::Beginning,
             _place: place,
         };
