@@ -1,0 +1,180 @@
+//! How close `Submit` comes to its limit, measured in the same run.
+//!
+//! The limit is a bare tonic server that answers the same messages and does
+//! nothing else. Both servers run in a process of their own, in turn, round by
+//! round, under the same load from this process; what counts is the ratio, as
+//! absolute figures are not comparable between machines.
+//!
+//! `cargo bench --bench limits [-- [--json] [--seconds N] [--rounds N]]`
+
+mod load;
+mod servers;
+
+use std::{io::Write as _, time::Duration};
+
+use load::{Measured, Shape};
+use servers::{Child, Kind};
+
+/// Connections × calls in flight on each.
+const SHAPES: [Shape; 4] = [
+    Shape { connections: 1, in_flight: 1 },
+    Shape { connections: 1, in_flight: 16 },
+    Shape { connections: 4, in_flight: 32 },
+    Shape { connections: 64, in_flight: 4 },
+];
+
+struct Options {
+    json: bool,
+    length: Duration,
+    rounds: usize,
+}
+
+fn options() -> Result<Options, String> {
+    let mut options = Options { json: false, length: Duration::from_secs(2), rounds: 3 };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || {
+            let text = args.next().ok_or(format!("{arg} takes a number"))?;
+            text.parse::<u32>().ok().filter(|n| *n > 0).ok_or(format!("{arg}: not a number: {text}"))
+        };
+        match arg.as_str() {
+            "--json" => options.json = true,
+            "--seconds" => options.length = Duration::from_secs(number()?.into()),
+            "--rounds" => options.rounds = number()? as usize,
+            // What `cargo bench` itself passes.
+            "--bench" => {}
+            _ => return Err(format!("unknown argument {arg}; known: --json --seconds N --rounds N")),
+        }
+    }
+    Ok(options)
+}
+
+/// One shape against one server, all rounds.
+struct Row {
+    shape: Shape,
+    kind: Kind,
+    rounds: Vec<Measured>,
+    /// Of each round: this server's rate divided by the bare one's.
+    ratios: Vec<f64>,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(kind) = servers::asked_to_serve() {
+        return servers::serve(kind);
+    }
+    let options = options()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let sync = servers::time_of_a_sync()?;
+    let mut rows = Vec::new();
+    for shape in SHAPES {
+        rows.extend(measure(&runtime, shape, &options)?);
+    }
+    let mut out = std::io::stdout().lock();
+    if options.json {
+        writeln!(out, "{:#}", as_json(&rows, sync, &options))?;
+    } else {
+        write!(out, "{}", as_table(&rows, sync, &options))?;
+    }
+    Ok(())
+}
+
+fn measure(
+    runtime: &tokio::runtime::Runtime,
+    shape: Shape,
+    options: &Options,
+) -> Result<Vec<Row>, Box<dyn std::error::Error>> {
+    let mut rows: Vec<Row> = Kind::ALL
+        .map(|kind| Row { shape, kind, rounds: Vec::new(), ratios: Vec::new() })
+        .into();
+    for round in 1..=options.rounds {
+        let mut bare = None;
+        for row in &mut rows {
+            eprint!("\r{shape} round {round}/{}: {:<28}", options.rounds, row.kind.label());
+            let child = Child::start(row.kind)?;
+            let measured = runtime.block_on(load::run(child.address, shape, options.length))?;
+            let limit = *bare.get_or_insert(measured.per_second);
+            row.ratios.push(measured.per_second / limit);
+            row.rounds.push(measured);
+        }
+    }
+    eprint!("\r{:60}\r", "");
+    Ok(rows)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+impl Row {
+    fn rate(&self) -> f64 {
+        median(self.rounds.iter().map(|round| round.per_second).collect())
+    }
+
+    fn ratio(&self) -> f64 {
+        median(self.ratios.clone())
+    }
+
+    fn latency(&self, of: impl Fn(&Measured) -> Duration) -> f64 {
+        median(self.rounds.iter().map(|round| of(round).as_secs_f64() * 1e3).collect())
+    }
+}
+
+fn as_table(rows: &[Row], sync: Duration, options: &Options) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header([
+        "connections × in flight",
+        "server",
+        "calls/s",
+        "ratio to bare",
+        "p50 ms",
+        "p99 ms",
+    ]);
+    for column in 2..6 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    for row in rows {
+        table.add_row([
+            row.shape.to_string(),
+            row.kind.label().to_owned(),
+            format!("{:.0}", row.rate()),
+            format!("{:.2}", row.ratio()),
+            format!("{:.2}", row.latency(|round| round.p50)),
+            format!("{:.2}", row.latency(|round| round.p99)),
+        ]);
+    }
+    format!(
+        "Medians of {} rounds of {:?}; payload {} bytes; one write and sync of 4 KiB takes {:.2} ms here.\n{table}\n",
+        options.rounds,
+        options.length,
+        load::PAYLOAD_BYTES,
+        sync.as_secs_f64() * 1e3,
+    )
+}
+
+fn as_json(rows: &[Row], sync: Duration, options: &Options) -> serde_json::Value {
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            serde_json::json!({
+                "connections": row.shape.connections,
+                "in_flight": row.shape.in_flight,
+                "server": row.kind.name(),
+                "calls_per_second": row.rate(),
+                "ratio_to_bare": row.ratio(),
+                "ratios": row.ratios,
+                "p50_ms": row.latency(|round| round.p50),
+                "p99_ms": row.latency(|round| round.p99),
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "rounds": options.rounds,
+        "seconds": options.length.as_secs(),
+        "payload_bytes": load::PAYLOAD_BYTES,
+        "sync_ms": sync.as_secs_f64() * 1e3,
+        "rows": rows,
+    })
+}
