@@ -29,6 +29,13 @@ pub struct Shape {
     pub in_flight: usize,
 }
 
+impl Shape {
+    /// As it is asked for: `4x32`.
+    pub fn name(self) -> String {
+        format!("{}x{}", self.connections, self.in_flight)
+    }
+}
+
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} × {}", self.connections, self.in_flight)
@@ -52,10 +59,8 @@ pub async fn run(
     let over = Arc::new(AtomicBool::new(false));
     let mut callers = JoinSet::new();
     for _ in 0..shape.connections {
-        let channel = Channel::from_shared(format!("http://{address}"))?
-            .tcp_nodelay(true)
-            .connect()
-            .await?;
+        let channel =
+            Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
         for _ in 0..shape.in_flight {
             let client = TaskServiceClient::new(channel.clone());
             callers.spawn(call(client, Arc::clone(&counting), Arc::clone(&over)));

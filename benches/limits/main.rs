@@ -5,7 +5,7 @@
 //! round, under the same load from this process; what counts is the ratio, as
 //! absolute figures are not comparable between machines.
 //!
-//! `cargo bench --bench limits [-- [--json] [--seconds N] [--rounds N]]`
+//! `cargo bench --bench limits [-- [--json] [--seconds N] [--rounds N] [--only 4x32]]`
 
 mod load;
 mod servers;
@@ -27,23 +27,40 @@ struct Options {
     json: bool,
     length: Duration,
     rounds: usize,
+    shapes: Vec<Shape>,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { json: false, length: Duration::from_secs(2), rounds: 3 };
+    let mut options =
+        Options { json: false, length: Duration::from_secs(2), rounds: 3, shapes: SHAPES.into() };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || {
             let text = args.next().ok_or(format!("{arg} takes a number"))?;
-            text.parse::<u32>().ok().filter(|n| *n > 0).ok_or(format!("{arg}: not a number: {text}"))
+            text.parse::<u32>()
+                .ok()
+                .filter(|n| *n > 0)
+                .ok_or(format!("{arg}: not a number: {text}"))
         };
         match arg.as_str() {
             "--json" => options.json = true,
             "--seconds" => options.length = Duration::from_secs(number()?.into()),
             "--rounds" => options.rounds = number()? as usize,
+            "--only" => {
+                let name = args.next().unwrap_or_default();
+                options.shapes.retain(|shape| shape.name() == name);
+                if options.shapes.is_empty() {
+                    let known = SHAPES.map(Shape::name).join(", ");
+                    return Err(format!("--only takes one of {known}"));
+                }
+            }
             // What `cargo bench` itself passes.
             "--bench" => {}
-            _ => return Err(format!("unknown argument {arg}; known: --json --seconds N --rounds N")),
+            _ => {
+                return Err(format!(
+                    "unknown argument {arg}; known: --json --seconds N --rounds N --only SHAPE"
+                ));
+            }
         }
     }
     Ok(options)
@@ -66,8 +83,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let sync = servers::time_of_a_sync()?;
     let mut rows = Vec::new();
-    for shape in SHAPES {
-        rows.extend(measure(&runtime, shape, &options)?);
+    for shape in &options.shapes {
+        rows.extend(measure(&runtime, *shape, &options)?);
     }
     let mut out = std::io::stdout().lock();
     if options.json {
@@ -83,9 +100,8 @@ fn measure(
     shape: Shape,
     options: &Options,
 ) -> Result<Vec<Row>, Box<dyn std::error::Error>> {
-    let mut rows: Vec<Row> = Kind::ALL
-        .map(|kind| Row { shape, kind, rounds: Vec::new(), ratios: Vec::new() })
-        .into();
+    let mut rows: Vec<Row> =
+        Kind::ALL.map(|kind| Row { shape, kind, rounds: Vec::new(), ratios: Vec::new() }).into();
     for round in 1..=options.rounds {
         let mut bare = None;
         for row in &mut rows {

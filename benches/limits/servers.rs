@@ -75,6 +75,7 @@ impl Child {
             .env(ROLE, kind.name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()?;
         let stdout = process.stdout.take().ok_or("the server has no output")?;
         let mut line = String::new();
@@ -93,6 +94,8 @@ impl Drop for Child {
 
 /// Serves until standard input ends.
 pub fn serve(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
+    // Logs as a server in production would; the spans are part of the cost.
+    taskyard::telemetry::init("info", taskyard::config::LogFormat::Text)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let (address, server) = match kind {
@@ -136,7 +139,8 @@ async fn start_taskyard(
 
 async fn occupy_the_worker(address: SocketAddr) -> Result<(), Box<dyn std::error::Error>> {
     let mut client = TaskServiceClient::connect(format!("http://{address}")).await?;
-    let hour = prost_types::Value { kind: Some(prost_types::value::Kind::StringValue("1h".into())) };
+    let hour =
+        prost_types::Value { kind: Some(prost_types::value::Kind::StringValue("1h".into())) };
     let args = prost_types::Struct { fields: [("duration".to_owned(), hour)].into() };
     let payload = Some(Payload::Args(args));
     client.submit(SubmitRequest { kind: "sleep".into(), payload, ..Default::default() }).await?;

@@ -6,6 +6,7 @@
 //! that can be ended from below, whatever its client does.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -149,7 +150,13 @@ impl Acceptor {
             request.extensions_mut().insert(info.clone());
             request
         });
-        let connection = self.clone();
+        // Tokens of its own: shared ones would be locked at every poll of every
+        // connection.
+        let connection = Self {
+            finish: self.finish.child_token(),
+            abort: self.abort.child_token(),
+            ..self.clone()
+        };
         let serve = async move {
             if let Err(error) = connection.serve(stream, service).await {
                 debug!(%error, "a connection ended");
@@ -197,10 +204,31 @@ impl Acceptor {
                         return Ok(());
                     }
                 }
-                ended = connection.as_mut() => return ended,
+                ended = last_in_line(connection.as_mut()) => return ended,
             }
         }
     }
+}
+
+/// Polls `connection` only after whatever else is ready to run.
+///
+/// A call that ends wakes its connection, and the scheduler would run that next,
+/// to write one answer to the socket. Letting it step back once lets the other
+/// calls that are ready end first, and the connection then writes all their
+/// answers with one system call. On an idle runtime it costs a turn of the
+/// scheduler, less than a microsecond.
+async fn last_in_line<F: Future>(mut connection: Pin<&mut F>) -> F::Output {
+    let mut stepped_back = false;
+    poll_fn(|cx| {
+        if !stepped_back {
+            stepped_back = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        stepped_back = false;
+        connection.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Spawns what a connection needs where it is waited for.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -54,10 +55,35 @@ impl Entry {
     }
 }
 
+/// Hashes task numbers, which are given out one by one: nobody can choose them
+/// so as to collide. Multiplication by 2^64 / φ spreads neighbours (Knuth, The
+/// Art of Computer Programming, volume 3, 6.4).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
+
+/// A map by task number.
+pub type ByNumber<T> = HashMap<u64, T, BuildHasherDefault<NumberHasher>>;
+
 /// All tasks that have not ended, by number.
 #[derive(Debug, Default)]
 pub struct Index {
-    entries: HashMap<u64, Entry>,
+    entries: ByNumber<Entry>,
     names: HashSet<Arc<str>>,
 }
 

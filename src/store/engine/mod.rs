@@ -17,6 +17,7 @@ mod index;
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -39,7 +40,7 @@ use crate::{
 };
 
 pub use effects::{Effect, Reply};
-pub use index::{Entry, Index};
+pub use index::{ByNumber, Entry, Index};
 
 /// Commands in one group.
 pub const MAX_GROUP_COMMANDS: usize = 1_024;
@@ -117,7 +118,7 @@ pub struct Group {
     pub slots: HashMap<WorkerId, Option<SlotRow>>,
     /// Tasks that came in this group, for as many as there are idle workers: a
     /// start in the same group need not read what was just written.
-    pub fresh: HashMap<u64, NewTask>,
+    pub fresh: ByNumber<NewTask>,
 }
 
 impl Engine<'_> {
@@ -134,6 +135,7 @@ impl Engine<'_> {
             if came == Came::Hangup {
                 return None;
             }
+            gather(&mut inbox, &mut arrived);
             let mut rest = arrived.drain(..).peekable();
             loop {
                 let closed = self.commit_group(&mut rest);
@@ -240,6 +242,25 @@ impl Engine<'_> {
         }
         for (_, reply) in self.idle.drain(..) {
             Effect::Stop(reply).fail(&cause);
+        }
+    }
+}
+
+/// Takes what else arrives while this thread lets others have the processor.
+///
+/// On an idle machine it comes back at once, so a lone command is not held up.
+/// On a busy one the threads that bring commands run first, and the group grows
+/// with the load: the cost of a commit is then shared by more commands.
+fn gather(inbox: &mut mpsc::Receiver<Message>, arrived: &mut Vec<Message>) {
+    loop {
+        let before = arrived.len();
+        thread::yield_now();
+        while arrived.len() < MAX_GROUP_COMMANDS {
+            let Ok(message) = inbox.try_recv() else { break };
+            arrived.push(message);
+        }
+        if arrived.len() == before || arrived.len() == MAX_GROUP_COMMANDS {
+            return;
         }
     }
 }
