@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_server(false)
         .bytes(".taskyard.v1")
+        .btree_map(".taskyard.v1")
         .out_dir(&messages)
         .compile_fds(descriptors.clone())?;
 

@@ -39,5 +39,6 @@ pub mod task;
 pub mod telemetry;
 
 mod app;
+mod text;
 
 pub use app::App;

@@ -1,11 +1,35 @@
 //! The composition: bind, open, serve, drain. Readable from top to bottom.
+//!
+//! Must not know any one request's logic.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use crate::{config::Config, handler::Registry};
+use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
+use tracing::{info, warn};
 
-/// A running server.
-pub struct Server {}
+use crate::{
+    admission::{Admission, Limits},
+    config::{Config, Durability},
+    events::{History, Hub},
+    grpc::{self, ConnectionSettings, Connections, Health, Service, Watchers},
+    handler::Registry,
+    pool::{self, Pool},
+    store::{self, Store},
+};
+
+/// A running server. To end it, [`drain`](Self::drain) it; dropping it stops
+/// nothing in an orderly way, as a crash would not.
+pub struct Server {
+    address: SocketAddr,
+    admission: Arc<Admission>,
+    store: Arc<dyn Store>,
+    pool: Pool,
+    connections: Connections,
+    health: Health,
+    store_watch: JoinHandle<()>,
+    drain_timeout: Duration,
+    cancel_grace: Duration,
+}
 
 /// Why a server did not start. One clear sentence each.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +40,14 @@ pub enum StartError {
         /// Which address.
         address: SocketAddr,
         /// Why not.
-        source: std::io::Error,
+        source: io::Error,
     },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The API's own description cannot be read, which no build ships.
+    #[error("the embedded API descriptors are damaged: {0}")]
+    Descriptors(#[from] tonic_reflection::server::Error),
 }
 
 /// What a drain left.
@@ -34,24 +64,197 @@ pub struct DrainReport {
 }
 
 impl Server {
-    /// Binds the address, opens the store, and serves.
+    /// Binds the address, opens the store, and serves. Must be called within a
+    /// tokio runtime, which also runs the handlers.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: &Config, registry: Registry) -> Result<Self, StartError> {
-        let _ = (config, registry);
-        todo!()
+        // Bind first: what is wrong with the address is said before the store
+        // is touched, and clients that come early wait instead of failing.
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+
+        let admission = Arc::new(Admission::new(Limits {
+            tasks: config.queue_max_tasks,
+            bytes: config.queue_max_bytes,
+            queues: config.max_queues,
+            room_timeout: config.room_timeout,
+        }));
+        let (sqlite, hub, recovered) =
+            store::open(&store_settings(config), Arc::clone(&admission)).await?;
+        let history: Arc<dyn History> = Arc::clone(&sqlite) as _;
+        let store: Arc<dyn Store> = sqlite;
+        say_what_was_opened(config, recovered);
+
+        let registry = Arc::new(registry);
+        let health = Health::serving();
+        let service = service(config, &store, &admission, &registry, history, hub);
+        let routes = grpc::routes(service, health.clone(), config.max_message)?;
+        let settings = ConnectionSettings { max_connections: config.max_connections };
+        let pool = Pool::start(&store, &registry, pool_settings(config));
+        let connections = Connections::serve(listener, routes, settings);
+        info!(workers = config.workers, "listening on {address}");
+
+        Ok(Self {
+            address,
+            admission,
+            store_watch: watch_store(&store, health.clone()),
+            store,
+            pool,
+            connections,
+            health,
+            drain_timeout: config.drain_timeout,
+            cancel_grace: config.cancel_grace,
+        })
     }
 
     /// The address it serves on; tells the port that was given for port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        todo!()
+        self.address
     }
 
     /// Stops taking and starting tasks, lets running ones finish, and ends
-    /// within [`Config::drain_timeout`], whatever clients do.
+    /// within [`Config::drain_timeout`], whatever clients do. In this order:
+    ///
+    /// 1. health says `NOT_SERVING`, and submitters, waiting ones too, are told
+    ///    that the server is draining;
+    /// 2. no task starts; those that run go on until shortly before the bound,
+    ///    are then signalled, and then stopped and recorded as interrupted;
+    /// 3. the store commits what it has, and closes;
+    /// 4. watchers get the last events, a final cursor, and `UNAVAILABLE`;
+    /// 5. connections close, and those that do not are ended.
     pub async fn drain(self) -> DrainReport {
-        todo!()
+        let plan = DrainPlan::new(Instant::now(), self.drain_timeout, self.cancel_grace);
+        info!(bound = ?self.drain_timeout, "draining");
+        self.health.stop_serving();
+        self.admission.close();
+        if let Err(error) = self.store.drain().await {
+            warn!(%error, "the drain could not be recorded");
+        }
+        let ran = self.pool.drain(plan.interrupt_at, plan.stop_at, plan.give_up_at).await;
+        let remaining = tokio::time::timeout_at(plan.close_by, self.store.close()).await.ok();
+        self.health.end_watches();
+        let all_closed = self.connections.close(plan.end_by).await;
+        self.store_watch.abort();
+        let report = DrainReport {
+            finished: ran.finished,
+            interrupted: ran.interrupted,
+            remaining: remaining.unwrap_or(0),
+            complete: ran.stuck == 0 && remaining.is_some() && all_closed,
+        };
+        info!(?report, "drained");
+        report
+    }
+}
+
+/// When each part of a drain ends, at the latest.
+#[derive(Clone, Copy, Debug)]
+struct DrainPlan {
+    /// Running handlers are signalled.
+    interrupt_at: Instant,
+    /// Handlers that ignored it are dropped.
+    stop_at: Instant,
+    /// Workers that are still busy are left behind.
+    give_up_at: Instant,
+    /// The store is closed.
+    close_by: Instant,
+    /// The last connection is closed.
+    end_by: Instant,
+}
+
+impl DrainPlan {
+    /// A bound below this is taken as this: recording an interruption takes a
+    /// moment.
+    const SHORTEST: Duration = Duration::from_millis(200);
+
+    fn new(now: Instant, bound: Duration, cancel_grace: Duration) -> Self {
+        let bound = bound.max(Self::SHORTEST);
+        let end_by = now + bound;
+        // A tenth of the time, at most two seconds, is for after the handlers.
+        let tail = (bound / 10).min(Duration::from_secs(2));
+        let stop_at = end_by - tail;
+        let interrupt_at = stop_at - cancel_grace.min(bound / 3);
+        Self {
+            interrupt_at,
+            stop_at,
+            give_up_at: stop_at + tail / 4,
+            close_by: stop_at + tail / 2,
+            end_by,
+        }
+    }
+}
+
+fn store_settings(config: &Config) -> store::Settings {
+    store::Settings {
+        data_dir: config.data_dir.clone(),
+        durability: config.durability,
+        max_crashes: config.max_crashes,
+    }
+}
+
+fn pool_settings(config: &Config) -> pool::Settings {
+    pool::Settings {
+        workers: config.workers,
+        cancel_grace: config.cancel_grace,
+        max_result: config.max_result,
+    }
+}
+
+fn service(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    admission: &Arc<Admission>,
+    registry: &Arc<Registry>,
+    history: Arc<dyn History>,
+    hub: Hub,
+) -> Service {
+    let watchers = Watchers::new(hub, history, config.max_watchers, config.heartbeat);
+    let settings = grpc::Settings {
+        max_payload: config.max_payload,
+        attempt_timeout: config.attempt_timeout,
+        max_attempts: config.max_attempts,
+    };
+    Service::new(Arc::clone(store), Arc::clone(admission), Arc::clone(registry), watchers, settings)
+}
+
+fn say_what_was_opened(config: &Config, recovered: store::Recovered) {
+    let store::Recovered { tasks, interrupted } = recovered;
+    match config.durability {
+        Durability::Fsync => {}
+        Durability::Os => warn!("durability is `os`: a power cut loses what was just acknowledged"),
+        Durability::Memory => warn!("durability is `memory`: nothing survives the process"),
+    }
+    let data_dir = config.data_dir.display();
+    info!(%data_dir, tasks, interrupted, "the store is open");
+}
+
+/// Lets the health tell when the store has failed.
+fn watch_store(store: &Arc<dyn Store>, health: Health) -> JoinHandle<()> {
+    let mut failure = store.failure();
+    tokio::spawn(async move {
+        if failure.wait_for(Option::is_some).await.is_ok() {
+            health.stop_serving();
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_drain_has_its_time_within_the_bound() {
+        let now = Instant::now();
+        for (bound, grace) in [(30_000, 5_000), (0, 5_000), (200, 0), (3_600_000, 3_600_000)] {
+            let (bound, grace) = (Duration::from_millis(bound), Duration::from_millis(grace));
+            let plan = DrainPlan::new(now, bound, grace);
+            let order =
+                [now, plan.interrupt_at, plan.stop_at, plan.give_up_at, plan.close_by, plan.end_by];
+            assert!(order.is_sorted(), "{bound:?} {grace:?}: {plan:?}");
+            assert_eq!(plan.end_by, now + bound.max(DrainPlan::SHORTEST));
+        }
     }
 }

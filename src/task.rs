@@ -64,7 +64,7 @@ impl fmt::Display for TaskId {
         let mut text = [0; 1 + base32::MAX_U64_CHARS + TAG_CHARS];
         text[0] = b't';
         let digits = base32::significant_chars(self.number);
-        base32::write(self.number, &mut text[1..1 + digits]);
+        base32::write(self.number, &mut text[1..=digits]);
         base32::write(self.tag, &mut text[1 + digits..1 + digits + TAG_CHARS]);
         f.write_str(std::str::from_utf8(&text[..1 + digits + TAG_CHARS]).map_err(|_| fmt::Error)?)
     }

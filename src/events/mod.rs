@@ -1,1 +1,153 @@
-//! To come.
+//! From the store's commits to the watchers.
+//!
+//! Owns the numbering as watchers see it ([`Cursor`]), the encoding of events,
+//! the broadcast of committed batches, and catching up. Must not know tonic or
+//! SQL: history is read through [`History`].
+//!
+//! A watcher is a cursor, not a buffer ([`Tail`]). The log in the store is the
+//! truth and the broadcast only a shortcut to its newest part: a tail compares
+//! the numbers of what it receives with its cursor, and reads whatever is
+//! missing from the history. So a slow watcher loses nothing, costs no memory,
+//! and slows nobody.
+
+mod batch;
+mod completions;
+mod cursor;
+mod encode;
+mod tail;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::broadcast;
+
+use crate::{event::Seq, task::TaskId};
+
+pub use batch::EventBatch;
+pub use completions::{Completion, Completions, TooManyWaiters};
+pub use cursor::{Chronicle, Cursor, Incarnation, Invalid, NotACursor};
+pub use encode::Encoder;
+pub use tail::{Ended, Tail};
+
+/// Batches that the broadcast keeps for watchers that are a little behind. With
+/// groups of at most 1,024 commands it bounds the memory to some tens of MiB;
+/// whoever is further behind reads from the store.
+const BROADCAST_BATCHES: usize = 128;
+
+/// A boxed future, as object-safe traits need it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where past events are read.
+pub trait History: Send + Sync + 'static {
+    /// The batches with the events after `after`, in order: at least one, and
+    /// not many more bytes than `max_bytes`. The first may begin earlier.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    fn read(
+        &self,
+        after: Seq,
+        max_bytes: usize,
+    ) -> BoxFuture<'_, Result<Vec<EventBatch>, Unreadable>>;
+}
+
+/// Why history cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// What was asked for is no longer kept.
+    #[error("the events after this cursor are no longer kept; the oldest kept is event {0:?}")]
+    Expired(Seq),
+    /// The store could not read it.
+    #[error("the event history cannot be read: {0}")]
+    Broken(String),
+}
+
+#[derive(Debug)]
+struct Shared {
+    newest: AtomicU64,
+    chronicle: Chronicle,
+    completions: Completions,
+}
+
+/// The store's end: hands on what was committed. Dropping it, after the last
+/// commit, ends every tail once it has delivered everything.
+#[derive(Debug)]
+pub struct Publisher {
+    sender: broadcast::Sender<Arc<EventBatch>>,
+    shared: Arc<Shared>,
+}
+
+impl Publisher {
+    /// Hands on one committed batch, in the order of commits.
+    pub fn publish(&self, batch: EventBatch) {
+        self.shared.newest.store(batch.last().0, Ordering::Release);
+        self.shared.completions.complete(batch.ended());
+        // Nobody may be listening: the log has it all.
+        drop(self.sender.send(Arc::new(batch)));
+    }
+}
+
+/// The watchers' end.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    sender: broadcast::WeakSender<Arc<EventBatch>>,
+    shared: Arc<Shared>,
+}
+
+/// Both ends, for a store whose newest event is `newest`.
+#[must_use]
+pub fn hub(newest: Seq, chronicle: Chronicle) -> (Publisher, Hub) {
+    let (sender, _) = broadcast::channel(BROADCAST_BATCHES);
+    let completions = Completions::default();
+    let shared = Arc::new(Shared { newest: AtomicU64::new(newest.0), chronicle, completions });
+    let hub = Hub { sender: sender.downgrade(), shared: Arc::clone(&shared) };
+    (Publisher { sender, shared }, hub)
+}
+
+impl Hub {
+    /// The newest committed event.
+    #[must_use]
+    pub fn newest(&self) -> Seq {
+        Seq(self.shared.newest.load(Ordering::Acquire))
+    }
+
+    /// The cursor after event `seq`.
+    #[must_use]
+    pub fn cursor(&self, seq: Seq) -> Cursor {
+        self.shared.chronicle.cursor(seq)
+    }
+
+    /// The event that `cursor` stands after.
+    ///
+    /// # Errors
+    /// [`Invalid`], if this store never gave out the cursor.
+    pub fn resolve(&self, cursor: Cursor) -> Result<Seq, Invalid> {
+        self.shared.chronicle.resolve(cursor, self.newest())
+    }
+
+    /// Follows the events after `after`, or only those to come.
+    pub fn follow(&self, after: Option<Seq>, history: Arc<dyn History>) -> Tail {
+        // Subscribe first, then look how far history goes: what is committed in
+        // between arrives both ways, and the tail skips it by its number.
+        let live = self.sender.upgrade().map(|sender| sender.subscribe());
+        let newest = self.newest();
+        Tail::new(after.unwrap_or(newest), newest, live, history, self.clone())
+    }
+
+    /// Registers interest in the end of a task.
+    ///
+    /// # Errors
+    /// [`TooManyWaiters`].
+    pub fn completion(&self, task: TaskId) -> Result<Completion, TooManyWaiters> {
+        Completions::register(&self.shared, task.number())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,70 @@
 //! The wire.
+//!
+//! Owns everything that speaks gRPC: the services, the conversion between
+//! messages and the domain, statuses, the watch streams, health, and the
+//! connections below them. An RPC is convert, call, convert. Must not know SQL,
+//! or the channels of the pool.
+
+mod connections;
+mod convert;
+mod front;
+mod health;
+mod json;
+mod response;
+mod service;
+mod status;
+mod watch;
+
+pub use connections::{Connections, Settings as ConnectionSettings};
+pub use front::Front;
+pub use health::Health;
+pub use response::EncodedWatchEventsResponse;
+pub use service::{Service, Settings};
+pub use watch::Watchers;
+
+use std::time::Instant;
+
+use tonic::service::Routes;
+use tonic_reflection::server::{Builder, Error as ReflectionError};
+
+use crate::proto;
+
+/// The generated server traits.
+#[allow(missing_docs, clippy::pedantic, reason = "generated code")]
+pub(crate) mod stubs {
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/servers/taskyard.v1.rs"));
+    }
+    pub mod health {
+        include!(concat!(env!("OUT_DIR"), "/servers/grpc.health.v1.rs"));
+    }
+}
+
+/// When the caller stops waiting, from its `grpc-timeout`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(pub Instant);
+
+/// All services on one port: tasks, health, and reflection in both versions.
+///
+/// # Errors
+/// If the embedded descriptors cannot be read, which no build ships.
+pub fn routes(
+    service: Service,
+    health: Health,
+    max_message: usize,
+) -> Result<Front<Routes>, ReflectionError> {
+    let describe = || {
+        Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .include_reflection_service(true)
+    };
+    let tasks = stubs::v1::task_service_server::TaskServiceServer::new(service)
+        .max_decoding_message_size(max_message)
+        .max_encoding_message_size(usize::MAX);
+    let health = stubs::health::health_server::HealthServer::new(health);
+    let routes = Routes::new(tasks)
+        .add_service(health)
+        .add_service(describe().build_v1()?)
+        .add_service(describe().build_v1alpha()?);
+    Ok(Front::new(routes.prepare()))
+}

@@ -4,6 +4,7 @@
 //! [`Registry`] of kinds. Must not know queues, or the bookkeeping of attempts:
 //! a handler is given one [`Execution`] and returns its outcome.
 
+mod args;
 mod exec;
 mod noop;
 mod sleep;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::task::{Data, Failure, TaskId, WorkerId};
 
-pub use exec::Exec;
+pub use exec::{DeclarationError, Exec};
 pub use noop::Noop;
 pub use sleep::Sleep;
 

@@ -1,1 +1,285 @@
-//! To come.
+//! The truth: which tasks there are, how each stands, and what happened.
+//!
+//! Owns the contract [`Store`] and its implementation on SQLite. Must not know
+//! who submits or who executes: commands come in, outcomes and committed event
+//! batches come out. No SQL, transaction or clock shows through the contract.
+//!
+//! [`open`] starts one thread, the `engine`, that owns the writing connection
+//! and commits commands in groups, and a few threads that read (`reader`).
+//! `ready` is the order of what is due, `sqlite` the schema and the statements,
+//! `record` the formats of what the rows hold, `recovery` what happens at start.
+
+mod directory;
+mod engine;
+mod identity;
+
+mod open;
+mod prepared;
+mod reader;
+mod ready;
+mod record;
+mod recovery;
+mod sqlite;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admission::Admitted,
+    event::Seq,
+    events::{BoxFuture, History},
+    task::{Data, Failure, Lifecycle, NewTask, RetryPolicy, State, TaskId, Timestamp, WorkerId},
+};
+
+pub use directory::DirectoryError;
+pub use engine::{MAX_GROUP_BYTES, MAX_GROUP_COMMANDS};
+pub use open::{OpenError, Settings, SqliteStore, open};
+pub use prepared::weight;
+pub use reader::MAX_ROWS_PER_PAGE;
+pub use recovery::Recovered;
+
+/// A durable store of tasks and their events.
+///
+/// Every method that changes something answers only once the change, and the
+/// events that tell it, are committed; dropping its future does not undo the
+/// command if it was already taken.
+pub trait Store: History {
+    /// Takes a task. `place` is given back when the task starts or ends.
+    ///
+    /// # Errors
+    /// [`Error::RequestIdReused`], [`Error::Draining`], [`Error::Failed`].
+    fn submit(&self, task: Submission, place: Admitted) -> BoxFuture<'_, Result<Submitted, Error>>;
+
+    /// Cancels a task that waits, or signals the handler of one that runs.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Ended`], [`Error::Draining`], [`Error::Failed`].
+    fn cancel(&self, task: TaskId) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Records that a worker has joined the crew.
+    ///
+    /// # Errors
+    /// [`Error::Draining`], [`Error::Failed`].
+    fn join(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// A worker's turn: records how its last execution ended, if it had one,
+    /// and answers with the next task as soon as there is one. The start of
+    /// that task is committed then. A worker has one turn at a time.
+    ///
+    /// # Errors
+    /// [`Error::Failed`].
+    fn turn(
+        &self,
+        worker: WorkerId,
+        finished: Option<Finished>,
+    ) -> BoxFuture<'_, Result<Turn, Error>>;
+
+    /// Records that a worker has left the crew.
+    ///
+    /// # Errors
+    /// [`Error::Draining`], [`Error::Failed`].
+    fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Starts no task from now on, refuses new ones, and answers workers that
+    /// wait for a turn with [`Turn::Stop`].
+    ///
+    /// # Errors
+    /// [`Error::Failed`].
+    fn drain(&self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Commits what was taken, then closes: tails end, and every later command
+    /// fails with [`Error::Draining`]. Reading goes on. Answers with how many
+    /// tasks have not ended, running ones included.
+    fn close(&self) -> BoxFuture<'_, u64>;
+
+    /// Reads one task.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Failed`].
+    fn get(&self, task: TaskId) -> BoxFuture<'_, Result<Task, Error>>;
+
+    /// Reads a page of tasks in the order of submission.
+    ///
+    /// # Errors
+    /// [`Error::Failed`].
+    fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, Error>>;
+
+    /// The cause, once the disk has refused a write and the store takes no more.
+    fn failure(&self) -> tokio::sync::watch::Receiver<Option<Arc<str>>>;
+}
+
+/// Why a command had no effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no such task.
+    #[error("there is no task {0}")]
+    NotFound(TaskId),
+    /// The task has ended.
+    #[error("task {task} has ended already: {state:?}")]
+    Ended {
+        /// Which task.
+        task: TaskId,
+        /// How.
+        state: State,
+    },
+    /// The idempotency key belongs to another task.
+    #[error("the request_id was used for another task, {0}")]
+    RequestIdReused(TaskId),
+    /// The store takes no more commands of this sort: the server shuts down.
+    #[error("the server is draining")]
+    Draining,
+    /// The disk refused a read or, for good, a write.
+    #[error("the store has failed: {0}")]
+    Failed(Arc<str>),
+}
+
+/// A task on its way into the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The task.
+    pub task: NewTask,
+    /// A hash of what the caller asked for, by which a repeated `request_id` is
+    /// told from a reused one. Counts only together with a `request_id`.
+    pub fingerprint: [u8; 16],
+}
+
+/// A task is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    /// Which.
+    pub task: TaskId,
+    /// The number of its SUBMITTED event.
+    pub seq: Seq,
+    /// Where it stands.
+    pub state: State,
+    /// It was there already, under the same `request_id`.
+    pub existing: bool,
+}
+
+/// How an execution ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With a result.
+    Succeeded(Data),
+    /// By an error, a panic or the timeout.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Trying again is of no use.
+        permanent: bool,
+        /// How long to rest before the next attempt, if there is one.
+        retry_after: Duration,
+    },
+    /// It was stopped after its task was cancelled.
+    Stopped,
+    /// It was stopped by the drain.
+    Interrupted,
+}
+
+/// What a worker reports of its last execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Which task.
+    pub task: TaskId,
+    /// Which execution of it.
+    pub attempt: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it ran.
+    pub ran: Duration,
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub enum Turn {
+    /// Execute this.
+    Run(Assignment),
+    /// Leave: nothing starts any more.
+    Stop,
+}
+
+/// A task whose start is committed.
+#[derive(Debug)]
+pub struct Assignment {
+    /// Which task.
+    pub task: TaskId,
+    /// Its kind.
+    pub kind: Arc<str>,
+    /// What the handler is given.
+    pub payload: Data,
+    /// Which execution.
+    pub attempt: u32,
+    /// How many attempts have failed so far.
+    pub failures: u32,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// How to rest after a failure.
+    pub retry: RetryPolicy,
+    /// Fires when the task is cancelled.
+    pub cancel: CancellationToken,
+}
+
+/// A task as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Which.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: String,
+    /// Its kind.
+    pub kind: String,
+    /// What its handler is given; empty if the query omits payloads.
+    pub payload: Data,
+    /// Its priority.
+    pub priority: i32,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The idempotency key, if any.
+    pub request_id: Option<String>,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// Attempts that may fail before it does.
+    pub max_attempts: u32,
+    /// Where it stands.
+    pub lifecycle: Lifecycle,
+    /// When it was submitted.
+    pub created: Timestamp,
+    /// When it may start, or might have.
+    pub due: Timestamp,
+    /// Its latest execution: on which worker, since when.
+    pub execution: Option<(WorkerId, Timestamp)>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+    /// What it returned; empty if the query omits payloads.
+    pub result: Option<Data>,
+    /// Why its latest attempt failed.
+    pub failure: Option<Failure>,
+}
+
+/// Which tasks to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Any of these states; all if empty.
+    pub states: Vec<State>,
+    /// Only this queue.
+    pub queue: Option<String>,
+    /// Only this kind.
+    pub kind: Option<String>,
+    /// Only tasks with higher numbers.
+    pub after: u64,
+    /// Tasks on the page.
+    pub limit: usize,
+    /// Leave payloads and results out.
+    pub omit_payloads: bool,
+}
+
+/// Some tasks, in the order of submission.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The tasks; fewer than the limit, even none, if looking further would
+    /// have taken too long or the page become too large.
+    pub tasks: Vec<Task>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<u64>,
+}

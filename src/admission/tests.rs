@@ -1,0 +1,155 @@
+use super::*;
+
+fn gate(tasks: u64, bytes: u64) -> Arc<Admission> {
+    let room_timeout = Duration::from_mins(1);
+    Arc::new(Admission::new(Limits { tasks, bytes, queues: 2, room_timeout }))
+}
+
+async fn take(gate: &Admission, bytes: u64) -> Admitted {
+    gate.admit("q", bytes, WhenFull::Reject, None).await.expect("there is room")
+}
+
+/// Joins the line, and returns once it stands there.
+async fn stand_in_line(
+    gate: &Arc<Admission>,
+    bytes: u64,
+    deadline: Option<Instant>,
+) -> tokio::task::JoinHandle<Result<Admitted, Refused>> {
+    let before = in_line(gate);
+    let caller = Arc::clone(gate);
+    let turn =
+        tokio::spawn(async move { caller.admit("q", bytes, WhenFull::Wait, deadline).await });
+    while in_line(gate) == before && !turn.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    turn
+}
+
+fn in_line(gate: &Admission) -> usize {
+    lock(&gate.rooms).get("q").map_or(0, |room| lock(&room.state).line.len())
+}
+
+#[tokio::test]
+async fn a_full_queue_rejects_and_a_freed_place_is_given_again() {
+    let gate = gate(1, 100);
+    let first = take(&gate, 10).await;
+    let refused = gate.admit("q", 10, WhenFull::Reject, None).await.unwrap_err();
+    assert!(matches!(refused, Refused::Full { limit: Limit::Tasks(1), .. }), "{refused:?}");
+    drop(first);
+    take(&gate, 10).await;
+}
+
+#[tokio::test]
+async fn bytes_are_limited_too() {
+    let gate = gate(10, 100);
+    let _first = take(&gate, 60).await;
+    let refused = gate.admit("q", 50, WhenFull::Reject, None).await.unwrap_err();
+    assert!(matches!(refused, Refused::Full { limit: Limit::Bytes(100), .. }), "{refused:?}");
+    let never = gate.admit("q", 101, WhenFull::Wait, None).await.unwrap_err();
+    assert_eq!(never, Refused::LargerThanQueue { bytes: 101, limit: 100 });
+}
+
+#[tokio::test]
+async fn callers_are_served_in_the_order_of_arrival() {
+    let gate = gate(1, 1000);
+    let mut held = take(&gate, 1).await;
+    let mut line = Vec::new();
+    for bytes in 1..=20 {
+        line.push(stand_in_line(&gate, bytes, None).await);
+    }
+    for (place, turn) in line.into_iter().enumerate() {
+        drop(held);
+        held = turn.await.unwrap().expect("granted");
+        assert_eq!(held.bytes, place as u64 + 1, "someone was overtaken");
+        assert_eq!(in_line(&gate), 19 - place, "one place serves one caller");
+    }
+}
+
+#[tokio::test]
+async fn a_large_task_in_front_is_not_overtaken_and_its_leaving_lets_others_in() {
+    let gate = gate(10, 100);
+    let _held = take(&gate, 60).await;
+    let large = stand_in_line(&gate, 90, None).await;
+    let small = stand_in_line(&gate, 10, None).await;
+    assert_eq!(in_line(&gate), 2, "the small one fits but stands behind");
+    large.abort();
+    assert_eq!(small.await.unwrap().expect("granted").bytes, 10);
+    assert_eq!(in_line(&gate), 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_frees_its_place() {
+    let gate = gate(1, 100);
+    let held = take(&gate, 1).await;
+    let gone = stand_in_line(&gate, 1, None).await;
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    assert_eq!(in_line(&gate), 0);
+    drop(held);
+    take(&gate, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_and_patience_end_the_wait() {
+    let gate = gate(1, 100);
+    let _held = take(&gate, 1).await;
+    let deadline = tokio::time::Instant::now().into_std() + Duration::from_secs(1);
+    let late = gate.admit("q", 1, WhenFull::Wait, Some(deadline)).await.unwrap_err();
+    assert_eq!(late, Refused::Deadline);
+    let began = tokio::time::Instant::now();
+    let patient = gate.admit("q", 1, WhenFull::Wait, None).await.unwrap_err();
+    assert!(matches!(patient, Refused::Full { .. }), "{patient:?}");
+    assert!(began.elapsed() >= Duration::from_mins(1));
+    assert_eq!(in_line(&gate), 0);
+}
+
+#[tokio::test]
+async fn closing_refuses_everyone_with_one_cause() {
+    let gate = gate(1, 100);
+    let _held = take(&gate, 1).await;
+    let waiting = stand_in_line(&gate, 1, None).await;
+    gate.close();
+    assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::Draining);
+    let later = gate.admit("q", 1, WhenFull::Wait, None).await.unwrap_err();
+    assert_eq!(later, Refused::Draining);
+}
+
+#[tokio::test]
+async fn queues_are_limited_and_empty_ones_make_room() {
+    let gate = gate(1, 100);
+    let held = gate.admit("a", 1, WhenFull::Reject, None).await.unwrap();
+    let _other = gate.admit("b", 1, WhenFull::Reject, None).await.unwrap();
+    let refused = gate.admit("c", 1, WhenFull::Reject, None).await.unwrap_err();
+    assert_eq!(refused, Refused::TooManyQueues(2));
+    drop(held);
+    gate.admit("c", 1, WhenFull::Reject, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_store_holds_already_comes_back_over_the_limit() {
+    let gate = gate(1, 100);
+    let held = take(&gate, 1).await;
+    let again = gate.readmit("q", 500);
+    drop(held);
+    let refused = gate.admit("q", 1, WhenFull::Reject, None).await.unwrap_err();
+    assert!(matches!(refused, Refused::Full { .. }));
+    drop(again);
+    take(&gate, 1).await;
+}
+
+#[test]
+fn the_advice_follows_the_measured_rate() {
+    let start = Instant::now();
+    let mut rate = DrainRate::new(start);
+    assert_eq!(rate.time_for(1, start), DrainRate::LONGEST);
+    let mut now = start;
+    for _ in 0..10_000 {
+        now += Duration::from_millis(10);
+        rate.left(now);
+    }
+    let for_200 = rate.time_for(200, now).as_secs_f64();
+    assert!((1.8..2.2).contains(&for_200), "100 a second leave, so 200 take 2 s: {for_200}");
+    assert_eq!(rate.time_for(1, now), DrainRate::SHORTEST);
+    let idle = now + Duration::from_mins(10);
+    assert_eq!(rate.time_for(1, idle), DrainRate::LONGEST);
+}

@@ -1,0 +1,405 @@
+//! The settings through [`args`] and [`load`], as `serve` uses them.
+
+use std::{collections::BTreeSet, ffi::OsString, io::Write};
+
+use clap::Command;
+use tempfile::NamedTempFile;
+
+use super::{settings::SETTINGS, *};
+
+/// Loads what a command line, an environment and a file say.
+#[derive(Default)]
+struct Given<'g> {
+    flags: &'g [&'g str],
+    variables: &'g [(&'g str, &'g str)],
+    file: Option<&'g str>,
+}
+
+impl Given<'_> {
+    fn load(&self) -> Result<Config, Problems> {
+        let mut variables = self.variables.iter().map(os).collect::<Vec<_>>();
+        let file = self.file.map(written);
+        if let Some(file) = &file {
+            variables.push(("TASKYARD_CONFIG".into(), file.path().into()));
+        }
+        load_from(self.flags, variables)
+    }
+
+    /// The problems, one a line, the file's name left out.
+    fn problems(&self) -> Vec<String> {
+        let problems = self.load().expect_err("has problems");
+        problems.iter().map(|problem| without_file(problem).to_string()).collect()
+    }
+
+    /// The places of the problems, the file's name left out.
+    fn places(&self) -> Vec<String> {
+        let problems = self.load().expect_err("has problems");
+        problems.iter().map(|problem| without_file(problem).place.to_string()).collect()
+    }
+}
+
+fn os((name, value): &(&str, &str)) -> (OsString, OsString) {
+    (name.into(), value.into())
+}
+
+fn written(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("written");
+    file
+}
+
+fn load_from(flags: &[&str], variables: Vec<(OsString, OsString)>) -> Result<Config, Problems> {
+    let command = Command::new("serve").args(args());
+    let matches = command.try_get_matches_from([&["serve"], flags].concat());
+    load(&matches.expect("clap takes any value"), variables)
+}
+
+fn without_file(problem: &Problem) -> Problem {
+    let mut problem = problem.clone();
+    if let Place::File { file, .. } = &mut problem.place {
+        *file = "FILE".into();
+    }
+    problem
+}
+
+fn from_file(text: &str) -> Given<'_> {
+    Given { file: Some(text), ..Given::default() }
+}
+
+#[test]
+fn nothing_given_is_the_default() {
+    assert_eq!(Given::default().load(), Ok(Config::default()));
+}
+
+#[test]
+fn a_flag_goes_before_the_environment_before_the_file() {
+    let file = Some("workers = 1\nmax_attempts = 1\nmax_crashes = 1\n");
+    let variables = &[("TASKYARD_WORKERS", "2"), ("TASKYARD_MAX_ATTEMPTS", "2")];
+    let config = Given { flags: &["--workers", "3"], variables, file }.load().expect("no problem");
+    assert_eq!((config.workers.get(), config.max_attempts, config.max_crashes), (3, 2, 1));
+}
+
+#[test]
+fn the_flag_names_the_file_before_the_environment() {
+    let (flag, variable) = (written("max_attempts = 7"), written("max_attempts = 8"));
+    let path = flag.path().to_str().expect("UTF-8");
+    let variables = vec![("TASKYARD_CONFIG".into(), variable.path().into())];
+    let config = load_from(&["--config", path], variables).expect("no problem");
+    assert_eq!(config.max_attempts, 7);
+}
+
+#[test]
+fn every_default_reads_back_from_each_source() {
+    let config = Config::default();
+    for setting in SETTINGS {
+        let (flag, variable, text) =
+            (format!("--{}", setting.name), setting.variable(), setting.show(&config));
+        let file = format!("{} = {text:?}", setting.key());
+        for given in [
+            Given { flags: &[&flag, &text], ..Given::default() },
+            Given { variables: &[(&variable, &text)], ..Given::default() },
+            from_file(&file),
+        ] {
+            assert_eq!(given.load().as_ref(), Ok(&config), "{}", setting.name);
+        }
+    }
+}
+
+#[test]
+fn every_setting_reaches_its_own_field() {
+    let others = [
+        ("listen", "[::1]:7"),
+        ("data-dir", "elsewhere"),
+        ("durability", "memory"),
+        ("workers", "7"),
+        ("drain-timeout", "7s"),
+        ("cancel-grace", "7s"),
+        ("queue-max-tasks", "7"),
+        ("queue-max-bytes", "7KiB"),
+        ("max-queues", "7"),
+        ("room-timeout", "7s"),
+        ("max-payload", "7KiB"),
+        ("max-message", "7MiB"),
+        ("max-result", "7KiB"),
+        ("attempt-timeout", "7s"),
+        ("max-attempts", "7"),
+        ("max-crashes", "7"),
+        ("heartbeat", "7s"),
+        ("max-watchers", "7"),
+        ("max-connections", "7"),
+        ("log", "debug"),
+        ("log-format", "json"),
+    ];
+    assert_eq!(others.len(), SETTINGS.len());
+    for (name, value) in others {
+        let flag = format!("--{name}");
+        let config = Given { flags: &[&flag, value], ..Given::default() }.load().expect(name);
+        for setting in SETTINGS {
+            let expected =
+                if setting.name == name { value } else { &setting.show(&Config::default()) };
+            assert_eq!(setting.show(&config), expected, "--{name} changed {}", setting.name);
+        }
+    }
+}
+
+#[test]
+fn every_setting_is_documented_with_its_bounds_and_default() {
+    let mut names = BTreeSet::new();
+    for setting in SETTINGS {
+        let help = setting.help();
+        assert!(names.insert(setting.name), "{} is there twice", setting.name);
+        assert!(help.contains(&setting.right()) && help.contains("[default: "), "{help}");
+        assert!(!help.contains('\n') && !setting.placeholder().is_empty(), "{help}");
+    }
+    let workers = SETTINGS.iter().find(|setting| setting.name == "drain-timeout").expect("there");
+    assert_eq!(
+        workers.help(),
+        "How long a drain may take in all: a duration from 0s to 1h [default: 30s]"
+    );
+}
+
+#[test]
+fn bounds_are_included_and_what_is_beyond_is_not() {
+    for (setting, within, beyond) in [
+        ("--workers", ["1", "10000"], ["0", "10001"]),
+        ("--drain-timeout", ["0s", "1h"], ["-1s", "1h 1ns"]),
+        ("--queue-max-tasks", ["1", "100000000"], ["0", "100000001"]),
+        ("--queue-max-bytes", ["1KiB", "1TiB"], ["1023", "1025GiB"]),
+        ("--max-message", ["1088KiB", "256MiB"], ["-1", "257MiB"]),
+        ("--max-result", ["0", "64MiB"], ["-1", "65MiB"]),
+        ("--attempt-timeout", ["1ms", "720h"], ["999us", "721h"]),
+        ("--heartbeat", ["100ms", "1h"], ["99ms", "61m"]),
+        ("--listen", ["localhost:0", "[::]:1"], ["localhost", "example.com:1"]),
+        ("--log", ["info", "warn,taskyard=debug"], ["taskyard=loud", "=,="]),
+        ("--durability", ["os", "memory"], ["", "FSYNC"]),
+        ("--data-dir", [".", "a b"], ["", "a\0b"]),
+    ] {
+        for value in within {
+            let flags = &[setting, value];
+            assert!(Given { flags, ..Given::default() }.load().is_ok(), "{setting} {value}");
+        }
+        for value in beyond {
+            let flag = format!("{setting}={value}");
+            assert_eq!(Given { flags: &[&flag], ..Given::default() }.places(), [setting], "{flag}");
+        }
+    }
+}
+
+#[test]
+fn every_problem_is_told_with_its_place() {
+    let file = r#"
+workers = 0
+drain_timeout = 30
+colour = "blue"
+drian_timeout = "30s"
+max_attempts = 1.5
+
+[exec.Bad]
+command = ["{program}", "{file"]
+"#;
+    let right =
+        "write lower-case letters, digits, - and _, the first a letter or digit, at most 63 in all";
+    let keys = SETTINGS.iter().map(super::settings::Setting::key).collect::<Vec<_>>().join(", ");
+    let variables = &[("TASKYARD_WORKERS", "many"), ("TASKYARD_WORKER", "3")];
+    let flags = &["--listen", "nowhere", "--log", "="];
+    assert_eq!(
+        Given { flags, variables, file: Some(file) }.problems(),
+        [
+            r#"FILE:2:11 workers: "0" is not possible; write a whole number from 1 to 10000"#,
+            r#"FILE:3:17 drain_timeout: "30" has no unit; write 30s if seconds are meant"#,
+            &format!("FILE:4:1 colour: is not a setting; the settings are {keys}, exec"),
+            "FILE:5:1 drian_timeout: is not a setting; did you mean drain_timeout?",
+            "FILE:6:16 max_attempts: is a float; write a whole number from 1 to 100",
+            &format!("FILE:8:7 exec.Bad: is not a name for a command; {right}"),
+            "FILE:9:12 exec.Bad.command[0]: names a program that a task could choose; \
+             write one without a placeholder",
+            "FILE:9:25 exec.Bad.command[1]: \"{file\" has a { that is not closed; \
+             write {name}, or {{ for a brace itself",
+            "TASKYARD_WORKER: is not a setting; did you mean TASKYARD_WORKERS?",
+            r#"TASKYARD_WORKERS: "many" is not possible; write a whole number from 1 to 10000"#,
+            r#"--listen: "nowhere" is not possible; write an IP address or localhost, and a port, such as 127.0.0.1:50051 or [::]:50051"#,
+            r#"--log: "=" is not possible; write a level or directives, such as info or warn,taskyard=debug"#,
+        ]
+    );
+}
+
+#[test]
+fn the_list_reads_well() {
+    let given = Given { flags: &["--workers", "x", "--heartbeat", "1"], ..Given::default() };
+    assert_eq!(
+        given.load().expect_err("has problems").to_string(),
+        "the configuration has 2 problems:\n  \
+           --heartbeat: \"1\" has no unit; write 1s if seconds are meant\n  \
+           --workers: \"x\" is not possible; write a whole number from 1 to 10000"
+    );
+    let given = Given { flags: &["--workers", "x"], ..Given::default() };
+    let message = given.load().expect_err("has problems").to_string();
+    assert!(message.starts_with("the configuration has 1 problem:\n"), "{message}");
+}
+
+#[test]
+fn a_long_value_is_cut() {
+    let value = "9".repeat(100_000);
+    let message = Given { flags: &["--workers", &value], ..Given::default() }.problems();
+    assert!(message[0].len() < 200, "{}", message[0].len());
+}
+
+#[test]
+fn columns_count_characters() {
+    let places = from_file("exec = { \"é\" = 1 }").places();
+    assert_eq!(places, ["FILE:1:10 exec.é", "FILE:1:16 exec.é"]);
+}
+
+#[test]
+fn every_syntax_error_is_told_and_nothing_is_guessed_from_its_line() {
+    let places = from_file("workers = = 3\nmax_attempts = 0\nlog_format = text\n[exec\n").places();
+    assert_eq!(places, ["FILE:1:11", "FILE:2:16 max_attempts", "FILE:3:14", "FILE:4:6"]);
+}
+
+#[test]
+fn a_broken_table_is_one_problem() {
+    let places =
+        from_file("[exec.a\ncommand = [\"a\"]\nmax_output = 1\n[exec.b]\nx = 1\n").places();
+    assert_eq!(places, ["FILE:1:8", "FILE:4:7 exec.b.command", "FILE:5:1 exec.b.x"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_problem() {
+    let given = Given { flags: &["--config", "/does/not/exist"], ..Given::default() };
+    let problems = given.problems();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].starts_with("--config: cannot read \"/does/not/exist\": "), "{problems:?}");
+    let binary = NamedTempFile::new().expect("a temporary file");
+    std::fs::write(binary.path(), b"workers = \xff").expect("written");
+    let problems = load_from(&[], vec![("TASKYARD_CONFIG".into(), binary.path().into())]);
+    let problems = problems.expect_err("not text").to_string();
+    assert!(problems.contains("it is not UTF-8 text after byte 10"), "{problems}");
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    let variables = &[
+        ("TASKYARD_SERVER", "http://localhost:1"),
+        ("TASKYARD_PORT", "tcp://10.0.0.1:50051"),
+        ("TASKYARD_PORT_50051_TCP_ADDR", "10.0.0.1"),
+        ("TASKYARD_SERVICE_HOST", "10.0.0.1"),
+        ("TASKYARD_TASK_ID", "t1"),
+        ("TASKYARD_WORKERS", ""),
+        ("TASKYARDS", "1"),
+        ("HOME", "/"),
+    ];
+    assert_eq!(Given { variables, ..Given::default() }.load(), Ok(Config::default()));
+}
+
+#[test]
+fn a_message_has_room_for_a_payload() {
+    let given = Given { flags: &["--max-payload", "4MiB"], ..Given::default() };
+    assert_eq!(
+        given.problems(),
+        ["--max-payload: a max_message of 4MiB has no room for a max_payload of 4MiB; \
+          write a max_message of at least 4160KiB, or a smaller max_payload"]
+    );
+    let flags = &["--max-payload", "4MiB", "--max-message", "4160KiB"];
+    assert!(Given { flags, ..Given::default() }.load().is_ok());
+    let flags = &["--max-payload", "4MiB", "--max-message", "big"];
+    assert_eq!(Given { flags, ..Given::default() }.places(), ["--max-message"]);
+}
+
+#[test]
+fn a_result_has_room_for_an_output() {
+    let file = "max_result = \"1MiB\"\n[exec.a]\ncommand = [\"a\"]\nmax_output = \"90KiB\"\n";
+    assert_eq!(from_file(file).places(), ["FILE:4:14 exec.a.max_output"]);
+    let file = "max_result = 1024\n[exec.a]\ncommand = [\"a\"]\n";
+    assert_eq!(from_file(file).places(), ["FILE:2:7 exec.a.max_output"]);
+}
+
+#[test]
+fn a_command_is_declared_in_full() {
+    let file = r#"
+[exec.checksum]
+command = ["sha256sum", "--", "{file}", "{{}}"]
+working_dir = "/srv"
+env = { LC_ALL = "C" }
+max_output = "1KiB"
+"#;
+    let command = ExecCommand {
+        command: ["sha256sum", "--", "{file}", "{{}}"].map(String::from).to_vec(),
+        working_dir: Some("/srv".into()),
+        env: BTreeMap::from([("LC_ALL".into(), "C".into())]),
+        max_output: 1024,
+    };
+    let exec = BTreeMap::from([("checksum".to_owned(), command)]);
+    assert_eq!(from_file(file).load(), Ok(Config { exec, ..Config::default() }));
+}
+
+#[test]
+fn everything_wrong_with_a_command_is_told() {
+    let file = r#"
+[exec.a]
+command = []
+working_dir = ""
+max_output = "2MiB"
+commnad = 1
+[exec.b]
+command = [1, "\u0000", "}"]
+working_dir = 1
+env = { "A=B" = "x", C = 1 }
+max_output = true
+[exec.c]
+env = 1
+[exec]
+d = 1
+"#;
+    assert_eq!(
+        from_file(file).places(),
+        [
+            "FILE:3:11 exec.a.command",
+            "FILE:4:15 exec.a.working_dir",
+            "FILE:5:14 exec.a.max_output",
+            "FILE:6:1 exec.a.commnad",
+            "FILE:8:12 exec.b.command[0]",
+            "FILE:8:15 exec.b.command[1]",
+            "FILE:8:25 exec.b.command[2]",
+            "FILE:9:15 exec.b.working_dir",
+            "FILE:10:9 exec.b.env.A=B",
+            "FILE:10:26 exec.b.env.C",
+            "FILE:11:14 exec.b.max_output",
+            "FILE:12:7 exec.c.command",
+            "FILE:13:7 exec.c.env",
+            "FILE:15:5 exec.d",
+        ]
+    );
+    assert_eq!(from_file("exec = 3").places(), ["FILE:1:8 exec"]);
+}
+
+const EXAMPLE: &str = include_str!("../../docs/taskyard.example.toml");
+
+/// The example with every line that sets something made to set it.
+fn example_in_force() -> String {
+    let active = |line: &'static str| match line.strip_prefix("#") {
+        Some(setting) if !setting.starts_with(' ') => setting,
+        _ => line,
+    };
+    EXAMPLE.lines().map(active).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_as_it_stands_changes_nothing() {
+    assert_eq!(from_file(EXAMPLE).load(), Ok(Config::default()));
+}
+
+#[test]
+fn the_example_shows_every_setting_at_its_default() {
+    let text = example_in_force();
+    let mut config = from_file(&text).load().expect("no problem");
+    let exec = std::mem::take(&mut config.exec);
+    // The one default that differs between machines.
+    let workers = Config::default().workers;
+    assert_eq!(Config { workers, ..config }, Config { workers, ..Config::default() });
+    assert_eq!(exec.keys().collect::<Vec<_>>(), ["checksum"]);
+    for setting in SETTINGS {
+        let key = format!("\n{} = ", setting.key());
+        assert_eq!(text.matches(&key).count(), 1, "{}", setting.key());
+        assert!(text.contains(&setting.right()), "{} is without its bounds", setting.key());
+    }
+}

@@ -1,0 +1,99 @@
+//! What one commit tells: events that were encoded once.
+
+use bytes::Bytes;
+
+use crate::event::Seq;
+
+/// The events of one commit, each encoded as it stands in a response: the field
+/// `WatchEventsResponse.events`, with its tag and length. So a response is
+/// joined from pieces of batches without encoding anything again, and the same
+/// bytes are what the store keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventBatch {
+    first: Seq,
+    last: Seq,
+    data: Bytes,
+    ended: Box<[u64]>,
+}
+
+impl EventBatch {
+    /// A batch of the events `first` to `last`; `ended` are the numbers of the
+    /// tasks that ended by them (empty when read from history).
+    #[must_use]
+    pub fn new(first: Seq, last: Seq, data: Bytes, ended: Box<[u64]>) -> Self {
+        Self { first, last, data, ended }
+    }
+
+    /// Its first event.
+    pub fn first(&self) -> Seq {
+        self.first
+    }
+
+    /// Its last event.
+    pub fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// Its events, encoded.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// Numbers of the tasks that ended by it.
+    pub fn ended(&self) -> &[u64] {
+        &self.ended
+    }
+
+    /// Takes events off the front: as many as stay within `max_bytes`, at least
+    /// one. What remains is `None` if that is all. Returns `None` for the piece
+    /// if the encoding is damaged.
+    #[must_use]
+    pub fn split(self, max_bytes: usize) -> (Option<Self>, Option<Self>) {
+        if self.data.len() <= max_bytes {
+            return (Some(self), None);
+        }
+        let mut end = 0;
+        let mut count = 0;
+        while let Some(length) = entry_length(&self.data[end..]) {
+            if count > 0 && end + length > max_bytes {
+                break;
+            }
+            end += length;
+            count += 1;
+        }
+        if count == 0 {
+            return (None, None);
+        }
+        let next = Seq(self.first.0 + count);
+        let piece = Self::new(self.first, next.previous(), self.data.slice(..end), self.ended);
+        let rest = (next <= self.last)
+            .then(|| Self::new(next, self.last, self.data.slice(end..), Box::default()));
+        (Some(piece), rest)
+    }
+
+    /// Without the events up to `after`; `None` if nothing is left, or if the
+    /// encoding is damaged.
+    #[must_use]
+    pub fn after(self, after: Seq) -> Option<Self> {
+        if after < self.first {
+            return Some(self);
+        }
+        let mut start = 0;
+        for _ in self.first.0..=after.0.min(self.last.0) {
+            start += entry_length(&self.data[start..])?;
+        }
+        let first = after.next();
+        (first <= self.last)
+            .then(|| Self::new(first, self.last, self.data.slice(start..), self.ended))
+    }
+}
+
+/// Bytes of the length-delimited field (one tag byte, length, body) that
+/// `data` begins with; `None` if there is none whole.
+fn entry_length(data: &[u8]) -> Option<usize> {
+    let mut rest = data.get(1..)?;
+    let body = prost::encoding::decode_varint(&mut rest).ok()?;
+    let head = data.len() - rest.len();
+    let length = head.checked_add(usize::try_from(body).ok()?)?;
+    (length <= data.len()).then_some(length)
+}

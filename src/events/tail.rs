@@ -1,0 +1,135 @@
+//! One watcher's place in the events, and how it moves.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use super::{EventBatch, History, Hub, Unreadable};
+use crate::event::Seq;
+
+/// Bytes of events in one piece: well below the 1 MiB that a response may have.
+pub const MAX_PIECE_BYTES: usize = 512 << 10;
+
+/// Why a tail goes no further.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Everything was delivered, and nothing more comes: the store is closed.
+    #[error("the store is closed")]
+    Closed,
+    /// History cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+}
+
+/// Follows the events from a cursor on: every event once, in order.
+pub struct Tail {
+    cursor: Seq,
+    /// Events up to here are read from history before the broadcast goes on.
+    known: Seq,
+    /// Pieces to deliver next, right after the cursor.
+    ready: VecDeque<EventBatch>,
+    /// Received while events before it were missing.
+    ahead: Option<Arc<EventBatch>>,
+    live: Option<broadcast::Receiver<Arc<EventBatch>>>,
+    history: Arc<dyn History>,
+    hub: Hub,
+}
+
+impl Tail {
+    pub(super) fn new(
+        cursor: Seq,
+        known: Seq,
+        live: Option<broadcast::Receiver<Arc<EventBatch>>>,
+        history: Arc<dyn History>,
+        hub: Hub,
+    ) -> Self {
+        Self { cursor, known, ready: VecDeque::new(), ahead: None, live, history, hub }
+    }
+
+    /// The last event that was delivered.
+    pub fn cursor(&self) -> Seq {
+        self.cursor
+    }
+
+    /// The next events: the piece that follows the cursor, at most
+    /// [`MAX_PIECE_BYTES`] (or one event). Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub async fn next(&mut self) -> Result<EventBatch, Ended> {
+        loop {
+            if let Some(piece) = self.take_ready()? {
+                return Ok(piece);
+            }
+            if self.cursor < self.known {
+                self.read_history().await?;
+            } else if let Some(ahead) = self.ahead.take() {
+                self.accept(&ahead);
+            } else {
+                self.receive().await?;
+            }
+        }
+    }
+
+    fn take_ready(&mut self) -> Result<Option<EventBatch>, Ended> {
+        let Some(batch) = self.ready.pop_front() else { return Ok(None) };
+        let (piece, rest) = batch.split(MAX_PIECE_BYTES);
+        let piece = piece.ok_or_else(|| damaged(self.cursor))?;
+        if let Some(rest) = rest {
+            self.ready.push_front(rest);
+        }
+        self.cursor = piece.last();
+        Ok(Some(piece))
+    }
+
+    async fn read_history(&mut self) -> Result<(), Ended> {
+        let mut expected = self.cursor;
+        for batch in self.history.read(self.cursor, MAX_PIECE_BYTES).await? {
+            let last = batch.last();
+            let batch = batch.after(expected).ok_or_else(|| damaged(expected))?;
+            if batch.first() != expected.next() {
+                return Err(damaged(expected).into());
+            }
+            expected = last;
+            self.ready.push_back(batch);
+        }
+        if self.ready.is_empty() {
+            return Err(damaged(self.cursor).into());
+        }
+        Ok(())
+    }
+
+    /// Waits for the broadcast. Having lagged needs no handling of its own: the
+    /// number of the next batch tells what was missed.
+    async fn receive(&mut self) -> Result<(), Ended> {
+        let received = match &mut self.live {
+            Some(live) => live.recv().await,
+            None => Err(RecvError::Closed),
+        };
+        match received {
+            Ok(batch) => self.accept(&batch),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => {
+                self.live = None;
+                self.known = self.hub.newest();
+                if self.cursor >= self.known {
+                    return Err(Ended::Closed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, batch: &Arc<EventBatch>) {
+        if batch.first() > self.cursor.next() {
+            self.known = batch.first().previous();
+            self.ahead = Some(Arc::clone(batch));
+        } else if let Some(batch) = EventBatch::clone(batch).after(self.cursor) {
+            self.ready.push_back(batch);
+        }
+    }
+}
+
+fn damaged(after: Seq) -> Unreadable {
+    Unreadable::Broken(format!("the record of the events after number {} is damaged", after.0))
+}

@@ -1,0 +1,85 @@
+//! `WatchEventsResponse`, as the server sends it: joined, not encoded.
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::{
+    DecodeError, Message,
+    encoding::{self, DecodeContext, WireType},
+};
+
+use crate::proto::v1::{WatchDraining, WatchHeartbeat, WatchStarted};
+
+/// The same bytes as [`crate::proto::v1::WatchEventsResponse`], with the events
+/// encoded already: each was, once, when it was committed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EncodedWatchEventsResponse {
+    /// Resume after this.
+    pub cursor: String,
+    /// Field 2, as often as there are events, with tags and lengths.
+    pub events: Bytes,
+    /// What else there is to say.
+    pub control: Option<Control>,
+}
+
+/// The `control` of a response.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Control {
+    /// The watch has begun.
+    Started(WatchStarted),
+    /// The stream was silent.
+    Heartbeat,
+    /// The stream's last message.
+    Draining,
+}
+
+impl Control {
+    fn encode(&self, buf: &mut impl BufMut) {
+        match self {
+            Self::Started(started) => encoding::message::encode(3, started, buf),
+            Self::Heartbeat => encoding::message::encode(4, &WatchHeartbeat {}, buf),
+            Self::Draining => encoding::message::encode(5, &WatchDraining {}, buf),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        match self {
+            Self::Started(started) => encoding::message::encoded_len(3, started),
+            Self::Heartbeat => encoding::message::encoded_len(4, &WatchHeartbeat {}),
+            Self::Draining => encoding::message::encoded_len(5, &WatchDraining {}),
+        }
+    }
+}
+
+impl Message for EncodedWatchEventsResponse {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        if !self.cursor.is_empty() {
+            encoding::string::encode(1, &self.cursor, buf);
+        }
+        buf.put_slice(&self.events);
+        if let Some(control) = &self.control {
+            control.encode(buf);
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        let cursor = match self.cursor.as_str() {
+            "" => 0,
+            _ => encoding::string::encoded_len(1, &self.cursor),
+        };
+        cursor + self.events.len() + self.control.as_ref().map_or(0, Control::encoded_len)
+    }
+
+    /// A server only sends this; what it would receive is passed over.
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        ctx: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        encoding::skip_field(wire_type, tag, buf, ctx)
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

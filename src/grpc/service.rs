@@ -1,0 +1,204 @@
+//! `TaskService`: convert, call, convert.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    Deadline, Watchers,
+    convert::{self, Rules},
+    status,
+    stubs::v1::task_service_server,
+    watch::WatchStream,
+};
+use crate::{
+    admission::{Admission, Refused},
+    handler::Registry,
+    proto::v1,
+    store::{self, Store},
+    task::TaskId,
+};
+
+/// What the service is told by the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of a payload.
+    pub max_payload: usize,
+    /// How long an attempt may take unless the task says.
+    pub attempt_timeout: Duration,
+    /// Attempts unless the task says.
+    pub max_attempts: u32,
+}
+
+/// How long `WaitTask` waits when neither the request nor a deadline says.
+const DEFAULT_WAIT: Duration = Duration::from_hours(1);
+
+/// The task service.
+#[derive(Clone)]
+pub struct Service {
+    store: Arc<dyn Store>,
+    admission: Arc<Admission>,
+    registry: Arc<Registry>,
+    watchers: Watchers,
+    rules: Rules,
+}
+
+impl Service {
+    /// A service over a store.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        admission: Arc<Admission>,
+        registry: Arc<Registry>,
+        watchers: Watchers,
+        settings: Settings,
+    ) -> Self {
+        let Settings { max_payload, attempt_timeout, max_attempts } = settings;
+        let rules = Rules { max_payload, attempt_timeout, max_attempts };
+        Self { store, admission, registry, watchers, rules }
+    }
+
+    async fn read(&self, task: TaskId) -> Result<v1::Task, Status> {
+        let task = self.store.get(task).await.map_err(|error| status::store(&error))?;
+        Ok(convert::task(task))
+    }
+}
+
+fn deadline_of<T>(request: &Request<T>) -> Option<Instant> {
+    request.extensions().get::<Deadline>().map(|deadline| deadline.0)
+}
+
+/// Waits until the caller's deadline at the longest.
+async fn within<T>(
+    deadline: Option<Instant>,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    match deadline {
+        None => call.await,
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), call)
+            .await
+            .unwrap_or_else(|_| Err(status::deadline())),
+    }
+}
+
+#[tonic::async_trait]
+impl task_service_server::TaskService for Service {
+    async fn submit(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let request = request.into_inner();
+        let (submission, when_full) = convert::submission(request, &self.rules, &self.registry)
+            .map_err(|wrong| status::invalid(&wrong))?;
+        let queue = Arc::clone(&submission.task.queue);
+        let refused = |refused: Refused| status::refused(&queue, refused);
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(refused(Refused::Deadline));
+        }
+        let bytes = store::weight(&submission.task);
+        let place =
+            self.admission.admit(&queue, bytes, when_full, deadline).await.map_err(refused)?;
+        let submit = async {
+            self.store.submit(submission, place).await.map_err(|error| status::store(&error))
+        };
+        let submitted = within(deadline, submit).await?;
+        Ok(Response::new(v1::SubmitResponse {
+            task_id: submitted.task.to_string(),
+            cursor: self.watchers.hub().cursor(submitted.seq.previous()).to_string(),
+            state: convert::state_to(submitted.state).into(),
+            existing: submitted.existing,
+        }))
+    }
+
+    type WatchEventsStream = WatchStream;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let deadline = request.extensions().get::<Deadline>().copied();
+        let watch = convert::watch(request.get_ref()).map_err(|wrong| status::invalid(&wrong))?;
+        Ok(Response::new(self.watchers.watch(&watch, deadline)?))
+    }
+
+    async fn get_task(
+        &self,
+        request: Request<v1::GetTaskRequest>,
+    ) -> Result<Response<v1::GetTaskResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let id = convert::task_id(&request.get_ref().task_id)
+            .map_err(|wrong| status::invalid(&wrong))?;
+        let task = within(deadline, self.read(id)).await?;
+        Ok(Response::new(v1::GetTaskResponse { task: Some(task) }))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let filter = convert::filter_hash(request.get_ref());
+        let query =
+            convert::query(request.into_inner()).map_err(|wrong| status::invalid(&wrong))?;
+        let list = async { self.store.list(query).await.map_err(|error| status::store(&error)) };
+        let page = within(deadline, list).await?;
+        Ok(Response::new(v1::ListTasksResponse {
+            tasks: page.tasks.into_iter().map(convert::task).collect(),
+            next_page_token: page
+                .next
+                .map(|after| convert::page_token(after, filter))
+                .unwrap_or_default(),
+        }))
+    }
+
+    async fn wait_task(
+        &self,
+        request: Request<v1::WaitTaskRequest>,
+    ) -> Result<Response<v1::WaitTaskResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let request = request.into_inner();
+        let id = convert::task_id(&request.task_id).map_err(|wrong| status::invalid(&wrong))?;
+        let timeout =
+            convert::wait_timeout(request.timeout).map_err(|wrong| status::invalid(&wrong))?;
+        // Register first, then look: an end in between is not missed.
+        let completion = self.watchers.hub().completion(id).map_err(status::too_many_waiters)?;
+        let ended = completion.ended();
+        let wait = async {
+            let task = self.read(id).await?;
+            if is_terminal(&task) {
+                return Ok(task);
+            }
+            let patience = timeout.unwrap_or(DEFAULT_WAIT);
+            let _ = tokio::time::timeout(patience, ended).await;
+            self.read(id).await
+        };
+        let task = within(deadline, wait).await?;
+        Ok(Response::new(v1::WaitTaskResponse { task: Some(task) }))
+    }
+
+    async fn cancel_task(
+        &self,
+        request: Request<v1::CancelTaskRequest>,
+    ) -> Result<Response<v1::CancelTaskResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let id = convert::task_id(&request.get_ref().task_id)
+            .map_err(|wrong| status::invalid(&wrong))?;
+        let cancel = async {
+            self.store.cancel(id).await.map_err(|error| status::store(&error))?;
+            self.read(id).await
+        };
+        let task = within(deadline, cancel).await?;
+        Ok(Response::new(v1::CancelTaskResponse { task: Some(task) }))
+    }
+}
+
+fn is_terminal(task: &v1::Task) -> bool {
+    matches!(
+        task.state(),
+        v1::TaskState::Succeeded | v1::TaskState::Failed | v1::TaskState::Cancelled
+    )
+}

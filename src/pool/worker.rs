@@ -1,0 +1,211 @@
+//! One worker: take a turn, execute, report with the next turn.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt as _;
+use tokio::select;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, info_span, warn};
+
+use super::{Settings, retry::backoff};
+use crate::{
+    handler::{Error, Execution, Output, Registry},
+    store::{Assignment, Finished, Outcome, Store, Turn},
+    task::WorkerId,
+};
+
+/// A member of the crew.
+pub struct Worker {
+    pub id: WorkerId,
+    pub store: Arc<dyn Store>,
+    pub registry: Arc<Registry>,
+    pub settings: Settings,
+    pub tally: Arc<Tally>,
+    /// The drain's grace period is over: handlers should stop.
+    pub interrupt: CancellationToken,
+    /// The drain's patience is over: handlers are dropped.
+    pub stop_handlers: CancellationToken,
+}
+
+/// Counts, for the report of a drain, how executions ended in it.
+#[derive(Debug, Default)]
+pub struct Tally {
+    draining: AtomicBool,
+    finished: AtomicU64,
+    interrupted: AtomicU64,
+}
+
+impl Tally {
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn ended_in_drain(&self) -> (u64, u64) {
+        (self.finished.load(Ordering::Relaxed), self.interrupted.load(Ordering::Relaxed))
+    }
+
+    fn count(&self, outcome: &Outcome) {
+        if *outcome == Outcome::Interrupted {
+            self.interrupted.fetch_add(1, Ordering::Relaxed);
+        } else if self.draining.load(Ordering::Relaxed) {
+            self.finished.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a handler's future yields, panics caught.
+type Caught = Result<Result<Output, Error>, Box<dyn Any + Send>>;
+type HandlerFuture = Pin<Box<dyn Future<Output = Caught> + Send>>;
+
+/// Why a handler is told to stop before its time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    Cancelled,
+    Draining,
+}
+
+impl Worker {
+    /// Works until the store says stop, or fails.
+    pub async fn run(self) {
+        if let Err(error) = self.store.join(self.id).await {
+            return warn!(worker = %self.id, %error, "a worker could not join the crew");
+        }
+        let mut finished = None;
+        loop {
+            match self.store.turn(self.id, finished.take()).await {
+                Ok(Turn::Run(assignment)) => finished = Some(self.execute(assignment).await),
+                Ok(Turn::Stop) => break,
+                Err(error) => {
+                    return warn!(worker = %self.id, %error, "a worker stops: its report has no taker");
+                }
+            }
+        }
+        if let Err(error) = self.store.leave(self.id).await {
+            warn!(worker = %self.id, %error, "a worker's leaving could not be recorded");
+        }
+    }
+
+    async fn execute(&self, assignment: Assignment) -> Finished {
+        let Assignment { task, attempt, ref kind, .. } = assignment;
+        let span = info_span!("execution", %task, worker = %self.id, attempt, %kind);
+        async {
+            let began = Instant::now();
+            let outcome = self.outcome_of(assignment).await;
+            let ran = began.elapsed();
+            self.tally.count(&outcome);
+            debug!(?ran, outcome = name_of(&outcome), "execution ended");
+            Finished { task, attempt, outcome, ran }
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn outcome_of(&self, assignment: Assignment) -> Outcome {
+        let Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel } =
+            assignment;
+        // Handlers hear of a drain, too, by this signal.
+        let signal = cancel.child_token();
+        let execution =
+            Execution { task, kind, attempt, worker: self.id, payload, cancel: signal.clone() };
+        let registry = Arc::clone(&self.registry);
+        let handler = async move { registry.run(execution).await };
+        let mut handler: HandlerFuture = Box::pin(AssertUnwindSafe(handler).catch_unwind());
+        let ended = select! {
+            biased;
+            caught = &mut handler => Ok(caught),
+            () = cancel.cancelled() => Err(Some(Signal::Cancelled)),
+            () = self.interrupt.cancelled() => Err(Some(Signal::Draining)),
+            () = tokio::time::sleep(timeout) => Err(None),
+        };
+        let fail = |error: Error| Outcome::Failed {
+            retry_after: backoff(&retry, failures + 1),
+            permanent: error.permanent,
+            failure: error.failure,
+        };
+        match ended {
+            Ok(caught) => {
+                stop(handler);
+                self.judge(caught).unwrap_or_else(fail)
+            }
+            Err(None) => {
+                stop(handler);
+                fail(Error::retryable("TIMEOUT", format!("it ran longer than {timeout:?}")))
+            }
+            Err(Some(why)) => {
+                signal.cancel();
+                let caught = self.wait_after_signal(&mut handler, why).await;
+                stop(handler);
+                match caught.map(|caught| self.judge(caught)) {
+                    // A success that came all the same wins.
+                    Some(Ok(success)) => success,
+                    _ if why == Signal::Cancelled => Outcome::Stopped,
+                    _ => Outcome::Interrupted,
+                }
+            }
+        }
+    }
+
+    /// What the handler makes of the signal, if it obeys within the grace.
+    async fn wait_after_signal(&self, handler: &mut HandlerFuture, why: Signal) -> Option<Caught> {
+        // A drain has a clock of its own.
+        let grace = match why {
+            Signal::Cancelled => self.settings.cancel_grace,
+            Signal::Draining => Duration::MAX,
+        };
+        select! {
+            biased;
+            caught = handler => Some(caught),
+            () = self.stop_handlers.cancelled() => None,
+            () = tokio::time::sleep(grace) => None,
+        }
+    }
+
+    fn judge(&self, caught: Caught) -> Result<Outcome, Error> {
+        let Output(result) = match caught {
+            Ok(returned) => returned?,
+            Err(panic) => {
+                let message = panic_message(&*panic);
+                warn!(%message, "the handler panicked");
+                return Err(Error::retryable("PANIC", message));
+            }
+        };
+        let (size, limit) = (result.len(), self.settings.max_result);
+        if size > limit {
+            let message = format!("the result has {size} bytes; at most {limit} are kept");
+            return Err(Error::permanent("OUTPUT_TOO_LARGE", message));
+        }
+        Ok(Outcome::Succeeded(result))
+    }
+}
+
+/// Drops a handler's future, whatever its destructors do.
+fn stop(handler: HandlerFuture) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
+        warn!(message = panic_message(&*panic), "the handler panicked while it was stopped");
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "the handler panicked".into())
+}
+
+fn name_of(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded(_) => "succeeded",
+        Outcome::Failed { .. } => "failed",
+        Outcome::Stopped => "stopped",
+        Outcome::Interrupted => "interrupted",
+    }
+}

@@ -1,0 +1,448 @@
+//! What each command does to the index, the rows and the events of a group.
+//!
+//! Whether it does anything is decided by [`task::decide`] alone.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Effect, Engine, Entry, GroupError, Message, Reply, index::Execution};
+use crate::{
+    event::{Event, EventType, Seq, Subject},
+    store::{
+        Assignment, Error, Finished, Outcome, Submitted, Turn,
+        prepared::Prepared,
+        record::{self, TaskRecord},
+        sqlite::{FinishRow, SlotRow},
+    },
+    task::{
+        self, Command, Data, Failure, Interruption, Lifecycle, State, TaskId, Told, WorkerId,
+        invariants,
+    },
+};
+
+type Applied = Result<(), GroupError>;
+
+/// What an event says beyond its task, and what the end of a task records.
+#[derive(Default)]
+struct Particulars<'a> {
+    ran: Option<Duration>,
+    failure: Option<&'a Failure>,
+    result: Option<&'a Data>,
+}
+
+impl Engine<'_> {
+    /// Decides one command and writes what it changes.
+    pub(super) fn apply(&mut self, message: Message) -> Applied {
+        match message {
+            Message::Submit(prepared, reply) => self.submit(*prepared, reply),
+            Message::Cancel(id, reply) => {
+                let outcome = self.cancel(id)?;
+                self.group.effects.push(Effect::Done(reply, outcome));
+                Ok(())
+            }
+            Message::Turn(worker, finished, reply) => self.turn(worker, finished, reply),
+            Message::Join(worker, reply) => {
+                self.tell_crew(EventType::WorkerStarted, Some(worker));
+                self.done(reply);
+                Ok(())
+            }
+            Message::Leave(worker, reply) => {
+                self.tell_crew(EventType::WorkerStopped, Some(worker));
+                self.done(reply);
+                Ok(())
+            }
+            Message::Drain(reply) => {
+                self.drain();
+                self.done(reply);
+                Ok(())
+            }
+            Message::Close(_) => Ok(()),
+        }
+    }
+
+    fn done(&mut self, reply: Reply<()>) {
+        self.group.effects.push(Effect::Done(reply, Ok(())));
+    }
+
+    fn submit(&mut self, prepared: Prepared, reply: Reply<Submitted>) -> Applied {
+        let outcome = if self.draining {
+            Err(Error::Draining)
+        } else {
+            match self.repeated(&prepared)? {
+                Some(outcome) => outcome,
+                None => Ok(self.accept(prepared)?),
+            }
+        };
+        self.group.effects.push(Effect::Submitted(reply, outcome));
+        Ok(())
+    }
+
+    /// The outcome of a submission whose `request_id` is known.
+    fn repeated(
+        &mut self,
+        prepared: &Prepared,
+    ) -> Result<Option<Result<Submitted, Error>>, GroupError> {
+        let Some(request_id) = &prepared.task.request_id else { return Ok(None) };
+        let Some((number, fingerprint)) = self.writer.request(request_id)? else {
+            return Ok(None);
+        };
+        let task = self.identity.task_id(number);
+        if fingerprint != prepared.fingerprint {
+            return Ok(Some(Err(Error::RequestIdReused(task))));
+        }
+        let state = match self.index.get(number) {
+            Some(entry) => entry.life.state,
+            None => self.writer.finished_state(number)?.unwrap_or(State::Succeeded),
+        };
+        let seq = self.writer.submitted_seq(number)?;
+        Ok(Some(Ok(Submitted { task, seq, state, existing: true })))
+    }
+
+    fn accept(&mut self, prepared: Prepared) -> Result<Submitted, GroupError> {
+        let Prepared { task, fingerprint, place, record } = prepared;
+        let now = self.group.now;
+        let due = record::due_time(task.due, now);
+        self.newest_task += 1;
+        let number = self.newest_task;
+        let id = self.identity.task_id(number);
+        let life = Lifecycle::submitted(due > now);
+
+        let names = (&*task.queue, &*task.kind);
+        let subject = Subject { id, queue: names.0, kind: names.1, attempt: 0 };
+        let mut event = Event::new(EventType::Submitted, now, Some(subject));
+        event.next_due = (due > now).then_some(due);
+        let seq = self.encoder.push(&event);
+
+        self.writer.insert_task(number, seq, now, names, &record)?;
+        let max_attempts = task.retry.max_attempts;
+        let bytes = place.bytes();
+        self.writer.insert_live(number, names, task.priority, due, bytes, max_attempts)?;
+        if let Some(request_id) = &task.request_id {
+            self.writer.insert_request(request_id, number, fingerprint)?;
+        }
+        let entry = Entry {
+            life,
+            queue: Arc::clone(place.queue()),
+            kind: self.index.share(&task.kind),
+            priority: task.priority,
+            max_attempts,
+            due,
+            bytes,
+            place: Some(place),
+            execution: None,
+        };
+        if life.state == State::Queued && self.group.fresh.len() < self.idle.len() {
+            self.group.fresh.insert(number, task);
+        }
+        self.await_turn(number, &entry);
+        self.index.insert(number, entry);
+        Ok(Submitted { task: id, seq, state: life.state, existing: false })
+    }
+
+    /// Puts a waiting task where it will be found when it may start.
+    pub(in crate::store) fn await_turn(&mut self, number: u64, entry: &Entry) {
+        if entry.life.state == State::Scheduled {
+            self.ready.push_later(entry.due, number);
+        } else {
+            self.ready.push(&entry.queue, entry.rank(number));
+        }
+    }
+
+    fn cancel(&mut self, id: TaskId) -> Result<Result<(), Error>, GroupError> {
+        if !self.identity.owns(id) {
+            return Ok(Err(Error::NotFound(id)));
+        }
+        let Some(entry) = self.index.get(id.number()) else {
+            return Ok(match self.writer.finished_state(id.number())? {
+                None => Err(Error::NotFound(id)),
+                Some(State::Cancelled) => Ok(()),
+                Some(state) => Err(Error::Ended { task: id, state }),
+            });
+        };
+        let waiting = entry.life.state;
+        let (queue, due, rank) = (Arc::clone(&entry.queue), entry.due, entry.rank(id.number()));
+        let failure = Failure::new("CANCELLED", "cancelled before it started");
+        self.transition(
+            id.number(),
+            Command::Cancel,
+            &Particulars {
+                failure: (waiting != State::Running).then_some(&failure),
+                ..Particulars::default()
+            },
+        )?;
+        match waiting {
+            State::Queued => self.ready.remove(&queue, rank),
+            State::Scheduled => self.ready.remove_later(due, id.number()),
+            _ => {}
+        }
+        Ok(Ok(()))
+    }
+
+    fn turn(
+        &mut self,
+        worker: WorkerId,
+        finished: Option<Box<Finished>>,
+        reply: Reply<Turn>,
+    ) -> Applied {
+        if let Some(finished) = finished {
+            self.finish(worker, *finished)?;
+        }
+        if self.draining {
+            self.group.effects.push(Effect::Stop(reply));
+        } else {
+            self.idle.push_back((worker, reply));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, worker: WorkerId, finished: Finished) -> Applied {
+        let Finished { task, attempt, outcome, ran } = finished;
+        let number = task.number();
+        self.group.slots.insert(worker, None);
+        let told = Particulars { ran: Some(ran), ..Particulars::default() };
+        match outcome {
+            Outcome::Succeeded(result) => {
+                let told = Particulars { result: Some(&result), ..told };
+                self.transition(number, Command::Succeed { attempt }, &told)
+            }
+            Outcome::Failed { failure, permanent, retry_after } => {
+                if let Some(entry) = self.index.get_mut(number) {
+                    entry.due = self.group.now.after(retry_after);
+                }
+                let told = Particulars { failure: Some(&failure), ..told };
+                self.transition(number, Command::Fail { attempt, permanent }, &told)
+            }
+            Outcome::Stopped => {
+                let failure = Failure::new("CANCELLED", "cancelled while it ran");
+                let told = Particulars { failure: Some(&failure), ..told };
+                self.transition(number, Command::Stopped { attempt }, &told)
+            }
+            Outcome::Interrupted => {
+                let failure = Failure::new("DRAINED", "the server was shut down");
+                let told = Particulars { failure: Some(&failure), ..told };
+                let by = Interruption::Drain;
+                self.transition(number, Command::Interrupt { attempt, by }, &told)
+            }
+        }
+    }
+
+    /// Records that a crash ended the execution of a task.
+    pub(in crate::store) fn crashed(&mut self, slot: SlotRow) -> Applied {
+        self.group.slots.insert(slot.worker, None);
+        let Some(entry) = self.index.get_mut(slot.task) else { return Ok(()) };
+        // The slot knows of the start; the task's own row does not.
+        entry.life = Lifecycle { state: State::Running, attempt: slot.attempt, ..entry.life };
+        let waited = slot.started.since(entry.due);
+        let cancel = CancellationToken::new();
+        let (worker, started) = (slot.worker, slot.started);
+        entry.execution = Some(Box::new(Execution { worker, started, waited, cancel }));
+        let crashes = entry.life.crashes + 1;
+        let failure = if crashes >= self.max_crashes {
+            let message = format!("it was running at {crashes} crashes of the server in a row");
+            Failure::new("CRASHED", message)
+        } else {
+            Failure::new("CRASHED", "the server stopped without a shutdown")
+        };
+        let command = Command::Interrupt { attempt: slot.attempt, by: Interruption::Crash };
+        let told = Particulars { failure: Some(&failure), ..Particulars::default() };
+        self.transition(slot.task, command, &told)
+    }
+
+    /// Makes one transition of a task that has not ended: in the index, in the
+    /// rows and in the events.
+    fn transition(&mut self, number: u64, command: Command, told: &Particulars<'_>) -> Applied {
+        let Some(entry) = self.index.get_mut(number) else {
+            tracing::error!(number, ?command, "a command for a task that has ended");
+            return Ok(());
+        };
+        let before = entry.life;
+        let (after, what) = match task::decide(before, entry.budget(self.max_crashes), command) {
+            Ok(decided) => decided,
+            Err(refusal) => {
+                tracing::error!(number, ?command, ?refusal, "a command that does not apply");
+                return Ok(());
+            }
+        };
+        debug_assert_eq!(invariants::check(before, command, after), Ok(()));
+        entry.life = after;
+        self.tell(number, what, told);
+        if after.state.is_terminal() {
+            self.end(number, told)
+        } else if before.state == State::Running && after.state != State::Running {
+            self.wait_again(number, told)
+        } else {
+            self.mark_cancelled(number)
+        }
+    }
+
+    /// A cancellation of a running task was accepted.
+    fn mark_cancelled(&mut self, number: u64) -> Applied {
+        let Some(entry) = self.index.get(number) else { return Ok(()) };
+        if let Some(execution) = &entry.execution {
+            self.group.effects.push(Effect::Signal(execution.cancel.clone()));
+        }
+        let columns = entry.execution_columns();
+        self.writer.update_live(number, entry.life, entry.due, columns, None)?;
+        Ok(())
+    }
+
+    /// The task has ended: it leaves the index.
+    fn end(&mut self, number: u64, told: &Particulars<'_>) -> Applied {
+        let Some(entry) = self.index.remove(number) else { return Ok(()) };
+        let result = told.result.filter(|_| entry.life.state == State::Succeeded);
+        let failure = told.failure;
+        self.writer.finish(&FinishRow {
+            number,
+            life: entry.life,
+            finished: self.group.now,
+            due: entry.due,
+            execution: entry.execution_columns(),
+            result,
+            failure,
+        })?;
+        self.group.effects.extend(entry.place.map(Effect::Vacate));
+        Ok(())
+    }
+
+    /// An execution has ended and the task has not: it waits again, whatever
+    /// the limits of its queue say.
+    fn wait_again(&mut self, number: u64, told: &Particulars<'_>) -> Applied {
+        let Some(mut entry) = self.index.remove(number) else { return Ok(()) };
+        let columns = entry.execution_columns();
+        entry.execution = None;
+        entry.place = Some(self.admission.readmit(&entry.queue, entry.bytes));
+        self.writer.update_live(number, entry.life, entry.due, columns, told.failure)?;
+        self.await_turn(number, &entry);
+        self.index.insert(number, entry);
+        Ok(())
+    }
+
+    /// Adds the event of a transition that was just made.
+    fn tell(&mut self, number: u64, what: Told, told: &Particulars<'_>) {
+        let event_type = match what {
+            Told::Nothing => return,
+            Told::Started => EventType::Started,
+            Told::Succeeded => EventType::Succeeded,
+            Told::RetryScheduled => EventType::RetryScheduled,
+            Told::Failed => EventType::Failed,
+            Told::Interrupted => EventType::Interrupted,
+            Told::Cancelled => EventType::Cancelled,
+            Told::Redriven => EventType::Redriven,
+        };
+        let Some(entry) = self.index.get(number) else { return };
+        let subject = Subject {
+            id: self.identity.task_id(number),
+            queue: &entry.queue,
+            kind: &entry.kind,
+            attempt: entry.life.attempt,
+        };
+        let execution = entry.execution.as_deref();
+        self.encoder.push(&Event {
+            worker: execution.map(|execution| execution.worker),
+            waited: execution.map(|execution| execution.waited),
+            ran: told.ran,
+            error: told.failure,
+            next_due: (what == Told::RetryScheduled).then_some(entry.due),
+            ..Event::new(event_type, self.group.now, Some(subject))
+        });
+    }
+
+    pub(in crate::store) fn tell_crew(
+        &mut self,
+        event_type: EventType,
+        worker: Option<WorkerId>,
+    ) -> Seq {
+        self.encoder.push(&Event { worker, ..Event::new(event_type, self.group.now, None) })
+    }
+
+    fn drain(&mut self) {
+        if !self.draining {
+            self.draining = true;
+            self.tell_crew(EventType::Draining, None);
+            let idle = self.idle.drain(..).map(|(_, reply)| Effect::Stop(reply));
+            self.group.effects.extend(idle);
+        }
+    }
+
+    /// Moves what has become due among what may start.
+    pub(super) fn make_due(&mut self) {
+        while let Some(number) = self.ready.pop_due(self.group.now) {
+            let Some(entry) = self.index.get_mut(number) else { continue };
+            let budget = entry.budget(self.max_crashes);
+            if let Ok((life, _)) = task::decide(entry.life, budget, Command::BecomeDue) {
+                entry.life = life;
+                let (queue, rank) = (Arc::clone(&entry.queue), entry.rank(number));
+                self.ready.push(&queue, rank);
+            }
+        }
+    }
+
+    /// Gives due tasks to idle workers; tells whether there were both.
+    pub(super) fn start_ready(&mut self) -> Result<bool, GroupError> {
+        if self.draining {
+            return Ok(false);
+        }
+        // A worker that has gone gets nothing.
+        self.idle.retain(|(_, reply)| !reply.is_closed());
+        let mut started = false;
+        while !self.idle.is_empty() {
+            let Some(number) = self.ready.pop() else { break };
+            let Some((worker, reply)) = self.idle.pop_front() else { break };
+            let assignment = Box::new(self.start(number, worker)?);
+            self.group.effects.push(Effect::Assign(reply, assignment));
+            started = true;
+        }
+        Ok(started)
+    }
+
+    /// Lets the answers to submissions tell of starts in the same group.
+    pub(super) fn refresh_answers(&mut self) {
+        for effect in &mut self.group.effects {
+            if let Effect::Submitted(_, Ok(submitted)) = effect
+                && let Some(entry) = self.index.get(submitted.task.number())
+            {
+                submitted.state = entry.life.state;
+            }
+        }
+    }
+
+    fn start(&mut self, number: u64, worker: WorkerId) -> Result<Assignment, GroupError> {
+        let (payload, timeout, retry) = match self.group.fresh.remove(&number) {
+            Some(task) => (task.payload, task.timeout, task.retry),
+            None => self.read_record(number)?,
+        };
+        let now = self.group.now;
+        let cancel = CancellationToken::new();
+        let Some(entry) = self.index.get_mut(number) else {
+            return Err(rusqlite::Error::QueryReturnedNoRows.into());
+        };
+        let waited = now.since(entry.due);
+        let execution = Execution { worker, started: now, waited, cancel: cancel.clone() };
+        entry.execution = Some(Box::new(execution));
+        self.group.effects.extend(entry.place.take().map(Effect::Vacate));
+        let before = entry.life;
+        match task::decide(before, entry.budget(self.max_crashes), Command::Start) {
+            Ok((after, _)) => entry.life = after,
+            Err(refusal) => tracing::error!(number, ?refusal, "a task that cannot start was ready"),
+        }
+        debug_assert_eq!(invariants::check(before, Command::Start, entry.life), Ok(()));
+        let (attempt, failures) = (entry.life.attempt, entry.life.failures);
+        let kind = Arc::clone(&entry.kind);
+        let slot = SlotRow { worker, task: number, attempt, started: now };
+        self.group.slots.insert(worker, Some(slot));
+        self.tell(number, Told::Started, &Particulars::default());
+        let task = self.identity.task_id(number);
+        Ok(Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel })
+    }
+
+    fn read_record(
+        &mut self,
+        number: u64,
+    ) -> Result<(Data, Duration, task::RetryPolicy), GroupError> {
+        let bytes = self.writer.record(number)?;
+        let mut record =
+            TaskRecord::from_bytes(&bytes).map_err(|error| GroupError::Record(number, error))?;
+        Ok((record.take_payload(), record.timeout(), record.retry()))
+    }
+}

@@ -1,0 +1,303 @@
+//! The group commit.
+//!
+//! One thread owns the writing connection and the index of all tasks that have
+//! not ended. It takes a command, drains what else has arrived (within bounds),
+//! decides each by the pure transition, writes all in one transaction, syncs
+//! once, then performs the effects: events, replies, starts. The batching
+//! window is the sync in flight; there is no timer.
+//!
+//! When the disk refuses a commit, memory is ahead of it and a repeated sync
+//! proves nothing. So the engine then stops for good: it answers everything
+//! with the cause until the process is restarted, and recovers from disk.
+
+mod apply;
+mod effects;
+mod index;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot, watch},
+};
+
+use super::{
+    Finished, Submitted, Turn,
+    identity::Identity,
+    prepared::Prepared,
+    ready::Ready,
+    sqlite::{SlotRow, Writer},
+};
+use crate::{
+    admission::Admission,
+    events::{Encoder, Publisher},
+    task::{NewTask, TaskId, Timestamp, WorkerId},
+};
+
+pub use effects::{Effect, Reply};
+pub use index::{Entry, Index};
+
+/// Commands in one group.
+pub const MAX_GROUP_COMMANDS: usize = 1_024;
+
+/// Bytes of new tasks and results after which a group takes no more commands.
+pub const MAX_GROUP_BYTES: usize = 8 << 20;
+
+/// How often, at least, due times are compared with the wall clock, so that a
+/// step of the clock is noticed.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+/// A command and where its answer goes.
+#[derive(Debug)]
+pub enum Message {
+    /// Take a task.
+    Submit(Box<Prepared>, Reply<Submitted>),
+    /// End a task.
+    Cancel(TaskId, Reply<()>),
+    /// A worker reports, and asks for work.
+    Turn(WorkerId, Option<Box<Finished>>, Reply<Turn>),
+    /// A worker joins the crew.
+    Join(WorkerId, Reply<()>),
+    /// A worker leaves the crew.
+    Leave(WorkerId, Reply<()>),
+    /// Start nothing more.
+    Drain(Reply<()>),
+    /// Commit what has come, and end. Answers with the tasks that remain.
+    Close(oneshot::Sender<u64>),
+}
+
+impl Message {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Submit(prepared, _) => prepared.record.len(),
+            Self::Turn(_, Some(finished), _) => finished.bytes(),
+            _ => 0,
+        }
+    }
+}
+
+impl Finished {
+    fn bytes(&self) -> usize {
+        match &self.outcome {
+            super::Outcome::Succeeded(result) => result.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// What outlives a group.
+pub struct Engine<'c> {
+    pub writer: Writer<'c>,
+    pub identity: Identity,
+    pub admission: Arc<Admission>,
+    pub publisher: Publisher,
+    pub failure: watch::Sender<Option<Arc<str>>>,
+    pub index: Index,
+    pub ready: Ready,
+    pub encoder: Encoder,
+    pub newest_task: u64,
+    pub max_crashes: u32,
+    /// Workers that wait for a task, in the order in which they came.
+    pub idle: VecDeque<(WorkerId, Reply<Turn>)>,
+    pub draining: bool,
+    pub group: Group,
+}
+
+/// What a group gathers before its commit.
+#[derive(Debug, Default)]
+pub struct Group {
+    pub now: Timestamp,
+    pub effects: Vec<Effect>,
+    /// What the slots hold after the group: one row per worker, however many
+    /// tasks it went through.
+    pub slots: HashMap<WorkerId, Option<SlotRow>>,
+    /// Tasks that came in this group, for as many as there are idle workers: a
+    /// start in the same group need not read what was just written.
+    pub fresh: HashMap<u64, NewTask>,
+}
+
+impl Engine<'_> {
+    /// Serves until it is closed, or every sender has gone. Returns whom to
+    /// tell once everything is let go of, and how many tasks have not ended.
+    pub fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Message>,
+        runtime: &runtime::Handle,
+    ) -> Option<Closed> {
+        let mut arrived = Vec::with_capacity(MAX_GROUP_COMMANDS);
+        loop {
+            let came = runtime.block_on(self.wait(&mut inbox, &mut arrived));
+            if came == Came::Hangup {
+                return None;
+            }
+            let mut rest = arrived.drain(..).peekable();
+            loop {
+                let closed = self.commit_group(&mut rest);
+                if let Some(reply) = closed {
+                    return Some(Closed { reply, remaining: self.index.len() as u64 });
+                }
+                if rest.peek().is_none() {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, inbox: &mut mpsc::Receiver<Message>, arrived: &mut Vec<Message>) -> Came {
+        let receive = inbox.recv_many(arrived, MAX_GROUP_COMMANDS);
+        let received = match self.ready.next_due() {
+            Some(due) if !self.draining => {
+                let until_due = due.since(wall_clock()).min(LONGEST_SLEEP);
+                tokio::time::timeout(until_due, receive).await
+            }
+            _ => Ok(receive.await),
+        };
+        match received {
+            Ok(0) => Came::Hangup,
+            Ok(_) => Came::Commands,
+            Err(_) => Came::DueTime,
+        }
+    }
+
+    /// One transaction: takes from `arrived` up to the byte bound. Returns the
+    /// reply of a `Close`, which ends the engine.
+    fn commit_group(
+        &mut self,
+        arrived: &mut impl Iterator<Item = Message>,
+    ) -> Option<oneshot::Sender<u64>> {
+        let failed = self.failure.borrow().clone();
+        if let Some(cause) = failed {
+            return refuse_all(arrived, &cause);
+        }
+        let mut closing = None;
+        let written = self.write_group(arrived, &mut closing);
+        match written {
+            Ok(batch) => {
+                if let Some(batch) = batch {
+                    self.publisher.publish(batch);
+                }
+                for effect in self.group.effects.drain(..) {
+                    effect.perform();
+                }
+                closing
+            }
+            Err(error) => {
+                self.fail(&error);
+                let cause: Arc<str> = error.to_string().into();
+                let closing_later = refuse_all(arrived, &cause);
+                closing.or(closing_later)
+            }
+        }
+    }
+
+    fn write_group(
+        &mut self,
+        arrived: &mut impl Iterator<Item = Message>,
+        closing: &mut Option<oneshot::Sender<u64>>,
+    ) -> Result<Option<crate::events::EventBatch>, GroupError> {
+        self.group.now = wall_clock();
+        self.writer.begin()?;
+        let mut bytes = 0;
+        while bytes < MAX_GROUP_BYTES && closing.is_none() {
+            let Some(message) = arrived.next() else { break };
+            bytes += message.bytes();
+            match message {
+                Message::Close(reply) => *closing = Some(reply),
+                message => self.apply(message)?,
+            }
+        }
+        self.make_due();
+        if self.start_ready()? {
+            self.refresh_answers();
+        }
+        self.group.fresh.clear();
+        for (worker, slot) in self.group.slots.drain() {
+            match slot {
+                Some(slot) => self.writer.put_slot(slot)?,
+                None => self.writer.delete_slot(worker)?,
+            }
+        }
+        let batch = self.encoder.take();
+        if let Some(batch) = &batch {
+            self.writer.insert_events(batch)?;
+        }
+        self.writer.commit()?;
+        Ok(batch)
+    }
+
+    /// The disk has refused: nothing of this group happened, and nothing will.
+    fn fail(&mut self, error: &GroupError) {
+        self.writer.roll_back();
+        tracing::error!(%error, "the store has failed and takes no more until a restart");
+        let cause: Arc<str> = error.to_string().into();
+        self.failure.send_replace(Some(Arc::clone(&cause)));
+        for effect in self.group.effects.drain(..) {
+            effect.fail(&cause);
+        }
+        for (_, reply) in self.idle.drain(..) {
+            Effect::Stop(reply).fail(&cause);
+        }
+    }
+}
+
+/// Why a group could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("the record of task {0} is damaged: {1}")]
+    Record(u64, prost::DecodeError),
+}
+
+/// Answers everything with the cause; a `Close` is left to the caller.
+fn refuse_all(
+    arrived: &mut impl Iterator<Item = Message>,
+    cause: &Arc<str>,
+) -> Option<oneshot::Sender<u64>> {
+    for message in arrived {
+        match message {
+            Message::Submit(_, reply) => {
+                Effect::Submitted(reply, Err(super::Error::Draining)).fail(cause);
+            }
+            Message::Cancel(_, reply)
+            | Message::Join(_, reply)
+            | Message::Leave(_, reply)
+            | Message::Drain(reply) => Effect::Done(reply, Ok(())).fail(cause),
+            Message::Turn(_, _, reply) => Effect::Stop(reply).fail(cause),
+            Message::Close(reply) => return Some(reply),
+        }
+    }
+    None
+}
+
+/// The engine has ended in an orderly way.
+#[derive(Debug)]
+pub struct Closed {
+    reply: oneshot::Sender<u64>,
+    remaining: u64,
+}
+
+impl Closed {
+    /// Tells whoever closed it.
+    pub fn tell(self) {
+        // Nobody may be waiting any more.
+        let _ = self.reply.send(self.remaining);
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Came {
+    Commands,
+    DueTime,
+    Hangup,
+}
+
+/// Now, by the wall clock.
+pub fn wall_clock() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Timestamp::default().after(since_epoch.unwrap_or_default())
+}

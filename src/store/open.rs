@@ -1,0 +1,247 @@
+//! Opens a store, and carries commands and questions to its threads.
+
+use std::{path::PathBuf, sync::Arc, thread};
+
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot, watch},
+};
+
+use super::{
+    Error, Finished, Page, Query, Store, Submission, Submitted, Task, Turn,
+    directory::{Directory, DirectoryError},
+    engine::{Message, Reply},
+    identity::Identity,
+    prepared::Prepared,
+    reader::{self, Readers},
+    recovery::{self, Opened, Recovered},
+    sqlite::{self, DatabaseError, Location},
+};
+use crate::{
+    admission::{Admission, Admitted},
+    config::Durability,
+    event::Seq,
+    events::{BoxFuture, EventBatch, History, Hub, Unreadable},
+    task::{TaskId, WorkerId},
+};
+
+/// Commands on their way to the engine; a further one waits, in order.
+const MAX_MESSAGES: usize = 4_096;
+
+/// Threads that read.
+const READERS: usize = 2;
+
+/// Where a store is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data directory; made if need be.
+    pub data_dir: PathBuf,
+    /// What an OK answer survives.
+    pub durability: Durability,
+    /// Crashes in a row that fail a task, at least 1.
+    pub max_crashes: u32,
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The database cannot be used.
+    #[error("the database {path} cannot be used: {cause}; nothing was changed in it")]
+    Database {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
+    /// The threads cannot be started.
+    #[error("cannot start a thread of the store: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// [`Store`] on SQLite.
+#[derive(Debug)]
+pub struct SqliteStore {
+    engine: mpsc::Sender<Message>,
+    readers: Readers,
+    identity: Identity,
+    failure: watch::Receiver<Option<Arc<str>>>,
+}
+
+/// Opens the store of a data directory, and recovers what the process before
+/// left. Must be called within a tokio runtime; answers when the store serves.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open(
+    settings: &Settings,
+    admission: Arc<Admission>,
+) -> Result<(Arc<SqliteStore>, Hub, Recovered), OpenError> {
+    let (directory, location) = match settings.durability {
+        Durability::Memory => {
+            (None, Location::Memory(format!("taskyard-{:x}", rand::random::<u64>())))
+        }
+        Durability::Fsync | Durability::Os => {
+            let directory = Directory::acquire(&settings.data_dir)?;
+            let file = directory.database();
+            (Some(directory), Location::File(file))
+        }
+    };
+    let path = match &location {
+        Location::File(path) => path.clone(),
+        Location::Memory(_) => PathBuf::from("(in memory)"),
+    };
+    let unusable =
+        |error: DatabaseError| OpenError::Database { path: path.clone(), cause: error.to_string() };
+    let (engine, inbox) = mpsc::channel(MAX_MESSAGES);
+    let start = EngineStart {
+        location: location.clone(),
+        durability: settings.durability,
+        max_crashes: settings.max_crashes,
+        admission,
+        directory,
+    };
+    let opened = start.spawn(inbox)?.await;
+    let opened = opened.unwrap_or_else(|_| {
+        Err(DatabaseError::Damaged("the thread that read it ended unexpectedly".into()))
+    });
+    let Opened { identity, hub, failure, recovered } = opened.map_err(unusable)?;
+    let connections = (0..READERS).map(|_| sqlite::open_reader(&location));
+    let readers = Readers::start(connections.collect::<Result<_, _>>().map_err(unusable)?)?;
+    let store = SqliteStore { engine, readers, identity, failure };
+    Ok((Arc::new(store), hub, recovered))
+}
+
+struct EngineStart {
+    location: Location,
+    durability: Durability,
+    max_crashes: u32,
+    admission: Arc<Admission>,
+    directory: Option<Directory>,
+}
+
+impl EngineStart {
+    /// Starts the thread that owns the writing connection.
+    fn spawn(
+        self,
+        inbox: mpsc::Receiver<Message>,
+    ) -> std::io::Result<oneshot::Receiver<Result<Opened, DatabaseError>>> {
+        let (reply, opened) = oneshot::channel();
+        let runtime = runtime::Handle::current();
+        thread::Builder::new().name("store-engine".into()).spawn(move || {
+            let connection = match sqlite::open_writer(&self.location, self.durability) {
+                Ok(connection) => connection,
+                Err(error) => return drop(reply.send(Err(error))),
+            };
+            let closed = match recovery::recover(&connection, self.admission, self.max_crashes) {
+                Ok((engine, opened)) => {
+                    drop(reply.send(Ok(opened)));
+                    engine.run(inbox, &runtime)
+                }
+                Err(error) => return drop(reply.send(Err(error))),
+            };
+            drop(connection);
+            // Nobody writes any more: another process may have the directory.
+            drop(self.directory);
+            if let Some(closed) = closed {
+                closed.tell();
+            }
+        })?;
+        Ok(opened)
+    }
+}
+
+impl SqliteStore {
+    /// Sends a command, waiting for room, and then waits for its outcome.
+    async fn command<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, Error> {
+        let (reply, outcome) = oneshot::channel();
+        self.engine.send(message(reply)).await.map_err(|_| Error::Draining)?;
+        outcome.await.unwrap_or(Err(Error::Draining))
+    }
+}
+
+impl Store for SqliteStore {
+    fn submit(&self, task: Submission, place: Admitted) -> BoxFuture<'_, Result<Submitted, Error>> {
+        let prepared = Box::new(Prepared::new(task, place));
+        Box::pin(self.command(|reply| Message::Submit(prepared, reply)))
+    }
+
+    fn cancel(&self, task: TaskId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.command(move |reply| Message::Cancel(task, reply)))
+    }
+
+    fn join(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.command(move |reply| Message::Join(worker, reply)))
+    }
+
+    fn turn(
+        &self,
+        worker: WorkerId,
+        finished: Option<Finished>,
+    ) -> BoxFuture<'_, Result<Turn, Error>> {
+        let finished = finished.map(Box::new);
+        Box::pin(self.command(move |reply| Message::Turn(worker, finished, reply)))
+    }
+
+    fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.command(move |reply| Message::Leave(worker, reply)))
+    }
+
+    fn drain(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.command(Message::Drain))
+    }
+
+    fn close(&self) -> BoxFuture<'_, u64> {
+        Box::pin(async {
+            let (reply, remaining) = oneshot::channel();
+            if self.engine.send(Message::Close(reply)).await.is_err() {
+                return 0;
+            }
+            remaining.await.unwrap_or(0)
+        })
+    }
+
+    fn get(&self, id: TaskId) -> BoxFuture<'_, Result<Task, Error>> {
+        let identity = self.identity;
+        Box::pin(async move {
+            if !identity.owns(id) {
+                return Err(Error::NotFound(id));
+            }
+            let found = self
+                .readers
+                .ask(move |connection| reader::task(connection, identity, id))
+                .await
+                .map_err(Error::Failed)?;
+            found.ok_or(Error::NotFound(id))
+        })
+    }
+
+    fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, Error>> {
+        let identity = self.identity;
+        Box::pin(async move {
+            let page = move |connection: &_| reader::page(connection, identity, &query);
+            self.readers.ask(page).await.map_err(Error::Failed)
+        })
+    }
+
+    fn failure(&self) -> watch::Receiver<Option<Arc<str>>> {
+        self.failure.clone()
+    }
+}
+
+impl History for SqliteStore {
+    fn read(
+        &self,
+        after: Seq,
+        max_bytes: usize,
+    ) -> BoxFuture<'_, Result<Vec<EventBatch>, Unreadable>> {
+        Box::pin(async move {
+            self.readers
+                .ask(move |connection| reader::events_after(connection, after, max_bytes))
+                .await
+                .map_err(|cause| Unreadable::Broken(cause.to_string()))?
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! A real server on a free port with a store of its own, and a real client.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unnecessary_wraps, reason = "what message fields take")]
+
+use std::{path::Path, time::Duration};
+
+use taskyard::{
+    config::Config,
+    handler::{Noop, Registry, Sleep},
+    proto::v1::{
+        self, Event, EventType, GetTaskRequest, SubmitRequest, SubmitResponse, Task, TaskState,
+        WaitTaskRequest, WatchEventsRequest, WatchEventsResponse, WatchStart,
+        task_service_client::TaskServiceClient,
+    },
+    server::{DrainReport, Server},
+};
+use tempfile::TempDir;
+use tonic::{Status, Streaming, transport::Channel};
+
+pub type Client = TaskServiceClient<Channel>;
+
+/// Long enough that only a hang exceeds it.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+pub struct Yard {
+    pub server: Server,
+    pub dir: TempDir,
+}
+
+/// The settings that tests start from: two workers, a free port, short graces.
+pub fn config(data_dir: &Path) -> Config {
+    Config {
+        listen: ([127, 0, 0, 1], 0).into(),
+        data_dir: data_dir.to_owned(),
+        workers: 2.try_into().unwrap(),
+        drain_timeout: Duration::from_secs(10),
+        cancel_grace: Duration::from_secs(1),
+        ..Config::default()
+    }
+}
+
+pub fn builtin() -> Registry {
+    let mut registry = Registry::default();
+    registry.insert("noop", Noop);
+    registry.insert("sleep", Sleep);
+    registry
+}
+
+impl Yard {
+    pub async fn start() -> Self {
+        Self::with(|_| {}, builtin()).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut Config), registry: Registry) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::on(dir, change, registry).await
+    }
+
+    pub async fn on(dir: TempDir, change: impl FnOnce(&mut Config), registry: Registry) -> Self {
+        let mut config = config(dir.path());
+        change(&mut config);
+        let server = Server::start(&config, registry).await.expect("the server starts");
+        Self { server, dir }
+    }
+
+    pub async fn client(&self) -> Client {
+        connect(self.server.local_addr()).await
+    }
+
+    pub async fn drain(self) -> (DrainReport, TempDir) {
+        (self.server.drain().await, self.dir)
+    }
+}
+
+pub async fn connect(address: std::net::SocketAddr) -> Client {
+    TaskServiceClient::connect(format!("http://{address}")).await.expect("the server answers")
+}
+
+pub fn task(kind: &str) -> SubmitRequest {
+    SubmitRequest { kind: kind.into(), ..Default::default() }
+}
+
+pub fn sleep(duration: &str) -> SubmitRequest {
+    SubmitRequest { payload: args(&[("duration", duration)]), ..task("sleep") }
+}
+
+pub fn args(pairs: &[(&str, &str)]) -> Option<v1::submit_request::Payload> {
+    let fields = pairs.iter().map(|(name, text)| {
+        let kind = prost_types::value::Kind::StringValue((*text).into());
+        ((*name).to_owned(), prost_types::Value { kind: Some(kind) })
+    });
+    Some(v1::submit_request::Payload::Args(prost_types::Struct { fields: fields.collect() }))
+}
+
+pub fn span(duration: Duration) -> Option<prost_types::Duration> {
+    Some(duration.try_into().unwrap())
+}
+
+pub async fn submit(client: &mut Client, task: SubmitRequest) -> SubmitResponse {
+    client.submit(task).await.expect("submitted").into_inner()
+}
+
+pub async fn get(client: &mut Client, task_id: &str) -> Task {
+    let request = GetTaskRequest { task_id: task_id.into() };
+    client.get_task(request).await.expect("the task").into_inner().task.unwrap()
+}
+
+/// Waits for the end of a task.
+pub async fn wait(client: &mut Client, task_id: &str) -> Task {
+    let request = WaitTaskRequest { task_id: task_id.into(), timeout: span(PATIENCE) };
+    let task = client.wait_task(request).await.expect("the task").into_inner().task.unwrap();
+    let ended = [TaskState::Succeeded, TaskState::Failed, TaskState::Cancelled];
+    assert!(ended.contains(&task.state()), "still {:?}", task.state());
+    task
+}
+
+/// A watch, as a client keeps it.
+pub struct Watch {
+    stream: Streaming<WatchEventsResponse>,
+    pub cursor: String,
+    ready: std::collections::VecDeque<Event>,
+}
+
+impl Watch {
+    pub async fn begin(client: &mut Client, request: WatchEventsRequest) -> Self {
+        let stream = client.watch_events(request).await.expect("the watch begins").into_inner();
+        let mut watch = Self { stream, cursor: String::new(), ready: [].into() };
+        let started = watch.message().await.unwrap();
+        assert!(
+            matches!(started.control, Some(v1::watch_events_response::Control::Started(_))),
+            "{started:?}"
+        );
+        watch
+    }
+
+    pub async fn live(client: &mut Client) -> Self {
+        Self::begin(client, WatchEventsRequest::default()).await
+    }
+
+    pub async fn oldest(client: &mut Client) -> Self {
+        let start = WatchStart::Oldest.into();
+        Self::begin(client, WatchEventsRequest { start, ..Default::default() }).await
+    }
+
+    pub async fn after(client: &mut Client, cursor: &str) -> Self {
+        let after_cursor = cursor.into();
+        Self::begin(client, WatchEventsRequest { after_cursor, ..Default::default() }).await
+    }
+
+    /// The next message, or how the stream ended.
+    pub async fn message(&mut self) -> Result<WatchEventsResponse, Status> {
+        let next = tokio::time::timeout(PATIENCE, self.stream.message());
+        let message = next.await.expect("the watch hangs")?.expect("a watch never ends with OK");
+        self.cursor.clone_from(&message.cursor);
+        Ok(message)
+    }
+
+    pub async fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return event;
+            }
+            let message = self.message().await.expect("more events");
+            self.ready.extend(message.events);
+        }
+    }
+
+    /// The next event of this type.
+    pub async fn until(&mut self, event_type: EventType) -> Event {
+        loop {
+            let event = self.event().await;
+            if event.r#type() == event_type {
+                return event;
+            }
+        }
+    }
+
+    /// All events to the end of the stream, and how it ended.
+    pub async fn rest(mut self) -> (Vec<Event>, Status, String) {
+        let mut events: Vec<_> = self.ready.drain(..).collect();
+        loop {
+            match self.message().await {
+                Ok(message) => events.extend(message.events),
+                Err(status) => return (events, status, self.cursor),
+            }
+        }
+    }
+}
+
+/// The reason of a status, as programs read it.
+pub fn reason(status: &Status) -> String {
+    use tonic_types::StatusExt as _;
+    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
+    assert_eq!(info.domain, "taskyard");
+    let size = status.message().len() + status.details().len();
+    assert!(size < 4096, "a status of {size} bytes breaks clients");
+    info.reason
+}
+
+/// The fields that a status names.
+pub fn fields(status: &Status) -> Vec<String> {
+    use tonic_types::StatusExt as _;
+    let named = status.get_details_bad_request().unwrap_or_else(|| panic!("{status:?}"));
+    named.field_violations.into_iter().map(|violation| violation.field).collect()
+}
