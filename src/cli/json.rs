@@ -161,9 +161,8 @@ pub fn task(task: Task) -> Value {
     fields.span("timeout", task.timeout);
     fields.text("request_id", &task.request_id);
     if !task.labels.is_empty() {
-        let labels: Map<_, _> =
-            sorted(task.labels).map(|(key, value)| (key, value.into())).collect();
-        fields.set("labels", labels);
+        let labels = task.labels.into_iter().map(|(key, value)| (key, value.into()));
+        fields.set("labels", labels.collect::<Map<_, _>>());
     }
     fields.set("cancel_requested", task.cancel_requested);
     match task.payload {
@@ -178,13 +177,6 @@ pub fn task(task: Task) -> Value {
     }
     fields.error(task.error.as_ref());
     fields.0.into()
-}
-
-/// Labels in the order of their keys.
-pub fn sorted(
-    labels: std::collections::HashMap<String, String>,
-) -> impl Iterator<Item = (String, String)> {
-    labels.into_iter().collect::<std::collections::BTreeMap<_, _>>().into_iter()
 }
 
 /// An event, with the cursor after which to resume.

@@ -4,7 +4,7 @@
 //! `SubmitRequest` in proto3 JSON, in `snake_case` or `camelCase`. Must not know
 //! files or servers.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize,
@@ -172,7 +172,7 @@ fn retry(value: Value) -> Result<RetryPolicy, String> {
     Ok(policy)
 }
 
-fn labels(value: Value) -> Result<HashMap<String, String>, String> {
+fn labels(value: Value) -> Result<BTreeMap<String, String>, String> {
     let label = |(key, value)| match text(value) {
         Ok(value) => Ok((key, value)),
         Err(wrong) => Err(format!("labels.{key}: {wrong}")),
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(told.len(), 5, "{told:?}");
         assert!(told[0].starts_with("unknown key \"knd\""), "{told:?}");
         assert_eq!(told[1], "priority: must be a whole number, not \"high\"");
-        assert!(told[2].starts_with("delay: \"soon\" is not a span"), "{told:?}");
+        assert!(told[2].starts_with("delay: \"soon\" is not a duration"), "{told:?}");
         assert_eq!(told[3], "labels.a: must be a string, not a number");
         assert_eq!(told[4], "kind: is required");
     }

@@ -126,7 +126,7 @@ pub fn task_block(task: Task) -> String {
     );
     row("request id", printable(&task.request_id));
     let labels: Vec<_> =
-        json::sorted(task.labels).map(|(key, value)| format!("{key}={value}")).collect();
+        task.labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     row("labels", printable(&labels.join(", ")));
     match task.payload {
         Some(Payload::Args(args)) => row("args", printable(&json::from_struct(args).to_string())),
@@ -202,6 +202,7 @@ pub fn task_table(tasks: &[Task], with_header: bool) -> String {
     for (index, width) in [15, 10, 9, 9, 8, 24, 8].into_iter().enumerate() {
         if let Some(column) = table.column_mut(index) {
             column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
+            column.set_padding((0, 1));
         }
     }
     table.trim_fmt()

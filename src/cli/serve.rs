@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{exit::Exit, output::error, problem::Problem};
 use crate::{
-    config::Config,
-    handler::Registry,
-    server::{DrainReport, Server, StartError},
+    config::{self, Config},
+    handler::{Exec, Handler, Noop, Registry, Sleep},
+    server::{Server, StartError},
+    telemetry,
 };
 
 /// How long after the drain's bound the process is ended from outside.
@@ -21,8 +22,7 @@ const LAST_RESORT: Duration = Duration::from_secs(1);
 
 /// Adds the settings' flags.
 pub fn with_args(command: Command) -> Command {
-    // TODO: command.args(config::args())
-    command
+    command.args(config::args())
 }
 
 /// Serves until a signal, then drains.
@@ -31,11 +31,12 @@ pub fn with_args(command: Command) -> Command {
 /// [`Exit::Usage`] for bad settings, [`Exit::NotStarted`] if it cannot start.
 pub fn run(matches: &ArgMatches, own: Registry) -> Result<Exit, Problem> {
     let config = settings(matches)?;
+    let registry = with_built_ins(own, &config)?;
     let internal = |wrong: std::io::Error| Problem::new(Exit::Internal, wrong.to_string());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
     let stop = guard(config.drain_timeout + LAST_RESORT).map_err(internal)?;
-    let ended = runtime.block_on(serve(&config, own, stop));
+    let ended = runtime.block_on(serve(&config, registry, stop));
     // What still hangs ends with the process.
     runtime.shutdown_background();
     ended
@@ -43,26 +44,40 @@ pub fn run(matches: &ArgMatches, own: Registry) -> Result<Exit, Problem> {
 
 /// Reads the settings, and begins to log as they say.
 fn settings(matches: &ArgMatches) -> Result<Config, Problem> {
-    // TODO: config::load(matches, &|name| std::env::var(name).ok()), each of its
-    // problems a line of Problem::usage, then telemetry::init(&config.log,
-    // config.log_format).
-    let _ = matches;
-    Ok(Config::default())
+    let config = config::load(matches, std::env::vars_os())
+        .map_err(|problems| Problem::usage(problems.to_string()))?;
+    telemetry::init(&config.log, config.log_format)
+        .map_err(|wrong| Problem::usage(wrong.to_string()))?;
+    Ok(config)
 }
 
-async fn serve(config: &Config, own: Registry, stop: CancellationToken) -> Result<Exit, Problem> {
-    let server = Server::start(config, own).await.map_err(not_started)?;
-    tracing::info!("listening on {}", server.local_addr());
+/// The built-in kinds, but for those that the program replaced by its own.
+///
+/// # Errors
+/// [`Exit::Usage`] if a command is declared wrongly.
+pub fn with_built_ins(mut own: Registry, config: &Config) -> Result<Registry, Problem> {
+    let exec = Exec::new(config.exec.clone()).map_err(|wrong| Problem::usage(wrong.to_string()))?;
+    add(&mut own, "noop", Noop);
+    add(&mut own, "sleep", Sleep);
+    add(&mut own, "exec", exec);
+    Ok(own)
+}
+
+fn add(registry: &mut Registry, kind: &str, handler: impl Handler) {
+    if registry.kind(kind).is_none() {
+        registry.insert(kind, handler);
+    }
+}
+
+async fn serve(
+    config: &Config,
+    registry: Registry,
+    stop: CancellationToken,
+) -> Result<Exit, Problem> {
+    let server = Server::start(config, registry).await.map_err(not_started)?;
     stop.cancelled().await;
-    tracing::info!("draining for up to {:?}", config.drain_timeout);
     let report = server.drain().await;
-    tell(report);
     Ok(if report.complete { Exit::Ok } else { Exit::DrainIncomplete })
-}
-
-fn tell(report: DrainReport) {
-    let DrainReport { finished, interrupted, remaining, complete } = report;
-    tracing::info!(finished, interrupted, remaining, complete, "drained");
 }
 
 /// What `serve` and `demo` say when there is no server.

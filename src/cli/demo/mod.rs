@@ -30,7 +30,7 @@ use super::{
     interrupt::CtrlC,
     output::{note, print, printable},
     problem::{Problem, told},
-    serve::not_started,
+    serve::{not_started, with_built_ins},
     units::counted,
 };
 use crate::{
@@ -81,12 +81,13 @@ pub fn run(args: DemoArgs, own: Registry) -> Result<Exit, Problem> {
         Problem::new(Exit::NotStarted, format!("no temporary directory: {wrong}"))
     })?;
     let config = config(store.path(), args.workers, program);
+    let registry = with_built_ins(own, &config)?;
     introduce(&found, &args, &config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|wrong| Problem::new(Exit::Internal, wrong.to_string()))?;
-    let ended = runtime.block_on(demonstrate(&config, own, root, found.files));
+    let ended = runtime.block_on(demonstrate(&config, registry, root, found.files));
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
@@ -133,12 +134,12 @@ fn introduce(found: &files::Found, args: &DemoArgs, config: &Config) {
 
 async fn demonstrate(
     config: &Config,
-    own: Registry,
+    registry: Registry,
     root: &str,
     files: Vec<String>,
 ) -> Result<Exit, Problem> {
     let mut ctrl_c = CtrlC::listen()?;
-    let server = Server::start(config, own).await.map_err(not_started)?;
+    let server = Server::start(config, registry).await.map_err(not_started)?;
     note(format!("server started on {}, its store in a temporary directory", server.local_addr()));
     let address = server.local_addr().into();
     let acted = tokio::select! {

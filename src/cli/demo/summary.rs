@@ -63,6 +63,9 @@ fn workers(crew: &Crew) -> String {
             Style::new().cyan().apply_to(bar(share)).to_string(),
         ]);
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     for column in table.column_iter_mut().skip(1).take(3) {
         column.set_cell_alignment(CellAlignment::Right);
     }
