@@ -35,10 +35,10 @@ const MAX_IN_FLIGHT: usize = 64;
 const MAX_BYTES_IN_FLIGHT: usize = 32 << 20;
 
 /// How long a task waits for room in its queue.
-const ROOM: Duration = Duration::from_secs(3600);
+const ROOM: Duration = Duration::from_hours(1);
 
 /// How long to look for a server that has gone while following.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Submits every line of `file`; `-` is stdin.
 pub async fn run(

@@ -207,7 +207,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_resumes_after_the_last_message() {
-        let mut follower = follower(Duration::from_secs(60));
+        let mut follower = follower(Duration::from_mins(1));
         assert_eq!(request(&follower.from).start(), WatchStart::Live);
         follower.take(message("c1"));
         follower.take(message("c2"));
@@ -219,7 +219,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_outage_is_told_once() {
-        let mut follower = follower(Duration::from_secs(60));
+        let mut follower = follower(Duration::from_mins(1));
         let gone = Status::unavailable("gone");
         assert!(follower.lose(&gone).is_ok_and(|new| new));
         assert!(follower.lose(&gone).is_ok_and(|new| !new));
@@ -234,7 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_ends_it() {
-        let mut follower = follower(Duration::from_secs(60));
+        let mut follower = follower(Duration::from_mins(1));
         assert!(follower.lose(&Status::out_of_range("gone")).is_err());
     }
 }

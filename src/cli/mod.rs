@@ -20,6 +20,7 @@ mod problem;
 mod query;
 mod serve;
 mod submit;
+mod table;
 mod tally;
 mod units;
 mod watch;
@@ -126,7 +127,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry) -> Result<Exit, Stop>
     let server = cli.server;
     let exit = match cli.command {
         Command::Serve => serve::run(matches.subcommand_matches("serve").unwrap_or(matches), own)?,
-        Command::Demo(args) => demo::run(args, own)?,
+        Command::Demo(args) => demo::run(&args, own)?,
         Command::Submit(args) => block_on(submit::run(&server, args))?,
         Command::Watch(args) => block_on(watch::run(&server, args))?,
         Command::Get(args) => block_on(until_ctrl_c(query::get(&server, args)))?,

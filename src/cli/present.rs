@@ -3,10 +3,14 @@
 //! Owns columns, colours and wording. Must not know where things come from, or
 //! where the text goes.
 
-use comfy_table::{ColumnConstraint, Table, Width, presets};
 use console::{Alignment, Style, pad_str};
 
-use super::{json, output::printable, units};
+use super::{
+    json,
+    output::printable,
+    table::{Column, aligned},
+    units,
+};
 use crate::proto::v1::{
     Event, EventType, Task, TaskError, TaskState, task::Payload, task_result::Output,
 };
@@ -185,27 +189,26 @@ fn bytes_text(bytes: &[u8]) -> String {
     }
 }
 
+/// The columns of a list: the same on every page, unless something is
+/// unusually long.
+const LIST: [Column; 8] = [
+    Column::text(14),
+    Column::text(9),
+    Column::text(8),
+    Column::text(8),
+    Column::text(7),
+    Column::text(23),
+    Column::figures(7),
+    Column::text(0),
+];
+
 /// One page of a list, a line a task, aligned; identifiers are never cut.
 pub fn task_table(tasks: &[Task], with_header: bool) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    if with_header {
-        let dim = |name| Style::new().dim().apply_to(name).to_string();
-        table.set_header(
-            ["TASK", "STATE", "KIND", "QUEUE", "ATTEMPT", "CREATED", "RAN", "ERROR"].map(dim),
-        );
-    }
-    for task in tasks {
-        table.add_row(table_row(task));
-    }
-    // The same on every page, unless something is unusually long.
-    for (index, width) in [15, 10, 9, 9, 8, 24, 8].into_iter().enumerate() {
-        if let Some(column) = table.column_mut(index) {
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
-            column.set_padding((0, 1));
-        }
-    }
-    table.trim_fmt()
+    let header = ["TASK", "STATE", "KIND", "QUEUE", "ATTEMPT", "CREATED", "RAN", "ERROR"];
+    let header = header.map(|name| Style::new().dim().apply_to(name).to_string());
+    let header = with_header.then_some(header);
+    let rows: Vec<_> = header.into_iter().chain(tasks.iter().map(table_row)).collect();
+    aligned(LIST, &rows)
 }
 
 fn table_row(task: &Task) -> [String; 8] {

@@ -140,7 +140,11 @@ pub fn told(status: &Status) -> String {
         let _ = write!(text, "; retry in {}", span(delay));
     }
     for (field, description) in violations(status) {
-        let _ = write!(text, "\n  {}: {}", printable(&field), printable(&description));
+        let line = format!("{}: {}", printable(&field), printable(&description));
+        // A message may name its only violation in full already.
+        if !text.contains(&line) {
+            let _ = write!(text, "\n  {line}");
+        }
     }
     text
 }
@@ -216,6 +220,14 @@ mod tests {
             problem.message(),
             "2 fields are wrong\n  kind: is required\n  priority: must be at most 1000"
         );
+    }
+
+    #[test]
+    fn a_violation_is_not_told_twice() {
+        let details = ErrorDetails::with_bad_request_violation("kind", "is required");
+        let status =
+            Status::with_error_details(Code::InvalidArgument, "kind: is required", details);
+        assert_eq!(told(&status), "kind: is required");
     }
 
     #[test]

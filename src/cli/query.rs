@@ -173,7 +173,7 @@ pub async fn wait(server: &ServerArgs, args: WaitArgs) -> Result<Exit, Problem> 
 
 /// How long one call waits: short enough that proxies and firewalls on the way
 /// keep the connection.
-const ONE_WAIT: Duration = Duration::from_secs(300);
+const ONE_WAIT: Duration = Duration::from_mins(5);
 
 /// Waits for the end of a task, for as long as it takes or for `timeout`.
 ///

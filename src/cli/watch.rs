@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How long to look for a server that has gone.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Arguments of `watch`.
 #[derive(Debug, clap::Args)]

@@ -71,7 +71,7 @@ const MAX_IN_FLIGHT: usize = 16;
 /// # Errors
 /// [`Exit::Usage`] if there is nothing to work on, [`Exit::NotStarted`] if the
 /// server cannot start.
-pub fn run(args: DemoArgs, own: Registry) -> Result<Exit, Problem> {
+pub fn run(args: &DemoArgs, own: Registry) -> Result<Exit, Problem> {
     let found = files::find(&args.dir, args.max_files.get() as usize)?;
     let program = program(env::var_os("PATH").unwrap_or_default().as_os_str())?;
     let root = std::path::absolute(&args.dir)
@@ -82,7 +82,7 @@ pub fn run(args: DemoArgs, own: Registry) -> Result<Exit, Problem> {
     })?;
     let config = config(store.path(), args.workers, program);
     let registry = with_built_ins(own, &config)?;
-    introduce(&found, &args, &config);
+    introduce(&found, args, &config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, Table, presets};
 use console::Style;
 
 use super::{
     super::{
         output::printable,
+        table::{Column, aligned},
         units::{counted, span},
     },
     crew::{Crew, percentile},
@@ -49,27 +49,21 @@ fn times(crew: &Crew) -> String {
 
 fn workers(crew: &Crew) -> String {
     let all: Duration = crew.workers.values().map(|worker| worker.busy).sum();
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    let dim = |name| Style::new().dim().apply_to(name).to_string();
-    table.set_header(["WORKER", "TASKS", "BUSY", "SHARE", ""].map(dim));
-    for (name, worker) in &crew.workers {
+    let header = ["WORKER", "TASKS", "BUSY", "SHARE", ""];
+    let header = header.map(|name| Style::new().dim().apply_to(name).to_string());
+    let rows = crew.workers.iter().map(|(name, worker)| {
         let share = worker.busy.as_secs_f64() / all.as_secs_f64().max(1e-9);
-        table.add_row([
+        [
             name.to_string(),
             worker.done.to_string(),
             span(worker.busy),
             format!("{:.0}%", share * 100.0),
             Style::new().cyan().apply_to(bar(share)).to_string(),
-        ]);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    for column in table.column_iter_mut().skip(1).take(3) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.trim_fmt()
+        ]
+    });
+    let rows: Vec<_> = std::iter::once(header).chain(rows).collect();
+    let figures = Column::figures(0);
+    aligned([Column::text(0), figures, figures, figures, Column::text(0)], &rows)
 }
 
 /// A share of the whole, as a bar of up to 24 characters.
