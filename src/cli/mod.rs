@@ -1,11 +1,227 @@
 //! The command line.
+//!
+//! Owns arguments, output and exit codes: [`Exit`] lists them. Must not know
+//! the store or the pool: it talks to a server through the generated client;
+//! only `serve` and `demo` start one.
 
-use std::process::ExitCode;
+mod bulk;
+mod bulk_report;
+mod client;
+mod demo;
+mod exit;
+mod follow;
+mod interrupt;
+mod json;
+mod lines;
+mod ndjson;
+mod output;
+mod present;
+mod problem;
+mod query;
+mod serve;
+mod submit;
+mod table;
+mod tally;
+mod units;
+mod watch;
+
+use std::{ffi::OsString, future::Future, process::ExitCode};
+
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::handler::Registry;
+use client::ServerArgs;
+use output::Color;
+use problem::Problem;
 
-/// Reads the command line and does what it says.
+pub use exit::Exit;
+
+/// A durable task service: submit over gRPC, run on a fixed crew of workers,
+/// watch every start and finish.
+#[derive(Debug, Parser)]
+#[command(name = "taskyard", version, propagate_version = true, after_help = exit::HELP)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// When to use colours; `NO_COLOR` is respected
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server until SIGTERM or Ctrl-C, then drain it
+    Serve,
+    /// See it work: checksums the files of a directory on a server of its own
+    Demo(demo::DemoArgs),
+    /// Submit a task, or many, and print the ids
+    Submit(submit::SubmitArgs),
+    /// Print events as they happen
+    ///
+    /// Ctrl-C ends it with exit code 0 and the cursor to go on from.
+    Watch(watch::WatchArgs),
+    /// Show a task
+    Get(query::TaskArgs),
+    /// List tasks, oldest first, without payloads and results
+    List(query::ListArgs),
+    /// Wait for the end of a task and show it; exit code 1 unless it SUCCEEDED
+    Wait(query::WaitArgs),
+    /// Cancel a task
+    Cancel(query::TaskArgs),
+}
+
+/// Reads the command line and does what it says, with the kinds of task in
+/// `own`. The code is one of [`Exit`].
 #[must_use]
-pub fn run(_own: Registry) -> ExitCode {
-    ExitCode::SUCCESS
+pub fn run(own: Registry) -> ExitCode {
+    ended(parse(std::env::args_os()).and_then(|(cli, matches)| dispatch(cli, &matches, own))).into()
+}
+
+/// The command line's definition, complete.
+fn definition() -> clap::Command {
+    Cli::command().mut_subcommand("serve", serve::with_args)
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, ArgMatches), Stop> {
+    let matches = definition().try_get_matches_from(args).map_err(Stop::Parser)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(Stop::Parser)?;
+    Ok((cli, matches))
+}
+
+/// Why there is nothing more to do.
+#[derive(Debug)]
+enum Stop {
+    /// `--help`, `--version` or a mistake; it prints itself.
+    Parser(clap::Error),
+    /// A command ended early.
+    Problem(Problem),
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+fn ended(outcome: Result<Exit, Stop>) -> Exit {
+    match outcome {
+        Ok(exit) => exit,
+        Err(Stop::Parser(told)) => {
+            // Where nobody reads the help there is nobody to tell.
+            let _ = told.print();
+            if told.use_stderr() { Exit::Usage } else { Exit::Ok }
+        }
+        Err(Stop::Problem(problem)) => {
+            if !problem.message().is_empty() {
+                output::error(problem.message());
+            }
+            problem.exit()
+        }
+    }
+}
+
+fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry) -> Result<Exit, Stop> {
+    cli.color.apply();
+    let server = cli.server;
+    let exit = match cli.command {
+        Command::Serve => serve::run(matches.subcommand_matches("serve").unwrap_or(matches), own)?,
+        Command::Demo(args) => demo::run(&args, own)?,
+        Command::Submit(args) => block_on(submit::run(&server, args))?,
+        Command::Watch(args) => block_on(watch::run(&server, args))?,
+        Command::Get(args) => block_on(until_ctrl_c(query::get(&server, args)))?,
+        Command::List(args) => block_on(until_ctrl_c(query::list(&server, args)))?,
+        Command::Wait(args) => block_on(until_ctrl_c(query::wait(&server, args)))?,
+        Command::Cancel(args) => block_on(until_ctrl_c(query::cancel(&server, args)))?,
+    };
+    Ok(exit)
+}
+
+/// Runs a client's command: one thread is plenty.
+fn block_on(command: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|wrong| Problem::new(Exit::Internal, wrong.to_string()))?;
+    let ended = runtime.block_on(command);
+    // A read of stdin may hang for ever; it ends with the process.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Ends a command on Ctrl-C, where there is nothing to tidy up.
+async fn until_ctrl_c(
+    command: impl Future<Output = Result<Exit, Problem>>,
+) -> Result<Exit, Problem> {
+    tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => Ok(Exit::Interrupted),
+        ended = command => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Result<(Cli, ArgMatches), Stop> {
+        parse(text.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn good_lines_are_taken() {
+        let lines = [
+            "taskyard serve",
+            "taskyard demo",
+            "taskyard demo src --workers 2 --max-files 10",
+            "taskyard submit noop",
+            "taskyard submit sleep --args {} --queue q --priority -5 --delay 5s --timeout 30s \
+             --max-attempts 3 --label a=b --label c=d --request-id r --reject-when-full --wait",
+            "taskyard submit --from - --wait",
+            "taskyard watch --after c1 --count 3 --output json",
+            "taskyard --server localhost:7000 get t1",
+            "taskyard get t1 --server localhost:7000 --color never",
+            "taskyard list --state failed --state queued --queue q --kind k --limit 0",
+            "taskyard wait t1 --timeout 1m",
+            "taskyard cancel t1",
+        ];
+        for text in lines {
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(line(&text).is_ok(), "{text}: {:?}", line(&text).err());
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage() {
+        let lines = [
+            "taskyard",
+            "taskyard dance",
+            "taskyard submit",
+            "taskyard submit noop --from x",
+            "taskyard submit --from x --queue q",
+            "taskyard submit noop --delay soon",
+            "taskyard submit noop --delay 5s --run-at 2026-12-24T18:00:00Z",
+            "taskyard submit noop --args {} --data x",
+            "taskyard submit noop --label nokey",
+            "taskyard watch --after c --from-start",
+            "taskyard watch --count 0",
+            "taskyard list --state done",
+            "taskyard demo --workers 0",
+        ];
+        for text in lines {
+            let stop = line(text).map(|_| Exit::Ok);
+            assert_eq!(ended(stop), Exit::Usage, "{text}");
+        }
+    }
+
+    #[test]
+    fn help_is_no_mistake() {
+        assert_eq!(ended(line("taskyard --version").map(|_| Exit::Internal)), Exit::Ok);
+    }
 }

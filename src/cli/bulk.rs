@@ -1,0 +1,294 @@
+//! `submit --from`: many tasks from a stream of lines.
+//!
+//! Owns the bounds of what is in flight, the order of what is printed, and the
+//! following of all tasks to their ends. Must not know how a line is spelled.
+
+use std::{collections::VecDeque, path::Path, time::Duration};
+
+use tokio::{
+    io::{AsyncBufRead, BufReader},
+    time::Instant,
+};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Request, Status};
+
+use super::{
+    bulk_report::Report,
+    client::{Client, Persistence, ServerArgs, new_request_id},
+    exit::Exit,
+    follow::{Follower, Following, From, Seen},
+    interrupt::CtrlC,
+    lines::{Line, Lines, MAX_LINE},
+    ndjson,
+    output::Format,
+    problem::{Problem, is_lost, told},
+    query::is_terminal,
+    tally::{Ending, Tally},
+};
+use crate::proto::v1::{GetTaskRequest, SubmitResponse};
+
+/// Submissions that wait for their answer at a time.
+const MAX_IN_FLIGHT: usize = 64;
+
+/// Bytes of lines that wait for their answer at a time; one more line may
+/// begin below it.
+const MAX_BYTES_IN_FLIGHT: usize = 32 << 20;
+
+/// How long a task waits for room in its queue.
+const ROOM: Duration = Duration::from_hours(1);
+
+/// How long to look for a server that has gone while following.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Submits every line of `file`; `-` is stdin.
+pub async fn run(
+    server: &ServerArgs,
+    file: &Path,
+    wait: bool,
+    format: Format,
+) -> Result<Exit, Problem> {
+    if file.as_os_str() == "-" {
+        return submit(server, BufReader::new(tokio::io::stdin()), wait, format).await;
+    }
+    let cannot = |wrong| Problem::usage(format!("cannot read {}: {wrong}", file.display()));
+    let opened = tokio::fs::File::open(file).await.map_err(cannot)?;
+    submit(server, BufReader::with_capacity(1 << 16, opened), wait, format).await
+}
+
+async fn submit(
+    server: &ServerArgs,
+    input: impl AsyncBufRead + Unpin,
+    wait: bool,
+    format: Format,
+) -> Result<Exit, Problem> {
+    let mut ctrl_c = CtrlC::listen()?;
+    let client = server.connect().await?;
+    let mut bulk = Bulk::new(client, wait, format);
+    let ended = tokio::select! {
+        biased;
+        () = ctrl_c.pressed() => Ok(Exit::Interrupted),
+        ended = bulk.work(Lines::new(input, MAX_LINE)) => ended,
+    };
+    if !matches!(ended, Err(Problem::OutputClosed)) {
+        bulk.report.summary(&bulk.tally, wait);
+    }
+    ended
+}
+
+/// Why a line is not a task.
+enum Refused {
+    /// Found here, before it was sent.
+    Here(Vec<String>),
+    /// Answered by the server, or by the lack of one.
+    Answered(Status),
+}
+
+/// A line whose answer is awaited.
+struct Flight {
+    line: u64,
+    bytes: usize,
+    answer: AbortOnDropHandle<Result<SubmitResponse, Refused>>,
+}
+
+struct Bulk {
+    client: Client,
+    wait: bool,
+    /// In the order of the lines; answers are taken from the front.
+    in_flight: VecDeque<Flight>,
+    bytes_in_flight: usize,
+    /// No further line is read: the input has ended, or the server has gone.
+    closed: bool,
+    /// Why the server is given up.
+    lost: Option<Problem>,
+    following: Option<Following>,
+    tally: Tally,
+    report: Report,
+}
+
+/// What happens next.
+enum Step {
+    Read(std::io::Result<Option<Line>>),
+    Answered(Result<SubmitResponse, Refused>),
+    Seen(Result<Seen, Status>),
+}
+
+impl Bulk {
+    fn new(client: Client, wait: bool, format: Format) -> Self {
+        Self {
+            client,
+            wait,
+            in_flight: VecDeque::with_capacity(MAX_IN_FLIGHT),
+            bytes_in_flight: 0,
+            closed: false,
+            lost: None,
+            following: None,
+            tally: Tally::default(),
+            report: Report::new(format, Instant::now()),
+        }
+    }
+
+    async fn work(&mut self, mut lines: Lines<impl AsyncBufRead + Unpin>) -> Result<Exit, Problem> {
+        while !self.is_done() {
+            match self.step(&mut lines).await {
+                Step::Read(line) => self.read(line)?,
+                Step::Answered(answer) => self.answered(answer).await?,
+                Step::Seen(seen) => self.seen(seen?),
+            }
+            self.report.progress(&self.tally, self.closed && self.wait);
+        }
+        match self.lost.take() {
+            Some(problem) => Err(problem),
+            None => Ok(self.report.exit(self.tally.counts())),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let followed = !self.wait || self.tally.open() == 0 || self.lost.is_some();
+        self.closed && self.in_flight.is_empty() && followed
+    }
+
+    async fn step(&mut self, lines: &mut Lines<impl AsyncBufRead + Unpin>) -> Step {
+        let room = self.in_flight.len() < MAX_IN_FLIGHT
+            && self.bytes_in_flight < MAX_BYTES_IN_FLIGHT
+            && !self.closed;
+        let attentive = !self.tally.is_ahead();
+        tokio::select! {
+            answer = oldest(&mut self.in_flight) => Step::Answered(answer),
+            line = lines.next(), if room => Step::Read(line),
+            seen = next_seen(&mut self.following), if attentive => Step::Seen(seen),
+        }
+    }
+
+    fn read(&mut self, line: std::io::Result<Option<Line>>) -> Result<(), Problem> {
+        let cannot = |wrong| Problem::usage(format!("cannot read the input: {wrong}"));
+        let Some(line) = line.map_err(cannot)? else {
+            self.closed = true;
+            return Ok(());
+        };
+        let bytes = line.bytes.as_ref().map_or(0, Vec::len);
+        self.bytes_in_flight += bytes;
+        self.in_flight.push_back(Flight {
+            line: line.number,
+            bytes,
+            answer: AbortOnDropHandle::new(tokio::spawn(send(self.client.clone(), line.bytes))),
+        });
+        Ok(())
+    }
+
+    /// Takes the answer of the oldest flight.
+    async fn answered(&mut self, answer: Result<SubmitResponse, Refused>) -> Result<(), Problem> {
+        let Some(Flight { line, bytes, .. }) = self.in_flight.pop_front() else { return Ok(()) };
+        self.bytes_in_flight -= bytes;
+        match answer {
+            Ok(accepted) => {
+                self.report.accepted(line, &accepted)?;
+                if self.wait {
+                    self.follow(line, accepted).await?;
+                }
+            }
+            Err(Refused::Here(wrong)) => self.report.refused(line, &wrong.join("; "))?,
+            Err(Refused::Answered(status)) => {
+                self.report.refused(line, &told(&status))?;
+                if is_lost(&status) {
+                    self.closed = true;
+                    self.lost = Some(status.into());
+                }
+            }
+        }
+        if self.in_flight.is_empty() {
+            self.tally.all_acknowledged();
+        }
+        Ok(())
+    }
+
+    /// Begins to look for the end of a task.
+    async fn follow(&mut self, line: u64, accepted: SubmitResponse) -> Result<(), Problem> {
+        let state = accepted.state();
+        if let Some(ending) = self.tally.accepted(line, &accepted.task_id, state) {
+            self.report.ended(&ending);
+            return Ok(());
+        }
+        match &self.following {
+            None => {
+                let from = From::Cursor(accepted.cursor);
+                self.following = Some(Follower::new(self.client.clone(), from, PATIENCE).spawn());
+            }
+            // It may have ended before the cursor that is followed from.
+            Some(_) if accepted.existing && !is_terminal(state) => {
+                self.look_up(accepted.task_id).await?;
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn look_up(&mut self, task_id: String) -> Result<(), Problem> {
+        let request = GetTaskRequest { task_id };
+        let response = Persistence::PATIENT
+            .call(|| {
+                let (mut client, request) = (self.client.clone(), request.clone());
+                async move { client.get_task(request).await }
+            })
+            .await?;
+        let ending = response.task.and_then(|task| self.tally.looked_up(task));
+        self.told(ending);
+        Ok(())
+    }
+
+    fn seen(&mut self, seen: Seen) {
+        match seen {
+            Seen::Events(batch) => {
+                for event in batch.events {
+                    let ending = self.tally.event(event);
+                    self.told(ending);
+                }
+                if self.in_flight.is_empty() {
+                    self.tally.all_acknowledged();
+                }
+            }
+            Seen::Draining => self.report.note("the server is shutting down"),
+            Seen::Lost(status) => self.report.note(&format!("{}; looking for it", told(&status))),
+        }
+    }
+
+    fn told(&mut self, ending: Option<Ending>) {
+        if let Some(ending) = ending {
+            self.report.ended(&ending);
+        }
+    }
+}
+
+/// The oldest flight's answer; never, if there is none. Leaves the flight where
+/// it is.
+async fn oldest(in_flight: &mut VecDeque<Flight>) -> Result<SubmitResponse, Refused> {
+    match in_flight.front_mut() {
+        None => std::future::pending().await,
+        Some(flight) => (&mut flight.answer).await.unwrap_or_else(|broken| {
+            Err(Refused::Answered(Status::internal(format!("the submission broke off: {broken}"))))
+        }),
+    }
+}
+
+async fn next_seen(following: &mut Option<Following>) -> Result<Seen, Status> {
+    match following {
+        None => std::future::pending().await,
+        Some(following) => following.next().await,
+    }
+}
+
+/// Checks a line and submits it, again and again while there is no server.
+async fn send(client: Client, line: Option<Vec<u8>>) -> Result<SubmitResponse, Refused> {
+    let too_long = || Refused::Here(vec![format!("is longer than {} MiB", MAX_LINE >> 20)]);
+    let mut request = ndjson::parse(&line.ok_or_else(too_long)?).map_err(Refused::Here)?;
+    if request.request_id.is_empty() {
+        request.request_id = new_request_id();
+    }
+    Persistence::PATIENT
+        .call(|| {
+            let (mut client, mut request) = (client.clone(), Request::new(request.clone()));
+            request.set_timeout(ROOM);
+            async move { client.submit(request).await }
+        })
+        .await
+        .map_err(Refused::Answered)
+}

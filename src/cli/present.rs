@@ -1,0 +1,302 @@
+//! Tasks and events as text for people.
+//!
+//! Owns columns, colours and wording. Must not know where things come from, or
+//! where the text goes.
+
+use console::{Alignment, Style, pad_str};
+
+use super::{
+    json,
+    output::printable,
+    table::{Column, aligned},
+    units,
+};
+use crate::proto::v1::{
+    Event, EventType, Task, TaskError, TaskState, task::Payload, task_result::Output,
+};
+
+/// The queue of tasks that name none; not worth a word.
+const DEFAULT_QUEUE: &str = "default";
+
+/// The colour of a state.
+pub fn state_style(state: TaskState) -> Style {
+    match state {
+        TaskState::Succeeded => Style::new().green(),
+        TaskState::Failed => Style::new().red(),
+        TaskState::Cancelled => Style::new().yellow(),
+        TaskState::Running => Style::new().cyan(),
+        TaskState::Scheduled | TaskState::Queued | TaskState::Unspecified => Style::new(),
+    }
+}
+
+/// An event's line: time, type, task, kind, then what else there is to say.
+pub fn event_line(event: &Event) -> String {
+    let time = event.time.map_or_else(|| "-".into(), units::clock);
+    let kind = EventType::try_from(event.r#type).unwrap_or_default();
+    let name = pad_str(&json::type_name(event.r#type), 15, Alignment::Left, None).into_owned();
+    let mut columns = vec![
+        Style::new().dim().apply_to(time).to_string(),
+        type_style(kind).apply_to(name).to_string(),
+    ];
+    if !event.task_id.is_empty() {
+        columns.push(padded(&event.task_id, 14));
+        columns.push(padded(&event.kind, 8));
+    }
+    columns.extend(details(event));
+    columns.join("  ").trim_end().to_owned()
+}
+
+fn type_style(kind: EventType) -> Style {
+    match kind {
+        EventType::Succeeded => Style::new().green(),
+        EventType::Failed => Style::new().red().bold(),
+        EventType::RetryScheduled | EventType::Interrupted | EventType::Cancelled => {
+            Style::new().yellow()
+        }
+        EventType::Started => Style::new().cyan(),
+        EventType::Draining => Style::new().magenta().bold(),
+        EventType::Submitted | EventType::Redriven => Style::new(),
+        EventType::WorkerStarted | EventType::WorkerStopped | EventType::Unspecified => {
+            Style::new().dim()
+        }
+    }
+}
+
+fn padded(text: &str, width: usize) -> String {
+    pad_str(&printable(text), width, Alignment::Left, None).into_owned()
+}
+
+/// What not every event has. The worker comes first and padded: it nearly
+/// always is there, and the eye follows it down.
+fn details(event: &Event) -> Vec<String> {
+    let mut details = Vec::new();
+    if !event.worker.is_empty() {
+        details.push(padded(&event.worker, 9));
+    }
+    if let Some(waited) = event.waited {
+        details.push(format!("waited {}", units::span(units::from_wire(waited))));
+    }
+    if let Some(ran) = event.ran {
+        details.push(format!("ran {}", units::span(units::from_wire(ran))));
+    }
+    if event.attempt > 1 {
+        details.push(format!("attempt {}", event.attempt));
+    }
+    if !event.queue.is_empty() && event.queue != DEFAULT_QUEUE {
+        details.push(format!("queue {}", printable(&event.queue)));
+    }
+    if let Some(due) = event.next_due_time {
+        details.push(format!("due {}", units::clock(due)));
+    }
+    if let Some(error) = &event.error {
+        details.push(error_text(error));
+    }
+    details
+}
+
+/// Reason and message.
+pub fn error_text(error: &TaskError) -> String {
+    match (error.reason.as_str(), error.message.as_str()) {
+        (reason, "") => printable(reason),
+        ("", message) => printable(message),
+        (reason, message) => format!("{}: {}", printable(reason), printable(message)),
+    }
+}
+
+/// Everything about one task, a line for each thing there is.
+pub fn task_block(task: Task) -> String {
+    let state = task.state();
+    let mut rows: Vec<(&str, String)> = vec![
+        ("task", printable(&task.task_id)),
+        ("state", state_style(state).apply_to(state_words(&task)).to_string()),
+        ("kind", printable(&task.kind)),
+        ("queue", printable(&task.queue)),
+    ];
+    let mut row = |name, text: String| {
+        if !text.is_empty() {
+            rows.push((name, text));
+        }
+    };
+    row("priority", if task.priority == 0 { String::new() } else { task.priority.to_string() });
+    row("attempt", format!("{} of {}", task.attempt, task.max_attempts));
+    row("worker", printable(&task.worker));
+    row("created", task.create_time.map(units::calendar).unwrap_or_default());
+    row("due", due(&task));
+    row("started", started(&task));
+    row("finished", finished(&task));
+    row(
+        "timeout",
+        task.timeout.map(|span| units::span(units::from_wire(span))).unwrap_or_default(),
+    );
+    row("request id", printable(&task.request_id));
+    let labels: Vec<_> =
+        task.labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    row("labels", printable(&labels.join(", ")));
+    match task.payload {
+        Some(Payload::Args(args)) => row("args", printable(&json::from_struct(args).to_string())),
+        Some(Payload::Data(data)) => row("data", bytes_text(&data)),
+        None => {}
+    }
+    match task.result.and_then(|result| result.output) {
+        Some(Output::Json(value)) => row("result", printable(&json::from_wire(value).to_string())),
+        Some(Output::Data(data)) => row("result", bytes_text(&data)),
+        None => {}
+    }
+    if let Some(error) = &task.error {
+        row("error", Style::new().red().apply_to(error_text(error)).to_string());
+    }
+    let name = |name| Style::new().dim().apply_to(format!("{name:<10}")).to_string();
+    rows.into_iter()
+        .map(|(key, text)| format!("{}  {text}", name(key)))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn state_words(task: &Task) -> String {
+    let name = json::state_name(task.state());
+    let stopping = task.cancel_requested && task.state() == TaskState::Running;
+    if stopping { format!("{name} (cancellation requested)") } else { name.to_owned() }
+}
+
+/// The due time, if it tells more than the time of submission.
+fn due(task: &Task) -> String {
+    match (task.create_time, task.due_time) {
+        (Some(created), Some(due)) if !units::between(created, due).is_zero() => {
+            units::calendar(due)
+        }
+        _ => String::new(),
+    }
+}
+
+fn started(task: &Task) -> String {
+    let Some(started) = task.start_time else { return String::new() };
+    let waited = task.due_time.map(|due| units::span(units::between(due, started)));
+    let waited = waited.map(|span| format!("  (waited {span})")).unwrap_or_default();
+    units::calendar(started) + &waited
+}
+
+fn finished(task: &Task) -> String {
+    let Some(finished) = task.finish_time else { return String::new() };
+    let ran = task.start_time.map(|started| units::span(units::between(started, finished)));
+    let ran = ran.map(|span| format!("  (ran {span})")).unwrap_or_default();
+    units::calendar(finished) + &ran
+}
+
+fn bytes_text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if bytes.len() <= 1024 => printable(text),
+        _ => units::counted(bytes.len() as u64, "byte"),
+    }
+}
+
+/// The columns of a list: the same on every page, unless something is
+/// unusually long.
+const LIST: [Column; 8] = [
+    Column::text(14),
+    Column::text(9),
+    Column::text(8),
+    Column::text(8),
+    Column::text(7),
+    Column::text(23),
+    Column::figures(7),
+    Column::text(0),
+];
+
+/// One page of a list, a line a task, aligned; identifiers are never cut.
+pub fn task_table(tasks: &[Task], with_header: bool) -> String {
+    let header = ["TASK", "STATE", "KIND", "QUEUE", "ATTEMPT", "CREATED", "RAN", "ERROR"];
+    let header = header.map(|name| Style::new().dim().apply_to(name).to_string());
+    let header = with_header.then_some(header);
+    let rows: Vec<_> = header.into_iter().chain(tasks.iter().map(table_row)).collect();
+    aligned(LIST, &rows)
+}
+
+fn table_row(task: &Task) -> [String; 8] {
+    let state = task.state();
+    let ran = match (task.start_time, task.finish_time) {
+        (Some(started), Some(finished)) => units::span(units::between(started, finished)),
+        _ => String::new(),
+    };
+    [
+        printable(&task.task_id),
+        state_style(state).apply_to(json::state_name(state)).to_string(),
+        printable(&task.kind),
+        printable(&task.queue),
+        format!("{}/{}", task.attempt, task.max_attempts),
+        task.create_time.map(units::calendar).unwrap_or_default(),
+        ran,
+        task.error.as_ref().map(|error| printable(&error.reason)).unwrap_or_default(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(text: &str) -> String {
+        console::strip_ansi_codes(text).into_owned()
+    }
+
+    fn ended() -> Event {
+        Event {
+            seq: 3,
+            time: Some(prost_types::Timestamp { seconds: 0, nanos: 123_000_000 }),
+            r#type: EventType::Failed.into(),
+            task_id: "t1zq8x5kd7".into(),
+            queue: "default".into(),
+            kind: "exec".into(),
+            attempt: 1,
+            worker: "worker-3".into(),
+            waited: Some(units::to_wire(std::time::Duration::from_micros(1200))),
+            ran: Some(units::to_wire(std::time::Duration::from_secs(2))),
+            error: Some(TaskError { reason: "EXIT_STATUS".into(), message: "1\u{1b}[2J".into() }),
+            next_due_time: None,
+        }
+    }
+
+    #[test]
+    fn an_event_is_one_aligned_line() {
+        let line = plain(&event_line(&ended()));
+        assert!(
+            line.ends_with(
+                ".123  FAILED           t1zq8x5kd7      exec      worker-3   waited 1.2 ms  ran 2.0 s  \
+                 EXIT_STATUS: 1\\u{1b}[2J"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_unusual_is_told() {
+        let event = Event { queue: "slow".into(), attempt: 2, ..ended() };
+        let line = plain(&event_line(&event));
+        assert!(line.contains("attempt 2  queue slow"), "{line}");
+        let crew = Event { task_id: String::new(), r#type: 99, ..Event::default() };
+        assert!(plain(&event_line(&crew)).ends_with("TYPE_99"));
+    }
+
+    #[test]
+    fn a_block_leaves_out_what_is_not_there() {
+        let task = Task {
+            task_id: "t1".into(),
+            state: TaskState::Queued.into(),
+            kind: "noop".into(),
+            queue: "default".into(),
+            max_attempts: 3,
+            ..Task::default()
+        };
+        assert_eq!(
+            plain(&task_block(task)),
+            "task        t1\nstate       QUEUED\nkind        noop\n\
+             queue       default\nattempt     0 of 3"
+        );
+    }
+
+    #[test]
+    fn a_table_never_cuts_an_identifier() {
+        let id = "t".to_owned() + &"x".repeat(200);
+        let task = Task { task_id: id.clone(), ..Task::default() };
+        let table = plain(&task_table(&[task], true));
+        assert!(table.lines().count() == 2 && table.contains(&id), "{table}");
+    }
+}

@@ -1,0 +1,262 @@
+//! Why a command ended early, in words for people.
+//!
+//! Owns the one message that a failed command prints, and how a gRPC status
+//! becomes it. Must not know any one command.
+
+use std::{error::Error as _, fmt::Write as _, io, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::{exit::Exit, output::printable, units::span};
+
+/// A command ends here.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Whoever read our output has gone, as `head` does: not an error.
+    OutputClosed,
+    /// Something to tell.
+    Told {
+        /// How the process ends.
+        exit: Exit,
+        /// One sentence, then perhaps further lines.
+        message: String,
+    },
+}
+
+impl Problem {
+    /// A problem of this kind, in these words.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self::Told { exit, message: message.into() }
+    }
+
+    /// The command line or a file is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// How the process ends.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::OutputClosed => Exit::Ok,
+            Self::Told { exit, .. } => *exit,
+        }
+    }
+
+    /// Adds a line below what is told.
+    #[must_use]
+    pub fn hint(mut self, line: &str) -> Self {
+        if let Self::Told { message, .. } = &mut self {
+            message.push_str("\n  ");
+            message.push_str(line);
+        }
+        self
+    }
+
+    /// What is told; empty if nothing is.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::OutputClosed => "",
+            Self::Told { message, .. } => message,
+        }
+    }
+}
+
+/// Writing to stdout failed.
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::new(Exit::Internal, format!("cannot write the output: {error}")),
+        }
+    }
+}
+
+impl From<Status> for Problem {
+    fn from(status: Status) -> Self {
+        Self::new(exit_of(&status), told(&status))
+    }
+}
+
+/// How the generated client begins a status of its own that has no source.
+const NOT_READY: &str = "Service was not ready";
+
+/// Whether the connection broke, rather than the server answering: worth
+/// another try. Statuses that this side made carry their cause as a source;
+/// those that came over the wire never do.
+pub fn is_lost(status: &Status) -> bool {
+    let broken = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
+    let made_here = status.source().is_some() || status.message().starts_with(NOT_READY);
+    status.code() == Code::Unavailable || (broken && made_here && !is_own_deadline(status))
+}
+
+/// What the server says about another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushback {
+    /// Nothing: rest as seems fit.
+    Unsaid,
+    /// After this long.
+    After(Duration),
+    /// Not to try again.
+    Never,
+}
+
+/// Reads the pushback from the metadata or, without it, from the details.
+pub fn pushback(status: &Status) -> Pushback {
+    let Some(value) = status.metadata().get("grpc-retry-pushback-ms") else {
+        return retry_info(status).map_or(Pushback::Unsaid, Pushback::After);
+    };
+    let millis = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+    millis.map_or(Pushback::Never, |millis| Pushback::After(Duration::from_millis(millis)))
+}
+
+fn retry_info(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
+}
+
+/// tonic answers a deadline that passed on this side with CANCELLED.
+fn is_own_deadline(status: &Status) -> bool {
+    status.code() == Code::Cancelled && status.message() == "Timeout expired"
+}
+
+fn exit_of(status: &Status) -> Exit {
+    if is_own_deadline(status) {
+        Exit::TimedOut
+    } else if is_lost(status) {
+        Exit::Unavailable
+    } else {
+        Exit::of(status.code())
+    }
+}
+
+/// A status in words: message, reason, when to retry, then every violation on
+/// a line of its own.
+pub fn told(status: &Status) -> String {
+    let mut text = headline(status);
+    if let Some(info) = status.get_details_error_info() {
+        let _ = write!(text, " ({})", printable(&info.reason));
+    }
+    if let Pushback::After(delay) = pushback(status) {
+        let _ = write!(text, "; retry in {}", span(delay));
+    }
+    for (field, description) in violations(status) {
+        let line = format!("{}: {}", printable(&field), printable(&description));
+        // A message may name its only violation in full already.
+        if !text.contains(&line) {
+            let _ = write!(text, "\n  {line}");
+        }
+    }
+    text
+}
+
+fn headline(status: &Status) -> String {
+    if is_own_deadline(status) {
+        return "the deadline passed before the server answered".into();
+    }
+    if is_lost(status) && status.source().is_some() {
+        return format!("the connection to the server was lost: {}", root_cause(status));
+    }
+    match status.message().trim() {
+        "" => format!("the server answered {:?} without a message", status.code()),
+        message => printable(message),
+    }
+}
+
+/// The innermost cause, which is the one that says something ("Connection
+/// refused"), not "transport error".
+pub fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+fn violations(status: &Status) -> Vec<(String, String)> {
+    let fields = status.get_details_bad_request().into_iter().flat_map(|bad| bad.field_violations);
+    let preconditions = status
+        .get_details_precondition_failure()
+        .into_iter()
+        .flat_map(|failure| failure.violations);
+    fields
+        .map(|violation| (violation.field, violation.description))
+        .chain(preconditions.map(|violation| (violation.subject, violation.description)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tonic_types::{ErrorDetails, FieldViolation};
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_says_why_and_when_to_retry() {
+        let mut details = ErrorDetails::with_error_info("QUEUE_FULL", "taskyard", []);
+        details.set_retry_info(Some(Duration::from_millis(1200)));
+        let status = Status::with_error_details(
+            Code::ResourceExhausted,
+            "the queue \"default\" is full",
+            details,
+        );
+        let problem = Problem::from(status);
+        assert_eq!(problem.exit(), Exit::Full);
+        assert_eq!(problem.message(), "the queue \"default\" is full (QUEUE_FULL); retry in 1.2 s");
+    }
+
+    #[test]
+    fn every_violation_has_a_line() {
+        let details = ErrorDetails::with_bad_request(vec![
+            FieldViolation::new("kind", "is required"),
+            FieldViolation::new("priority", "must be at most 1000"),
+        ]);
+        let status =
+            Status::with_error_details(Code::InvalidArgument, "2 fields are wrong", details);
+        let problem = Problem::from(status);
+        assert_eq!(problem.exit(), Exit::Refused);
+        assert_eq!(
+            problem.message(),
+            "2 fields are wrong\n  kind: is required\n  priority: must be at most 1000"
+        );
+    }
+
+    #[test]
+    fn a_violation_is_not_told_twice() {
+        let details = ErrorDetails::with_bad_request_violation("kind", "is required");
+        let status =
+            Status::with_error_details(Code::InvalidArgument, "kind: is required", details);
+        assert_eq!(told(&status), "kind: is required");
+    }
+
+    #[test]
+    fn a_negative_pushback_forbids_another_try() {
+        let mut status = Status::unavailable("gone");
+        assert_eq!(pushback(&status), Pushback::Unsaid);
+        status
+            .metadata_mut()
+            .insert("grpc-retry-pushback-ms", tonic::metadata::MetadataValue::from_static("250"));
+        assert_eq!(pushback(&status), Pushback::After(Duration::from_millis(250)));
+        status
+            .metadata_mut()
+            .insert("grpc-retry-pushback-ms", tonic::metadata::MetadataValue::from_static("-1"));
+        assert_eq!(pushback(&status), Pushback::Never);
+    }
+
+    #[test]
+    fn a_broken_connection_is_not_a_defect() {
+        let mut status = Status::unknown("h2 protocol error");
+        assert_eq!(Problem::from(status.clone()).exit(), Exit::Internal);
+        status.set_source(Arc::new(io::Error::other("connection reset")));
+        assert!(is_lost(&status));
+        assert_eq!(Problem::from(status).exit(), Exit::Unavailable);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error() {
+        let problem = Problem::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(problem, Problem::OutputClosed);
+        assert_eq!(problem.exit(), Exit::Ok);
+    }
+}

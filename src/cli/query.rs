@@ -1,0 +1,253 @@
+//! `get`, `list`, `wait`, `cancel`: one question, one answer.
+
+use std::time::Duration;
+
+use tonic::{Code, Request};
+
+use super::{
+    client::{Client, Persistence, ServerArgs},
+    exit::Exit,
+    json,
+    output::{Format, Out, OutputArgs, error, note, print},
+    present,
+    problem::Problem,
+    units::{parse_span, span, to_wire},
+};
+use crate::proto::v1::{
+    CancelTaskRequest, GetTaskRequest, ListTasksRequest, Task, TaskState, WaitTaskRequest,
+};
+
+/// Arguments of `get` and `cancel`.
+#[derive(Debug, clap::Args)]
+pub struct TaskArgs {
+    /// The task's id, as submit printed it
+    #[arg(value_name = "ID")]
+    task_id: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Shows one task.
+pub async fn get(server: &ServerArgs, args: TaskArgs) -> Result<Exit, Problem> {
+    let client = server.connect().await?;
+    let request = GetTaskRequest { task_id: args.task_id };
+    let response = Persistence::BRIEF
+        .call(|| {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.get_task(request).await }
+        })
+        .await?;
+    show(response.task.unwrap_or_default(), args.output.output)?;
+    Ok(Exit::Ok)
+}
+
+/// Cancels one task, and shows it.
+pub async fn cancel(server: &ServerArgs, args: TaskArgs) -> Result<Exit, Problem> {
+    let client = server.connect().await?;
+    let request = CancelTaskRequest { task_id: args.task_id };
+    let response = Persistence::BRIEF
+        .call(|| {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.cancel_task(request).await }
+        })
+        .await?;
+    let task = response.task.unwrap_or_default();
+    if task.state() == TaskState::Running {
+        note("its handler was told to stop; `taskyard wait` tells how it ended");
+    }
+    show(task, args.output.output)?;
+    Ok(Exit::Ok)
+}
+
+/// Prints everything about one task.
+pub fn show(task: Task, format: Format) -> Result<(), Problem> {
+    match format {
+        Format::Text => print(present::task_block(task)),
+        Format::Json => print(json::task(task).to_string()),
+    }
+}
+
+/// Arguments of `list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    /// Only tasks in this state; may be repeated
+    #[arg(long = "state", value_name = "STATE", value_parser = parse_state)]
+    states: Vec<TaskState>,
+    /// Only tasks of this queue
+    #[arg(long, value_name = "QUEUE", default_value = "", hide_default_value = true)]
+    queue: String,
+    /// Only tasks of this kind
+    #[arg(long, value_name = "KIND", default_value = "", hide_default_value = true)]
+    kind: String,
+    /// Tasks to show, oldest first; 0 means all
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    limit: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+fn parse_state(text: &str) -> Result<TaskState, String> {
+    let name = format!("TASK_STATE_{}", text.to_ascii_uppercase());
+    TaskState::from_str_name(&name).filter(|state| *state != TaskState::Unspecified).ok_or_else(
+        || "states are scheduled, queued, running, succeeded, failed, cancelled".to_owned(),
+    )
+}
+
+/// Tasks on a page: as many as the server gives.
+const PAGE: u64 = 1_000;
+
+/// Lists tasks, a page at a time, so that memory stays bounded.
+pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> {
+    let client = server.connect().await?;
+    let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
+    let mut request = ListTasksRequest {
+        states: args.states.iter().map(|state| i32::from(*state)).collect(),
+        queue: args.queue,
+        kind: args.kind,
+        omit_payloads: true,
+        ..ListTasksRequest::default()
+    };
+    let mut out = Out::stdout();
+    let mut shown = 0;
+    loop {
+        request.page_size = i32::try_from(left.min(PAGE)).unwrap_or(i32::MAX);
+        let page = Persistence::BRIEF
+            .call(|| {
+                let (mut client, request) = (client.clone(), request.clone());
+                async move { client.list_tasks(request).await }
+            })
+            .await?;
+        let (more, count) = (page.next_page_token, page.tasks.len() as u64);
+        write_page(&mut out, page.tasks, shown == 0, args.output.output)?;
+        shown += count;
+        left = left.saturating_sub(count);
+        if more.is_empty() {
+            break;
+        }
+        if left == 0 {
+            note(format!("there are more than these {shown}; see --limit"));
+            break;
+        }
+        request.page_token = more;
+    }
+    if shown == 0 && args.output.output == Format::Text {
+        note("no such tasks");
+    }
+    Ok(Exit::Ok)
+}
+
+fn write_page(out: &mut Out, tasks: Vec<Task>, first: bool, format: Format) -> Result<(), Problem> {
+    match format {
+        Format::Text if tasks.is_empty() => {}
+        Format::Text => out.line(present::task_table(&tasks, first))?,
+        Format::Json => {
+            for task in tasks {
+                out.line(json::task(task).to_string())?;
+            }
+        }
+    }
+    out.flush()
+}
+
+/// Arguments of `wait`.
+#[derive(Debug, clap::Args)]
+pub struct WaitArgs {
+    /// The task's id, as submit printed it
+    #[arg(value_name = "ID")]
+    task_id: String,
+    /// Give up after this long, with exit code 6; the task goes on
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Waits for the end of a task, and shows it.
+pub async fn wait(server: &ServerArgs, args: WaitArgs) -> Result<Exit, Problem> {
+    let client = server.connect().await?;
+    let task = wait_for_end(&client, &args.task_id, args.timeout).await?;
+    let exit = ending(&task);
+    show(task, args.output.output)?;
+    Ok(exit)
+}
+
+/// How long one call waits: short enough that proxies and firewalls on the way
+/// keep the connection.
+const ONE_WAIT: Duration = Duration::from_mins(5);
+
+/// Waits for the end of a task, for as long as it takes or for `timeout`.
+///
+/// # Errors
+/// [`Exit::TimedOut`] if it has not ended by then, and what the server answers.
+pub async fn wait_for_end(
+    client: &Client,
+    task_id: &str,
+    timeout: Option<Duration>,
+) -> Result<Task, Problem> {
+    let start = tokio::time::Instant::now();
+    loop {
+        let left = timeout.map_or(ONE_WAIT, |timeout| timeout.saturating_sub(start.elapsed()));
+        let one = left.min(ONE_WAIT);
+        let call = WaitTaskRequest { task_id: task_id.to_owned(), timeout: Some(to_wire(one)) };
+        let answered = Persistence::PATIENT
+            .call(|| {
+                let (mut client, mut request) = (client.clone(), Request::new(call.clone()));
+                // The server answers by itself; this is for one that hangs.
+                request.set_timeout(one + Duration::from_secs(10));
+                async move { client.wait_task(request).await }
+            })
+            .await;
+        let task = match answered {
+            Ok(response) => response.task.unwrap_or_default(),
+            Err(status) if status.code() == Code::DeadlineExceeded && timeout.is_none() => continue,
+            Err(status) => return Err(status.into()),
+        };
+        if is_terminal(task.state()) {
+            return Ok(task);
+        }
+        if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
+            let state = json::state_name(task.state());
+            let waited = span(start.elapsed());
+            let message = format!("task {task_id} is still {state} after {waited}");
+            return Err(Problem::new(Exit::TimedOut, message));
+        }
+    }
+}
+
+/// Whether a task in this state has ended.
+pub fn is_terminal(state: TaskState) -> bool {
+    matches!(state, TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled)
+}
+
+/// The exit code for a task that has ended; a failure is told.
+pub fn ending(task: &Task) -> Exit {
+    let state = task.state();
+    if state == TaskState::Succeeded {
+        return Exit::Ok;
+    }
+    let why = task.error.as_ref().map(present::error_text);
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    error(&format!("task {} {}{why}", task.task_id, json::state_name(state)));
+    Exit::TaskFailed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_read_in_any_case() {
+        assert_eq!(parse_state("failed"), Ok(TaskState::Failed));
+        assert_eq!(parse_state("QUEUED"), Ok(TaskState::Queued));
+        assert!(parse_state("unspecified").is_err());
+        assert!(parse_state("done").is_err());
+    }
+
+    #[test]
+    fn only_a_success_ends_well() {
+        let task = |state: TaskState| Task { state: state.into(), ..Task::default() };
+        assert_eq!(ending(&task(TaskState::Succeeded)), Exit::Ok);
+        assert_eq!(ending(&task(TaskState::Failed)), Exit::TaskFailed);
+        assert_eq!(ending(&task(TaskState::Cancelled)), Exit::TaskFailed);
+    }
+}

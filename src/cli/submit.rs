@@ -1,0 +1,264 @@
+//! `submit`: one task from the command line, or many from a file.
+//!
+//! Owns the flags and the single submission; many are [`super::bulk`]'s.
+
+use std::{io::Read as _, path::PathBuf, time::Duration};
+
+use super::{
+    bulk,
+    client::{Client, Persistence, ServerArgs, new_request_id},
+    exit::Exit,
+    json, ndjson,
+    output::{Format, Out, OutputArgs, note, print},
+    problem::Problem,
+    query::{ending, show, wait_for_end},
+    units::{parse_span, parse_time, to_wire},
+    until_ctrl_c,
+};
+use crate::proto::v1::{
+    RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
+    task_result::Output,
+};
+
+/// Arguments of `submit`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["kind", "from"]))]
+pub struct SubmitArgs {
+    /// Which handler executes the task, for example sleep
+    kind: Option<String>,
+    #[command(flatten)]
+    task: TaskFlags,
+    /// Submit many tasks: one JSON object a line.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "TaskFlags",
+        help = "Submit many: one JSON object a line; - reads stdin",
+        long_help = FROM_HELP
+    )]
+    from: Option<PathBuf>,
+    /// Wait for the end: prints the result (one task) or follows all of them
+    /// (--from); the exit code tells how they ended
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+const FROM_HELP: &str = "\
+Submit many: one JSON object a line; - reads stdin
+
+The fields are those of SubmitRequest: kind (required), args (an object) or
+data (base64), queue, priority, delay (\"5s\") or run_at (RFC 3339), timeout,
+retry (max_attempts, initial_backoff, max_backoff), labels, request_id,
+when_full (\"WAIT\", for up to an hour, or \"REJECT\"). Ids are printed in the
+order of the lines; a line that is refused is told on stderr and the others
+go on. With --output json every line has its answer.";
+
+/// The one task.
+#[derive(Debug, Default, clap::Args)]
+struct TaskFlags {
+    /// What the handler is given: a JSON object
+    #[arg(long, value_name = "JSON", conflicts_with = "data")]
+    args: Option<String>,
+    /// What the handler is given: the bytes of a file; - reads stdin
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// The queue to wait in [default: default]
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<String>,
+    /// Higher starts earlier within the queue; -1000 to 1000 [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// Start no earlier than this long from now, like 5s or 1h30m
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "run_at")]
+    delay: Option<Duration>,
+    /// Start no earlier than this time, like 2026-12-24T18:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    run_at: Option<prost_types::Timestamp>,
+    /// How long one attempt may take [default: 1h]
+    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    timeout: Option<Duration>,
+    /// Attempts in all [default: the server's, 1 unless configured]
+    #[arg(long, value_name = "N")]
+    max_attempts: Option<u32>,
+    /// A mark of your own, kept with the task; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// Makes repeating safe: the same id is the same task [default: a random one]
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// End with exit code 5 if the queue is full, rather than wait for room
+    #[arg(long)]
+    reject_when_full: bool,
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write it as KEY=VALUE".into()),
+    }
+}
+
+/// Submits what the flags say.
+pub async fn run(server: &ServerArgs, args: SubmitArgs) -> Result<Exit, Problem> {
+    let SubmitArgs { kind, task, from, wait, output } = args;
+    match (kind, from) {
+        (_, Some(file)) => bulk::run(server, &file, wait, output.output).await,
+        (kind, None) => {
+            let request = request(kind.unwrap_or_default(), task)?;
+            until_ctrl_c(one(server, request, wait, output.output)).await
+        }
+    }
+}
+
+fn request(kind: String, flags: TaskFlags) -> Result<SubmitRequest, Problem> {
+    let when_full = if flags.reject_when_full { WhenFull::Reject } else { WhenFull::Unspecified };
+    Ok(SubmitRequest {
+        kind,
+        payload: payload(flags.args.as_deref(), flags.data)?,
+        queue: flags.queue.unwrap_or_default(),
+        priority: flags.priority.unwrap_or_default(),
+        delay: flags.delay.map(to_wire),
+        run_at: flags.run_at,
+        timeout: flags.timeout.map(to_wire),
+        retry: flags
+            .max_attempts
+            .map(|max_attempts| RetryPolicy { max_attempts, ..RetryPolicy::default() }),
+        labels: flags.labels.into_iter().collect(),
+        request_id: flags.request_id.unwrap_or_else(new_request_id),
+        when_full: when_full.into(),
+    })
+}
+
+fn payload(args: Option<&str>, data: Option<PathBuf>) -> Result<Option<Payload>, Problem> {
+    match (args, data) {
+        (Some(text), _) => {
+            let object = serde_json::from_str(text)
+                .map_err(|wrong| Problem::usage(format!("--args is not JSON: {wrong}")))?;
+            let args =
+                ndjson::args(object).map_err(|wrong| Problem::usage(format!("--args: {wrong}")))?;
+            Ok(Some(Payload::Args(args)))
+        }
+        (None, Some(file)) => Ok(Some(Payload::Data(read(&file)?.into()))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Bytes of a payload that are read from a file. No server accepts more.
+const MAX_DATA: u64 = 256 << 20;
+
+fn read(file: &PathBuf) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().take(MAX_DATA + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(MAX_DATA + 1).read_to_end(&mut bytes))
+    };
+    match read {
+        Err(wrong) => Err(Problem::usage(format!("cannot read {}: {wrong}", file.display()))),
+        Ok(length) if length as u64 > MAX_DATA => {
+            Err(Problem::usage(format!("{} is longer than 256 MiB", file.display())))
+        }
+        Ok(_) => Ok(bytes),
+    }
+}
+
+async fn one(
+    server: &ServerArgs,
+    request: SubmitRequest,
+    wait: bool,
+    format: Format,
+) -> Result<Exit, Problem> {
+    let client = server.connect().await?;
+    let accepted = Persistence::BRIEF
+        .call(|| {
+            let (mut client, request) = (client.clone(), request.clone());
+            async move { client.submit(request).await }
+        })
+        .await?;
+    if wait {
+        return to_the_end(&client, &accepted, format).await;
+    }
+    match format {
+        Format::Text => print(&accepted.task_id)?,
+        Format::Json => print(accepted_json(&accepted).to_string())?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// What `submit --output json` prints.
+pub fn accepted_json(accepted: &SubmitResponse) -> serde_json::Value {
+    serde_json::json!({
+        "task_id": accepted.task_id,
+        "cursor": accepted.cursor,
+        "state": json::state_name(accepted.state()),
+        "existing": accepted.existing,
+    })
+}
+
+/// Waits, then prints the result; the id goes to stderr, so that stdout is the
+/// result alone.
+async fn to_the_end(
+    client: &Client,
+    accepted: &SubmitResponse,
+    format: Format,
+) -> Result<Exit, Problem> {
+    note(format!("task {}", accepted.task_id));
+    let task = wait_for_end(client, &accepted.task_id, None).await?;
+    let exit = ending(&task);
+    match format {
+        Format::Text => print_result(task)?,
+        Format::Json => show(task, Format::Json)?,
+    }
+    Ok(exit)
+}
+
+fn print_result(task: Task) -> Result<(), Problem> {
+    match task.result.and_then(|result| result.output) {
+        Some(Output::Json(value)) => print(json::from_wire(value).to_string()),
+        Some(Output::Data(data)) => {
+            let mut out = Out::stdout();
+            out.bytes(&data)?;
+            out.flush()
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_have_a_key() {
+        assert_eq!(parse_label("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(parse_label("a="), Ok(("a".into(), String::new())));
+        assert!(parse_label("a").is_err());
+        assert!(parse_label("=b").is_err());
+    }
+
+    #[test]
+    fn a_request_is_safe_to_repeat_even_without_an_id() {
+        let own = request("noop".into(), TaskFlags::default()).expect("there is no payload");
+        assert_eq!(own.request_id.len(), 36);
+        let flags = TaskFlags { request_id: Some("order-7".into()), ..TaskFlags::default() };
+        let given = request("noop".into(), flags).expect("there is no payload");
+        assert_eq!(given.request_id, "order-7");
+    }
+
+    #[test]
+    fn arguments_must_be_an_object() {
+        for wrong in ["{", "[1]", "7"] {
+            let problem = payload(Some(wrong), None).expect_err(wrong);
+            assert_eq!(problem.exit(), Exit::Usage);
+        }
+        assert!(payload(Some(r#"{"duration":"2s"}"#), None).is_ok());
+    }
+
+    #[test]
+    fn a_missing_file_is_told_by_name() {
+        let problem = payload(None, Some("/nowhere/at/all".into())).expect_err("it is missing");
+        assert!(problem.message().contains("/nowhere/at/all"), "{problem:?}");
+    }
+}

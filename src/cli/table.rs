@@ -1,0 +1,63 @@
+//! Columns of text, aligned on screen widths: colours and wide characters count
+//! as what they show.
+//!
+//! Owns the layout. Must not know what stands in the columns.
+
+use console::{Alignment, measure_text_width, pad_str};
+
+/// How a column is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Columns of the screen that it takes at least.
+    pub least: usize,
+    /// To which side its cells lean.
+    pub side: Alignment,
+}
+
+impl Column {
+    /// A column of text.
+    pub const fn text(least: usize) -> Self {
+        Self { least, side: Alignment::Left }
+    }
+
+    /// A column of figures.
+    pub const fn figures(least: usize) -> Self {
+        Self { least, side: Alignment::Right }
+    }
+}
+
+/// Lays the rows out, two blanks between the columns; nothing is ever cut.
+pub fn aligned<const N: usize>(columns: [Column; N], rows: &[[String; N]]) -> String {
+    let mut widths = columns.map(|column| column.least);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(measure_text_width(cell));
+        }
+    }
+    let line = |row: &[String; N]| {
+        let mut line = String::new();
+        for (place, cell) in row.iter().enumerate() {
+            line.push_str(if place == 0 { "" } else { "  " });
+            line.push_str(&pad_str(cell, widths[place], columns[place].side, None));
+        }
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_what_they_show() {
+        let colored = console::Style::new().red().force_styling(true).apply_to("ab").to_string();
+        let rows = [
+            ["x".to_owned(), colored, "last".to_owned()],
+            ["long".to_owned(), "abc".to_owned(), String::new()],
+        ];
+        let columns = [Column::text(2), Column::figures(4), Column::text(0)];
+        let text = console::strip_ansi_codes(&aligned(columns, &rows)).into_owned();
+        assert_eq!(text, "x       ab  last\nlong   abc");
+    }
+}

@@ -1,0 +1,175 @@
+//! Time spans, times and counts, as people write and read them.
+//!
+//! Owns their spelling, both ways. Must not know tasks or events.
+
+use std::time::Duration;
+
+use jiff::{Timestamp, fmt::temporal, tz::TimeZone};
+
+use crate::text::units::parse_duration;
+
+/// Reads a span such as `5s`, `250ms`, `1h30m`.
+///
+/// # Errors
+/// How to write one.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|wrong| wrong.to_string())
+}
+
+/// Reads a time such as `2026-12-24T18:00:00+01:00`, RFC 3339.
+///
+/// # Errors
+/// How to write one.
+pub fn parse_time(text: &str) -> Result<prost_types::Timestamp, String> {
+    static PARSER: temporal::DateTimeParser = temporal::DateTimeParser::new();
+    let time: Timestamp = PARSER.parse_timestamp(text.trim()).map_err(|_| {
+        format!("{text:?} is not a time; write it as RFC 3339, like 2026-12-24T18:00:00Z")
+    })?;
+    let second = time.as_nanosecond().div_euclid(1_000_000_000);
+    let nanos = time.as_nanosecond().rem_euclid(1_000_000_000);
+    match (i64::try_from(second), i32::try_from(nanos)) {
+        (Ok(seconds), Ok(nanos)) => Ok(prost_types::Timestamp { seconds, nanos }),
+        _ => Err(format!("{text:?} is out of range")),
+    }
+}
+
+/// For the wire. What is longer than the wire can carry becomes the longest.
+pub fn to_wire(span: Duration) -> prost_types::Duration {
+    let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(span.subsec_nanos()).unwrap_or(0);
+    prost_types::Duration { seconds, nanos }
+}
+
+/// From the wire; a negative span counts as zero.
+pub fn from_wire(span: prost_types::Duration) -> Duration {
+    Duration::try_from(span).unwrap_or_default()
+}
+
+/// A span for reading: three digits, one unit (two from a minute up).
+pub fn span(span: Duration) -> String {
+    let micros = span.as_secs_f64() * 1e6;
+    match span.as_secs() {
+        0 if micros < 999.5 => format!("{micros:.0} µs"),
+        0 if micros < 999_500.0 => format!("{} ms", three_digits(micros / 1e3)),
+        0..60 => format!("{} s", three_digits(span.as_secs_f64())),
+        seconds @ 60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        seconds => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+fn three_digits(value: f64) -> String {
+    if value < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+/// A count for reading: `12,345`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A count with its noun: `1 task`, `2 tasks`.
+pub fn counted(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", count(number))
+}
+
+/// A time as RFC 3339 in UTC, for programs.
+pub fn rfc3339(time: prost_types::Timestamp) -> String {
+    moment(time).map_or_else(String::new, |moment| moment.to_string())
+}
+
+/// The local time of day with milliseconds.
+pub fn clock(time: prost_types::Timestamp) -> String {
+    local(time, "%H:%M:%S%.3f")
+}
+
+/// The local date and time with milliseconds.
+pub fn calendar(time: prost_types::Timestamp) -> String {
+    local(time, "%Y-%m-%d %H:%M:%S%.3f")
+}
+
+fn local(time: prost_types::Timestamp, format: &str) -> String {
+    moment(time).map_or_else(
+        || "-".into(),
+        |moment| moment.to_zoned(TimeZone::system()).strftime(format).to_string(),
+    )
+}
+
+fn moment(time: prost_types::Timestamp) -> Option<Timestamp> {
+    Timestamp::new(time.seconds, time.nanos).ok()
+}
+
+/// The span between two times; zero if the second is not later.
+pub fn between(from: prost_types::Timestamp, to: prost_types::Timestamp) -> Duration {
+    match (moment(from), moment(to)) {
+        (Some(from), Some(to)) => Duration::try_from(to.duration_since(from)).unwrap_or_default(),
+        _ => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_people_write_them() {
+        assert_eq!(parse_span("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_span("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_span("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_span("1h30m"), Ok(Duration::from_mins(90)));
+        for wrong in ["", "5", "-5s", "soon", "5 parsecs"] {
+            assert!(parse_span(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_their_offset() {
+        let noon = prost_types::Timestamp { seconds: 1_766_577_600, nanos: 0 };
+        assert_eq!(parse_time("2025-12-24T12:00:00Z"), Ok(noon));
+        assert_eq!(parse_time("2025-12-24T13:00:00+01:00"), Ok(noon));
+        assert_eq!(rfc3339(noon), "2025-12-24T12:00:00Z");
+        assert!(parse_time("2025-12-24").is_err());
+        assert!(parse_time("tomorrow").is_err());
+    }
+
+    #[test]
+    fn times_before_the_epoch_have_positive_nanos() {
+        let time = parse_time("1969-12-31T23:59:59.5Z");
+        assert_eq!(time, Ok(prost_types::Timestamp { seconds: -1, nanos: 500_000_000 }));
+    }
+
+    #[test]
+    fn spans_are_written_in_one_friendly_unit() {
+        let table = [
+            (Duration::ZERO, "0 µs"),
+            (Duration::from_micros(812), "812 µs"),
+            (Duration::from_micros(1234), "1.2 ms"),
+            (Duration::from_micros(45_600), "46 ms"),
+            (Duration::from_micros(999_700), "1.0 s"),
+            (Duration::from_millis(3_449), "3.4 s"),
+            (Duration::from_secs(59), "59 s"),
+            (Duration::from_secs(125), "2 min 05 s"),
+            (Duration::from_secs(3_725), "1 h 02 min"),
+        ];
+        for (value, text) in table {
+            assert_eq!(span(value), text);
+        }
+    }
+
+    #[test]
+    fn counts_are_grouped() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1_000), "1,000");
+        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(counted(1, "task"), "1 task");
+        assert_eq!(counted(2_000, "task"), "2,000 tasks");
+    }
+}

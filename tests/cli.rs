@@ -1,0 +1,498 @@
+//! The command line as scripts and people use it: the real binary against a
+//! real `serve`, by its exit codes, its stdout and its stderr.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    path::Path,
+    process::{Child, ChildStderr, Command, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The binary, untouched by the variables of whoever runs the tests.
+fn taskyard() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_taskyard"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TASKYARD_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// What a command said and how it ended.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().expect("it ends by itself"),
+            out: String::from_utf8(output.stdout).expect("stdout is text"),
+            err: String::from_utf8(output.stderr).expect("stderr is text"),
+        }
+    }
+
+    #[track_caller]
+    fn ends(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
+        self
+    }
+
+    /// Each line of stdout as JSON.
+    fn json(&self) -> Vec<Value> {
+        let value = |line| serde_json::from_str(line).expect("every line is JSON");
+        self.out.lines().map(value).collect()
+    }
+}
+
+fn run(args: &[&str]) -> Said {
+    Said::of(taskyard().args(args).output().expect("the binary runs"))
+}
+
+/// `serve` on a free port, killed when dropped.
+struct Serve {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Serve {
+    fn start(data_dir: &Path, more: &[&str]) -> Self {
+        Self::at("127.0.0.1:0", data_dir, more)
+    }
+
+    fn at(listen: &str, data_dir: &Path, more: &[&str]) -> Self {
+        let mut child = taskyard()
+            .args(["serve", "--listen", listen, "--workers", "2", "--data-dir"])
+            .arg(data_dir)
+            .args(more)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
+        let address = bound_address(&mut log);
+        Self { child, log, address }
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        Said::of(self.command(args).output().expect("the binary runs"))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = taskyard();
+        command.env("TASKYARD_SERVER", &self.address).args(args);
+        command
+    }
+
+    /// Submits and returns the id.
+    fn submit(&self, args: &[&str]) -> String {
+        let said = self.run(&[&["submit"], args].concat()).ends(0);
+        said.out.trim().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        signal_to(&self.child, signal);
+    }
+
+    /// Waits for the end, and returns the exit code and the rest of the log.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).expect("the log is text");
+        (self.child.wait().expect("it was started").code(), log)
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn bound_address(log: &mut impl std::io::BufRead) -> String {
+    let mut seen = String::new();
+    loop {
+        let start = seen.len();
+        let read = log.read_line(&mut seen).expect("the log is text");
+        assert!(read > 0, "it ended before it listened: {seen}");
+        if let Some((_, rest)) = seen[start..].split_once("listening on ") {
+            return rest.split_whitespace().next().expect("an address").to_owned();
+        }
+    }
+}
+
+fn signal_to(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, signal).expect("the process is there");
+}
+
+fn yard() -> (TempDir, Serve) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let serve = Serve::start(&dir.path().join("data"), &[]);
+    (dir, serve)
+}
+
+#[test]
+fn the_help_tells_the_exit_codes() {
+    let said = run(&["--help"]).ends(0);
+    assert!(said.out.contains("Exit codes:") && said.err.is_empty(), "{}", said.out);
+    assert!(run(&["submit", "--help"]).ends(0).out.contains("--reject-when-full"));
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let wrong: [&[&str]; 6] = [
+        &[],
+        &["dance"],
+        &["submit", "noop", "--delay", "soon"],
+        &["submit", "noop", "--args", "[1]"],
+        &["submit", "--from", "/nowhere/at/all"],
+        &["get", "t1", "--server", "https://example.org"],
+    ];
+    for args in wrong {
+        let said = run(args).ends(2);
+        assert!(said.out.is_empty() && !said.err.is_empty(), "{args:?}: {}", said.err);
+    }
+}
+
+#[test]
+fn a_missing_server_is_4_and_says_how_to_start_one() {
+    let said = run(&["get", "t1", "--server", "127.0.0.1:1"]).ends(4);
+    assert!(said.err.contains("http://127.0.0.1:1"), "{}", said.err);
+    assert!(said.err.contains("taskyard serve"), "{}", said.err);
+}
+
+#[test]
+fn submit_prints_the_id_and_get_shows_the_task() {
+    let (_dir, serve) = yard();
+    let id = serve.submit(&["noop", "--label", "a=b", "--priority", "-3", "--request-id", "r7"]);
+    assert_eq!(
+        serve.submit(&["noop", "--label", "a=b", "--priority", "-3", "--request-id", "r7"]),
+        id
+    );
+    serve.run(&["wait", &id]).ends(0);
+    let said = serve.run(&["get", &id]).ends(0);
+    for word in [&id, "SUCCEEDED", "noop", "a=b", "r7"] {
+        assert!(said.out.contains(word), "{word}: {}", said.out);
+    }
+    let task = serve.run(&["get", &id, "--output", "json"]).ends(0).json().remove(0);
+    assert_eq!(task["state"], "SUCCEEDED");
+    assert_eq!(task["priority"], -3);
+    assert_eq!(task["labels"]["a"], "b");
+}
+
+#[test]
+fn submit_and_wait_tells_how_it_ended() {
+    let (_dir, serve) = yard();
+    serve.run(&["submit", "sleep", "--args", r#"{"duration":"1ms"}"#, "--wait"]).ends(0);
+    let late = ["submit", "sleep", "--args", r#"{"duration":"1h"}"#, "--timeout", "5ms", "--wait"];
+    let said = serve.run(&late).ends(1);
+    assert!(said.err.contains("FAILED") && said.err.contains("TIMEOUT"), "{}", said.err);
+}
+
+#[test]
+fn a_refusal_is_3_and_names_what_is_wrong() {
+    let (_dir, serve) = yard();
+    let said = serve.run(&["submit", "nosuch", "--priority", "9999"]).ends(3);
+    assert!(said.err.contains("kind") && said.err.contains("priority"), "{}", said.err);
+    serve.run(&["submit", "noop", "--request-id", "r"]).ends(0);
+    let said = serve.run(&["submit", "noop", "--request-id", "r", "--priority", "1"]).ends(3);
+    assert!(said.err.contains("REQUEST_ID_REUSED"), "{}", said.err);
+    serve.run(&["get", "nonsense"]).ends(3);
+    serve.run(&["watch", "--after", "nonsense"]).ends(3);
+}
+
+#[test]
+fn a_full_queue_is_5() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let serve = Serve::start(&dir.path().join("data"), &["--queue-max-tasks", "1"]);
+    serve.submit(&["noop", "--delay", "1h"]);
+    let said = serve.run(&["submit", "noop", "--delay", "1h", "--reject-when-full"]).ends(5);
+    assert!(said.err.contains("QUEUE_FULL"), "{}", said.err);
+}
+
+#[test]
+fn wait_ends_with_6_when_its_time_is_over() {
+    let (_dir, serve) = yard();
+    let id = serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#]);
+    let said = serve.run(&["wait", &id, "--timeout", "50ms"]).ends(6);
+    assert!(said.err.contains(&id), "{}", said.err);
+    serve.run(&["cancel", &id]).ends(0);
+    let said = serve.run(&["wait", &id]).ends(1);
+    assert!(said.err.contains("CANCELLED"), "{}", said.err);
+    let done = serve.submit(&["noop"]);
+    serve.run(&["wait", &done]).ends(0);
+    let said = serve.run(&["cancel", &done]).ends(3);
+    assert!(said.err.contains("TASK_ENDED"), "{}", said.err);
+}
+
+#[test]
+fn list_filters_and_limits() {
+    let (_dir, serve) = yard();
+    let ids: Vec<_> = (0..5).map(|_| serve.submit(&["noop", "--delay", "1h"])).collect();
+    let said = serve.run(&["list"]).ends(0);
+    assert_eq!(said.out.lines().count(), 6, "{}", said.out);
+    assert!(ids.iter().all(|id| said.out.contains(id)), "{}", said.out);
+    let listed = |args: &[&str]| {
+        let said = serve.run(&[&["list", "--output", "json"], args].concat()).ends(0);
+        said.json().iter().map(|task| task["task_id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&["--limit", "2"]), ids[..2]);
+    assert_eq!(listed(&["--limit", "0", "--state", "scheduled"]), ids[..]);
+    assert!(listed(&["--state", "failed"]).is_empty());
+    assert!(listed(&["--queue", "other"]).is_empty());
+}
+
+#[test]
+fn many_lines_become_tasks_in_their_order() {
+    let (dir, serve) = yard();
+    let file = dir.path().join("tasks.ndjson");
+    let line = |number| format!("{{\"kind\":\"noop\",\"requestId\":\"r{number}\"}}\n");
+    fs::write(&file, (0..300).map(line).collect::<String>()).expect("a file");
+    let file = file.to_str().expect("its name is UTF-8");
+    let first = serve.run(&["submit", "--from", file, "--wait"]).ends(0);
+    assert_eq!(first.out.lines().count(), 300);
+    assert!(first.err.contains("300 succeeded"), "{}", first.err);
+    // The same again finds the same tasks, in the same order.
+    let again = serve.run(&["submit", "--from", file, "--wait"]).ends(0);
+    assert_eq!(again.out, first.out);
+    assert!(again.err.contains("300 known before"), "{}", again.err);
+}
+
+#[test]
+fn bad_lines_are_told_by_number_and_the_others_go_on() {
+    let (_dir, serve) = yard();
+    let mut child = serve
+        .command(&["submit", "--from", "-", "--wait"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let lines = "{\"kind\":\"noop\"}\n{\"knd\":\"noop\"}\n\n{\"kind\":\"nosuch\"}\n\
+                 {\"kind\":\"sleep\",\"args\":{\"duration\":\"1h\"},\"timeout\":\"5ms\"}\n";
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(lines.as_bytes()).expect("it reads");
+    drop(stdin);
+    let said = Said::of(child.wait_with_output().expect("it was started")).ends(1);
+    assert_eq!(said.out.lines().count(), 2, "{}", said.out);
+    for told in ["line 2: unknown key \"knd\"", "line 4: ", "line 5: task ", "1 failed"] {
+        assert!(said.err.contains(told), "{told}: {}", said.err);
+    }
+}
+
+#[test]
+fn watch_prints_events_and_goes_on_from_a_cursor() {
+    let (_dir, serve) = yard();
+    let accepted = serve.run(&["submit", "noop", "--output", "json"]).ends(0).json().remove(0);
+    let (id, cursor) = (accepted["task_id"].clone(), accepted["cursor"].clone());
+    serve.run(&["wait", id.as_str().expect("a string")]).ends(0);
+    let cursor = cursor.as_str().expect("a string");
+    let said = serve.run(&["watch", "--after", cursor, "--count", "3", "--output", "json"]).ends(0);
+    let events = said.json();
+    assert!(events.iter().all(|event| event["task_id"] == id), "{}", said.out);
+    assert_eq!(events[2]["type"], "SUCCEEDED");
+    assert!(said.err.contains("watch --after"), "{}", said.err);
+    let text = serve.run(&["watch", "--from-start", "--count", "3"]).ends(0);
+    assert_eq!(text.out.lines().count(), 3, "{}", text.out);
+}
+
+#[test]
+fn watch_ends_with_0_on_ctrl_c() {
+    let (_dir, serve) = yard();
+    let mut child = serve
+        .command(&["watch", "--from-start"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+    out.read_line(&mut String::new()).expect("an event");
+    signal_to(&child, Signal::INT);
+    let said = Said::of(child.wait_with_output().expect("it was started")).ends(0);
+    assert!(said.err.contains("taskyard watch --after"), "{}", said.err);
+}
+
+#[test]
+fn watch_goes_on_when_the_server_is_back() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("data");
+    let serve = Serve::start(&data, &[]);
+    let address = serve.address.clone();
+    let mut child = serve
+        .command(&["watch", "--from-start", "--output", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let mut events = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut next = || -> Value {
+        let line = events.next().expect("an event").expect("text");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    let mut last = next()["seq"].as_u64().expect("a number");
+    serve.signal(Signal::TERM);
+    assert_eq!(serve.end().0, Some(0));
+    let again = Serve::at(&address, &data, &[]);
+    let id = again.submit(&["noop"]);
+    loop {
+        let event = next();
+        let seq = event["seq"].as_u64().expect("a number");
+        assert_eq!(seq, last + 1, "no event is missed or comes twice");
+        last = seq;
+        if event["task_id"] == id.as_str() && event["type"] == "SUCCEEDED" {
+            break;
+        }
+    }
+    signal_to(&child, Signal::INT);
+    assert_eq!(child.wait().expect("it was started").code(), Some(0));
+}
+
+#[test]
+fn a_draining_server_ends_a_watch_that_does_not_reconnect_with_4() {
+    let (_dir, serve) = yard();
+    let mut child = serve
+        .command(&["watch", "--from-start", "--no-reconnect"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+    out.read_line(&mut String::new()).expect("an event");
+    serve.signal(Signal::TERM);
+    let said = Said::of(child.wait_with_output().expect("it was started")).ends(4);
+    assert!(said.err.contains("DRAINING"), "{}", said.err);
+    assert_eq!(serve.end().0, Some(0));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let (_dir, serve) = yard();
+    serve.submit(&["noop"]);
+    for args in
+        [&["watch", "--from-start"][..], &["list"], &["watch", "--from-start", "--output", "json"]]
+    {
+        let mut child = serve
+            .command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        drop(child.stdout.take());
+        let said = Said::of(child.wait_with_output().expect("it was started")).ends(0);
+        assert!(said.err.is_empty(), "{args:?}: {}", said.err);
+    }
+}
+
+#[test]
+fn serve_drains_on_a_signal_and_tasks_survive() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("data");
+    for signal in [Signal::TERM, Signal::INT] {
+        let serve = Serve::start(&data, &["--drain-timeout", "1s"]);
+        let id = serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#]);
+        serve.signal(signal);
+        assert_eq!(serve.end().0, Some(0));
+        let again = Serve::start(&data, &["--drain-timeout", "1s"]);
+        again.run(&["get", &id]).ends(0);
+        again.run(&["cancel", &id]).ends(0);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_serve_at_once_with_8() {
+    let (_dir, mut serve) = yard();
+    serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#]);
+    serve.signal(Signal::TERM);
+    let mut line = String::new();
+    while !line.contains("draining") {
+        line.clear();
+        assert!(serve.log.read_line(&mut line).expect("text") > 0, "it ended early");
+    }
+    serve.signal(Signal::TERM);
+    let (code, log) = serve.end();
+    assert_eq!(code, Some(8), "{log}");
+    assert!(log.contains("second signal"), "{log}");
+}
+
+#[test]
+fn serve_that_cannot_start_is_7() {
+    let (dir, serve) = yard();
+    let other = dir.path().join("other");
+    let other = other.to_str().expect("its name is UTF-8");
+    let said = run(&["serve", "--listen", &serve.address, "--data-dir", other]).ends(7);
+    assert!(said.err.contains(&serve.address), "{}", said.err);
+    let data = dir.path().join("data");
+    let data = data.to_str().expect("its name is UTF-8");
+    run(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data]).ends(7);
+}
+
+#[test]
+fn bad_settings_are_2_and_all_are_told() {
+    let said = run(&["serve", "--workers", "none", "--drain-timeout", "soon"]).ends(2);
+    assert!(said.err.contains("--workers") && said.err.contains("--drain-timeout"), "{}", said.err);
+}
+
+fn directory(files: usize) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for number in 0..files {
+        fs::write(dir.path().join(format!("{number:03}")), "x").expect("a file");
+    }
+    dir
+}
+
+#[test]
+fn the_demo_works_on_every_file() {
+    let dir = directory(7);
+    let dir = dir.path().to_str().expect("its name is UTF-8");
+    let said = run(&["demo", dir, "--workers", "2"]).ends(0);
+    for word in ["7 tasks: 7 succeeded", "worker-1", "worker-2", "p99", "taskyard serve"] {
+        assert!(said.out.contains(word), "{word}: {}", said.out);
+    }
+    let said = run(&["demo", dir, "--max-files", "3"]).ends(0);
+    assert!(said.out.contains("3 tasks") && said.err.contains("--max-files"), "{}", said.err);
+}
+
+#[test]
+fn the_demo_says_what_it_cannot_work_on() {
+    let dir = directory(0);
+    let dir = dir.path().to_str().expect("its name is UTF-8");
+    assert!(run(&["demo", dir]).ends(2).err.contains("no files"));
+    assert!(run(&["demo", "/nowhere/at/all"]).ends(2).err.contains("no such directory"));
+}
+
+#[test]
+fn the_demo_drains_on_ctrl_c_and_ends_with_130() {
+    let dir = directory(200);
+    // A checksum program that takes its time, and says that it has begun.
+    let bin = tempfile::tempdir().expect("a temporary directory");
+    let program = bin.path().join("sha256sum");
+    fs::write(&program, "#!/bin/sh\n/bin/sleep 1\n").expect("a file");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&program, executable).expect("it is ours");
+    let mut child = taskyard()
+        .arg("demo")
+        .arg(dir.path())
+        .env("PATH", bin.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut err = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    while !line.contains("running") {
+        line.clear();
+        assert!(err.read_line(&mut line).expect("text") > 0, "it ended early");
+    }
+    signal_to(&child, Signal::INT);
+    assert_eq!(child.wait().expect("it was started").code(), Some(130));
+}
