@@ -10,7 +10,11 @@
 mod load;
 mod servers;
 
-use std::{io::Write as _, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    io::Write as _,
+    time::Duration,
+};
 
 use load::{Measured, Shape};
 use servers::{Child, Kind};
@@ -90,7 +94,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if options.json {
         writeln!(out, "{:#}", as_json(&rows, sync, &options))?;
     } else {
-        write!(out, "{}", as_table(&rows, sync, &options))?;
+        out.write_all(as_table(&rows, sync, &options)?.as_bytes())?;
     }
     Ok(())
 }
@@ -136,38 +140,30 @@ impl Row {
     }
 }
 
-fn as_table(rows: &[Row], sync: Duration, options: &Options) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header([
-        "connections × in flight",
-        "server",
-        "calls/s",
-        "ratio to bare",
-        "p50 ms",
-        "p99 ms",
-    ]);
-    for column in 2..6 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
-        }
-    }
+fn as_table(rows: &[Row], sync: Duration, options: &Options) -> Result<String, fmt::Error> {
+    let mut table = format!(
+        "{:<24}{:<26}{:>9}{:>15}{:>9}{:>9}\n",
+        "connections × in flight", "server", "calls/s", "ratio to bare", "p50 ms", "p99 ms"
+    );
     for row in rows {
-        table.add_row([
+        writeln!(
+            table,
+            "{:<24}{:<26}{:>9.0}{:>15.2}{:>9.2}{:>9.2}",
             row.shape.to_string(),
-            row.kind.label().to_owned(),
-            format!("{:.0}", row.rate()),
-            format!("{:.2}", row.ratio()),
-            format!("{:.2}", row.latency(|round| round.p50)),
-            format!("{:.2}", row.latency(|round| round.p99)),
-        ]);
+            row.kind.label(),
+            row.rate(),
+            row.ratio(),
+            row.latency(|round| round.p50),
+            row.latency(|round| round.p99),
+        )?;
     }
-    format!(
-        "Medians of {} rounds of {:?}; payload {} bytes; one write and sync of 4 KiB takes {:.2} ms here.\n{table}\n",
+    Ok(format!(
+        "Medians of {} rounds of {:?}; payload {} bytes; one write and sync of 4 KiB takes {:.2} ms here.\n\n{table}",
         options.rounds,
         options.length,
         load::PAYLOAD_BYTES,
         sync.as_secs_f64() * 1e3,
-    )
+    ))
 }
 
 fn as_json(rows: &[Row], sync: Duration, options: &Options) -> serde_json::Value {
