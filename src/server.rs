@@ -59,8 +59,10 @@ pub struct DrainReport {
     pub interrupted: u64,
     /// Tasks that wait for the next start, the interrupted ones included.
     pub remaining: u64,
-    /// Everything ended within the bound.
+    /// Every execution ended, or was recorded as interrupted, within the bound.
     pub complete: bool,
+    /// Some clients kept their connections open to the end, and were cut off.
+    pub clients_cut: bool,
 }
 
 impl Server {
@@ -143,7 +145,8 @@ impl Server {
             finished: ran.finished,
             interrupted: ran.interrupted,
             remaining: remaining.unwrap_or(0),
-            complete: ran.stuck == 0 && remaining.is_some() && all_closed,
+            complete: ran.stuck == 0 && remaining.is_some(),
+            clients_cut: !all_closed,
         };
         info!(?report, "drained");
         report
