@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unnecessary_wraps, reason = "what message fields take")]
 
+pub mod process;
+
 use std::{path::Path, time::Duration};
 
 use taskyard::{
