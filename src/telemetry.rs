@@ -8,7 +8,7 @@ use std::io;
 use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter,
-    filter::ParseError,
+    filter::{LevelFilter, ParseError},
     fmt::MakeWriter,
     util::{SubscriberInitExt, TryInitError},
 };
@@ -55,14 +55,26 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
+    let level: Result<LevelFilter, _> = filter.parse();
     let filter = EnvFilter::builder()
         .parse(filter)
         .map_err(|source| Error::Filter { filter: filter.into(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    Ok(match format {
-        LogFormat::Text => Box::new(lines.with_ansi(colours).finish()),
-        LogFormat::Json => {
-            Box::new(lines.json().flatten_event(true).with_current_span(false).finish())
+    let lines = || tracing_subscriber::fmt().with_ansi(colours);
+    let json = || lines().json().flatten_event(true).with_current_span(false);
+    // A filter that is only a level, as most are, needs no directives to be
+    // looked through whenever a span is entered.
+    Ok(match (format, level) {
+        (LogFormat::Text, Ok(level)) => {
+            Box::new(lines().with_max_level(level).with_writer(writer).finish())
+        }
+        (LogFormat::Json, Ok(level)) => {
+            Box::new(json().with_max_level(level).with_writer(writer).finish())
+        }
+        (LogFormat::Text, Err(_)) => {
+            Box::new(lines().with_env_filter(filter).with_writer(writer).finish())
+        }
+        (LogFormat::Json, Err(_)) => {
+            Box::new(json().with_env_filter(filter).with_writer(writer).finish())
         }
     })
 }
