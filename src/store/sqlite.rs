@@ -19,7 +19,9 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Statement, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension as _, Statement, config::DbConfig, params,
+};
 
 use super::{identity::Identity, record};
 use crate::{
@@ -82,6 +84,8 @@ pub enum DatabaseError {
         "its format is {0}, and this version of taskyard reads up to {FORMAT}; use a newer one"
     )]
     TooNew(i32),
+    #[error("it is empty or gone, and its write-ahead log {0} is not; restore it, or remove both")]
+    Orphaned(std::path::PathBuf),
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
     #[error("a record in it is damaged: {0}")]
@@ -111,8 +115,12 @@ pub fn open_writer(
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(DatabaseError::SqliteTooOld(rusqlite::version()));
     }
+    let has_log = check_log(location)?;
     let connection = connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // Closing would move the log of a database that is refused into it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
     let format = check_format(&connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     let (journal, synchronous) = match durability {
         Durability::Fsync => ("WAL", "FULL"),
         Durability::Os => ("WAL", "NORMAL"),
@@ -148,6 +156,20 @@ fn connect(location: &Location, flags: OpenFlags) -> Result<Connection, Database
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
+}
+
+/// Tells whether there is a write-ahead log. Refuses one without a database:
+/// SQLite would take it for a leftover and delete it, with all that was
+/// committed to it.
+fn check_log(location: &Location) -> Result<bool, DatabaseError> {
+    let Location::File(path) = location else { return Ok(false) };
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    let has_bytes = |path: &Path| path.metadata().is_ok_and(|found| found.len() > 0);
+    match (has_bytes(path), has_bytes(log.as_ref())) {
+        (false, true) => Err(DatabaseError::Orphaned(log.into())),
+        (_, has_log) => Ok(has_log),
+    }
 }
 
 /// The format of the database; 0 for a new one.
