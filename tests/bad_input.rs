@@ -1,5 +1,6 @@
 //! Every bad request gets one clear error that names every offending field,
 //! and costs nothing: afterwards the server works as before.
+#![expect(clippy::unnecessary_wraps, reason = "what message fields take")]
 
 mod support;
 
