@@ -16,8 +16,8 @@ use crate::{
         sqlite::{FinishRow, SlotRow},
     },
     task::{
-        self, Command, Data, Failure, Interruption, Lifecycle, State, TaskId, Told, WorkerId,
-        invariants,
+        self, Command, Data, Failure, Interruption, Lifecycle, State, TaskId, Timestamp, Told,
+        WorkerId, invariants,
     },
 };
 
@@ -29,6 +29,8 @@ struct Particulars<'a> {
     ran: Option<Duration>,
     failure: Option<&'a Failure>,
     result: Option<&'a Data>,
+    /// When it would be tried again, if it is.
+    retry_at: Option<Timestamp>,
 }
 
 impl Engine<'_> {
@@ -207,10 +209,8 @@ impl Engine<'_> {
                 self.transition(number, Command::Succeed { attempt }, &told)
             }
             Outcome::Failed { failure, permanent, retry_after } => {
-                if let Some(entry) = self.index.get_mut(number) {
-                    entry.due = self.group.now.after(retry_after);
-                }
-                let told = Particulars { failure: Some(&failure), ..told };
+                let retry_at = Some(self.group.now.after(retry_after));
+                let told = Particulars { failure: Some(&failure), retry_at, ..told };
                 self.transition(number, Command::Fail { attempt, permanent }, &told)
             }
             Outcome::Stopped => {
@@ -266,6 +266,9 @@ impl Engine<'_> {
         };
         debug_assert_eq!(invariants::check(before, command, after), Ok(()));
         entry.life = after;
+        if let (Told::RetryScheduled, Some(due)) = (what, told.retry_at) {
+            entry.due = due;
+        }
         self.tell(number, what, told);
         if after.state.is_terminal() {
             self.end(number, told)
