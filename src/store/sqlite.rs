@@ -326,6 +326,7 @@ pub struct Writer<'c> {
     select_record: Statement<'c>,
     select_seq: Statement<'c>,
     select_finish: Statement<'c>,
+    select_execution: Statement<'c>,
 }
 
 type Rows<T> = Result<T, rusqlite::Error>;
@@ -360,6 +361,7 @@ impl<'c> Writer<'c> {
             select_record: prepare("SELECT record FROM task WHERE id = ?1")?,
             select_seq: prepare("SELECT seq FROM task WHERE id = ?1")?,
             select_finish: prepare("SELECT state FROM finish WHERE id = ?1")?,
+            select_execution: prepare("SELECT worker, started FROM live WHERE id = ?1")?,
         })
     }
 
@@ -491,6 +493,14 @@ impl<'c> Writer<'c> {
     /// The number of a task's SUBMITTED event.
     pub fn submitted_seq(&mut self, number: u64) -> Rows<Seq> {
         self.select_seq.query_row([number], |row| row.get(0)).map(Seq)
+    }
+
+    /// The latest execution of a task that waits.
+    pub fn last_execution(&mut self, number: u64) -> Rows<ExecutionColumns> {
+        self.select_execution.query_row([number], |row| {
+            let (worker, started): (Option<u32>, Option<i64>) = (row.get(0)?, row.get(1)?);
+            Ok(worker.map(WorkerId).zip(started.map(Timestamp)))
+        })
     }
 
     /// How a task has ended, if it has.
