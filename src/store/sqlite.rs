@@ -316,6 +316,7 @@ pub struct Writer<'c> {
     insert_task: Statement<'c>,
     insert_live: Statement<'c>,
     update_live: Statement<'c>,
+    request_cancel: Statement<'c>,
     delete_live: Statement<'c>,
     put_slot: Statement<'c>,
     delete_slot: Statement<'c>,
@@ -348,6 +349,7 @@ impl<'c> Writer<'c> {
                  cancel_requested = ?6, worker = ?7, started = ?8, error_reason = ?9,
                  error_message = ?10 WHERE id = ?1",
             )?,
+            request_cancel: prepare("UPDATE live SET cancel_requested = 1 WHERE id = ?1")?,
             delete_live: prepare("DELETE FROM live WHERE id = ?1")?,
             put_slot: prepare("INSERT OR REPLACE INTO slot VALUES (?1, ?2, ?3, ?4)")?,
             delete_slot: prepare("DELETE FROM slot WHERE worker = ?1")?,
@@ -437,6 +439,11 @@ impl<'c> Writer<'c> {
                 failure.map(|failure| &failure.message),
             ])
             .map(drop)
+    }
+
+    /// Marks a running task, and leaves what is known of earlier attempts.
+    pub fn request_cancel(&mut self, number: u64) -> Rows<()> {
+        self.request_cancel.execute([number]).map(drop)
     }
 
     pub fn put_slot(&mut self, slot: SlotRow) -> Rows<()> {

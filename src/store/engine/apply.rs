@@ -285,9 +285,7 @@ impl Engine<'_> {
         if let Some(execution) = &entry.execution {
             self.group.effects.push(Effect::Signal(execution.cancel.clone()));
         }
-        let columns = entry.execution_columns();
-        self.writer.update_live(number, entry.life, entry.due, columns, None)?;
-        Ok(())
+        Ok(self.writer.request_cancel(number)?)
     }
 
     /// The task has ended: it leaves the index.
