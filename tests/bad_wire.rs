@@ -240,7 +240,7 @@ async fn clients_that_do_not_speak_http2_are_sent_away() {
         &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..],
         b"POST /taskyard.v1.TaskService/Submit HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
         &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03], // TLS
-        &[0xa5; 100_000],
+        &[0xa5; 10_000],
         b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n",
         &garbage_after_greeting,
     ] {
