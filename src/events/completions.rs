@@ -89,3 +89,85 @@ impl Drop for Completion {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::{
+        event::Seq,
+        events::{Chronicle, EventBatch, Hub, Incarnation, Publisher, hub},
+        task::TaskId,
+    };
+
+    fn task(number: u64) -> TaskId {
+        TaskId::new(number, 0)
+    }
+
+    fn new_hub() -> (Publisher, Hub) {
+        let incarnation = Incarnation { mark: 1, first: Seq(1) };
+        hub(Seq(0), Chronicle::new(1, vec![incarnation]))
+    }
+
+    fn end(publisher: &Publisher, tasks: &[u64]) {
+        let data = bytes::Bytes::new();
+        publisher.publish(EventBatch::new(Seq(1), Seq(1), data, tasks.into()));
+    }
+
+    fn left(hub: &Hub) -> (usize, usize) {
+        let completions = &hub.shared.completions;
+        (completions.lock().len(), completions.callers.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn whoever_waits_for_the_task_is_told_even_before_the_first_poll() {
+        let (publisher, hub) = new_hub();
+        let [first, second, other] = [1, 1, 2].map(|n| hub.completion(task(n)).unwrap());
+        let [told, also_told, not_told] = [&first, &second, &other].map(Completion::ended);
+        end(&publisher, &[1, 3]);
+        assert_eq!(told.now_or_never(), Some(()));
+        assert_eq!(also_told.now_or_never(), Some(()));
+        assert_eq!(not_told.now_or_never(), None);
+    }
+
+    #[test]
+    fn an_end_from_before_is_not_told() {
+        let (publisher, hub) = new_hub();
+        let early = hub.completion(task(1)).unwrap();
+        end(&publisher, &[1]);
+        let late = hub.completion(task(1)).unwrap();
+        assert_eq!(early.ended().now_or_never(), None, "asked after the end");
+        assert_eq!(late.ended().now_or_never(), None);
+    }
+
+    #[test]
+    fn whoever_leaves_leaves_nothing() {
+        let (publisher, hub) = new_hub();
+        let (first, second) = (hub.completion(task(1)).unwrap(), hub.completion(task(1)).unwrap());
+        let other = hub.completion(task(2)).unwrap();
+        assert_eq!(left(&hub), (2, 3));
+        drop(first);
+        let told = second.ended();
+        end(&publisher, &[1]);
+        assert_eq!(told.now_or_never(), Some(()), "the leaving of another is no end");
+        drop(second);
+        assert_eq!(left(&hub), (1, 1));
+        drop(other);
+        assert_eq!(left(&hub), (0, 0));
+    }
+
+    #[test]
+    fn waiters_are_limited() {
+        let (_publisher, hub) = new_hub();
+        let number = |n: usize| task(n as u64 % 7 + 1);
+        let mut waiting: Vec<_> =
+            (0..MAX_WAITERS).map(|n| hub.completion(number(n)).unwrap()).collect();
+        assert_eq!(hub.completion(task(8)).unwrap_err(), TooManyWaiters);
+        waiting.pop();
+        let last = hub.completion(task(8)).unwrap();
+        assert_eq!(hub.completion(task(1)).unwrap_err(), TooManyWaiters);
+        drop((waiting, last));
+        assert_eq!(left(&hub), (0, 0));
+    }
+}

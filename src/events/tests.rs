@@ -1,1 +1,5 @@
+use super::*;
 
+mod batches;
+mod chronicle;
+mod tails;

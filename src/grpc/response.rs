@@ -83,3 +83,61 @@ impl Message for EncodedWatchEventsResponse {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+    use crate::proto::v1::{Event, WatchEventsResponse, watch_events_response};
+
+    fn control() -> impl Strategy<Value = Control> {
+        prop_oneof![
+            "[a-z0-9]{0,64}"
+                .prop_map(|newest_cursor| Control::Started(WatchStarted { newest_cursor })),
+            Just(Control::Heartbeat),
+            Just(Control::Draining),
+        ]
+    }
+
+    fn generated(control: Control) -> watch_events_response::Control {
+        match control {
+            Control::Started(started) => watch_events_response::Control::Started(started),
+            Control::Heartbeat => watch_events_response::Control::Heartbeat(WatchHeartbeat {}),
+            Control::Draining => watch_events_response::Control::Draining(WatchDraining {}),
+        }
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let fields = (any::<u64>(), 0..20i32, "\\PC{0,200}", any::<u32>());
+        fields.prop_map(|(seq, r#type, queue, attempt)| Event {
+            seq,
+            r#type,
+            queue,
+            attempt,
+            ..Event::default()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn it_encodes_as_the_generated_message_does(
+            cursor in "[a-z0-9]{0,64}",
+            events in vec(event(), 0..6),
+            control in option::of(control()),
+        ) {
+            let pieces = WatchEventsResponse { events: events.clone(), ..Default::default() };
+            let joined = EncodedWatchEventsResponse {
+                cursor: cursor.clone(),
+                events: pieces.encode_to_vec().into(),
+                control: control.clone(),
+            };
+            let whole = WatchEventsResponse { cursor, events, control: control.map(generated) };
+            prop_assert_eq!(joined.encode_to_vec(), whole.encode_to_vec());
+            prop_assert_eq!(joined.encoded_len(), whole.encoded_len());
+            let mut cleared = joined;
+            cleared.clear();
+            prop_assert_eq!(cleared, EncodedWatchEventsResponse::default());
+        }
+    }
+}

@@ -10,7 +10,7 @@ use tokio::{
 use super::{
     Error, Finished, Page, Query, Store, Submission, Submitted, Task, Turn,
     directory::{Directory, DirectoryError},
-    engine::{Message, Reply},
+    engine::{Closed, Message, Reply},
     identity::Identity,
     prepared::Prepared,
     reader::{self, Readers},
@@ -131,25 +131,32 @@ impl EngineStart {
         let (reply, opened) = oneshot::channel();
         let runtime = runtime::Handle::current();
         thread::Builder::new().name("store-engine".into()).spawn(move || {
-            let connection = match sqlite::open_writer(&self.location, self.durability) {
-                Ok(connection) => connection,
-                Err(error) => return drop(reply.send(Err(error))),
-            };
-            let closed = match recovery::recover(&connection, self.admission, self.max_crashes) {
-                Ok((engine, opened)) => {
-                    drop(reply.send(Ok(opened)));
-                    engine.run(inbox, &runtime)
-                }
-                Err(error) => return drop(reply.send(Err(error))),
-            };
-            drop(connection);
-            // Nobody writes any more: another process may have the directory.
-            drop(self.directory);
-            if let Some(closed) = closed {
-                closed.tell();
+            let mut reply = Some(reply);
+            // Whoever is told of its end finds the directory free.
+            match (self.serve(inbox, &runtime, &mut reply), reply) {
+                (Ok(Some(closed)), _) => closed.tell(),
+                (Err(error), Some(reply)) => drop(reply.send(Err(error))),
+                _ => {}
             }
         })?;
         Ok(opened)
+    }
+
+    /// Opens, tells so, and serves to the end. Closes the database, then lets go
+    /// of the directory.
+    fn serve(
+        self,
+        inbox: mpsc::Receiver<Message>,
+        runtime: &runtime::Handle,
+        reply: &mut Option<oneshot::Sender<Result<Opened, DatabaseError>>>,
+    ) -> Result<Option<Closed>, DatabaseError> {
+        let _held = self.directory;
+        let connection = sqlite::open_writer(&self.location, self.durability)?;
+        let (engine, opened) = recovery::recover(&connection, self.admission, self.max_crashes)?;
+        if let Some(reply) = reply.take() {
+            drop(reply.send(Ok(opened)));
+        }
+        Ok(engine.run(inbox, runtime))
     }
 }
 

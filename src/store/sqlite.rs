@@ -19,7 +19,9 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Statement, params};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension as _, Statement, config::DbConfig, params,
+};
 
 use super::{identity::Identity, record};
 use crate::{
@@ -82,6 +84,8 @@ pub enum DatabaseError {
         "its format is {0}, and this version of taskyard reads up to {FORMAT}; use a newer one"
     )]
     TooNew(i32),
+    #[error("it is empty or gone, and its write-ahead log {0} is not; restore it, or remove both")]
+    Orphaned(std::path::PathBuf),
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
     #[error("a record in it is damaged: {0}")]
@@ -111,8 +115,12 @@ pub fn open_writer(
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(DatabaseError::SqliteTooOld(rusqlite::version()));
     }
+    let has_log = check_log(location)?;
     let connection = connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // Closing would move the log of a database that is refused into it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
     let format = check_format(&connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     let (journal, synchronous) = match durability {
         Durability::Fsync => ("WAL", "FULL"),
         Durability::Os => ("WAL", "NORMAL"),
@@ -148,6 +156,20 @@ fn connect(location: &Location, flags: OpenFlags) -> Result<Connection, Database
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cell_size_check", true)?;
     Ok(connection)
+}
+
+/// Tells whether there is a write-ahead log. Refuses one without a database:
+/// SQLite would take it for a leftover and delete it, with all that was
+/// committed to it.
+fn check_log(location: &Location) -> Result<bool, DatabaseError> {
+    let Location::File(path) = location else { return Ok(false) };
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    let has_bytes = |path: &Path| path.metadata().is_ok_and(|found| found.len() > 0);
+    match (has_bytes(path), has_bytes(log.as_ref())) {
+        (false, true) => Err(DatabaseError::Orphaned(log.into())),
+        (_, has_log) => Ok(has_log),
+    }
 }
 
 /// The format of the database; 0 for a new one.
@@ -294,6 +316,7 @@ pub struct Writer<'c> {
     insert_task: Statement<'c>,
     insert_live: Statement<'c>,
     update_live: Statement<'c>,
+    request_cancel: Statement<'c>,
     delete_live: Statement<'c>,
     put_slot: Statement<'c>,
     delete_slot: Statement<'c>,
@@ -304,6 +327,7 @@ pub struct Writer<'c> {
     select_record: Statement<'c>,
     select_seq: Statement<'c>,
     select_finish: Statement<'c>,
+    select_execution: Statement<'c>,
 }
 
 type Rows<T> = Result<T, rusqlite::Error>;
@@ -325,6 +349,7 @@ impl<'c> Writer<'c> {
                  cancel_requested = ?6, worker = ?7, started = ?8, error_reason = ?9,
                  error_message = ?10 WHERE id = ?1",
             )?,
+            request_cancel: prepare("UPDATE live SET cancel_requested = 1 WHERE id = ?1")?,
             delete_live: prepare("DELETE FROM live WHERE id = ?1")?,
             put_slot: prepare("INSERT OR REPLACE INTO slot VALUES (?1, ?2, ?3, ?4)")?,
             delete_slot: prepare("DELETE FROM slot WHERE worker = ?1")?,
@@ -338,6 +363,7 @@ impl<'c> Writer<'c> {
             select_record: prepare("SELECT record FROM task WHERE id = ?1")?,
             select_seq: prepare("SELECT seq FROM task WHERE id = ?1")?,
             select_finish: prepare("SELECT state FROM finish WHERE id = ?1")?,
+            select_execution: prepare("SELECT worker, started FROM live WHERE id = ?1")?,
         })
     }
 
@@ -415,6 +441,11 @@ impl<'c> Writer<'c> {
             .map(drop)
     }
 
+    /// Marks a running task, and leaves what is known of earlier attempts.
+    pub fn request_cancel(&mut self, number: u64) -> Rows<()> {
+        self.request_cancel.execute([number]).map(drop)
+    }
+
     pub fn put_slot(&mut self, slot: SlotRow) -> Rows<()> {
         let row = params![slot.worker.0, slot.task, slot.attempt, slot.started.0];
         self.put_slot.execute(row).map(drop)
@@ -469,6 +500,14 @@ impl<'c> Writer<'c> {
     /// The number of a task's SUBMITTED event.
     pub fn submitted_seq(&mut self, number: u64) -> Rows<Seq> {
         self.select_seq.query_row([number], |row| row.get(0)).map(Seq)
+    }
+
+    /// The latest execution of a task that waits.
+    pub fn last_execution(&mut self, number: u64) -> Rows<ExecutionColumns> {
+        self.select_execution.query_row([number], |row| {
+            let (worker, started): (Option<u32>, Option<i64>) = (row.get(0)?, row.get(1)?);
+            Ok(worker.map(WorkerId).zip(started.map(Timestamp)))
+        })
     }
 
     /// How a task has ended, if it has.

@@ -1,1 +1,6 @@
+use proptest::prelude::*;
 
+use super::*;
+
+mod machine;
+mod values;

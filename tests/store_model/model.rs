@@ -1,0 +1,199 @@
+//! What a store should do, as plainly as it can be said: no disk, no threads.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use taskyard::{
+    proto::v1::EventType,
+    store::Outcome,
+    task::{Data, State, TaskId, Timestamp},
+};
+
+pub const QUEUES: [&str; 2] = ["a", "b"];
+
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub id: TaskId,
+    pub queue: &'static str,
+    pub priority: i32,
+    pub payload: Data,
+    pub max_attempts: u32,
+    pub request: Option<u8>,
+    pub due: Timestamp,
+    pub state: State,
+    pub attempt: u32,
+    pub failures: u32,
+    pub crashes: u32,
+    pub cancel_requested: bool,
+    pub worker: Option<u32>,
+    pub reason: Option<String>,
+    pub result: Option<Data>,
+}
+
+/// An event, as far as it is decided by what happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub what: EventType,
+    pub task: Option<TaskId>,
+    pub attempt: u32,
+    pub worker: Option<u32>,
+    pub reason: Option<String>,
+}
+
+#[derive(Default)]
+pub struct Model {
+    /// By number, from 1.
+    pub tasks: Vec<Task>,
+    pub told: Vec<Told>,
+    /// Workers that wait for a task, in the order in which they came.
+    pub waiting: VecDeque<u32>,
+    /// Workers that run a task, and which.
+    pub busy: BTreeMap<u32, usize>,
+    /// What was asked for under each key, and the task that it made.
+    pub requests: BTreeMap<u8, (u8, usize)>,
+    pub max_crashes: u32,
+}
+
+impl Model {
+    pub fn live(&self) -> impl Iterator<Item = usize> {
+        (0..self.tasks.len()).filter(|at| !self.tasks[*at].state.is_terminal())
+    }
+
+    /// Places that are taken in a queue.
+    pub fn waits_in(&self, queue: &str) -> usize {
+        let waits = |task: &&Task| matches!(task.state, State::Queued | State::Scheduled);
+        self.tasks.iter().filter(waits).filter(|task| task.queue == queue).count()
+    }
+
+    /// The task that starts next in a queue.
+    fn head(&self, queue: &str) -> Option<usize> {
+        let queued =
+            |at: &usize| self.tasks[*at].state == State::Queued && self.tasks[*at].queue == queue;
+        let rank = |at: &usize| (-self.tasks[*at].priority, self.tasks[*at].due, *at);
+        (0..self.tasks.len()).filter(queued).min_by_key(rank)
+    }
+
+    /// The worker that must be given a task now, if one waits and there is one.
+    pub fn next_start(&self) -> Option<u32> {
+        QUEUES.iter().find_map(|queue| self.head(queue))?;
+        self.waiting.front().copied()
+    }
+
+    fn tell(&mut self, what: EventType, at: usize) {
+        let task = &self.tasks[at];
+        let ran = !matches!(what, EventType::Submitted);
+        let running = what == EventType::Started || self.busy.values().any(|busy| *busy == at);
+        self.told.push(Told {
+            what,
+            task: Some(task.id),
+            attempt: task.attempt,
+            worker: task.worker.filter(|_| ran && running),
+            reason: task.reason.clone().filter(|_| what != EventType::Started),
+        });
+    }
+
+    pub fn submit(&mut self, task: Task, content: u8) {
+        let at = self.tasks.len();
+        if let Some(request) = task.request {
+            self.requests.insert(request, (content, at));
+        }
+        self.tasks.push(task);
+        self.tell(EventType::Submitted, at);
+    }
+
+    /// The store gave this task to the worker in front. Returns its place.
+    pub fn start(&mut self, id: TaskId) -> usize {
+        let worker = self.waiting.pop_front().expect("a worker waits");
+        let at = usize::try_from(id.number()).unwrap() - 1;
+        let queue = self.tasks[at].queue;
+        assert_eq!(self.head(queue), Some(at), "another task of queue {queue} comes first");
+        let task = &mut self.tasks[at];
+        task.state = State::Running;
+        task.attempt += 1;
+        task.worker = Some(worker);
+        self.busy.insert(worker, at);
+        self.tell(EventType::Started, at);
+        at
+    }
+
+    fn go(&mut self, at: usize, state: State, what: EventType, reason: Option<&str>) {
+        self.tasks[at].state = state;
+        self.tasks[at].reason = reason.map(Into::into);
+        self.tell(what, at);
+    }
+
+    /// A worker's execution ended. Returns its task's place.
+    pub fn report(&mut self, worker: u32, outcome: &Outcome) -> usize {
+        let at = self.busy[&worker];
+        let task = &mut self.tasks[at];
+        match outcome {
+            Outcome::Succeeded(result) => {
+                task.result = Some(result.clone());
+                self.go(at, State::Succeeded, EventType::Succeeded, None);
+            }
+            Outcome::Stopped => {
+                self.go(at, State::Cancelled, EventType::Cancelled, Some("CANCELLED"));
+            }
+            Outcome::Interrupted => {
+                task.crashes = 0;
+                self.interrupt(at, "DRAINED");
+            }
+            Outcome::Failed { failure, permanent, retry_after } => {
+                task.crashes = 0;
+                task.failures += 1;
+                let reason = Some(&*failure.reason);
+                if task.cancel_requested {
+                    self.go(at, State::Cancelled, EventType::Cancelled, reason);
+                } else if *permanent || task.failures >= task.max_attempts {
+                    self.go(at, State::Failed, EventType::Failed, reason);
+                } else {
+                    let later = !retry_after.is_zero();
+                    let state = if later { State::Scheduled } else { State::Queued };
+                    self.go(at, state, EventType::RetryScheduled, reason);
+                }
+            }
+        }
+        self.busy.remove(&worker);
+        at
+    }
+
+    fn interrupt(&mut self, at: usize, reason: &str) {
+        let (state, what) = if self.tasks[at].cancel_requested {
+            (State::Cancelled, EventType::Cancelled)
+        } else if self.tasks[at].crashes >= self.max_crashes {
+            (State::Failed, EventType::Failed)
+        } else {
+            (State::Queued, EventType::Interrupted)
+        };
+        self.go(at, state, what, Some(reason));
+    }
+
+    /// Someone asks for the end of a task; the state in which it has ended, if
+    /// it cannot be cancelled any more.
+    pub fn cancel(&mut self, at: usize) -> Result<(), State> {
+        match self.tasks[at].state {
+            State::Scheduled | State::Queued => {
+                self.go(at, State::Cancelled, EventType::Cancelled, Some("CANCELLED"));
+            }
+            State::Running => self.tasks[at].cancel_requested = true,
+            State::Cancelled => {}
+            ended @ (State::Succeeded | State::Failed) => return Err(ended),
+        }
+        Ok(())
+    }
+
+    pub fn drain(&mut self) {
+        let (task, worker, reason) = (None, None, None);
+        self.told.push(Told { what: EventType::Draining, task, attempt: 0, worker, reason });
+        self.waiting.clear();
+    }
+
+    /// The next process finds what was running, in the order of the workers.
+    pub fn crash(&mut self) {
+        self.waiting.clear();
+        for at in self.busy.clone().into_values() {
+            self.tasks[at].crashes += 1;
+            self.interrupt(at, "CRASHED");
+        }
+        self.busy.clear();
+    }
+}

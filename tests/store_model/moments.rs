@@ -1,0 +1,236 @@
+//! Moments that the random commands do not reach: answers that nobody got, and
+//! crashes in the middle of commits.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::poll;
+use prost::Message as _;
+use taskyard::{
+    admission::{Admission, WhenFull},
+    config::Durability,
+    event::Seq,
+    events::Hub,
+    proto::v1::{self, EventType},
+    store::{
+        Error, Finished, Outcome, Query, SqliteStore, Store, Submission, Submitted, Turn, open,
+    },
+    task::{Data, Due, NewTask, State, TaskId, WorkerId},
+};
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+use crate::rig::{PATIENCE, crashed_copy, gate, new_task, settings};
+
+struct Opened {
+    dir: TempDir,
+    store: Arc<SqliteStore>,
+    hub: Hub,
+    gate: Arc<Admission>,
+}
+
+async fn store_in(dir: TempDir) -> Opened {
+    let gate = gate(10_000);
+    let settings = settings(dir.path(), Durability::Os);
+    let (store, hub, _) = open(&settings, Arc::clone(&gate)).await.expect("the store opens");
+    Opened { dir, store, hub, gate }
+}
+
+impl Opened {
+    async fn new() -> Self {
+        store_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn submit(&self, task: NewTask) -> Result<Submitted, Error> {
+        let place = self.gate.admit("a", 1, WhenFull::Reject, None).await.unwrap();
+        self.store.submit(Submission { task, fingerprint: [1; 16] }, place).await
+    }
+
+    async fn run_next(&self, finished: Option<Finished>) -> (TaskId, Finished) {
+        let turn = timeout(PATIENCE, self.store.turn(WorkerId(1), finished)).await;
+        let turn = turn.expect("there is work");
+        let Ok(Turn::Run(assignment)) = turn else { panic!("{turn:?}") };
+        let (task, attempt) = (assignment.task, assignment.attempt);
+        let outcome = Outcome::Succeeded(Data::Empty);
+        (task, Finished { task, attempt, outcome, ran: Duration::ZERO })
+    }
+}
+
+fn keyed(key: &str) -> NewTask {
+    NewTask { request_id: Some(key.into()), ..new_task("a", &Data::Empty) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_got_no_answer_asks_again_and_gets_the_same_task() {
+    let mut yard = Opened::new().await;
+    for round in 0..20 {
+        let key = format!("order-{round}");
+        {
+            // On its way once it was polled; then the caller goes.
+            let mut unheard = Box::pin(yard.submit(keyed(&key)));
+            drop(poll!(&mut unheard));
+        }
+        if round % 2 == 1 {
+            // The process may have ended before or after the commit.
+            let copy = crashed_copy(yard.dir.path());
+            yard = store_in(copy).await;
+        }
+        let again = yard.submit(keyed(&key)).await.unwrap();
+        assert!(round % 2 == 1 || again.existing, "the command was taken");
+        let twice = yard.submit(keyed(&key)).await.unwrap();
+        assert_eq!(twice, Submitted { existing: true, ..again });
+        let all = Query { limit: 100, ..Query::default() };
+        let tasks = yard.store.list(all).await.unwrap().tasks;
+        assert_eq!(tasks.len(), round + 1, "one task per key");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_has_gone_is_given_nothing() {
+    let yard = Opened::new().await;
+    {
+        let mut gone = yard.store.turn(WorkerId(2), None);
+        assert!(poll!(&mut gone).is_pending());
+    }
+    let submitted = yard.submit(new_task("a", &Data::Empty)).await.unwrap();
+    assert_eq!(submitted.state, State::Queued);
+    let (task, finished) = yard.run_next(None).await;
+    assert_eq!((task, finished.attempt), (submitted.task, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn later_tasks_start_when_they_are_due_and_in_that_order() {
+    let yard = Opened::new().await;
+    let mut tasks = BTreeMap::new();
+    for millis in [60, 20, 40, 0] {
+        let due = Due::After(Duration::from_millis(millis));
+        let submitted = yard.submit(NewTask { due, ..new_task("a", &Data::Empty) }).await.unwrap();
+        tasks.insert(millis, submitted.task);
+    }
+    let mut finished = None;
+    for id in tasks.into_values() {
+        let (task, next) = yard.run_next(finished).await;
+        assert_eq!(task, id, "the earliest first");
+        let task = yard.store.get(task).await.unwrap();
+        let (_, started) = task.execution.unwrap();
+        assert!(started >= task.due, "not before its time");
+        finished = Some(next);
+    }
+}
+
+/// What callers were told.
+#[derive(Clone, Default)]
+struct Heard {
+    submitted: Vec<TaskId>,
+    ended: Vec<TaskId>,
+}
+
+/// Submits and runs tasks on all sides until they are done.
+fn load(yard: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize>) -> JoinSet<()> {
+    let mut load = JoinSet::new();
+    for _ in 0..5 {
+        let (store, gate) = (Arc::clone(&yard.store), Arc::clone(&yard.gate));
+        let (heard, count) = (Arc::clone(heard), count.clone());
+        load.spawn(async move {
+            for _ in 0..30 {
+                let place = gate.admit("a", 1, WhenFull::Reject, None).await.unwrap();
+                let task = new_task("a", &Data::Bytes(vec![7; 500].into()));
+                let submission = Submission { task, fingerprint: [0; 16] };
+                let submitted = store.submit(submission, place).await.unwrap();
+                heard.lock().unwrap().submitted.push(submitted.task);
+                count.send_modify(|count| *count += 1);
+            }
+        });
+    }
+    for worker in 1..=2 {
+        let (store, heard) = (Arc::clone(&yard.store), Arc::clone(heard));
+        load.spawn(async move {
+            let mut finished = None;
+            // Until the store is closed.
+            loop {
+                let reported = finished.as_ref().map(|finished: &Finished| finished.task);
+                let turn = store.turn(WorkerId(worker), finished.take()).await;
+                let Ok(Turn::Run(assignment)) = turn else { return };
+                heard.lock().unwrap().ended.extend(reported);
+                let (task, attempt) = (assignment.task, assignment.attempt);
+                let outcome = Outcome::Succeeded(Data::Empty);
+                finished = Some(Finished { task, attempt, outcome, ran: Duration::ZERO });
+            }
+        });
+    }
+    load
+}
+
+/// The state in which the events leave each task.
+async fn states_by_events(yard: &Opened) -> BTreeMap<String, (State, u32)> {
+    let newest = yard.hub.newest();
+    let mut tail = yard.hub.follow(Some(Seq(0)), Arc::clone(&yard.store) as _);
+    let (mut states, mut seq) = (BTreeMap::new(), 0);
+    while Seq(seq) < newest {
+        let piece = timeout(PATIENCE, tail.next()).await.expect("an event is missing").unwrap();
+        for event in v1::WatchEventsResponse::decode(piece.data().clone()).unwrap().events {
+            seq += 1;
+            assert_eq!(event.seq, seq, "a gap, or a repetition");
+            let state = match event.r#type() {
+                EventType::Submitted | EventType::Interrupted => State::Queued,
+                EventType::Started => State::Running,
+                EventType::Succeeded => State::Succeeded,
+                other => panic!("{other:?}"),
+            };
+            let before = states.insert(event.task_id.clone(), (state, event.attempt));
+            let right = match state {
+                State::Queued => {
+                    before.is_none_or(|before| before == (State::Running, event.attempt))
+                }
+                State::Running => before == Some((State::Queued, event.attempt - 1)),
+                _ => before == Some((State::Running, event.attempt)),
+            };
+            assert!(right, "{event:?} after {before:?}");
+        }
+    }
+    states
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_moment_loses_nothing_that_was_told() {
+    let yard = Opened::new().await;
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    let (count, mut reached) = watch::channel(0);
+    let mut load = load(&yard, &heard, &count);
+    let mut crashes = Vec::new();
+    for moment in [1, 20, 50, 80, 110, 150] {
+        timeout(PATIENCE, reached.wait_for(|count| *count >= moment)).await.unwrap().unwrap();
+        let told = heard.lock().unwrap().clone();
+        crashes.push((told, crashed_copy(yard.dir.path())));
+    }
+    // The copies are crashes only if the log was not moved into the database
+    // between the copy of the one and of the other.
+    let log = fs::metadata(yard.dir.path().join("taskyard.db-wal")).unwrap().len();
+    assert!(log < 4_000 * 4_096, "{log} bytes");
+    yard.store.drain().await.unwrap();
+    yard.store.close().await;
+    while let Some(ended) = load.join_next().await {
+        ended.unwrap();
+    }
+    for (told, dir) in crashes {
+        let yard = store_in(dir).await;
+        for id in told.submitted {
+            yard.store.get(id).await.expect("what was acknowledged is there");
+        }
+        for id in told.ended {
+            let task = yard.store.get(id).await.unwrap();
+            assert_eq!(task.lifecycle.state, State::Succeeded, "what has ended stays so");
+        }
+        let all = Query { limit: 1_000, ..Query::default() };
+        let tasks = yard.store.list(all).await.unwrap().tasks;
+        let states: BTreeMap<_, _> = tasks
+            .iter()
+            .map(|task| (task.id.to_string(), (task.lifecycle.state, task.lifecycle.attempt)))
+            .collect();
+        assert_eq!(states_by_events(&yard).await, states);
+    }
+}

@@ -1,0 +1,368 @@
+//! A real store beside its model: every command goes to both, and after each
+//! they are compared.
+
+use std::{collections::BTreeMap, fs, path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::poll;
+use prost::Message as _;
+use taskyard::{
+    admission::{Admission, Limits, WhenFull},
+    config::Durability,
+    event::Seq,
+    events::{Cursor, Ended, Hub, Tail},
+    proto::v1,
+    store::{
+        Assignment, Error, Finished, Outcome, Query, Recovered, Settings, SqliteStore, Store,
+        Submission, Submitted, Turn, open,
+    },
+    task::{Data, Due, NewTask, RetryPolicy, State, TaskId, WorkerId},
+};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use crate::model::{Model, QUEUES, Task, Told};
+
+/// Only a hang exceeds it.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+/// Places in a queue.
+pub const PLACES: u64 = 5;
+
+type PendingTurn = Pin<Box<dyn Future<Output = Result<Turn, Error>> + Send>>;
+
+pub fn gate(places: u64) -> Arc<Admission> {
+    let (bytes, room_timeout) = (1 << 20, PATIENCE);
+    Arc::new(Admission::new(Limits { tasks: places, bytes, queues: 10, room_timeout }))
+}
+
+pub fn settings(dir: &Path, durability: Durability) -> Settings {
+    Settings { data_dir: dir.to_owned(), durability, max_crashes: 2 }
+}
+
+/// What a crash leaves of a store: the files as they are at this moment.
+pub fn crashed_copy(dir: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["taskyard.db", "taskyard.db-wal"] {
+        fs::copy(dir.join(name), copy.path().join(name)).unwrap();
+    }
+    copy
+}
+
+pub fn new_task(queue: &str, payload: &Data) -> NewTask {
+    NewTask {
+        kind: "kind".into(),
+        queue: queue.into(),
+        payload: payload.clone(),
+        priority: 0,
+        due: Due::Now,
+        timeout: PATIENCE,
+        retry: RetryPolicy {
+            max_attempts: 1,
+            initial_backoff: Duration::from_secs(1),
+            max_backoff: PATIENCE,
+        },
+        labels: [("label".to_owned(), "value".to_owned())].into(),
+        request_id: None,
+    }
+}
+
+pub struct Rig {
+    pub dir: TempDir,
+    durability: Durability,
+    pub store: Arc<SqliteStore>,
+    hub: Hub,
+    gate: Arc<Admission>,
+    pub model: Model,
+    pending: BTreeMap<u32, PendingTurn>,
+    assignments: BTreeMap<u32, Assignment>,
+    tail: Tail,
+    seen: usize,
+    /// Cursors that were given out, at any time.
+    cursors: Vec<(Cursor, Seq)>,
+}
+
+impl Rig {
+    pub async fn new(durability: Durability) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let model = Model { max_crashes: 2, ..Model::default() };
+        let (rig, recovered) = Self::open(dir, durability, model, Vec::new()).await;
+        assert_eq!(recovered, Recovered::default());
+        rig
+    }
+
+    async fn open(
+        dir: TempDir,
+        durability: Durability,
+        model: Model,
+        cursors: Vec<(Cursor, Seq)>,
+    ) -> (Self, Recovered) {
+        let gate = gate(PLACES);
+        let opened = open(&settings(dir.path(), durability), Arc::clone(&gate)).await;
+        let (store, hub, recovered) = opened.expect("the store opens");
+        let tail = hub.follow(Some(Seq(0)), Arc::clone(&store) as _);
+        let (pending, assignments) = (BTreeMap::new(), BTreeMap::new());
+        let rig = Self {
+            dir,
+            durability,
+            store,
+            hub,
+            gate,
+            model,
+            pending,
+            assignments,
+            tail,
+            seen: 0,
+            cursors,
+        };
+        (rig, recovered)
+    }
+
+    pub async fn submit(&mut self, task: NewTask, request: Option<u8>, content: u8) {
+        let queue = QUEUES.into_iter().find(|queue| **queue == *task.queue).unwrap();
+        let place = self.gate.admit(queue, 100, WhenFull::Reject, None).await;
+        let full = self.model.waits_in(queue) as u64 >= PLACES;
+        assert_eq!(place.is_err(), full, "a place in queue {queue}: {place:?}");
+        let Ok(place) = place else { return };
+        let request_id = request.map(|key| format!("request-{key}"));
+        let submission =
+            Submission { task: NewTask { request_id, ..task.clone() }, fingerprint: [content; 16] };
+        let answer = self.store.submit(submission, place).await;
+        let known = request.and_then(|key| self.model.requests.get(&key).copied());
+        if let Some((first, at)) = known {
+            let task = &self.model.tasks[at];
+            let seq = self.model.told.iter().position(|told| told.task == Some(task.id)).unwrap();
+            let expected = if first == content {
+                let seq = Seq(seq as u64 + 1);
+                Ok(Submitted { task: task.id, seq, state: task.state, existing: true })
+            } else {
+                Err(Error::RequestIdReused(task.id))
+            };
+            return assert_eq!(answer, expected);
+        }
+        let submitted = answer.expect("accepted");
+        let stored = self.store.get(submitted.task).await.unwrap();
+        match task.due {
+            Due::At(time) if time > stored.created => assert_eq!(stored.due, time),
+            Due::After(span) => assert_eq!(stored.due, stored.created.after(span)),
+            Due::Now | Due::At(_) => assert_eq!(stored.due, stored.created),
+        }
+        let later = stored.due > stored.created;
+        let state = if later { State::Scheduled } else { State::Queued };
+        let task = Task {
+            id: submitted.task,
+            queue,
+            priority: task.priority,
+            payload: task.payload,
+            max_attempts: task.retry.max_attempts,
+            request,
+            due: stored.due,
+            state,
+            attempt: 0,
+            failures: 0,
+            crashes: 0,
+            cancel_requested: false,
+            worker: None,
+            reason: None,
+            result: None,
+        };
+        let seq = Seq(self.model.told.len() as u64 + 1);
+        self.model.submit(task, content);
+        let runs = self.model.next_start().is_some();
+        let state = if runs { State::Running } else { state };
+        assert_eq!(submitted, Submitted { task: submitted.task, seq, state, existing: false });
+        self.start_next().await;
+    }
+
+    pub async fn cancel(&mut self, at: usize) {
+        let id = self.model.tasks[at].id;
+        let answer = self.store.cancel(id).await;
+        let expected = self.model.cancel(at);
+        assert_eq!(answer, expected.map_err(|state| Error::Ended { task: id, state }));
+        for (worker, at) in &self.model.busy {
+            let requested = self.model.tasks[*at].cancel_requested;
+            assert_eq!(self.assignments[worker].cancel.is_cancelled(), requested);
+        }
+    }
+
+    /// A worker reports, if it has run something, and asks for work.
+    pub async fn turn(&mut self, worker: u32, outcome: Outcome) {
+        if self.model.waiting.contains(&worker) {
+            return;
+        }
+        let finished = self.assignments.remove(&worker).map(|assignment| {
+            let (task, attempt) = (assignment.task, assignment.attempt);
+            Finished { task, attempt, outcome: outcome.clone(), ran: Duration::ZERO }
+        });
+        let reported = finished.is_some().then(|| self.model.report(worker, &outcome));
+        let store = Arc::clone(&self.store);
+        let mut turn: PendingTurn =
+            Box::pin(async move { store.turn(WorkerId(worker), finished).await });
+        // The command is on its way once it was polled.
+        if let std::task::Poll::Ready(early) = poll!(&mut turn) {
+            turn = Box::pin(std::future::ready(early));
+        }
+        self.pending.insert(worker, turn);
+        self.model.waiting.push_back(worker);
+        if let Some(at) = reported {
+            self.settle_due(at).await;
+        }
+        self.start_next().await;
+    }
+
+    /// A failed attempt gives its task another due time, and nothing else does.
+    async fn settle_due(&mut self, at: usize) {
+        let retried = self.model.told.last().unwrap().what == v1::EventType::RetryScheduled;
+        if !retried {
+            return;
+        }
+        // Answered after what the turn has committed.
+        let unknown = TaskId::new(1 << 40, 0);
+        assert_eq!(self.store.cancel(unknown).await, Err(Error::NotFound(unknown)));
+        let due = self.store.get(self.model.tasks[at].id).await.unwrap().due;
+        assert!(due >= self.model.tasks[at].due);
+        self.model.tasks[at].due = due;
+    }
+
+    async fn start_next(&mut self) {
+        let Some(worker) = self.model.next_start() else { return };
+        let turn = self.pending.remove(&worker).expect("it waits");
+        let turn = timeout(PATIENCE, turn).await.expect("a task is ready").unwrap();
+        let Turn::Run(assignment) = turn else { panic!("nothing to run: {turn:?}") };
+        let at = self.model.start(assignment.task);
+        let task = &self.model.tasks[at];
+        assert_eq!((assignment.attempt, assignment.failures), (task.attempt, task.failures));
+        assert_eq!((&*assignment.kind, &assignment.payload), ("kind", &task.payload));
+        assert_eq!(
+            (assignment.timeout, assignment.retry.max_attempts),
+            (PATIENCE, task.max_attempts)
+        );
+        assert!(!assignment.cancel.is_cancelled() && !task.cancel_requested);
+        self.assignments.insert(worker, assignment);
+    }
+
+    /// The process ends without a word, and another takes over.
+    pub async fn crash(self) -> Self {
+        let dir = crashed_copy(self.dir.path());
+        self.reopen(Some(dir)).await
+    }
+
+    /// An orderly end, in which some workers report and others are stuck.
+    pub async fn restart(mut self, reports: u8) -> Self {
+        self.store.drain().await.unwrap();
+        self.model.drain();
+        for (_, turn) in std::mem::take(&mut self.pending) {
+            let turn = timeout(PATIENCE, turn).await.expect("told to stop");
+            assert!(matches!(turn, Ok(Turn::Stop)), "{turn:?}");
+        }
+        let place = self.gate.readmit("a", 1);
+        let late = Submission { task: new_task("a", &Data::Empty), fingerprint: [0; 16] };
+        assert_eq!(self.store.submit(late, place).await, Err(Error::Draining));
+        for (worker, assignment) in std::mem::take(&mut self.assignments) {
+            let outcome = match reports >> (2 * worker) & 3 {
+                0 => continue,
+                1 => Outcome::Succeeded(Data::Empty),
+                _ => Outcome::Interrupted,
+            };
+            self.model.report(worker, &outcome);
+            let Assignment { task, attempt, .. } = assignment;
+            let finished = Finished { task, attempt, outcome, ran: Duration::ZERO };
+            let turn = self.store.turn(WorkerId(worker), Some(finished)).await;
+            assert!(matches!(turn, Ok(Turn::Stop)), "{turn:?}");
+        }
+        self.check().await;
+        assert_eq!(self.store.close().await, self.model.live().count() as u64);
+        assert_eq!(self.tail.next().await, Err(Ended::Closed));
+        let later = self.store.join(WorkerId(1)).await;
+        assert_eq!(later, Err(Error::Draining));
+        self.reopen(None).await
+    }
+
+    async fn reopen(mut self, copy: Option<TempDir>) -> Self {
+        let newest = self.hub.newest();
+        self.cursors.push((self.hub.cursor(newest), newest));
+        let running = self.model.busy.len();
+        let Self { dir, store, pending, tail, mut model, cursors, durability, .. } = self;
+        drop((pending, tail, store));
+        model.crash();
+        let dir = copy.unwrap_or(dir);
+        let (rig, recovered) = Self::open(dir, durability, model, cursors).await;
+        assert_eq!(recovered, Recovered { tasks: rig.model.live().count(), interrupted: running });
+        for (cursor, seq) in &rig.cursors {
+            assert_eq!(rig.hub.resolve(*cursor), Ok(*seq));
+        }
+        rig
+    }
+
+    /// Ends every task, and finds all places free again.
+    pub async fn finish(mut self) {
+        for at in self.model.live().collect::<Vec<_>>() {
+            self.cancel(at).await;
+        }
+        for worker in self.model.busy.keys().copied().collect::<Vec<_>>() {
+            self.turn(worker, Outcome::Stopped).await;
+        }
+        self.check().await;
+        assert_eq!(self.model.live().count(), 0);
+        for queue in QUEUES {
+            let mut places = Vec::new();
+            for _ in 0..PLACES {
+                let place = self.gate.admit(queue, 100, WhenFull::Reject, None).await;
+                places.push(place.expect("a place was not given back"));
+            }
+            let more = self.gate.admit(queue, 100, WhenFull::Reject, None).await;
+            more.expect_err("a place was given back twice");
+        }
+        assert_eq!(self.store.close().await, 0);
+    }
+
+    /// Compares everything that can be read with the model.
+    pub async fn check(&mut self) {
+        self.check_events().await;
+        let query = Query { limit: 1_000, ..Query::default() };
+        let page = self.store.list(query).await.unwrap();
+        assert_eq!((page.tasks.len(), page.next), (self.model.tasks.len(), None));
+        for (stored, task) in page.tasks.iter().zip(&self.model.tasks) {
+            assert_eq!(&self.store.get(task.id).await.unwrap(), stored);
+            let life = stored.lifecycle;
+            let id = task.id;
+            assert_eq!((stored.id, life.state), (id, task.state));
+            assert_eq!((id, life.attempt, life.failures), (id, task.attempt, task.failures));
+            assert_eq!((id, life.cancel_requested), (id, task.cancel_requested));
+            if !task.state.is_terminal() {
+                assert_eq!((id, life.crashes), (id, task.crashes));
+            }
+            assert_eq!((&*stored.queue, stored.priority), (task.queue, task.priority));
+            assert_eq!((id, &stored.payload, &stored.result), (id, &task.payload, &task.result));
+            let reason = stored.failure.as_ref().map(|failure| failure.reason.clone());
+            assert_eq!((id, reason), (id, task.reason.clone()), "{task:?}");
+            let worker = stored.execution.map(|(worker, _)| worker.0);
+            assert_eq!((id, worker), (id, task.worker));
+            assert_eq!((id, stored.due), (id, task.due), "{task:?}");
+            assert_eq!(stored.finished.is_some(), task.state.is_terminal());
+            assert_eq!(stored.max_attempts, task.max_attempts);
+            assert_eq!(stored.labels.len(), 1);
+            let request = task.request.map(|key| format!("request-{key}"));
+            assert_eq!(stored.request_id, request);
+        }
+    }
+
+    async fn check_events(&mut self) {
+        while self.seen < self.model.told.len() {
+            let piece = timeout(PATIENCE, self.tail.next()).await.expect("an event is missing");
+            let data = piece.expect("events").data().clone();
+            for event in v1::WatchEventsResponse::decode(data).unwrap().events {
+                let expected = self.model.told.get(self.seen);
+                self.seen += 1;
+                assert_eq!(event.seq, self.seen as u64, "a gap, or a repetition");
+                let told = Told {
+                    what: event.r#type(),
+                    task: event.task_id.parse().ok(),
+                    attempt: event.attempt,
+                    worker: event.worker.strip_prefix("worker-").map(|n| n.parse().unwrap()),
+                    reason: event.error.map(|error| error.reason),
+                };
+                assert_eq!(Some(&told), expected, "event {}", self.seen);
+            }
+        }
+        assert_eq!(self.hub.newest().0, self.model.told.len() as u64, "an event too many");
+    }
+}
