@@ -285,9 +285,7 @@ impl Engine<'_> {
         if let Some(execution) = &entry.execution {
             self.group.effects.push(Effect::Signal(execution.cancel.clone()));
         }
-        let columns = entry.execution_columns();
-        self.writer.update_live(number, entry.life, entry.due, columns, None)?;
-        Ok(())
+        Ok(self.writer.request_cancel(number)?)
     }
 
     /// The task has ended: it leaves the index.
@@ -295,12 +293,17 @@ impl Engine<'_> {
         let Some(entry) = self.index.remove(number) else { return Ok(()) };
         let result = told.result.filter(|_| entry.life.state == State::Succeeded);
         let failure = told.failure;
+        let execution = match entry.execution_columns() {
+            // It waits now, and ran before.
+            None if entry.life.attempt > 0 => self.writer.last_execution(number)?,
+            execution => execution,
+        };
         self.writer.finish(&FinishRow {
             number,
             life: entry.life,
             finished: self.group.now,
             due: entry.due,
-            execution: entry.execution_columns(),
+            execution,
             result,
             failure,
         })?;
