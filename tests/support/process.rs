@@ -67,7 +67,17 @@ impl Serve {
     }
 
     pub fn at(listen: &str, data_dir: &Path, more: &[&str]) -> Self {
-        let mut child = taskyard()
+        Self::spawn(taskyard(), listen, data_dir, more)
+    }
+
+    /// As the arguments of `launcher`, which becomes the server.
+    pub fn under(mut launcher: Command, data_dir: &Path, more: &[&str]) -> Self {
+        launcher.arg(env!("CARGO_BIN_EXE_taskyard"));
+        Self::spawn(launcher, "127.0.0.1:0", data_dir, more)
+    }
+
+    fn spawn(mut command: Command, listen: &str, data_dir: &Path, more: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--listen", listen, "--data-dir"])
             .arg(data_dir)
             .args(if more.contains(&"--workers") { &[][..] } else { &["--workers", "2"] })

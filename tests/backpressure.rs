@@ -1,0 +1,163 @@
+//! A full queue: callers wait, in order, or are told when to come back.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Client, PATIENCE, Watch, Yard, builtin, reason, submit, task};
+use taskyard::{
+    config::Config,
+    handler::{Error, Execution, Handler, Output, Registry},
+    proto::v1::{EventType, ListTasksRequest, SubmitRequest, SubmitResponse, WhenFull},
+};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinHandle, JoinSet},
+};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// Ends a task for each permit.
+#[derive(Clone)]
+struct Gate(std::sync::Arc<Semaphore>);
+
+impl Handler for Gate {
+    async fn run(&self, _execution: Execution) -> Result<Output, Error> {
+        self.0.acquire().await?.forget();
+        Ok(Output::empty())
+    }
+}
+
+/// One worker that is busy, and a queue of two that is full.
+async fn full_yard(change: impl FnOnce(&mut Config)) -> (Yard, Gate, Client) {
+    let gate = Gate(Semaphore::new(0).into());
+    let mut registry: Registry = builtin();
+    registry.insert("gated", gate.clone());
+    let tight = |config: &mut Config| {
+        config.workers = 1.try_into().unwrap();
+        config.queue_max_tasks = 2;
+        change(config);
+    };
+    let yard = Yard::with(tight, registry).await;
+    let mut client = yard.client().await;
+    let mut watch = Watch::live(&mut client).await;
+    submit(&mut client, task("gated")).await;
+    watch.until(EventType::Started).await;
+    for _ in 0..2 {
+        submit(&mut client, task("gated")).await;
+    }
+    (yard, gate, client)
+}
+
+fn reject(request: SubmitRequest) -> SubmitRequest {
+    SubmitRequest { when_full: WhenFull::Reject.into(), ..request }
+}
+
+async fn count(client: &mut Client) -> usize {
+    client.list_tasks(ListTasksRequest::default()).await.unwrap().into_inner().tasks.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_caller_is_told_when_to_come_back() {
+    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let refused = client.submit(reject(task("gated"))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(reason(&refused), "QUEUE_FULL");
+    let after = refused.get_details_retry_info().unwrap().retry_delay.unwrap();
+    let pushback = refused.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap();
+    assert_eq!(pushback.parse::<u128>().unwrap(), after.as_millis());
+    assert!(refused.get_details_quota_failure().is_some());
+    assert_eq!(count(&mut client).await, 3, "nothing was enqueued");
+    // Another queue is not concerned.
+    submit(&mut client, reject(SubmitRequest { queue: "other".into(), ..task("gated") })).await;
+    gate.0.add_permits(10);
+}
+
+/// Submits and waits for room; returns once the server knows of the call.
+fn wait_for_room(
+    client: &Client,
+    request: SubmitRequest,
+) -> JoinHandle<Result<SubmitResponse, Status>> {
+    let mut client = client.clone();
+    tokio::spawn(async move { client.submit(request).await.map(tonic::Response::into_inner) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_callers_get_in_one_by_one_as_room_comes() {
+    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let mut callers = JoinSet::new();
+    for _ in 0..10 {
+        let waiting = wait_for_room(&client, task("gated"));
+        callers.spawn(async move { waiting.await.unwrap() });
+    }
+    for started in 1..=10 {
+        gate.0.add_permits(1);
+        // One place is free, so one caller gets in; the others still wait.
+        let got_in = tokio::time::timeout(PATIENCE, callers.join_next()).await.expect("room");
+        got_in.unwrap().unwrap().expect("acknowledged");
+        assert_eq!(callers.len(), 10 - started);
+        assert_eq!(count(&mut client).await, 3 + started);
+    }
+    gate.0.add_permits(10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_passes_in_the_line_enqueues_nothing() {
+    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let mut request = tonic::Request::new(task("gated"));
+    // The client library would answer by itself first: speak of the deadline only.
+    request.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
+    let late = client.submit(request).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    assert_eq!(reason(&late), "DEADLINE");
+    assert!(late.message().contains("nothing was enqueued"), "{}", late.message());
+    gate.0.add_permits(10);
+    assert_eq!(count(&mut client).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_without_a_deadline_is_not_kept_for_ever() {
+    let patience = |config: &mut Config| config.room_timeout = Duration::from_millis(50);
+    let (_yard, gate, mut client) = full_yard(patience).await;
+    let refused = client.submit(task("gated")).await.unwrap_err();
+    assert_eq!(reason(&refused), "QUEUE_FULL");
+    gate.0.add_permits(10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_frees_its_place_and_enqueues_nothing() {
+    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    for _ in 0..20 {
+        wait_for_room(&client, SubmitRequest { priority: 5, ..task("gated") }).abort();
+    }
+    // A later caller is served though all of them stood before it.
+    let last = wait_for_room(&client, task("gated"));
+    gate.0.add_permits(1);
+    tokio::time::timeout(PATIENCE, last).await.expect("room").unwrap().expect("acknowledged");
+    gate.0.add_permits(10);
+    let tasks = client.list_tasks(ListTasksRequest::default()).await.unwrap().into_inner().tasks;
+    // A call may have been made before it was given up; none that waited was.
+    assert!(tasks.iter().filter(|task| task.priority == 5).count() <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_are_limited_as_tasks_are() {
+    let small = |config: &mut Config| {
+        config.queue_max_tasks = 1_000;
+        config.queue_max_bytes = 64 << 10;
+    };
+    let (_yard, gate, mut client) = full_yard(small).await;
+    let data = |bytes: usize| {
+        let data = taskyard::proto::v1::submit_request::Payload::Data(vec![0; bytes].into());
+        reject(SubmitRequest { payload: Some(data), ..task("gated") })
+    };
+    for _ in 0..3 {
+        submit(&mut client, data(20 << 10)).await;
+    }
+    let refused = client.submit(data(20 << 10)).await.unwrap_err();
+    assert_eq!(reason(&refused), "QUEUE_FULL");
+    let never = client.submit(data(70 << 10)).await.unwrap_err();
+    assert_eq!(reason(&never), "TOO_LARGE");
+    assert_eq!(never.metadata().get("grpc-retry-pushback-ms").unwrap(), "-1");
+    gate.0.add_permits(10);
+}

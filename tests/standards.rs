@@ -1,0 +1,92 @@
+//! The standard services: health and reflection, as any client uses them.
+
+mod support;
+
+use support::{PATIENCE, Watch, Yard, builtin, sleep, submit};
+use taskyard::proto::{
+    health::{
+        HealthCheckRequest, HealthListRequest, health_check_response::ServingStatus,
+        health_client::HealthClient,
+    },
+    v1::EventType,
+};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, transport::Channel};
+
+async fn channel(yard: &Yard) -> Channel {
+    let url = format!("http://{}", yard.server.local_addr());
+    Channel::from_shared(url).unwrap().connect().await.unwrap()
+}
+
+fn service(name: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: name.into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_checked_listed_and_watched_through_a_drain() {
+    let yard = Yard::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
+    let mut health = HealthClient::new(channel(&yard).await);
+    for name in ["", "taskyard.v1.TaskService"] {
+        let status = health.check(service(name)).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving);
+    }
+    let unknown = health.check(service("nobody")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    let all = health.list(HealthListRequest {}).await.unwrap().into_inner().statuses;
+    assert_eq!(all.len(), 2);
+    let mut stranger = health.watch(service("nobody")).await.unwrap().into_inner();
+    let status = stranger.message().await.unwrap().unwrap().status();
+    assert_eq!(status, ServingStatus::ServiceUnknown);
+
+    let mut watch = health.watch(service("")).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+    // Something runs, so the drain does not end before it is seen.
+    let mut client = yard.client().await;
+    let mut events = Watch::live(&mut client).await;
+    let running = submit(&mut client, sleep("1h")).await;
+    events.until(EventType::Started).await;
+    let drain = tokio::spawn(yard.drain());
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    let status = health.check(service("")).await.unwrap().into_inner().status();
+    assert_eq!(status, ServingStatus::NotServing);
+    let cancel = taskyard::proto::v1::CancelTaskRequest { task_id: running.task_id };
+    client.cancel_task(cancel).await.expect("a drain can be shortened by a cancellation");
+    let end = watch.message().await.unwrap_err();
+    assert_eq!(end.code(), Code::Unavailable);
+    assert!(stranger.message().await.is_err());
+    drop((client, events, health));
+    assert!(drain.await.unwrap().0.complete);
+}
+
+/// The services that a server lists, by one version of reflection.
+macro_rules! listed_by {
+    ($version:ident, $channel:expr) => {{
+        use tonic_reflection::pb::$version::{
+            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+        };
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let mut client = ServerReflectionClient::new($channel);
+        let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+        let answer = answers.into_inner().next().await.unwrap().unwrap();
+        let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+            panic!("{answer:?}")
+        };
+        list.service.into_iter().map(|service| service.name).collect::<Vec<_>>()
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_versions_of_reflection_list_the_services() {
+    let yard = Yard::start().await;
+    let by_v1 = listed_by!(v1, channel(&yard).await);
+    let by_v1alpha = listed_by!(v1alpha, channel(&yard).await);
+    for name in ["grpc.health.v1.Health", "taskyard.v1.TaskService"] {
+        for listed in [&by_v1, &by_v1alpha] {
+            assert!(listed.iter().any(|known| known == name), "{name} is not in {listed:?}");
+        }
+    }
+}
