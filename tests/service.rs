@@ -260,7 +260,7 @@ async fn lists_are_filtered_and_paged_in_the_order_of_submission() {
     let later = submit(&mut client, SubmitRequest { delay, ..task("noop") }).await.task_id;
     let of = |tasks: Vec<Task>| tasks.into_iter().map(|task| task.task_id).collect::<Vec<_>>();
     let paged = |page_size| ListTasksRequest { page_size, ..Default::default() };
-    let all = [&ids[..], &[later.clone()]].concat();
+    let all = [&ids[..], std::slice::from_ref(&later)].concat();
     for page_size in [0, 1, 7, 26, 1_000_000] {
         assert_eq!(of(list(&mut client, paged(page_size)).await), all);
     }
