@@ -291,6 +291,39 @@ async fn tails_that_begin_in_a_burst_miss_nothing() {
     burst.join().unwrap();
 }
 
+/// A commit at the very moment of a subscription, and none after it that would
+/// reveal a missed one.
+#[tokio::test(start_paused = true)]
+async fn nothing_falls_between_subscribing_and_looking() {
+    const ROUNDS: u64 = 20_000;
+    let mut yard = Yard::new();
+    let (hub, log) = (yard.hub.clone(), Arc::clone(&yard.log));
+    let [begun, done] = [0, 0].map(|n| Arc::new(AtomicU64::new(n)));
+    let (go, gone) = (Arc::clone(&begun), Arc::clone(&done));
+    let commits = std::thread::spawn(move || {
+        for round in 1..=ROUNDS {
+            while go.load(Ordering::Acquire) < round {
+                std::hint::spin_loop();
+            }
+            yard.commit(1);
+            gone.store(round, Ordering::Release);
+        }
+        yard
+    });
+    for round in 1..=ROUNDS {
+        begun.store(round, Ordering::Release);
+        // Somewhere within the commit, each time elsewhere.
+        (0..round % 100).for_each(|_| std::hint::spin_loop());
+        let tail = hub.follow(Some(Seq(round).previous()), Arc::clone(&log) as _);
+        let mut reader = Reader { seen: tail.cursor().0, tail };
+        while done.load(Ordering::Acquire) < round {
+            std::thread::yield_now();
+        }
+        reader.read_to(round).await;
+    }
+    commits.join().unwrap();
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Commit(u64),
