@@ -4,7 +4,11 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Client, PATIENCE, Watch, Yard, builtin, reason, submit, task};
+use prost::Message as _;
+use support::{
+    Client, PATIENCE, Watch, Yard, builtin, reason, submit, task,
+    wire::{SUBMIT, call, framed},
+};
 use taskyard::{
     config::Config,
     handler::{Error, Execution, Handler, Output, Registry},
@@ -103,11 +107,10 @@ async fn waiting_callers_get_in_one_by_one_as_room_comes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passes_in_the_line_enqueues_nothing() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
-    let mut request = tonic::Request::new(task("gated"));
-    // The client library would answer by itself first: speak of the deadline only.
-    request.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
-    let late = client.submit(request).await.unwrap_err();
+    let (yard, gate, mut client) = full_yard(|_| {}).await;
+    // A client library would answer by itself first.
+    let body = framed(&task("gated").encode_to_vec());
+    let late = call(yard.server.local_addr(), SUBMIT, &[("grpc-timeout", "50m")], body).await;
     assert_eq!(late.code(), Code::DeadlineExceeded);
     assert_eq!(reason(&late), "DEADLINE");
     assert!(late.message().contains("nothing was enqueued"), "{}", late.message());
@@ -160,4 +163,24 @@ async fn bytes_are_limited_as_tasks_are() {
     assert_eq!(reason(&never), "TOO_LARGE");
     assert_eq!(never.metadata().get("grpc-retry-pushback-ms").unwrap(), "-1");
     gate.0.add_permits(10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_request_needs_no_room() {
+    let (yard, gate, mut client) = full_yard(|_| {}).await;
+    let request = SubmitRequest { request_id: "again".into(), ..task("gated") };
+    gate.0.add_permits(1);
+    let first = submit(&mut client, request.clone()).await;
+    for when_full in [WhenFull::Reject, WhenFull::Wait] {
+        let again = SubmitRequest { when_full: when_full.into(), ..request.clone() };
+        let again = submit(&mut client, again).await;
+        assert_eq!((&again.task_id, again.existing), (&first.task_id, true));
+        assert_eq!(again.cursor, first.cursor);
+    }
+    let other = SubmitRequest { priority: 1, ..reject(request) };
+    assert_eq!(reason(&client.submit(other).await.unwrap_err()), "REQUEST_ID_REUSED");
+    let new = reject(SubmitRequest { request_id: "new".into(), ..task("gated") });
+    assert_eq!(reason(&client.submit(new).await.unwrap_err()), "QUEUE_FULL");
+    gate.0.add_permits(10);
+    drop(yard);
 }

@@ -5,10 +5,12 @@ mod support;
 
 use std::{net::SocketAddr, time::Duration};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use http::Request;
+use bytes::Bytes;
 use prost::Message as _;
-use support::{Client, PATIENCE, Yard, reason, sleep, submit, task, wait};
+use support::{
+    Client, PATIENCE, Yard, reason, sleep, submit, task, wait,
+    wire::{SUBMIT, call, framed},
+};
 use taskyard::proto::v1::{
     ListTasksRequest, SubmitRequest, TaskState, WatchEventsRequest, submit_request::Payload,
 };
@@ -19,8 +21,6 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
-const SUBMIT: &str = "/taskyard.v1.TaskService/Submit";
-
 async fn works_as_before(yard: &Yard) {
     let mut client = yard.client().await;
     let submitted = submit(&mut client, sleep("1ms")).await;
@@ -30,57 +30,6 @@ async fn works_as_before(yard: &Yard) {
 async fn tasks(client: &mut Client) -> usize {
     let all = ListTasksRequest { page_size: 1_000, omit_payloads: true, ..Default::default() };
     client.list_tasks(all).await.unwrap().into_inner().tasks.len()
-}
-
-/// A message as it is framed: not compressed, and its length.
-fn framed(message: &[u8]) -> Bytes {
-    let mut frame = BytesMut::new();
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).unwrap());
-    frame.put_slice(message);
-    frame.freeze()
-}
-
-/// A call over a bare HTTP/2 connection: nothing on the client's side checks it
-/// or keeps its deadline. Answers with the status that the server gave.
-async fn call(
-    address: SocketAddr,
-    path: &str,
-    headers: &[(&'static str, &'static str)],
-    body: Bytes,
-) -> Status {
-    let exchange = async {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
-        let connection = tokio::spawn(connection);
-        let mut request = Request::post(format!("http://{address}{path}"));
-        if !headers.iter().any(|(name, _)| *name == "content-type") {
-            request = request.header("content-type", "application/grpc");
-        }
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let (response, mut out) = send.send_request(request.body(()).unwrap(), false).unwrap();
-        // The answer to a wrong path may be there before the body is sent.
-        drop(out.send_data(body, true));
-        let response = response.await.expect("an answer");
-        let status = match Status::from_header_map(response.headers()) {
-            Some(status) => status,
-            None => status_at_the_end(response.into_body()).await,
-        };
-        connection.abort();
-        status
-    };
-    timeout(PATIENCE, exchange).await.expect("the call hangs")
-}
-
-async fn status_at_the_end(mut body: h2::RecvStream) -> Status {
-    while let Some(data) = body.data().await {
-        let data = data.expect("the stream is whole");
-        body.flow_control().release_capacity(data.len()).unwrap();
-    }
-    let trailers = body.trailers().await.unwrap().expect("trailers");
-    Status::from_header_map(&trailers).expect("a status")
 }
 
 fn is(status: &Status, code: Code, expected: &str) {

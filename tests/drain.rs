@@ -205,6 +205,18 @@ fn full_again(config: &mut taskyard::config::Config) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_calls_that_acknowledges_nothing_is_not_waited_for() {
+    let yard = Yard::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
+    let mut deaf = TcpStream::connect(yard.server.local_addr()).await.unwrap();
+    deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // Its greeting has arrived when the server's settings come back.
+    deaf.read_exact(&mut [0; 9]).await.unwrap();
+    let drained = tokio::time::timeout(PATIENCE / 2, yard.drain()).await;
+    let (report, _) = drained.expect("it ends long before the bound");
+    assert!(report.complete && !report.clients_cut, "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_connection_is_closed_as_soon_as_the_server_drains() {
     let yard = Yard::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
     let mut silent = TcpStream::connect(yard.server.local_addr()).await.unwrap();

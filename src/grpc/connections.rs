@@ -38,6 +38,9 @@ use tracing::{Instrument as _, debug, info_span, warn};
 
 /// How long a client may take to say that it speaks HTTP/2.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection without calls may take to acknowledge that the server
+/// closes it.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Calls at a time on one connection; further ones wait at the client.
 const MAX_CONCURRENT_CALLS: u32 = 1_024;
 /// Bytes of a request's headers.
@@ -172,10 +175,11 @@ impl Acceptor {
         S::Future: Send,
         S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let calls = TaskTracker::new();
         let greeted = Arc::new(AtomicBool::new(false));
         let io = TokioIo::new(Greeting { stream, received: 0, greeted: Arc::clone(&greeted) });
         let mut connection = pin!(
-            http2::Builder::new(Tracked(self.tasks.clone()))
+            http2::Builder::new(Tracked(calls.clone()))
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(MAX_CONCURRENT_CALLS)
                 .max_header_list_size(MAX_HEADER_BYTES)
@@ -185,6 +189,7 @@ impl Acceptor {
                 .serve_connection(io, TowerToHyperService::new(service))
         );
         let greeting_due = Instant::now() + HANDSHAKE_TIMEOUT;
+        let mut goodbye_due = None;
         loop {
             let said_hello = greeted.load(Ordering::Relaxed);
             let finishing = self.finish.is_cancelled();
@@ -197,6 +202,17 @@ impl Acceptor {
                         return Ok(());
                     }
                     connection.as_mut().graceful_shutdown();
+                    goodbye_due = Some(Instant::now() + GOODBYE_TIMEOUT);
+                }
+                () = tokio::time::sleep_until(goodbye_due.unwrap_or(greeting_due)),
+                    if goodbye_due.is_some() =>
+                {
+                    // It had no calls to finish, or has finished them, and does
+                    // not acknowledge the end.
+                    if calls.is_empty() {
+                        return Ok(());
+                    }
+                    goodbye_due = Some(Instant::now() + GOODBYE_TIMEOUT);
                 }
                 () = tokio::time::sleep_until(greeting_due), if !said_hello => {
                     if !greeted.load(Ordering::Relaxed) {

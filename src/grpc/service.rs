@@ -13,10 +13,10 @@ use super::{
     watch::WatchStream,
 };
 use crate::{
-    admission::{Admission, Refused},
+    admission::{Admission, Admitted, Refused, WhenFull},
     handler::Registry,
     proto::v1,
-    store::{self, Store},
+    store::{self, Store, Submission, Submitted},
     task::TaskId,
 };
 
@@ -59,10 +59,51 @@ impl Service {
         Self { store, admission, registry, watchers, rules }
     }
 
+    /// Finds a place for a task, waiting in line if it may. A task that is there
+    /// already, under its `request_id`, needs none, however full the queue is.
+    async fn place(
+        &self,
+        submission: &Submission,
+        when_full: WhenFull,
+        deadline: Option<Instant>,
+    ) -> Result<Place, Status> {
+        let queue = &submission.task.queue;
+        let refused = |refused: Refused| status::refused(queue, refused);
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(refused(Refused::Deadline));
+        }
+        let bytes = store::weight(&submission.task);
+        let admit = |when_full| self.admission.admit(queue, bytes, when_full, deadline);
+        let Some(request_id) = &submission.task.request_id else {
+            return admit(when_full).await.map(Place::Free).map_err(refused);
+        };
+        match admit(WhenFull::Reject).await {
+            Err(Refused::Full { .. }) => {}
+            place => return place.map(Place::Free).map_err(refused),
+        }
+        let repeated = self.store.repeated(request_id.clone(), submission.fingerprint).await;
+        match repeated.map_err(|error| status::store(&error))? {
+            Some(submitted) => Ok(Place::NotNeeded(submitted)),
+            None => admit(when_full).await.map(Place::Free).map_err(refused),
+        }
+    }
+
+    async fn commit(&self, submission: Submission, place: Admitted) -> Result<Submitted, Status> {
+        self.store.submit(submission, place).await.map_err(|error| status::store(&error))
+    }
+
     async fn read(&self, task: TaskId) -> Result<v1::Task, Status> {
         let task = self.store.get(task).await.map_err(|error| status::store(&error))?;
         Ok(convert::task(task))
     }
+}
+
+/// What a submission needs before it can be committed.
+enum Place {
+    /// It has it.
+    Free(Admitted),
+    /// It was committed long ago.
+    NotNeeded(Submitted),
 }
 
 fn deadline_of<T>(request: &Request<T>) -> Option<Instant> {
@@ -92,18 +133,10 @@ impl task_service_server::TaskService for Service {
         let request = request.into_inner();
         let (submission, when_full) = convert::submission(request, &self.rules, &self.registry)
             .map_err(|wrong| status::invalid(&wrong))?;
-        let queue = Arc::clone(&submission.task.queue);
-        let refused = |refused: Refused| status::refused(&queue, refused);
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(refused(Refused::Deadline));
-        }
-        let bytes = store::weight(&submission.task);
-        let place =
-            self.admission.admit(&queue, bytes, when_full, deadline).await.map_err(refused)?;
-        let submit = async {
-            self.store.submit(submission, place).await.map_err(|error| status::store(&error))
+        let submitted = match self.place(&submission, when_full, deadline).await? {
+            Place::Free(place) => within(deadline, self.commit(submission, place)).await?,
+            Place::NotNeeded(submitted) => submitted,
         };
-        let submitted = within(deadline, submit).await?;
         Ok(Response::new(v1::SubmitResponse {
             task_id: submitted.task.to_string(),
             cursor: self.watchers.hub().cursor(submitted.seq.previous()).to_string(),

@@ -67,20 +67,24 @@ impl Directory {
     }
 }
 
-/// Makes the directory durable too: its entry in the parent is synced.
+/// Makes what is missing of the path, and makes that durable: a directory is
+/// there after a power cut only if its entry in its parent was synced.
 fn create(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
+    let missing = path.ancestors().take_while(|ancestor| !ancestor.is_dir());
+    let made: Vec<_> = missing.chain([path]).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
+    for directory in made {
+        match directory.parent() {
+            None => {}
+            Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all()?,
+            Some(parent) => File::open(parent)?.sync_all()?,
+        }
     }
+    Ok(())
 }
 
 fn holder(mut lock: File) -> String {

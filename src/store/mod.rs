@@ -51,6 +51,17 @@ pub trait Store: History {
     /// [`Error::RequestIdReused`], [`Error::Draining`], [`Error::Failed`].
     fn submit(&self, task: Submission, place: Admitted) -> BoxFuture<'_, Result<Submitted, Error>>;
 
+    /// The outcome of a submission whose `request_id` is known already; it needs
+    /// no place. `None` if the `request_id` is new.
+    ///
+    /// # Errors
+    /// [`Error::RequestIdReused`], [`Error::Failed`].
+    fn repeated(
+        &self,
+        request_id: String,
+        fingerprint: [u8; 16],
+    ) -> BoxFuture<'_, Result<Option<Submitted>, Error>>;
+
     /// Cancels a task that waits, or signals the handler of one that runs.
     ///
     /// # Errors

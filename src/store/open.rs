@@ -156,7 +156,9 @@ impl EngineStart {
         if let Some(reply) = reply.take() {
             drop(reply.send(Ok(opened)));
         }
-        Ok(engine.run(inbox, runtime))
+        let closed = engine.run(inbox, runtime);
+        sqlite::fold_log(&connection);
+        Ok(closed)
     }
 }
 
@@ -173,6 +175,22 @@ impl Store for SqliteStore {
     fn submit(&self, task: Submission, place: Admitted) -> BoxFuture<'_, Result<Submitted, Error>> {
         let prepared = Box::new(Prepared::new(task, place));
         Box::pin(self.command(|reply| Message::Submit(prepared, reply)))
+    }
+
+    fn repeated(
+        &self,
+        request_id: String,
+        fingerprint: [u8; 16],
+    ) -> BoxFuture<'_, Result<Option<Submitted>, Error>> {
+        let identity = self.identity;
+        Box::pin(async move {
+            let question = move |connection: &_| reader::request(connection, identity, &request_id);
+            match self.readers.ask(question).await.map_err(Error::Failed)? {
+                None => Ok(None),
+                Some((known, submitted)) if known == fingerprint => Ok(Some(submitted)),
+                Some((_, submitted)) => Err(Error::RequestIdReused(submitted.task)),
+            }
+        })
     }
 
     fn cancel(&self, task: TaskId) -> BoxFuture<'_, Result<(), Error>> {

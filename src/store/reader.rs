@@ -6,11 +6,11 @@
 use std::{collections::HashMap, sync::Arc, thread};
 
 use bytes::Bytes;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Page, Query, Task,
+    Page, Query, Submitted, Task,
     engine::wall_clock,
     identity::Identity,
     record::{self, TaskRecord},
@@ -96,6 +96,26 @@ pub fn task(
     let query = Query { after: id.number() - 1, limit: 1, ..Query::default() };
     let page = scan(connection, identity, &query, Some(id.number()))?;
     Ok(page.tasks.into_iter().next())
+}
+
+/// The fingerprint of the submission that a `request_id` was first used for, and
+/// its outcome.
+pub fn request(
+    connection: &Connection,
+    identity: Identity,
+    request_id: &str,
+) -> Result<Option<(Vec<u8>, Submitted)>, rusqlite::Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT request.fingerprint, task.id, task.seq
+         FROM request JOIN task ON task.id = request.task WHERE request.id = ?1",
+    )?;
+    let found = statement.query_row([request_id], |row| {
+        Ok((row.get(0)?, identity.task_id(row.get(1)?), Seq(row.get(2)?)))
+    });
+    let Some((fingerprint, id, seq)) = found.optional()? else { return Ok(None) };
+    let state = task(connection, identity, id)?.map(|task| task.lifecycle.state);
+    let state = state.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+    Ok(Some((fingerprint, Submitted { task: id, seq, state, existing: true })))
 }
 
 /// Reads a page.

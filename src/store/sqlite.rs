@@ -136,6 +136,19 @@ pub fn open_writer(
     Ok(connection)
 }
 
+/// Moves the write-ahead log into the database and empties it, so that after an
+/// orderly end the one file is all there is to copy. If a reader is in the way,
+/// the log stays, and the next start reads it.
+pub fn fold_log(connection: &Connection) {
+    const PATIENCE: Duration = Duration::from_millis(200);
+    let folded = connection
+        .busy_timeout(PATIENCE)
+        .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+    if let Err(error) = folded {
+        tracing::debug!(%error, "the write-ahead log stays as it is");
+    }
+}
+
 /// Opens a connection that reads.
 pub fn open_reader(location: &Location) -> Result<Connection, DatabaseError> {
     let connection = connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;

@@ -208,7 +208,11 @@ impl Engine<'_> {
             let Some(message) = arrived.next() else { break };
             bytes += message.bytes();
             match message {
-                Message::Close(reply) => *closing = Some(reply),
+                Message::Close(reply) => {
+                    // Nothing starts that nobody would hear the end of.
+                    self.draining = true;
+                    *closing = Some(reply);
+                }
                 message => self.apply(message)?,
             }
         }
