@@ -30,10 +30,10 @@ use tokio::sync::broadcast;
 use crate::{event::Seq, task::TaskId};
 
 pub use batch::EventBatch;
-pub use completions::{Completion, Completions, TooManyWaiters};
-pub use cursor::{Chronicle, Cursor, Incarnation, Invalid, NotACursor};
+pub use completions::{Completion, Completions, MAX_WAITERS, TooManyWaiters};
+pub use cursor::{Chronicle, Cursor, Incarnation, Invalid, MARK_BITS, NotACursor};
 pub use encode::Encoder;
-pub use tail::{Ended, Tail};
+pub use tail::{Ended, MAX_PIECE_BYTES, Tail};
 
 /// Batches that the broadcast keeps for watchers that are a little behind. With
 /// groups of at most 1,024 commands it bounds the memory to some tens of MiB;
