@@ -5,12 +5,13 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     admission::{Admission, Limits},
     config::{Config, Durability},
-    events::{History, Hub},
+    events::History,
     grpc::{self, ConnectionSettings, Connections, Health, Service, Watchers},
     handler::Registry,
     pool::{self, Pool},
@@ -26,6 +27,7 @@ pub struct Server {
     pool: Pool,
     connections: Connections,
     health: Health,
+    closing: CancellationToken,
     store_watch: JoinHandle<()>,
     drain_timeout: Duration,
     cancel_grace: Duration,
@@ -60,6 +62,7 @@ pub struct DrainReport {
     /// Tasks that wait for the next start, the interrupted ones included.
     pub remaining: u64,
     /// Every execution ended, or was recorded as interrupted, within the bound.
+    /// Not so if a handler blocked its thread, or the store has failed.
     pub complete: bool,
     /// Some clients kept their connections open to the end, and were cut off.
     pub clients_cut: bool,
@@ -92,7 +95,16 @@ impl Server {
 
         let registry = Arc::new(registry);
         let health = Health::serving();
-        let service = service(config, &store, &admission, &registry, history, hub);
+        let watchers = Watchers::new(hub, history, config.max_watchers, config.heartbeat);
+        let closing = CancellationToken::new();
+        let service = Service::new(
+            Arc::clone(&store),
+            Arc::clone(&admission),
+            Arc::clone(&registry),
+            watchers,
+            service_settings(config),
+            closing.clone(),
+        );
         let routes = grpc::routes(service, health.clone(), config.max_message)?;
         let settings = ConnectionSettings { max_connections: config.max_connections };
         let pool = Pool::start(&store, &registry, pool_settings(config));
@@ -107,6 +119,7 @@ impl Server {
             pool,
             connections,
             health,
+            closing,
             drain_timeout: config.drain_timeout,
             cancel_grace: config.cancel_grace,
         })
@@ -126,26 +139,31 @@ impl Server {
     /// 2. no task starts; those that run go on until shortly before the bound,
     ///    are then signalled, and then stopped and recorded as interrupted;
     /// 3. the store commits what it has, and closes;
-    /// 4. watchers get the last events, a final cursor, and `UNAVAILABLE`;
+    /// 4. watchers get the last events, a final cursor, and `UNAVAILABLE`, and
+    ///    whoever waits for a task is told that it has not ended;
     /// 5. connections close, and those that do not are ended.
     pub async fn drain(self) -> DrainReport {
         let plan = DrainPlan::new(Instant::now(), self.drain_timeout, self.cancel_grace);
         info!(bound = ?self.drain_timeout, "draining");
         self.health.stop_serving();
         self.admission.close();
-        if let Err(error) = self.store.drain().await {
-            warn!(%error, "the drain could not be recorded");
+        match tokio::time::timeout_at(plan.interrupt_at, self.store.drain()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the drain could not be recorded"),
+            Err(_) => warn!("the disk does not answer: the drain is not recorded yet"),
         }
         let ran = self.pool.drain(plan.interrupt_at, plan.stop_at, plan.give_up_at).await;
         let remaining = tokio::time::timeout_at(plan.close_by, self.store.close()).await.ok();
+        self.closing.cancel();
         self.health.end_watches();
         let all_closed = self.connections.close(plan.end_by).await;
         self.store_watch.abort();
+        let store_failed = self.store.failure().borrow().is_some();
         let report = DrainReport {
             finished: ran.finished,
             interrupted: ran.interrupted,
             remaining: remaining.unwrap_or(0),
-            complete: ran.stuck == 0 && remaining.is_some(),
+            complete: ran.stuck == 0 && remaining.is_some() && !store_failed,
             clients_cut: !all_closed,
         };
         info!(?report, "drained");
@@ -206,21 +224,12 @@ fn pool_settings(config: &Config) -> pool::Settings {
     }
 }
 
-fn service(
-    config: &Config,
-    store: &Arc<dyn Store>,
-    admission: &Arc<Admission>,
-    registry: &Arc<Registry>,
-    history: Arc<dyn History>,
-    hub: Hub,
-) -> Service {
-    let watchers = Watchers::new(hub, history, config.max_watchers, config.heartbeat);
-    let settings = grpc::Settings {
+fn service_settings(config: &Config) -> grpc::Settings {
+    grpc::Settings {
         max_payload: config.max_payload,
         attempt_timeout: config.attempt_timeout,
         max_attempts: config.max_attempts,
-    };
-    Service::new(Arc::clone(store), Arc::clone(admission), Arc::clone(registry), watchers, settings)
+    }
 }
 
 fn say_what_was_opened(config: &Config, recovered: store::Recovered) {

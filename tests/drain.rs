@@ -10,7 +10,9 @@ use std::{
 use support::{PATIENCE, Watch, Yard, builtin, connect, get, reason, sleep, submit, task, wait};
 use taskyard::{
     handler::{Error, Execution, Handler, Output},
-    proto::v1::{EventType, SubmitRequest, TaskState, WatchEventsRequest, WhenFull},
+    proto::v1::{
+        EventType, SubmitRequest, TaskState, WaitTaskRequest, WatchEventsRequest, WhenFull,
+    },
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -202,6 +204,25 @@ async fn no_client_can_hold_a_drain_up_beyond_its_bound() {
 
 fn full_again(config: &mut taskyard::config::Config) {
     config.queue_max_tasks = 50;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_task_is_told_that_the_server_goes() {
+    let yard = Yard::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
+    let mut client = yard.client().await;
+    let delay = support::span(Duration::from_hours(1));
+    let later = submit(&mut client, SubmitRequest { delay, ..task("noop") }).await;
+    let mut watch = Watch::live(&mut client).await;
+    let mut waiting = client.clone();
+    let request = WaitTaskRequest { task_id: later.task_id, timeout: None };
+    let waiting = tokio::spawn(async move { waiting.wait_task(request).await });
+    // The call before this one on the same connection has arrived.
+    submit(&mut client, task("noop")).await;
+    watch.until(EventType::Succeeded).await;
+    let drained = tokio::time::timeout(PATIENCE / 2, yard.drain()).await;
+    assert!(drained.expect("it ends long before the bound").0.complete);
+    let told = waiting.await.unwrap().unwrap_err();
+    assert_eq!((told.code(), reason(&told).as_str()), (Code::Unavailable, "DRAINING"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -166,7 +166,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     size(
         "max-message",
-        "Bytes of one request message, at least max_payload and 64KiB",
+        "Bytes of one request message, at least max_payload plus 64KiB",
         64 * KIB..=256 * MIB,
         |c| c.max_message as u64,
         |c, n| c.max_message = in_memory(n),

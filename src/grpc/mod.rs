@@ -55,6 +55,8 @@ pub fn routes(
     let describe = || {
         Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            // So that generic clients can show the details of errors.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
             .include_reflection_service(true)
     };
     let tasks = stubs::v1::task_service_server::TaskServiceServer::new(service)

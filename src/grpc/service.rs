@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -42,10 +43,12 @@ pub struct Service {
     registry: Arc<Registry>,
     watchers: Watchers,
     rules: Rules,
+    closing: CancellationToken,
 }
 
 impl Service {
-    /// A service over a store.
+    /// A service over a store. `closing` fires when the store is closed, and
+    /// nobody needs to wait for a task any more.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
@@ -53,10 +56,11 @@ impl Service {
         registry: Arc<Registry>,
         watchers: Watchers,
         settings: Settings,
+        closing: CancellationToken,
     ) -> Self {
         let Settings { max_payload, attempt_timeout, max_attempts } = settings;
         let rules = Rules { max_payload, attempt_timeout, max_attempts };
-        Self { store, admission, registry, watchers, rules }
+        Self { store, admission, registry, watchers, rules, closing }
     }
 
     /// Finds a place for a task, waiting in line if it may. A task that is there
@@ -203,8 +207,14 @@ impl task_service_server::TaskService for Service {
             if is_terminal(&task) {
                 return Ok(task);
             }
-            let patience = timeout.unwrap_or(DEFAULT_WAIT);
-            let _ = tokio::time::timeout(patience, ended).await;
+            tokio::select! {
+                () = ended => {}
+                () = tokio::time::sleep(timeout.unwrap_or(DEFAULT_WAIT)) => {}
+                () = self.closing.cancelled() => {
+                    let task = self.read(id).await?;
+                    return if is_terminal(&task) { Ok(task) } else { Err(status::draining()) };
+                }
+            }
             self.read(id).await
         };
         let task = within(deadline, wait).await?;

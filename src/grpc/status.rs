@@ -165,6 +165,11 @@ pub fn store(error: &store::Error) -> Status {
             details("REQUEST_ID_REUSED", [("task_id", task.to_string())]),
         ),
         store::Error::Draining => draining(),
+        store::Error::Unreadable(cause) => plain(
+            Code::Internal,
+            "STORE_UNREADABLE",
+            format!("the store could not be read: {}", cut(cause, 500)),
+        ),
         store::Error::Failed(cause) => plain(
             Code::Unavailable,
             "STORE_FAILED",

@@ -55,7 +55,7 @@ pub trait Store: History {
     /// no place. `None` if the `request_id` is new.
     ///
     /// # Errors
-    /// [`Error::RequestIdReused`], [`Error::Failed`].
+    /// [`Error::RequestIdReused`], [`Error::Unreadable`].
     fn repeated(
         &self,
         request_id: String,
@@ -107,13 +107,13 @@ pub trait Store: History {
     /// Reads one task.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Failed`].
+    /// [`Error::NotFound`], [`Error::Unreadable`].
     fn get(&self, task: TaskId) -> BoxFuture<'_, Result<Task, Error>>;
 
     /// Reads a page of tasks in the order of submission.
     ///
     /// # Errors
-    /// [`Error::Failed`].
+    /// [`Error::Unreadable`].
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, Error>>;
 
     /// The cause, once the disk has refused a write and the store takes no more.
@@ -140,9 +140,12 @@ pub enum Error {
     /// The store takes no more commands of this sort: the server shuts down.
     #[error("the server is draining")]
     Draining,
-    /// The disk refused a read or, for good, a write.
+    /// The disk refused a write: the store takes no more until a restart.
     #[error("the store has failed: {0}")]
     Failed(Arc<str>),
+    /// The disk refused a read, or a row is damaged.
+    #[error("the store cannot be read: {0}")]
+    Unreadable(Arc<str>),
 }
 
 /// A task on its way into the store.

@@ -185,7 +185,7 @@ impl Store for SqliteStore {
         let identity = self.identity;
         Box::pin(async move {
             let question = move |connection: &_| reader::request(connection, identity, &request_id);
-            match self.readers.ask(question).await.map_err(Error::Failed)? {
+            match self.readers.ask(question).await.map_err(Error::Unreadable)? {
                 None => Ok(None),
                 Some((known, submitted)) if known == fingerprint => Ok(Some(submitted)),
                 Some((_, submitted)) => Err(Error::RequestIdReused(submitted.task)),
@@ -238,7 +238,7 @@ impl Store for SqliteStore {
                 .readers
                 .ask(move |connection| reader::task(connection, identity, id))
                 .await
-                .map_err(Error::Failed)?;
+                .map_err(Error::Unreadable)?;
             found.ok_or(Error::NotFound(id))
         })
     }
@@ -247,7 +247,7 @@ impl Store for SqliteStore {
         let identity = self.identity;
         Box::pin(async move {
             let page = move |connection: &_| reader::page(connection, identity, &query);
-            self.readers.ask(page).await.map_err(Error::Failed)
+            self.readers.ask(page).await.map_err(Error::Unreadable)
         })
     }
 

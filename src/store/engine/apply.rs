@@ -39,9 +39,10 @@ impl Engine<'_> {
         match message {
             Message::Submit(prepared, reply) => self.submit(*prepared, reply),
             Message::Cancel(id, reply) => {
-                let outcome = self.cancel(id)?;
+                let decided = self.cancel(id);
+                let outcome = decided.as_ref().ok().cloned().unwrap_or(Err(Error::Draining));
                 self.group.effects.push(Effect::Done(reply, outcome));
-                Ok(())
+                decided.map(drop)
             }
             Message::Turn(worker, finished, reply) => self.turn(worker, finished, reply),
             Message::Join(worker, reply) => {
@@ -68,16 +69,25 @@ impl Engine<'_> {
     }
 
     fn submit(&mut self, prepared: Prepared, reply: Reply<Submitted>) -> Applied {
-        let outcome = if self.draining {
-            Err(Error::Draining)
-        } else {
-            match self.repeated(&prepared)? {
-                Some(outcome) => outcome,
-                None => Ok(self.accept(prepared)?),
-            }
-        };
+        let decided = self.decide_submission(prepared);
+        // Also when the disk refused: whoever waits is then told with the rest
+        // of the group.
+        let outcome = decided.as_ref().ok().cloned().unwrap_or(Err(Error::Draining));
         self.group.effects.push(Effect::Submitted(reply, outcome));
-        Ok(())
+        decided.map(drop)
+    }
+
+    fn decide_submission(
+        &mut self,
+        prepared: Prepared,
+    ) -> Result<Result<Submitted, Error>, GroupError> {
+        if self.draining {
+            return Ok(Err(Error::Draining));
+        }
+        match self.repeated(&prepared)? {
+            Some(outcome) => Ok(outcome),
+            None => Ok(Ok(self.accept(prepared)?)),
+        }
     }
 
     /// The outcome of a submission whose `request_id` is known.
@@ -187,15 +197,16 @@ impl Engine<'_> {
         finished: Option<Box<Finished>>,
         reply: Reply<Turn>,
     ) -> Applied {
-        if let Some(finished) = finished {
-            self.finish(worker, *finished)?;
-        }
+        let recorded = match finished {
+            Some(finished) => self.finish(worker, *finished),
+            None => Ok(()),
+        };
         if self.draining {
             self.group.effects.push(Effect::Stop(reply));
         } else {
             self.idle.push_back((worker, reply));
         }
-        Ok(())
+        recorded
     }
 
     fn finish(&mut self, worker: WorkerId, finished: Finished) -> Applied {
