@@ -10,10 +10,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -86,6 +83,9 @@ pub enum Refused {
     /// The server shuts down.
     #[error("the server is draining")]
     Draining,
+    /// The store takes nothing more.
+    #[error("the store has failed")]
+    StoreFailed,
 }
 
 /// Proof that a task has a place in its queue; dropping it gives the place back.
@@ -118,14 +118,15 @@ impl Drop for Admitted {
 pub struct Admission {
     limits: Limits,
     rooms: Mutex<HashMap<Arc<str>, Arc<Room>>>,
-    closed: AtomicBool,
+    /// Why nobody is let in any more, once that is so.
+    closed: OnceLock<Refused>,
 }
 
 impl Admission {
     /// A gate with nothing behind it.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, rooms: Mutex::default(), closed: AtomicBool::new(false) }
+        Self { limits, rooms: Mutex::default(), closed: OnceLock::new() }
     }
 
     /// Finds a place for a task of `bytes` in `queue`.
@@ -152,13 +153,12 @@ impl Admission {
             Entry::InLine(turn) => turn,
         };
         // `close` may have emptied the line just before this caller joined it.
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(Refused::Draining);
-        }
+        self.check_open()?;
         let patience =
             deadline.unwrap_or_else(|| tokio::time::Instant::now() + self.limits.room_timeout);
         match tokio::time::timeout_at(patience, turn.granted()).await {
-            Ok(outcome) => outcome,
+            // The line is emptied, without a grant, only when the gate closes.
+            Ok(granted) => granted.ok_or_else(|| self.closed_because()),
             Err(_) if deadline.is_some() => Err(Refused::Deadline),
             Err(_) => Err(room.full()),
         }
@@ -176,20 +176,27 @@ impl Admission {
         room.readmit(bytes)
     }
 
-    /// Refuses all from now on, those in line included.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+    /// Refuses all from now on, those in line included, with the first cause that
+    /// is given.
+    pub fn close(&self, cause: Refused) {
+        self.closed.get_or_init(|| cause);
         for room in lock(&self.rooms).values() {
             lock(&room.state).line.clear();
         }
     }
 
+    fn check_open(&self) -> Result<(), Refused> {
+        self.closed.get().map_or(Ok(()), |cause| Err(*cause))
+    }
+
+    fn closed_because(&self) -> Refused {
+        self.closed.get().copied().unwrap_or(Refused::Draining)
+    }
+
     fn room(&self, queue: &str) -> Result<Arc<Room>, Refused> {
         let mut rooms = lock(&self.rooms);
         // Read under the lock that `close` takes after it has set the flag.
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(Refused::Draining);
-        }
+        self.check_open()?;
         if let Some(room) = rooms.get(queue) {
             return Ok(Arc::clone(room));
         }
@@ -343,9 +350,8 @@ struct Turn {
 }
 
 impl Turn {
-    async fn granted(mut self) -> Result<Admitted, Refused> {
-        // The line is emptied, without a grant, only when the gate closes.
-        (&mut self.granted).await.map_err(|_| Refused::Draining)
+    async fn granted(mut self) -> Option<Admitted> {
+        (&mut self.granted).await.ok()
     }
 }
 

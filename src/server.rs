@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    admission::{Admission, Limits},
+    admission::{Admission, Limits, Refused},
     config::{Config, Durability},
     events::History,
     grpc::{self, ConnectionSettings, Connections, Health, Service, Watchers},
@@ -102,7 +102,7 @@ impl Server {
             Arc::clone(&admission),
             Arc::clone(&registry),
             watchers,
-            service_settings(config),
+            rules(config),
             closing.clone(),
         );
         let routes = grpc::routes(service, health.clone(), config.max_message)?;
@@ -113,8 +113,8 @@ impl Server {
 
         Ok(Self {
             address,
+            store_watch: watch_store(&store, health.clone(), Arc::clone(&admission)),
             admission,
-            store_watch: watch_store(&store, health.clone()),
             store,
             pool,
             connections,
@@ -146,7 +146,8 @@ impl Server {
         let plan = DrainPlan::new(Instant::now(), self.drain_timeout, self.cancel_grace);
         info!(bound = ?self.drain_timeout, "draining");
         self.health.stop_serving();
-        self.admission.close();
+        self.admission.close(Refused::Draining);
+        self.pool.begin_drain();
         match tokio::time::timeout_at(plan.interrupt_at, self.store.drain()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "the drain could not be recorded"),
@@ -156,7 +157,8 @@ impl Server {
         let remaining = tokio::time::timeout_at(plan.close_by, self.store.close()).await.ok();
         self.closing.cancel();
         self.health.end_watches();
-        let all_closed = self.connections.close(plan.end_by).await;
+        let end_by = plan.end_by.min(Instant::now() + LAST_WORDS);
+        let all_closed = self.connections.close(end_by).await;
         self.store_watch.abort();
         let store_failed = self.store.failure().borrow().is_some();
         let report = DrainReport {
@@ -208,6 +210,10 @@ impl DrainPlan {
     }
 }
 
+/// How long clients may take, after the store has closed, to read what is left
+/// for them. A watcher that needs longer continues from its last cursor.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
 fn store_settings(config: &Config) -> store::Settings {
     store::Settings {
         data_dir: config.data_dir.clone(),
@@ -224,8 +230,8 @@ fn pool_settings(config: &Config) -> pool::Settings {
     }
 }
 
-fn service_settings(config: &Config) -> grpc::Settings {
-    grpc::Settings {
+fn rules(config: &Config) -> grpc::Rules {
+    grpc::Rules {
         max_payload: config.max_payload,
         attempt_timeout: config.attempt_timeout,
         max_attempts: config.max_attempts,
@@ -243,12 +249,19 @@ fn say_what_was_opened(config: &Config, recovered: store::Recovered) {
     info!(%data_dir, tasks, interrupted, "the store is open");
 }
 
-/// Lets the health tell when the store has failed.
-fn watch_store(store: &Arc<dyn Store>, health: Health) -> JoinHandle<()> {
+/// Lets the health, and whoever waits for room, know when the store has failed.
+fn watch_store(
+    store: &Arc<dyn Store>,
+    health: Health,
+    admission: Arc<Admission>,
+) -> JoinHandle<()> {
     let mut failure = store.failure();
     tokio::spawn(async move {
-        if failure.wait_for(Option::is_some).await.is_ok() {
-            health.stop_serving();
+        // It ends without a cause when the engine is gone, which is no better.
+        let failed = failure.wait_for(Option::is_some).await.is_ok();
+        health.stop_serving();
+        if failed {
+            admission.close(Refused::StoreFailed);
         }
     })
 }

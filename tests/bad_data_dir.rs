@@ -182,3 +182,29 @@ async fn a_port_that_is_taken_is_named_before_anything_is_touched() {
     assert!(error.contains(&config.listen.to_string()) && error.contains("in use"), "{error}");
     assert!(!config.data_dir.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_fails_its_task_and_no_other() {
+    let yard = Yard::start().await;
+    let mut client = yard.client().await;
+    let mut tasks = Vec::new();
+    for _ in 0..4 {
+        tasks.push(submit(&mut client, sleep("1h")).await.task_id);
+    }
+    let (_, dir) = yard.drain().await;
+    let database = Connection::open(dir.path().join("taskyard.db")).unwrap();
+    let damaged = database.execute("UPDATE task SET record = x'ffff' WHERE id = 3", ()).unwrap();
+    assert_eq!(damaged, 1);
+    drop(database);
+    let mut registry = support::builtin();
+    registry.insert("sleep", taskyard::handler::Noop);
+    let yard = Yard::on(dir, |_| {}, registry).await;
+    let mut client = yard.client().await;
+    for healthy in [0, 1, 3].map(|at: usize| &tasks[at]) {
+        wait(&mut client, healthy).await;
+    }
+    let mut watch = support::Watch::oldest(&mut client).await;
+    let failed = watch.until(taskyard::proto::v1::EventType::Failed).await;
+    assert_eq!(failed.task_id, tasks[2]);
+    assert_eq!(failed.error.unwrap().reason, "RECORD_DAMAGED");
+}

@@ -271,7 +271,7 @@ async fn a_thousand_violations_fit_into_one_status() {
         let named = invalid(&status);
         assert!(named.len() > 5, "{named:?}");
         assert_eq!(named[0], "labels");
-        assert!(status.message().starts_with("1001 fields are invalid"), "{status:?}");
+        assert!(status.message().starts_with("at least 100 fields are invalid"), "{status:?}");
         // As it travels: percent-encoded, and in base 64.
         let headers = status.clone().into_http::<()>();
         let bytes: usize = headers.headers().iter().map(|(k, v)| k.as_str().len() + v.len()).sum();
@@ -384,5 +384,26 @@ async fn pages_that_are_none() {
         assert_eq!(invalid(&status), [field], "{shown}");
     }
     assert_eq!(client.list_tasks(list(&token)).await.unwrap().into_inner().tasks.len(), 2);
+    works_as_before(&mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_repeats_costs_no_more_for_it() {
+    use prost_types::{ListValue, Struct, Value, value::Kind};
+    let yard = Yard::start().await;
+    let mut client = yard.client().await;
+    // A long name above very many small values.
+    let list = ListValue { values: vec![Value { kind: None }; 300_000] };
+    let list = Value { kind: Some(Kind::ListValue(list)) };
+    let fields = Struct { fields: [("x".repeat(1 << 20), list)].into() };
+    let large = with(|task| task.payload = Some(Payload::Args(fields)));
+    let answer = tokio::time::timeout(support::PATIENCE, client.submit(large)).await;
+    assert!(answer.expect("it takes no time to speak of").is_err());
+    // The same state, and no state at all, a million times.
+    for state in [TaskState::Failed as i32, 77] {
+        let request = ListTasksRequest { states: vec![state; 1_000_000], ..Default::default() };
+        let refused = client.list_tasks(request).await.unwrap_err();
+        assert_eq!(invalid(&refused)[0], "states");
+    }
     works_as_before(&mut client).await;
 }

@@ -108,7 +108,7 @@ async fn closing_refuses_everyone_with_one_cause() {
     let gate = gate(1, 100);
     let _held = take(&gate, 1).await;
     let waiting = stand_in_line(&gate, 1, None).await;
-    gate.close();
+    gate.close(Refused::Draining);
     assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::Draining);
     let later = gate.admit("q", 1, WhenFull::Wait, None).await.unwrap_err();
     assert_eq!(later, Refused::Draining);

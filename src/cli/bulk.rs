@@ -101,6 +101,8 @@ struct Bulk {
     /// Why the server is given up.
     lost: Option<Problem>,
     following: Option<Following>,
+    /// Up to this line, tasks may have ended before what is followed begins.
+    unsure_up_to: u64,
     tally: Tally,
     report: Report,
 }
@@ -122,6 +124,7 @@ impl Bulk {
             closed: false,
             lost: None,
             following: None,
+            unsure_up_to: 0,
             tally: Tally::default(),
             report: Report::new(format, Instant::now()),
         }
@@ -211,10 +214,13 @@ impl Bulk {
         match &self.following {
             None => {
                 let from = From::Cursor(accepted.cursor);
+                // Lines that are on their way may have been committed before
+                // this one, and their tasks may have ended.
+                self.unsure_up_to = self.in_flight.back().map_or(0, |flight| flight.line);
                 self.following = Some(Follower::new(self.client.clone(), from, PATIENCE).spawn());
             }
             // It may have ended before the cursor that is followed from.
-            Some(_) if accepted.existing && !is_terminal(state) => {
+            Some(_) if (accepted.existing || line <= self.unsure_up_to) && !is_terminal(state) => {
                 self.look_up(accepted.task_id).await?;
             }
             Some(_) => {}

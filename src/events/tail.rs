@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{EventBatch, History, Hub, Unreadable};
+use super::{BoxFuture, EventBatch, History, Hub, Unreadable};
 use crate::event::Seq;
 
 /// Bytes of events in one piece: well below the 1 MiB that a response may have.
@@ -32,6 +32,8 @@ pub struct Tail {
     ahead: Option<Arc<EventBatch>>,
     live: Option<broadcast::Receiver<Arc<EventBatch>>>,
     history: Arc<dyn History>,
+    /// A read that is under way, also when whoever asked for it has turned away.
+    reading: Option<BoxFuture<'static, Result<Vec<EventBatch>, Unreadable>>>,
     hub: Hub,
 }
 
@@ -43,7 +45,16 @@ impl Tail {
         history: Arc<dyn History>,
         hub: Hub,
     ) -> Self {
-        Self { cursor, known, ready: VecDeque::new(), ahead: None, live, history, hub }
+        Self {
+            cursor,
+            known,
+            ready: VecDeque::new(),
+            ahead: None,
+            live,
+            history,
+            reading: None,
+            hub,
+        }
     }
 
     /// The last event that was delivered.
@@ -83,8 +94,14 @@ impl Tail {
     }
 
     async fn read_history(&mut self) -> Result<(), Ended> {
+        let (history, after) = (Arc::clone(&self.history), self.cursor);
+        let reading = self.reading.get_or_insert_with(|| {
+            Box::pin(async move { history.read(after, MAX_PIECE_BYTES).await })
+        });
+        let read = reading.await;
+        self.reading = None;
         let mut expected = self.cursor;
-        for batch in self.history.read(self.cursor, MAX_PIECE_BYTES).await? {
+        for batch in read? {
             let last = batch.last();
             let batch = batch.after(expected).ok_or_else(|| damaged(expected))?;
             if batch.first() != expected.next() {

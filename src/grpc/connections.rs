@@ -42,7 +42,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// closes it.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Calls at a time on one connection; further ones wait at the client.
-const MAX_CONCURRENT_CALLS: u32 = 1_024;
+const MAX_CONCURRENT_CALLS: u32 = 256;
 /// Bytes of a request's headers.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// A silent connection is asked for a sign of life after this long, and closed
@@ -100,6 +100,14 @@ impl Connections {
         let all_closed = tokio::time::timeout_at(deadline, self.tasks.wait()).await.is_ok();
         self.abort.cancel();
         all_closed
+    }
+}
+
+/// A server that is dropped serves nobody.
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.finish.cancel();
+        self.abort.cancel();
     }
 }
 

@@ -10,16 +10,17 @@ use std::{
 use prost::Message as _;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use super::json;
+use super::{json, status::MAX_VIOLATIONS};
 use crate::{
     admission::WhenFull,
     handler::{Registry, Violation},
     proto::v1::{self, submit_request},
-    store::{Query, Submission, Task},
+    store::{Page, Query, Submission, Task},
     task::{Data, Due, NewTask, RetryPolicy, State, TaskId, Timestamp, WorkerId},
 };
 
-/// What submissions may have and what they get when they do not say.
+/// What submissions may have and what they get when they do not say, as
+/// configured.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Bytes of a payload.
@@ -51,7 +52,9 @@ struct Checks {
 
 impl Checks {
     fn wrong(&mut self, field: &str, description: impl Into<String>) {
-        self.violations.push(Violation::new(field, description));
+        if self.violations.len() < MAX_VIOLATIONS {
+            self.violations.push(Violation::new(field, description));
+        }
     }
 
     /// A duration within bounds; `None`, and said why, if it is not one.
@@ -139,8 +142,10 @@ pub fn submission(
 }
 
 /// A hash of what is asked for, by which a repeated `request_id` is told from a
-/// reused one. What is not part of the task does not count, nor does whether a
-/// default was spelled out. Fields that later versions add do not change it.
+/// reused one. What is not part of the task does not count, nor does whether the
+/// default queue was spelled out. It is of the request, not of what defaults made
+/// of it: a server whose defaults were changed still knows its tasks again. Fields
+/// that later versions add do not change it.
 fn fingerprint(request: &v1::SubmitRequest) -> [u8; 16] {
     if request.request_id.is_empty() {
         return [0; 16];
@@ -175,6 +180,14 @@ fn payload(
     let (field, data) = match given {
         None => return Some(Data::Empty),
         Some(submit_request::Payload::Data(bytes)) => ("data", Data::Bytes(bytes)),
+        // JSON can be shorter than the message, and both are kept in memory.
+        Some(submit_request::Payload::Args(fields))
+            if fields.encoded_len() > 2 * rules.max_payload.max(1 << 10) =>
+        {
+            let (size, limit) = (fields.encoded_len(), rules.max_payload);
+            checks.wrong("args", format!("has {size} bytes as a message; a payload has at most {limit}, and twice that as a message"));
+            return None;
+        }
         Some(submit_request::Payload::Args(fields)) => match json::from_struct(fields, "args") {
             Ok(fields) => {
                 ("args", Data::Json(serde_json::Value::Object(fields).to_string().into()))
@@ -413,6 +426,8 @@ pub fn watch(request: &v1::WatchEventsRequest) -> Result<Watch, Vec<Violation>> 
     }
 }
 
+/// States in a filter: each of them once, with room for a few repeated.
+const MAX_STATES: usize = 16;
 const DEFAULT_PAGE: usize = 50;
 const MAX_PAGE: usize = 1_000;
 
@@ -424,7 +439,11 @@ pub fn query(request: v1::ListTasksRequest) -> Result<Query, Vec<Violation>> {
     let mut checks = Checks::default();
     let filter = filter_hash(&request);
     let mut states = Vec::new();
-    for (at, given) in request.states.iter().enumerate() {
+    if request.states.len() > MAX_STATES {
+        let wrong = format!("there are {}; at most {MAX_STATES}", request.states.len());
+        checks.wrong("states", wrong);
+    }
+    for (at, given) in request.states.iter().take(MAX_STATES).enumerate() {
         match v1::TaskState::try_from(*given) {
             Ok(v1::TaskState::Unspecified) => states.extend(State::ALL),
             Ok(state) => states.push(state_of(state)),
@@ -470,7 +489,7 @@ pub fn filter_hash(request: &v1::ListTasksRequest) -> u32 {
 }
 
 /// The token of the page that begins after task `after`.
-pub fn page_token(after: u64, filter: u32) -> String {
+fn page_token(after: u64, filter: u32) -> String {
     format!("p{filter:08x}{after:x}")
 }
 
@@ -519,6 +538,29 @@ fn state_of(state: v1::TaskState) -> State {
         v1::TaskState::Failed => State::Failed,
         v1::TaskState::Cancelled => State::Cancelled,
     }
+}
+
+/// Bytes of a page, unless its first task alone has more: below the 4 MiB that
+/// most clients accept.
+const MAX_PAGE_BYTES: usize = 3 << 20;
+
+/// A page as the wire has it: as many tasks as fit, the others on the next one.
+pub fn page(page: Page, filter: u32) -> v1::ListTasksResponse {
+    let mut tasks: Vec<v1::Task> = Vec::with_capacity(page.tasks.len());
+    let (mut bytes, mut last, mut next) = (0, 0, page.next);
+    for found in page.tasks {
+        let number = found.id.number();
+        let found = task(found);
+        bytes += found.encoded_len();
+        if bytes > MAX_PAGE_BYTES && !tasks.is_empty() {
+            next = Some(last);
+            break;
+        }
+        last = number;
+        tasks.push(found);
+    }
+    let next_page_token = next.map(|after| page_token(after, filter)).unwrap_or_default();
+    v1::ListTasksResponse { tasks, next_page_token }
 }
 
 /// A task as the wire has it.

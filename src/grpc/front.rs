@@ -3,15 +3,17 @@
 
 use std::{
     convert::Infallible,
-    task::{Context, Poll},
+    pin::Pin,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tonic::{Status, body::Body};
-use tower::Service;
+use tower::{BoxError, Service};
 use tracing::{Instrument as _, info_span};
 
 use super::{Deadline, status};
@@ -31,8 +33,10 @@ impl<S> Front<S> {
 
 impl<S, B> Service<Request<B>> for Front<S>
 where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -51,8 +55,54 @@ where
                 request.extensions_mut().insert(Deadline(deadline));
             }
         }
+        let unary = path.starts_with(UNARY_SERVICE);
+        let request = request.map(|body| {
+            if unary { Body::new(Arriving { body, late: None }) } else { Body::new(body) }
+        });
         let answer = span.in_scope(|| self.inner.call(request));
         Box::pin(async move { Ok(mend(answer.await?, &path)) }.instrument(span))
+    }
+}
+
+/// The service whose requests are one message each.
+const UNARY_SERVICE: &str = "/taskyard.v1.TaskService/";
+
+/// How long a request may take to arrive, once it has begun.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request that must arrive in time: what is there of it takes memory.
+struct Arriving<B> {
+    body: B,
+    /// Begins when the rest has to be waited for, which it mostly has not.
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> http_body::Body for Arriving<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(ARRIVAL_TIMEOUT)));
+        ready!(late.as_mut().poll(cx));
+        Poll::Ready(Some(Err(Box::new(status::not_arrived(ARRIVAL_TIMEOUT)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -7,32 +7,32 @@ use serde_json::{Map, Number, Value as Json};
 /// without a fraction, so that handlers can read them as integers.
 ///
 /// # Errors
-/// The path of a number that JSON has no form for: NaN or an infinity.
-pub fn from_struct(fields: Struct, path: &str) -> Result<Map<String, Json>, String> {
-    fields
-        .fields
-        .into_iter()
-        .map(|(name, value)| {
-            let path = format!("{path}.{name}");
-            from_value(value, &path).map(|value| (name, value))
-        })
-        .collect()
+/// The path, below `at`, of a number that JSON has no form for: NaN or an infinity.
+pub fn from_struct(fields: Struct, at: &str) -> Result<Map<String, Json>, String> {
+    object(fields).map_err(|path| format!("{at}{path}"))
 }
 
-fn from_value(value: Value, path: &str) -> Result<Json, String> {
+/// The path of what has no form is put together on the way back, and only then:
+/// a request decides how many values there are, and how long their names.
+fn object(fields: Struct) -> Result<Map<String, Json>, String> {
+    let field = |(name, value)| match from_value(value) {
+        Ok(value) => Ok((name, value)),
+        Err(path) => Err(format!(".{name}{path}")),
+    };
+    fields.fields.into_iter().map(field).collect()
+}
+
+fn from_value(value: Value) -> Result<Json, String> {
     Ok(match value.kind {
         None | Some(Kind::NullValue(_)) => Json::Null,
         Some(Kind::BoolValue(value)) => Json::Bool(value),
         Some(Kind::StringValue(text)) => Json::String(text),
-        Some(Kind::NumberValue(number)) => Json::Number(from_double(number).ok_or(path)?),
-        Some(Kind::StructValue(fields)) => Json::Object(from_struct(fields, path)?),
-        Some(Kind::ListValue(list)) => Json::Array(
-            list.values
-                .into_iter()
-                .enumerate()
-                .map(|(at, value)| from_value(value, &format!("{path}[{at}]")))
-                .collect::<Result<_, _>>()?,
-        ),
+        Some(Kind::NumberValue(number)) => Json::Number(from_double(number).ok_or("")?),
+        Some(Kind::StructValue(fields)) => Json::Object(object(fields)?),
+        Some(Kind::ListValue(list)) => {
+            let element = |(at, value)| from_value(value).map_err(|path| format!("[{at}]{path}"));
+            Json::Array(list.values.into_iter().enumerate().map(element).collect::<Result<_, _>>()?)
+        }
     })
 }
 

@@ -16,10 +16,11 @@ mod status;
 mod watch;
 
 pub use connections::{Connections, Settings as ConnectionSettings};
+pub use convert::Rules;
 pub use front::Front;
 pub use health::Health;
 pub use response::EncodedWatchEventsResponse;
-pub use service::{Service, Settings};
+pub use service::Service;
 pub use watch::Watchers;
 
 use tokio::time::Instant;

@@ -21,17 +21,6 @@ use crate::{
     task::TaskId,
 };
 
-/// What the service is told by the configuration.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Bytes of a payload.
-    pub max_payload: usize,
-    /// How long an attempt may take unless the task says.
-    pub attempt_timeout: Duration,
-    /// Attempts unless the task says.
-    pub max_attempts: u32,
-}
-
 /// How long `WaitTask` waits when neither the request nor a deadline says.
 const DEFAULT_WAIT: Duration = Duration::from_hours(1);
 
@@ -55,11 +44,9 @@ impl Service {
         admission: Arc<Admission>,
         registry: Arc<Registry>,
         watchers: Watchers,
-        settings: Settings,
+        rules: Rules,
         closing: CancellationToken,
     ) -> Self {
-        let Settings { max_payload, attempt_timeout, max_attempts } = settings;
-        let rules = Rules { max_payload, attempt_timeout, max_attempts };
         Self { store, admission, registry, watchers, rules, closing }
     }
 
@@ -82,7 +69,9 @@ impl Service {
             return admit(when_full).await.map(Place::Free).map_err(refused);
         };
         match admit(WhenFull::Reject).await {
-            Err(Refused::Full { .. }) => {}
+            Err(
+                Refused::Full { .. } | Refused::TooManyQueues(_) | Refused::LargerThanQueue { .. },
+            ) => {}
             place => return place.map(Place::Free).map_err(refused),
         }
         let repeated = self.store.repeated(request_id.clone(), submission.fingerprint).await;
@@ -181,13 +170,7 @@ impl task_service_server::TaskService for Service {
             convert::query(request.into_inner()).map_err(|wrong| status::invalid(&wrong))?;
         let list = async { self.store.list(query).await.map_err(|error| status::store(&error)) };
         let page = within(deadline, list).await?;
-        Ok(Response::new(v1::ListTasksResponse {
-            tasks: page.tasks.into_iter().map(convert::task).collect(),
-            next_page_token: page
-                .next
-                .map(|after| convert::page_token(after, filter))
-                .unwrap_or_default(),
-        }))
+        Ok(Response::new(convert::page(page, filter)))
     }
 
     async fn wait_task(

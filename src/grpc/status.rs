@@ -40,6 +40,10 @@ fn cut(text: &str, bytes: usize) -> String {
     format!("{}…", &text[..text.floor_char_boundary(bytes.saturating_sub(3))])
 }
 
+/// Violations that are kept of one request. Further ones are not: the request
+/// decides how many there are.
+pub const MAX_VIOLATIONS: usize = 100;
+
 /// Fields that are wrong: all of them, as far as a status has room.
 pub fn invalid(violations: &[Violation]) -> Status {
     const ROOM: usize = 2_000;
@@ -63,7 +67,8 @@ pub fn invalid(violations: &[Violation]) -> Status {
     let message = match violations {
         [one] => format!("{}: {}", cut(&one.field, 100), cut(&one.description, 300)),
         [first, ..] => format!(
-            "{} fields are invalid; the first is {}: {}",
+            "{}{} fields are invalid; the first is {}: {}",
+            if violations.len() < MAX_VIOLATIONS { "" } else { "at least " },
             violations.len(),
             cut(&first.field, 100),
             cut(&first.description, 300)
@@ -95,6 +100,7 @@ pub fn refused(queue: &str, refused: Refused) -> Status {
             Status::with_error_details(Code::ResourceExhausted, message, details)
         }
         Refused::Draining => draining(),
+        Refused::StoreFailed => store(&store::Error::Failed("the disk refused a write".into())),
     }
 }
 
@@ -137,12 +143,18 @@ pub fn draining() -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// A request that began and did not arrive whole.
+pub fn not_arrived(limit: Duration) -> Status {
+    let message = format!("the request did not arrive within {limit:?}; nothing was done");
+    plain(Code::DeadlineExceeded, "DEADLINE", message)
+}
+
 /// The caller's deadline has passed, and what became of the call is not known.
 pub fn deadline() -> Status {
     plain(
         Code::DeadlineExceeded,
         "DEADLINE",
-        "the deadline passed before the outcome was known; to find out, repeat the call with the same request_id",
+        "the deadline passed before the outcome was known; to repeat a Submit safely, give it the same request_id",
     )
 }
 

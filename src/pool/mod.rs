@@ -71,6 +71,11 @@ impl Pool {
         Self { crew, tally, interrupt, stop_handlers }
     }
 
+    /// From now on, how executions end counts for the report of a drain.
+    pub fn begin_drain(&self) {
+        self.tally.begin_drain();
+    }
+
     /// Waits for the workers to leave, which they do when the store answers
     /// their turn with [`crate::store::Turn::Stop`]. Executions that still run
     /// at `interrupt_at` are signalled, and dropped at `stop_at`; whatever has
@@ -81,7 +86,6 @@ impl Pool {
         stop_at: Instant,
         give_up_at: Instant,
     ) -> Drained {
-        self.tally.begin_drain();
         for (deadline, then) in [
             (interrupt_at, Some(&self.interrupt)),
             (stop_at, Some(&self.stop_handlers)),

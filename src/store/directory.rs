@@ -70,8 +70,10 @@ impl Directory {
 /// Makes what is missing of the path, and makes that durable: a directory is
 /// there after a power cut only if its entry in its parent was synced.
 fn create(path: &Path) -> io::Result<()> {
-    let missing = path.ancestors().take_while(|ancestor| !ancestor.is_dir());
-    let made: Vec<_> = missing.chain([path]).collect();
+    let missing = path
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.is_dir());
+    let made: Vec<_> = missing.collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -49,7 +49,7 @@ pub enum OpenError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// The database cannot be used.
-    #[error("the database {path} cannot be used: {cause}; nothing was changed in it")]
+    #[error("the database {path} cannot be used: {cause}; no task in it was changed")]
     Database {
         /// Which file.
         path: PathBuf,
@@ -156,8 +156,12 @@ impl EngineStart {
         if let Some(reply) = reply.take() {
             drop(reply.send(Ok(opened)));
         }
+        let failure = engine.failure.subscribe();
         let closed = engine.run(inbox, runtime);
-        sqlite::fold_log(&connection);
+        // What a refused write left of the log is for recovery to judge.
+        if failure.borrow().is_none() {
+            sqlite::fold_log(&connection);
+        }
         Ok(closed)
     }
 }

@@ -30,6 +30,9 @@ pub const MAX_ROWS_PER_PAGE: usize = 10_000;
 /// that most clients accept; a page has at least one task.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 
+/// Bytes that are read for a page that leaves payloads and results out.
+const MAX_SLIM_PAGE_BYTES: usize = 8 << 20;
+
 /// Questions that wait for a thread; further ones wait for a place.
 const MAX_QUESTIONS: usize = 256;
 
@@ -142,6 +145,10 @@ const COLUMNS: &str = "
 /// among many, and so are, at times, those that have.
 fn source(states: &[State]) -> &'static str {
     let ended = |state: &State| state.is_terminal();
+    if states == [State::Running] {
+        return "slot JOIN task ON task.id = slot.task LEFT JOIN live ON live.id = task.id
+                LEFT JOIN finish ON finish.id = task.id";
+    }
     if states.is_empty() || (states.iter().any(ended) && !states.iter().all(ended)) {
         "task LEFT JOIN live ON live.id = task.id LEFT JOIN finish ON finish.id = task.id"
     } else if states.iter().all(ended) {
@@ -159,10 +166,21 @@ fn scan(
 ) -> Result<Page, rusqlite::Error> {
     let source = source(&query.states);
     // The driving table is the first one; its id is the order of the page.
-    let driver = source.split(' ').next().unwrap_or("task");
+    let id = match source.split(' ').next() {
+        Some("slot") => "slot.task",
+        Some("live") => "live.id",
+        Some("finish") => "finish.id",
+        _ => "task.id",
+    };
+    // Said in the words of the index on the dead letters, so that it is used.
+    let dead_letters = match query.states.as_slice() {
+        [_, ..] if query.states.iter().all(|state| *state == State::Failed) => {
+            "AND finish.state = 2"
+        }
+        _ => "",
+    };
     let sql = format!(
-        "SELECT {COLUMNS} FROM {source} WHERE {driver}.id > ?1 AND {driver}.id <= ?2
-         ORDER BY {driver}.id"
+        "SELECT {COLUMNS} FROM {source} WHERE {id} > ?1 AND {id} <= ?2 {dead_letters} ORDER BY {id}"
     );
     // One transaction, so that the slots and the rows are of one moment.
     let snapshot = connection.unchecked_transaction()?;
@@ -173,16 +191,18 @@ fn scan(
     let mut rows = statement.query(params![query.after, last.unwrap_or(i64::MAX as u64)])?;
     let mut page = Page::default();
     let (mut looked_at, mut bytes) = (0, 0);
+    let max_bytes = if query.omit_payloads { MAX_SLIM_PAGE_BYTES } else { MAX_PAGE_BYTES };
     while let Some(row) = rows.next()? {
         let candidate = Candidate { row, running: &running, now };
         let number = candidate.number()?;
         looked_at += 1;
         if candidate.matches(query)? {
             let task = candidate.read(identity, query.omit_payloads)?;
-            bytes += task.payload.len() + task.result.as_ref().map_or(0, Data::len);
+            // What is read counts, whether it is shown or not.
+            bytes += candidate.bytes()? + task.result.as_ref().map_or(0, Data::len);
             page.tasks.push(task);
         }
-        let full = page.tasks.len() >= query.limit || bytes >= MAX_PAGE_BYTES;
+        let full = page.tasks.len() >= query.limit || bytes >= max_bytes;
         if full || looked_at >= MAX_ROWS_PER_PAGE {
             page.next = rows.next()?.map(|_| number);
             break;
@@ -202,6 +222,10 @@ struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
+    fn bytes(&self) -> Result<usize, rusqlite::Error> {
+        Ok(self.row.get_ref(24)?.as_blob()?.len())
+    }
+
     fn number(&self) -> Result<u64, rusqlite::Error> {
         self.row.get(0)
     }
@@ -212,7 +236,7 @@ impl Candidate<'_> {
 
     fn state(&self) -> Result<State, rusqlite::Error> {
         if let Some(column) = self.row.get::<_, Option<i64>>(13)? {
-            return Ok(sqlite::state_from_column(column).unwrap_or(State::Failed));
+            return sqlite::state_from_column(column).ok_or_else(|| damaged(13, "not a state"));
         }
         if self.slot()?.is_some() {
             return Ok(State::Running);

@@ -94,7 +94,7 @@ fn begin_incarnation(
     for slot in &slots {
         engine.crashed(*slot).map_err(|error| match error {
             GroupError::Sqlite(error) => DatabaseError::Sqlite(error),
-            damaged @ GroupError::Record(..) => DatabaseError::Damaged(damaged.to_string()),
+            damaged @ GroupError::Inconsistent(_) => DatabaseError::Damaged(damaged.to_string()),
         })?;
         engine.writer.delete_slot(slot.worker)?;
     }

@@ -11,6 +11,7 @@
 //! | `slot` | a worker that runs a task | at a start; deleted when the worker is idle |
 //! | `finish` | how a task ended | at the end |
 //! | `request` | an idempotency key | at submission |
+//! | `dead_letter` | an index of the tasks that FAILED | at such an end |
 //! | `event` | **all** events of one commit, encoded as they are sent | at every commit |
 //!
 //! Few rows make a fast store: the start of a task writes no row of its own,
@@ -65,6 +66,7 @@ CREATE TABLE finish (
     cancel_requested INTEGER NOT NULL, worker INTEGER, started INTEGER,
     result_type INTEGER, result BLOB, error_reason TEXT, error_message TEXT
 ) STRICT;
+CREATE INDEX dead_letter ON finish (id) WHERE state = 2;
 CREATE TABLE request (
     id TEXT PRIMARY KEY, task INTEGER NOT NULL, fingerprint BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -128,6 +130,9 @@ pub fn open_writer(
     };
     connection.pragma_update(None, "journal_mode", journal)?;
     connection.pragma_update(None, "synchronous", synchronous)?;
+    // Where a plain sync does not reach the disk (macOS), ask for one that does.
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     if format == 0 {
@@ -505,9 +510,9 @@ impl<'c> Writer<'c> {
         self.select_request.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
     }
 
-    /// A task's record.
-    pub fn record(&mut self, number: u64) -> Rows<Vec<u8>> {
-        self.select_record.query_row([number], |row| row.get(0))
+    /// A task's record, if it is there.
+    pub fn record(&mut self, number: u64) -> Rows<Option<Vec<u8>>> {
+        self.select_record.query_row([number], |row| row.get(0)).optional()
     }
 
     /// The number of a task's SUBMITTED event.

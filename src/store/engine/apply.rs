@@ -105,7 +105,10 @@ impl Engine<'_> {
         }
         let state = match self.index.get(number) {
             Some(entry) => entry.life.state,
-            None => self.writer.finished_state(number)?.unwrap_or(State::Succeeded),
+            None => match self.writer.finished_state(number)? {
+                Some(state) => state,
+                None => return Ok(Some(Err(Error::NotFound(task)))),
+            },
         };
         let seq = self.writer.submitted_seq(number)?;
         Ok(Some(Ok(Submitted { task, seq, state, existing: true })))
@@ -406,8 +409,13 @@ impl Engine<'_> {
         while !self.idle.is_empty() {
             let Some(number) = self.ready.pop() else { break };
             let Some((worker, reply)) = self.idle.pop_front() else { break };
-            let assignment = Box::new(self.start(number, worker)?);
-            self.group.effects.push(Effect::Assign(reply, assignment));
+            match self.start(number, worker)? {
+                Some(assignment) => {
+                    let assign = Effect::Assign(reply, Box::new(assignment));
+                    self.group.effects.push(assign);
+                }
+                None => self.idle.push_front((worker, reply)),
+            }
             started = true;
         }
         Ok(started)
@@ -424,42 +432,61 @@ impl Engine<'_> {
         }
     }
 
-    fn start(&mut self, number: u64, worker: WorkerId) -> Result<Assignment, GroupError> {
-        let (payload, timeout, retry) = match self.group.fresh.remove(&number) {
-            Some(task) => (task.payload, task.timeout, task.retry),
-            None => self.read_record(number)?,
-        };
+    /// Starts a task on a worker. `None` if its record cannot be read: the task
+    /// then fails, and the worker is free for the next one.
+    fn start(&mut self, number: u64, worker: WorkerId) -> Result<Option<Assignment>, GroupError> {
         let now = self.group.now;
         let cancel = CancellationToken::new();
         let Some(entry) = self.index.get_mut(number) else {
-            return Err(rusqlite::Error::QueryReturnedNoRows.into());
+            return Err(GroupError::Inconsistent(number));
         };
+        let before = entry.life;
+        let decided = task::decide(before, entry.budget(self.max_crashes), Command::Start);
+        let (after, told) = decided.map_err(|_| GroupError::Inconsistent(number))?;
+        debug_assert_eq!(invariants::check(before, Command::Start, after), Ok(()));
+        entry.life = after;
         let waited = now.since(entry.due);
         let execution = Execution { worker, started: now, waited, cancel: cancel.clone() };
         entry.execution = Some(Box::new(execution));
         self.group.effects.extend(entry.place.take().map(Effect::Vacate));
-        let before = entry.life;
-        match task::decide(before, entry.budget(self.max_crashes), Command::Start) {
-            Ok((after, _)) => entry.life = after,
-            Err(refusal) => tracing::error!(number, ?refusal, "a task that cannot start was ready"),
-        }
-        debug_assert_eq!(invariants::check(before, Command::Start, entry.life), Ok(()));
-        let (attempt, failures) = (entry.life.attempt, entry.life.failures);
         let kind = Arc::clone(&entry.kind);
+        let Lifecycle { attempt, failures, .. } = after;
         let slot = SlotRow { worker, task: number, attempt, started: now };
         self.group.slots.insert(worker, Some(slot));
-        self.tell(number, Told::Started, &Particulars::default());
+        self.tell(number, told, &Particulars::default());
+
         let task = self.identity.task_id(number);
-        Ok(Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel })
+        let (payload, timeout, retry) = match self.group.fresh.remove(&number) {
+            Some(task) => (task.payload, task.timeout, task.retry),
+            None => match self.read_record(number)? {
+                Ok(record) => record,
+                Err(damage) => {
+                    tracing::error!(%task, %damage, "the record of a task is damaged");
+                    self.finish(worker, damaged(task, attempt, &damage))?;
+                    return Ok(None);
+                }
+            },
+        };
+        Ok(Some(Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel }))
     }
 
     fn read_record(
         &mut self,
         number: u64,
-    ) -> Result<(Data, Duration, task::RetryPolicy), GroupError> {
-        let bytes = self.writer.record(number)?;
-        let mut record =
-            TaskRecord::from_bytes(&bytes).map_err(|error| GroupError::Record(number, error))?;
-        Ok((record.take_payload(), record.timeout(), record.retry()))
+    ) -> Result<Result<(Data, Duration, task::RetryPolicy), String>, GroupError> {
+        let Some(bytes) = self.writer.record(number)? else {
+            return Ok(Err("it is not there".into()));
+        };
+        Ok(match TaskRecord::from_bytes(&bytes) {
+            Ok(mut record) => Ok((record.take_payload(), record.timeout(), record.retry())),
+            Err(damage) => Err(damage.to_string()),
+        })
     }
+}
+
+/// The end of a task whose record cannot be read: alone, not with the store.
+fn damaged(task: TaskId, attempt: u32, damage: &str) -> Finished {
+    let failure = Failure::new("RECORD_DAMAGED", format!("its record cannot be read: {damage}"));
+    let outcome = Outcome::Failed { failure, permanent: true, retry_after: Duration::ZERO };
+    Finished { task, attempt, outcome, ran: Duration::ZERO }
 }

@@ -152,7 +152,7 @@ impl Engine<'_> {
     async fn wait(&self, inbox: &mut mpsc::Receiver<Message>, arrived: &mut Vec<Message>) -> Came {
         let receive = inbox.recv_many(arrived, MAX_GROUP_COMMANDS);
         let received = match self.ready.next_due() {
-            Some(due) if !self.draining => {
+            Some(due) if !self.draining && self.failure.borrow().is_none() => {
                 let until_due = due.since(wall_clock()).min(LONGEST_SLEEP);
                 tokio::time::timeout(until_due, receive).await
             }
@@ -274,8 +274,8 @@ fn gather(inbox: &mut mpsc::Receiver<Message>, arrived: &mut Vec<Message>) {
 pub enum GroupError {
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
-    #[error("the record of task {0} is damaged: {1}")]
-    Record(u64, prost::DecodeError),
+    #[error("task number {0} was to start and cannot: the index is inconsistent")]
+    Inconsistent(u64),
 }
 
 /// Answers everything with the cause; a `Close` is left to the caller.
