@@ -183,9 +183,14 @@ async fn a_port_that_is_taken_is_named_before_anything_is_touched() {
     assert!(!config.data_dir.exists());
 }
 
+fn short(config: &mut Config) {
+    config.drain_timeout = std::time::Duration::from_millis(500);
+    config.cancel_grace = std::time::Duration::ZERO;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_fails_its_task_and_no_other() {
-    let yard = Yard::start().await;
+    let yard = Yard::with(short, support::builtin()).await;
     let mut client = yard.client().await;
     let mut tasks = Vec::new();
     for _ in 0..4 {

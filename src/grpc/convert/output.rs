@@ -1,0 +1,111 @@
+//! The domain to messages.
+
+use std::time::Duration;
+
+use prost::Message as _;
+
+use super::{json, lists::page_token};
+use crate::{
+    proto::v1,
+    store::{Page, Task},
+    task::{Data, State, Timestamp, WorkerId},
+};
+
+/// A state as the wire has it.
+pub fn state_to(state: State) -> v1::TaskState {
+    match state {
+        State::Scheduled => v1::TaskState::Scheduled,
+        State::Queued => v1::TaskState::Queued,
+        State::Running => v1::TaskState::Running,
+        State::Succeeded => v1::TaskState::Succeeded,
+        State::Failed => v1::TaskState::Failed,
+        State::Cancelled => v1::TaskState::Cancelled,
+    }
+}
+
+/// Bytes of a page, unless its first task alone has more: below the 4 MiB that
+/// most clients accept.
+const MAX_PAGE_BYTES: usize = 3 << 20;
+
+/// A page as the wire has it: as many tasks as fit, the others on the next one.
+pub fn page(page: Page, filter: u32) -> v1::ListTasksResponse {
+    let mut tasks: Vec<v1::Task> = Vec::with_capacity(page.tasks.len());
+    let (mut bytes, mut last, mut next) = (0, 0, page.next);
+    for found in page.tasks {
+        let number = found.id.number();
+        let found = task(found);
+        bytes += found.encoded_len();
+        if bytes > MAX_PAGE_BYTES && !tasks.is_empty() {
+            next = Some(last);
+            break;
+        }
+        last = number;
+        tasks.push(found);
+    }
+    let next_page_token = next.map(|after| page_token(after, filter)).unwrap_or_default();
+    v1::ListTasksResponse { tasks, next_page_token }
+}
+
+/// A task as the wire has it.
+pub fn task(task: Task) -> v1::Task {
+    let life = task.lifecycle;
+    v1::Task {
+        task_id: task.id.to_string(),
+        queue: task.queue,
+        kind: task.kind,
+        payload: match task.payload {
+            Data::Empty => None,
+            Data::Bytes(bytes) => Some(v1::task::Payload::Data(bytes)),
+            Data::Json(text) => match serde_json::from_str(&text) {
+                Ok(serde_json::Value::Object(args)) => {
+                    Some(v1::task::Payload::Args(json::to_struct(args)))
+                }
+                _ => None,
+            },
+        },
+        priority: task.priority,
+        labels: task.labels,
+        state: state_to(life.state).into(),
+        attempt: life.attempt,
+        max_attempts: task.max_attempts,
+        worker: task
+            .execution
+            .map_or_else(String::new, |(worker, _): (WorkerId, _)| worker.to_string()),
+        create_time: Some(timestamp(task.created)),
+        due_time: Some(timestamp(task.due)),
+        start_time: task.execution.map(|(_, started)| timestamp(started)),
+        finish_time: task.finished.map(timestamp),
+        result: task.result.map(result),
+        error: task
+            .failure
+            .map(|failure| v1::TaskError { reason: failure.reason, message: failure.message }),
+        cancel_requested: life.cancel_requested,
+        timeout: Some(duration(task.timeout)),
+        request_id: task.request_id.unwrap_or_default(),
+    }
+}
+
+fn result(data: Data) -> v1::TaskResult {
+    let output = match data {
+        Data::Empty => None,
+        Data::Bytes(bytes) => Some(v1::task_result::Output::Data(bytes)),
+        Data::Json(text) => serde_json::from_str(&text)
+            .ok()
+            .map(|json| v1::task_result::Output::Json(json::to_value(json))),
+    };
+    v1::TaskResult { output }
+}
+
+fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.0.div_euclid(1_000_000),
+        nanos: i32::try_from(time.0.rem_euclid(1_000_000) * 1_000).unwrap_or_default(),
+    }
+}
+
+fn duration(span: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(span.subsec_nanos()).unwrap_or_default(),
+    }
+}
