@@ -245,8 +245,11 @@ fn say_what_was_opened(config: &Config, recovered: store::Recovered) {
         Durability::Os => warn!("durability is `os`: a power cut loses what was just acknowledged"),
         Durability::Memory => warn!("durability is `memory`: nothing survives the process"),
     }
-    let data_dir = config.data_dir.display();
-    info!(%data_dir, tasks, interrupted, "the store is open");
+    let place = match config.durability {
+        Durability::Memory => "none, it is in memory".into(),
+        Durability::Fsync | Durability::Os => config.data_dir.display().to_string(),
+    };
+    info!(data_dir = %place, tasks, interrupted, "the store is open");
 }
 
 /// Lets the health, and whoever waits for room, know when the store has failed.
