@@ -168,7 +168,8 @@ impl Server {
             complete: ran.stuck == 0 && remaining.is_some() && !store_failed,
             clients_cut: !all_closed,
         };
-        info!(?report, "drained");
+        let DrainReport { finished, interrupted, remaining, complete, clients_cut } = report;
+        info!(finished, interrupted, remaining, complete, clients_cut, "drained");
         report
     }
 }
@@ -249,7 +250,7 @@ fn say_what_was_opened(config: &Config, recovered: store::Recovered) {
         Durability::Memory => "none, it is in memory".into(),
         Durability::Fsync | Durability::Os => config.data_dir.display().to_string(),
     };
-    info!(data_dir = %place, tasks, interrupted, "the store is open");
+    info!(data_dir = %place, unfinished = tasks, interrupted, "the store is open");
 }
 
 /// Lets the health, and whoever waits for room, know when the store has failed.

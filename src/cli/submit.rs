@@ -80,7 +80,7 @@ struct TaskFlags {
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     timeout: Option<Duration>,
     /// Attempts in all [default: the server's, 1 unless configured]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     max_attempts: Option<u32>,
     /// A mark of your own, kept with the task; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]

@@ -12,6 +12,7 @@ use super::{
     present,
     problem::{Problem, told},
 };
+use crate::{event::Seq, events::Cursor};
 
 /// How long to look for a server that has gone.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -108,9 +109,9 @@ impl Printer {
             let cursor = cursor_at(batch, place);
             self.out.line(match self.format {
                 Format::Text => present::event_line(event),
-                Format::Json => json::event(event, cursor).to_string(),
+                Format::Json => json::event(event, &cursor).to_string(),
             })?;
-            self.remember(cursor);
+            self.remember(&cursor);
             self.left -= 1;
             if self.left == 0 {
                 self.out.flush()?;
@@ -131,10 +132,15 @@ impl Printer {
     }
 }
 
-/// The cursor that misses nothing after this event of the batch. Only its last
-/// event has one of its own; before, some of the batch would come again.
-fn cursor_at(batch: &Batch, place: usize) -> &str {
-    if place + 1 == batch.events.len() { &batch.after } else { &batch.before }
+/// The cursor after this event of the batch. The server tells that of the last
+/// one; the others are of the same commit, and their cursors differ by the number.
+/// One that cannot be read is passed on as it came, and repeats rather than skips.
+fn cursor_at(batch: &Batch, place: usize) -> String {
+    match (batch.events.get(place + 1), batch.after.parse::<Cursor>()) {
+        (None, _) => batch.after.clone(),
+        (Some(next), Ok(after)) => after.after_event(Seq(next.seq).previous()).to_string(),
+        (Some(_), Err(_)) => batch.before.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -151,6 +157,16 @@ mod tests {
         let batch = batch(3);
         let cursors: Vec<_> = (0..3).map(|place| cursor_at(&batch, place)).collect();
         assert_eq!(cursors, ["c1", "c1", "c4"]);
+    }
+
+    #[test]
+    fn every_event_has_a_cursor_of_its_own() {
+        let numbered = |seq| Event { seq, ..Event::default() };
+        let events = [40, 41, 42].map(numbered).into();
+        let after = "cpvegksbbehn31a".to_owned();
+        let batch = Batch { events, before: "cpvegksbbehn317".into(), after };
+        let cursors: Vec<_> = (0..3).map(|place| cursor_at(&batch, place)).collect();
+        assert_eq!(cursors, ["cpvegksbbehn318", "cpvegksbbehn319", "cpvegksbbehn31a"]);
     }
 
     #[test]

@@ -25,6 +25,15 @@ pub struct Cursor {
     seq: Seq,
 }
 
+impl Cursor {
+    /// The place after event `seq`, which must be of the same commit as the event
+    /// that this cursor stands after: only then are their incarnations the same.
+    #[must_use]
+    pub fn after_event(self, seq: Seq) -> Self {
+        Self { seq, ..self }
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; 1 + 2 * MARK_CHARS + base32::MAX_U64_CHARS];

@@ -52,7 +52,9 @@ impl fmt::Debug for TaskId {
 
 /// The text is not a task identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a task id: one looks like t1zq8x5kd7, as Submit answered it")]
+#[error(
+    "not a task id: one looks like t1zq8x5kd7, with digits and small letters but no i, l, o or u; take it as it was given"
+)]
 pub struct NotATaskId;
 
 impl FromStr for TaskId {
