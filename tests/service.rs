@@ -277,6 +277,11 @@ async fn lists_are_filtered_and_paged_in_the_order_of_submission() {
     assert_eq!(of(failed_even), [0, 10, 20].map(|at: usize| ids[at].clone()));
     let live = list(&mut client, filtered(&[TaskState::Scheduled], "", "")).await;
     assert_eq!(of(live), [later.as_str()]);
+    let running = submit(&mut client, sleep("1h")).await.task_id;
+    let mut watch = Watch::oldest(&mut client).await;
+    while watch.until(EventType::Started).await.task_id != running {}
+    let runs = list(&mut client, filtered(&[TaskState::Running], "", "sleep")).await;
+    assert_eq!(of(runs), [running]);
     let both = [TaskState::Scheduled, TaskState::Failed];
     assert_eq!(list(&mut client, filtered(&both, "", "")).await.len(), 6);
 }

@@ -153,3 +153,15 @@ fn the_advice_follows_the_measured_rate() {
     let idle = now + Duration::from_mins(10);
     assert_eq!(rate.time_for(1, idle), DrainRate::LONGEST);
 }
+
+#[tokio::test]
+async fn a_failed_store_is_told_as_such_and_the_first_cause_stays() {
+    let gate = gate(1, 100);
+    let _held = take(&gate, 1).await;
+    let waiting = stand_in_line(&gate, 1, None).await;
+    gate.close(Refused::StoreFailed);
+    gate.close(Refused::Draining);
+    assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::StoreFailed);
+    let later = gate.admit("q", 1, WhenFull::Reject, None).await.unwrap_err();
+    assert_eq!(later, Refused::StoreFailed);
+}

@@ -383,3 +383,20 @@ proptest! {
         runtime.unwrap().block_on(run(steps));
     }
 }
+
+/// Polling once and turning away, as a heartbeat makes a watcher do, must not begin
+/// the read of the history anew: it would never end while readers are busy.
+#[tokio::test]
+async fn a_read_that_is_turned_away_from_goes_on() {
+    let mut yard = Yard::new();
+    yard.commit(3);
+    let mut tail = yard.hub.follow(Some(Seq(0)), Arc::clone(&yard.log) as _);
+    // The log answers at the third poll of one and the same read.
+    for _ in 0..2 {
+        let mut next = Box::pin(tail.next());
+        assert!(poll!(&mut next).is_pending());
+    }
+    let mut next = Box::pin(tail.next());
+    let std::task::Poll::Ready(piece) = poll!(&mut next) else { panic!("it began anew") };
+    assert_eq!(piece.unwrap().last(), Seq(3));
+}
