@@ -252,3 +252,20 @@ async fn a_silent_connection_is_closed_as_soon_as_the_server_drains() {
     drop(client);
     assert!(drain.await.unwrap().0.complete);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_dropped_serves_nobody() {
+    let Yard { server, dir } = Yard::start().await;
+    let address = server.local_addr();
+    let mut client = connect(address).await;
+    submit(&mut client, task("noop")).await;
+    drop(server);
+    let gone = tokio::time::timeout(PATIENCE, async {
+        while client.submit(task("noop")).await.is_ok() || TcpStream::connect(address).await.is_ok()
+        {
+            tokio::task::yield_now().await;
+        }
+    });
+    gone.await.expect("it takes tasks that nobody runs");
+    drop(dir);
+}

@@ -156,4 +156,30 @@ mod tests {
             assert_eq!(timeout(wrong), None, "{wrong:?}");
         }
     }
+
+    /// A request whose rest never comes.
+    struct Silent;
+
+    impl http_body::Body for Silent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_arrive_is_given_up() {
+        let mut body = Box::pin(Arriving { body: Silent, late: None });
+        let began = Instant::now();
+        let frame = std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await;
+        let error = frame.expect("an end").expect_err("an error");
+        let status = error.downcast_ref::<Status>().expect("a status");
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+        assert_eq!(began.elapsed().as_secs(), ARRIVAL_TIMEOUT.as_secs());
+    }
 }
