@@ -4,20 +4,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
-
-use super::{Effect, Engine, Entry, GroupError, Message, Reply, index::Execution};
+use super::{Effect, Engine, Entry, GroupError, Message, Reply};
 use crate::{
     event::{Event, EventType, Seq, Subject},
-    store::{
-        Assignment, Error, Finished, Outcome, Submitted, Turn,
-        prepared::Prepared,
-        record::{self, TaskRecord},
-        sqlite::{FinishRow, SlotRow},
-    },
+    store::{Error, Finished, Submitted, Turn, prepared::Prepared, record, sqlite::FinishRow},
     task::{
-        self, Command, Data, Failure, Interruption, Lifecycle, State, TaskId, Timestamp, Told,
-        WorkerId, invariants,
+        self, Command, Data, Failure, Lifecycle, State, TaskId, Timestamp, Told, WorkerId,
+        invariants,
     },
 };
 
@@ -25,12 +18,12 @@ type Applied = Result<(), GroupError>;
 
 /// What an event says beyond its task, and what the end of a task records.
 #[derive(Default)]
-struct Particulars<'a> {
-    ran: Option<Duration>,
-    failure: Option<&'a Failure>,
-    result: Option<&'a Data>,
+pub(super) struct Particulars<'a> {
+    pub(super) ran: Option<Duration>,
+    pub(super) failure: Option<&'a Failure>,
+    pub(super) result: Option<&'a Data>,
     /// When to try again, if the attempt failed and another is left.
-    retry_at: Option<Timestamp>,
+    pub(super) retry_at: Option<Timestamp>,
 }
 
 impl Engine<'_> {
@@ -212,60 +205,14 @@ impl Engine<'_> {
         recorded
     }
 
-    fn finish(&mut self, worker: WorkerId, finished: Finished) -> Applied {
-        let Finished { task, attempt, outcome, ran } = finished;
-        let number = task.number();
-        self.group.slots.insert(worker, None);
-        let told = Particulars { ran: Some(ran), ..Particulars::default() };
-        match outcome {
-            Outcome::Succeeded(result) => {
-                let told = Particulars { result: Some(&result), ..told };
-                self.transition(number, Command::Succeed { attempt }, &told)
-            }
-            Outcome::Failed { failure, permanent, retry_after } => {
-                let retry_at = Some(self.group.now.after(retry_after));
-                let told = Particulars { failure: Some(&failure), retry_at, ..told };
-                self.transition(number, Command::Fail { attempt, permanent }, &told)
-            }
-            Outcome::Stopped => {
-                let failure = Failure::new("CANCELLED", "cancelled while it ran");
-                let told = Particulars { failure: Some(&failure), ..told };
-                self.transition(number, Command::Stopped { attempt }, &told)
-            }
-            Outcome::Interrupted => {
-                let failure = Failure::new("DRAINED", "the server was shut down");
-                let told = Particulars { failure: Some(&failure), ..told };
-                let by = Interruption::Drain;
-                self.transition(number, Command::Interrupt { attempt, by }, &told)
-            }
-        }
-    }
-
-    /// Records that a crash ended the execution of a task.
-    pub(in crate::store) fn crashed(&mut self, slot: SlotRow) -> Applied {
-        self.group.slots.insert(slot.worker, None);
-        let Some(entry) = self.index.get_mut(slot.task) else { return Ok(()) };
-        // The slot knows of the start; the task's own row does not.
-        entry.life = Lifecycle { state: State::Running, attempt: slot.attempt, ..entry.life };
-        let waited = slot.started.since(entry.due);
-        let cancel = CancellationToken::new();
-        let (worker, started) = (slot.worker, slot.started);
-        entry.execution = Some(Box::new(Execution { worker, started, waited, cancel }));
-        let crashes = entry.life.crashes + 1;
-        let failure = if crashes >= self.max_crashes {
-            let message = format!("it was running at {crashes} crashes of the server in a row");
-            Failure::new("CRASHED", message)
-        } else {
-            Failure::new("CRASHED", "the server stopped without a shutdown")
-        };
-        let command = Command::Interrupt { attempt: slot.attempt, by: Interruption::Crash };
-        let told = Particulars { failure: Some(&failure), ..Particulars::default() };
-        self.transition(slot.task, command, &told)
-    }
-
     /// Makes one transition of a task that has not ended: in the index, in the
     /// rows and in the events.
-    fn transition(&mut self, number: u64, command: Command, told: &Particulars<'_>) -> Applied {
+    pub(super) fn transition(
+        &mut self,
+        number: u64,
+        command: Command,
+        told: &Particulars<'_>,
+    ) -> Applied {
         let Some(entry) = self.index.get_mut(number) else {
             tracing::error!(number, ?command, "a command for a task that has ended");
             return Ok(());
@@ -339,7 +286,7 @@ impl Engine<'_> {
     }
 
     /// Adds the event of a transition that was just made.
-    fn tell(&mut self, number: u64, what: Told, told: &Particulars<'_>) {
+    pub(super) fn tell(&mut self, number: u64, what: Told, told: &Particulars<'_>) {
         let event_type = match what {
             Told::Nothing => return,
             Told::Started => EventType::Started,
@@ -397,96 +344,4 @@ impl Engine<'_> {
             }
         }
     }
-
-    /// Gives due tasks to idle workers; tells whether there were both.
-    pub(super) fn start_ready(&mut self) -> Result<bool, GroupError> {
-        if self.draining {
-            return Ok(false);
-        }
-        // A worker that has gone gets nothing.
-        self.idle.retain(|(_, reply)| !reply.is_closed());
-        let mut started = false;
-        while !self.idle.is_empty() {
-            let Some(number) = self.ready.pop() else { break };
-            let Some((worker, reply)) = self.idle.pop_front() else { break };
-            match self.start(number, worker)? {
-                Some(assignment) => {
-                    let assign = Effect::Assign(reply, Box::new(assignment));
-                    self.group.effects.push(assign);
-                }
-                None => self.idle.push_front((worker, reply)),
-            }
-            started = true;
-        }
-        Ok(started)
-    }
-
-    /// Lets the answers to submissions tell of starts in the same group.
-    pub(super) fn refresh_answers(&mut self) {
-        for effect in &mut self.group.effects {
-            if let Effect::Submitted(_, Ok(submitted)) = effect
-                && let Some(entry) = self.index.get(submitted.task.number())
-            {
-                submitted.state = entry.life.state;
-            }
-        }
-    }
-
-    /// Starts a task on a worker. `None` if its record cannot be read: the task
-    /// then fails, and the worker is free for the next one.
-    fn start(&mut self, number: u64, worker: WorkerId) -> Result<Option<Assignment>, GroupError> {
-        let now = self.group.now;
-        let cancel = CancellationToken::new();
-        let Some(entry) = self.index.get_mut(number) else {
-            return Err(GroupError::Inconsistent(number));
-        };
-        let before = entry.life;
-        let decided = task::decide(before, entry.budget(self.max_crashes), Command::Start);
-        let (after, told) = decided.map_err(|_| GroupError::Inconsistent(number))?;
-        debug_assert_eq!(invariants::check(before, Command::Start, after), Ok(()));
-        entry.life = after;
-        let waited = now.since(entry.due);
-        let execution = Execution { worker, started: now, waited, cancel: cancel.clone() };
-        entry.execution = Some(Box::new(execution));
-        self.group.effects.extend(entry.place.take().map(Effect::Vacate));
-        let kind = Arc::clone(&entry.kind);
-        let Lifecycle { attempt, failures, .. } = after;
-        let slot = SlotRow { worker, task: number, attempt, started: now };
-        self.group.slots.insert(worker, Some(slot));
-        self.tell(number, told, &Particulars::default());
-
-        let task = self.identity.task_id(number);
-        let (payload, timeout, retry) = match self.group.fresh.remove(&number) {
-            Some(task) => (task.payload, task.timeout, task.retry),
-            None => match self.read_record(number)? {
-                Ok(record) => record,
-                Err(damage) => {
-                    tracing::error!(%task, %damage, "the record of a task is damaged");
-                    self.finish(worker, damaged(task, attempt, &damage))?;
-                    return Ok(None);
-                }
-            },
-        };
-        Ok(Some(Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel }))
-    }
-
-    fn read_record(
-        &mut self,
-        number: u64,
-    ) -> Result<Result<(Data, Duration, task::RetryPolicy), String>, GroupError> {
-        let Some(bytes) = self.writer.record(number)? else {
-            return Ok(Err("it is not there".into()));
-        };
-        Ok(match TaskRecord::from_bytes(&bytes) {
-            Ok(mut record) => Ok((record.take_payload(), record.timeout(), record.retry())),
-            Err(damage) => Err(damage.to_string()),
-        })
-    }
-}
-
-/// The end of a task whose record cannot be read: alone, not with the store.
-fn damaged(task: TaskId, attempt: u32, damage: &str) -> Finished {
-    let failure = Failure::new("RECORD_DAMAGED", format!("its record cannot be read: {damage}"));
-    let outcome = Outcome::Failed { failure, permanent: true, retry_after: Duration::ZERO };
-    Finished { task, attempt, outcome, ran: Duration::ZERO }
 }

@@ -13,6 +13,7 @@
 mod apply;
 mod effects;
 mod index;
+mod runs;
 
 use std::{
     collections::{HashMap, VecDeque},
