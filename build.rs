@@ -10,7 +10,11 @@ use std::{env, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 2] = ["taskyard/v1/task_service.proto", "grpc/health/v1/health.proto"];
+const PROTOS: [&str; 3] = [
+    "taskyard/v1/task_service.proto",
+    "taskyard/v1/admin_service.proto",
+    "grpc/health/v1/health.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -22,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::create_dir_all(&messages)?;
     tonic_prost_build::configure()
         .build_server(false)
+        .extern_path(".google.rpc", "::tonic_types::pb")
         .bytes(".taskyard.v1")
         .btree_map(".taskyard.v1")
         .out_dir(&messages)
@@ -31,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs::create_dir_all(&servers)?;
     tonic_prost_build::configure()
         .build_client(false)
+        .extern_path(".google.rpc", "::tonic_types::pb")
         .extern_path(".taskyard.v1", "crate::proto::v1")
         .extern_path(".grpc.health.v1", "crate::proto::health")
         .extern_path(".taskyard.v1.WatchEventsResponse", "crate::grpc::EncodedWatchEventsResponse")

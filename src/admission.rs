@@ -16,13 +16,13 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use crate::queue::{Book, Settings};
+
 /// How much may wait.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
-    /// Tasks in one queue.
-    pub tasks: u64,
-    /// Bytes of tasks in one queue.
-    pub bytes: u64,
+    /// What each queue may hold.
+    pub book: Book,
     /// Queues in all.
     pub queues: usize,
     /// How long a caller without a deadline waits for room.
@@ -44,6 +44,17 @@ pub enum WhenFull {
     Wait,
     /// An answer at once.
     Reject,
+}
+
+/// How long a caller waits in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Until its deadline: [`Refused::Deadline`].
+    Deadline(tokio::time::Instant),
+    /// Until then, when the queue counts as full: [`Refused::Full`].
+    Full(tokio::time::Instant),
+    /// For as long as it is there.
+    Unlimited,
 }
 
 /// Which limit a queue has reached.
@@ -69,14 +80,26 @@ pub enum Refused {
     /// The caller's deadline passed in the line.
     #[error("the deadline passed while waiting for room; nothing was enqueued")]
     Deadline,
-    /// The task alone is larger than the queue.
-    #[error("the task has {bytes} bytes and its queue holds {limit}")]
+    /// The task alone, or the tasks that must go together, are larger than the
+    /// queue.
+    #[error("this has {bytes} bytes and its queue holds {limit}")]
     LargerThanQueue {
-        /// Bytes of the task.
+        /// Bytes of the task, or of the tasks together.
         bytes: u64,
         /// Bytes that the queue holds.
         limit: u64,
     },
+    /// The tasks that must go together are more than the queue holds.
+    #[error("these are {tasks} tasks and their queue holds {limit}")]
+    MoreThanQueue {
+        /// Tasks.
+        tasks: u64,
+        /// Tasks that the queue holds.
+        limit: u64,
+    },
+    /// The configuration fixes the queues, and this is none of them.
+    #[error("there is no such queue")]
+    UnknownQueue,
     /// The queue would be one too many.
     #[error("there are {0} queues in use, which is the limit")]
     TooManyQueues(usize),
@@ -109,7 +132,57 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.room.leave(self.bytes);
+        self.room.leave(1, self.bytes);
+    }
+}
+
+/// Places for tasks that must go together; dropping it gives back those that
+/// were not taken.
+#[derive(Debug)]
+pub struct Places {
+    room: Arc<Room>,
+    tasks: u64,
+    bytes: u64,
+}
+
+impl Places {
+    /// Takes the place of one task; `None` if that is more than is left.
+    pub fn take(&mut self, bytes: u64) -> Option<Admitted> {
+        self.tasks = self.tasks.checked_sub(1)?;
+        self.bytes = self.bytes.checked_sub(bytes)?;
+        Some(Admitted { room: Arc::clone(&self.room), bytes })
+    }
+}
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        if self.tasks > 0 || self.bytes > 0 {
+            self.room.leave(self.tasks, self.bytes);
+        }
+    }
+}
+
+/// A queue that exists for as long as this is held, whether it has tasks or not.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    room: Arc<Room>,
+}
+
+impl Kept {
+    /// Its name.
+    pub fn queue(&self) -> &Arc<str> {
+        &self.room.queue
+    }
+
+    /// Gives it other settings; callers in line that fit now are let in.
+    pub fn configure(&self, settings: Settings) {
+        self.room.configure(settings);
+    }
+
+    /// Bytes of the tasks that wait in it, and callers that wait for room.
+    pub fn waiting(&self) -> (u64, u64) {
+        let state = lock(&self.room.state);
+        (state.bytes, state.line.len() as u64)
     }
 }
 
@@ -129,6 +202,30 @@ impl Admission {
         Self { limits, rooms: Mutex::default(), closed: OnceLock::new() }
     }
 
+    /// The settings of a queue, existing or not; `None` if it may not exist.
+    pub fn settings(&self, queue: &str) -> Option<Settings> {
+        if !self.limits.book.allows(queue) {
+            return None;
+        }
+        if let Some(room) = lock(&self.rooms).get(queue) {
+            return Some(lock(&room.state).settings);
+        }
+        Some(self.limits.book.settings(queue))
+    }
+
+    /// What the configuration says of queues.
+    pub fn book(&self) -> &Book {
+        &self.limits.book
+    }
+
+    /// How long a caller with this deadline, or with none, waits.
+    pub fn patience(&self, deadline: Option<tokio::time::Instant>) -> Patience {
+        match deadline {
+            Some(deadline) => Patience::Deadline(deadline),
+            None => Patience::Full(tokio::time::Instant::now() + self.limits.room_timeout),
+        }
+    }
+
     /// Finds a place for a task of `bytes` in `queue`.
     ///
     /// Callers that wait are served strictly in the order of their arrival, so
@@ -142,25 +239,53 @@ impl Admission {
         queue: &str,
         bytes: u64,
         when_full: WhenFull,
-        deadline: Option<tokio::time::Instant>,
+        patience: Patience,
     ) -> Result<Admitted, Refused> {
-        if bytes > self.limits.bytes {
-            return Err(Refused::LargerThanQueue { bytes, limit: self.limits.bytes });
-        }
+        let mut places = self.admit_together(queue, 1, bytes, when_full, patience).await?;
+        places.take(bytes).ok_or(Refused::UnknownQueue)
+    }
+
+    /// Finds places for `tasks` tasks of `bytes` in all that must go together.
+    /// Who needs places in several queues asks for them in the order of the
+    /// queues' names, so that two such callers never wait for each other.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub async fn admit_together(
+        &self,
+        queue: &str,
+        tasks: u64,
+        bytes: u64,
+        when_full: WhenFull,
+        patience: Patience,
+    ) -> Result<Places, Refused> {
         let room = self.room(queue)?;
-        let turn = match room.enter(bytes, when_full)? {
-            Entry::Inside(admitted) => return Ok(admitted),
+        let turn = match room.enter(tasks, bytes, when_full)? {
+            Entry::Inside(places) => return Ok(places),
             Entry::InLine(turn) => turn,
         };
         // `close` may have emptied the line just before this caller joined it.
         self.check_open()?;
-        let patience =
-            deadline.unwrap_or_else(|| tokio::time::Instant::now() + self.limits.room_timeout);
-        match tokio::time::timeout_at(patience, turn.granted()).await {
-            // The line is emptied, without a grant, only when the gate closes.
-            Ok(granted) => granted.ok_or_else(|| self.closed_because()),
-            Err(_) if deadline.is_some() => Err(Refused::Deadline),
+        let (Patience::Deadline(until) | Patience::Full(until)) = patience else {
+            return turn.granted().await.unwrap_or_else(|| Err(self.closed_because()));
+        };
+        match tokio::time::timeout_at(until, turn.granted()).await {
+            // The line is emptied only when the gate closes.
+            Ok(granted) => granted.unwrap_or_else(|| Err(self.closed_because())),
+            Err(_) if matches!(patience, Patience::Deadline(_)) => Err(Refused::Deadline),
             Err(_) => Err(room.full()),
+        }
+    }
+
+    /// Finds a place at once, or says why there is none.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn try_admit(&self, queue: &str, bytes: u64) -> Result<Admitted, Refused> {
+        let room = self.room(queue)?;
+        match room.enter(1, bytes, WhenFull::Reject)? {
+            Entry::Inside(mut places) => places.take(bytes).ok_or(Refused::UnknownQueue),
+            Entry::InLine(_) => Err(room.full()),
         }
     }
 
@@ -168,12 +293,36 @@ impl Admission {
     /// say: at recovery, after an interruption, for a retry.
     #[must_use]
     pub fn readmit(&self, queue: &str, bytes: u64) -> Admitted {
-        let room = Arc::clone(
-            lock(&self.rooms)
-                .entry(Arc::from(queue))
-                .or_insert_with_key(|name| Room::new(Arc::clone(name), self.limits)),
-        );
-        room.readmit(bytes)
+        let room = self.held_room(queue);
+        let mut state = lock(&room.state);
+        state.tasks += 1;
+        state.bytes += bytes;
+        drop(state);
+        Admitted { room, bytes }
+    }
+
+    /// Keeps a queue that the store knows, whatever the limits say.
+    #[must_use]
+    pub fn keep(&self, queue: &str) -> Kept {
+        Kept { room: self.held_room(queue) }
+    }
+
+    /// Keeps a queue that may be new.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn try_keep(&self, queue: &str) -> Result<Kept, Refused> {
+        self.room(queue).map(|room| Kept { room })
+    }
+
+    fn held_room(&self, queue: &str) -> Arc<Room> {
+        let mut rooms = lock(&self.rooms);
+        if let Some(room) = rooms.get(queue) {
+            return Arc::clone(room);
+        }
+        let room = Room::new(Arc::from(queue), self.limits.book.settings(queue));
+        rooms.insert(Arc::clone(&room.queue), Arc::clone(&room));
+        room
     }
 
     /// Refuses all from now on, those in line included, with the first cause that
@@ -197,6 +346,9 @@ impl Admission {
         let mut rooms = lock(&self.rooms);
         // Read under the lock that `close` takes after it has set the flag.
         self.check_open()?;
+        if !self.limits.book.allows(queue) {
+            return Err(Refused::UnknownQueue);
+        }
         if let Some(room) = rooms.get(queue) {
             return Ok(Arc::clone(room));
         }
@@ -207,22 +359,22 @@ impl Admission {
         if rooms.len() >= self.limits.queues {
             return Err(Refused::TooManyQueues(self.limits.queues));
         }
-        let room = Room::new(Arc::from(queue), self.limits);
+        let room = Room::new(Arc::from(queue), self.limits.book.settings(queue));
         rooms.insert(Arc::clone(&room.queue), Arc::clone(&room));
         Ok(room)
     }
 }
 
-/// One queue's limits, what is used of them, and its line.
+/// One queue's settings, what is used of its limits, and its line.
 #[derive(Debug)]
 struct Room {
     queue: Arc<str>,
-    limits: Limits,
     state: Mutex<RoomState>,
 }
 
 #[derive(Debug)]
 struct RoomState {
+    settings: Settings,
     tasks: u64,
     bytes: u64,
     /// By ticket, so in the order of arrival.
@@ -234,18 +386,38 @@ struct RoomState {
 
 #[derive(Debug)]
 struct Waiting {
+    tasks: u64,
     bytes: u64,
-    grant: oneshot::Sender<Admitted>,
+    grant: oneshot::Sender<Result<Places, Refused>>,
 }
 
+/// Somebody who leaves the line, and with what.
+type Served = (Waiting, Result<Places, Refused>);
+
 enum Entry {
-    Inside(Admitted),
+    Inside(Places),
     InLine(Turn),
 }
 
+impl RoomState {
+    fn fits(&self, tasks: u64, bytes: u64) -> bool {
+        self.tasks.saturating_add(tasks) <= self.settings.max_tasks
+            && self.bytes.saturating_add(bytes) <= self.settings.max_bytes
+    }
+
+    fn refusal(&self) -> Refused {
+        let Settings { max_tasks, max_bytes, .. } = self.settings;
+        let limit =
+            if self.tasks >= max_tasks { Limit::Tasks(max_tasks) } else { Limit::Bytes(max_bytes) };
+        let retry_after = self.drain.time_for(self.line.len() as u64 + 1, Instant::now());
+        Refused::Full { limit, retry_after }
+    }
+}
+
 impl Room {
-    fn new(queue: Arc<str>, limits: Limits) -> Arc<Self> {
+    fn new(queue: Arc<str>, settings: Settings) -> Arc<Self> {
         let state = RoomState {
+            settings,
             tasks: 0,
             bytes: 0,
             line: BTreeMap::new(),
@@ -253,91 +425,105 @@ impl Room {
             next_ticket: 0,
             drain: DrainRate::new(Instant::now()),
         };
-        Arc::new(Self { queue, limits, state: Mutex::new(state) })
+        Arc::new(Self { queue, state: Mutex::new(state) })
     }
 
-    fn enter(self: &Arc<Self>, bytes: u64, when_full: WhenFull) -> Result<Entry, Refused> {
+    fn enter(
+        self: &Arc<Self>,
+        tasks: u64,
+        bytes: u64,
+        when_full: WhenFull,
+    ) -> Result<Entry, Refused> {
         let mut state = lock(&self.state);
-        if state.line.is_empty() && self.fits(&state, bytes) {
-            return Ok(Entry::Inside(self.seat(&mut state, bytes)));
+        if let Some(never) = never_fits(&state.settings, tasks, bytes) {
+            return Err(never);
+        }
+        if state.line.is_empty() && state.fits(tasks, bytes) {
+            return Ok(Entry::Inside(self.seat(&mut state, tasks, bytes)));
         }
         let line_full = state.line.len() >= MAX_WAITING_CALLERS
             || state.line_bytes.saturating_add(bytes) > MAX_WAITING_BYTES;
         if when_full == WhenFull::Reject || line_full {
-            return Err(self.refusal(&state));
+            return Err(state.refusal());
         }
         let (grant, granted) = oneshot::channel();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         state.line_bytes += bytes;
-        state.line.insert(ticket, Waiting { bytes, grant });
+        state.line.insert(ticket, Waiting { tasks, bytes, grant });
         Ok(Entry::InLine(Turn { room: Arc::clone(self), ticket, bytes, granted }))
     }
 
-    fn readmit(self: &Arc<Self>, bytes: u64) -> Admitted {
-        self.seat(&mut lock(&self.state), bytes)
+    fn configure(self: &Arc<Self>, settings: Settings) {
+        let served = {
+            let mut state = lock(&self.state);
+            state.settings = settings;
+            self.serve_line(&mut state)
+        };
+        hand_over(served);
     }
 
-    fn leave(self: &Arc<Self>, bytes: u64) {
+    fn leave(self: &Arc<Self>, tasks: u64, bytes: u64) {
         let granted = {
             let mut state = lock(&self.state);
-            state.tasks -= 1;
+            state.tasks -= tasks;
             state.bytes -= bytes;
-            state.drain.left(Instant::now());
+            state.drain.left(tasks, Instant::now());
             self.serve_line(&mut state)
         };
         hand_over(granted);
     }
 
-    /// Takes from the front of the line whoever fits.
-    fn serve_line(self: &Arc<Self>, state: &mut RoomState) -> Vec<(Waiting, Admitted)> {
-        let mut granted = Vec::new();
+    /// Takes from the front of the line whoever fits, and whoever never will
+    /// since the limits were lowered.
+    fn serve_line(self: &Arc<Self>, state: &mut RoomState) -> Vec<Served> {
+        let mut served = Vec::new();
         while let Some(first) = state.line.first_entry() {
-            let bytes = first.get().bytes;
-            if !fits(&self.limits, state.tasks, state.bytes, bytes) {
+            let Waiting { tasks, bytes, .. } = *first.get();
+            let Settings { max_tasks, max_bytes, .. } = state.settings;
+            let answer = if let Some(never) = never_fits(&state.settings, tasks, bytes) {
+                Err(never)
+            } else if state.tasks.saturating_add(tasks) > max_tasks
+                || state.bytes.saturating_add(bytes) > max_bytes
+            {
                 break;
-            }
+            } else {
+                Ok(())
+            };
             let waiting = first.remove();
             state.line_bytes -= bytes;
-            granted.push((waiting, self.seat(state, bytes)));
+            let answer = answer.map(|()| self.seat(state, tasks, bytes));
+            served.push((waiting, answer));
         }
-        granted
+        served
     }
 
-    fn seat(self: &Arc<Self>, state: &mut RoomState, bytes: u64) -> Admitted {
-        state.tasks += 1;
+    fn seat(self: &Arc<Self>, state: &mut RoomState, tasks: u64, bytes: u64) -> Places {
+        state.tasks += tasks;
         state.bytes += bytes;
-        Admitted { room: Arc::clone(self), bytes }
-    }
-
-    fn fits(&self, state: &RoomState, bytes: u64) -> bool {
-        fits(&self.limits, state.tasks, state.bytes, bytes)
+        Places { room: Arc::clone(self), tasks, bytes }
     }
 
     fn full(&self) -> Refused {
-        self.refusal(&lock(&self.state))
-    }
-
-    fn refusal(&self, state: &RoomState) -> Refused {
-        let limit = if state.tasks >= self.limits.tasks {
-            Limit::Tasks(self.limits.tasks)
-        } else {
-            Limit::Bytes(self.limits.bytes)
-        };
-        let retry_after = state.drain.time_for(state.line.len() as u64 + 1, Instant::now());
-        Refused::Full { limit, retry_after }
+        lock(&self.state).refusal()
     }
 }
 
-fn fits(limits: &Limits, tasks: u64, used: u64, bytes: u64) -> bool {
-    tasks < limits.tasks && used.saturating_add(bytes) <= limits.bytes
+/// Hands places over once the room's lock is free: places whose caller has
+/// gone are dropped here, which takes the lock again to pass them on.
+fn hand_over(served: Vec<Served>) {
+    for (waiting, answer) in served {
+        drop(waiting.grant.send(answer));
+    }
 }
 
-/// Hands places over once the room's lock is free: a place whose caller has
-/// gone is dropped here, which takes the lock again to pass it on.
-fn hand_over(granted: Vec<(Waiting, Admitted)>) {
-    for (waiting, admitted) in granted {
-        drop(waiting.grant.send(admitted));
+fn never_fits(settings: &Settings, tasks: u64, bytes: u64) -> Option<Refused> {
+    if bytes > settings.max_bytes {
+        Some(Refused::LargerThanQueue { bytes, limit: settings.max_bytes })
+    } else if tasks > settings.max_tasks {
+        Some(Refused::MoreThanQueue { tasks, limit: settings.max_tasks })
+    } else {
+        None
     }
 }
 
@@ -346,11 +532,12 @@ struct Turn {
     room: Arc<Room>,
     ticket: u64,
     bytes: u64,
-    granted: oneshot::Receiver<Admitted>,
+    granted: oneshot::Receiver<Result<Places, Refused>>,
 }
 
 impl Turn {
-    async fn granted(mut self) -> Option<Admitted> {
+    /// `None` if the line is emptied without an answer.
+    async fn granted(mut self) -> Option<Result<Places, Refused>> {
         (&mut self.granted).await.ok()
     }
 }
@@ -388,8 +575,9 @@ impl DrainRate {
         Self { per_second: 0.0, at: now }
     }
 
-    fn left(&mut self, now: Instant) {
-        self.per_second = self.decayed(now) + 1.0 / Self::WINDOW.as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn left(&mut self, tasks: u64, now: Instant) {
+        self.per_second = self.decayed(now) + tasks as f64 / Self::WINDOW.as_secs_f64();
         self.at = now;
     }
 

@@ -51,6 +51,10 @@ pub enum EventType {
     WorkerStopped,
     /// No task starts any more in this process.
     Draining,
+    /// The tasks of a queue do not start until it is resumed.
+    QueuePaused,
+    /// The tasks of a queue start again.
+    QueueResumed,
 }
 
 /// The task that an event speaks of.
@@ -75,6 +79,8 @@ pub struct Event<'a> {
     pub event_type: EventType,
     /// To which task, if to one.
     pub task: Option<Subject<'a>>,
+    /// To which queue, if not to a task of it.
+    pub queue: Option<&'a str>,
     /// By which worker, if by one.
     pub worker: Option<WorkerId>,
     /// How long the task was due before the attempt started.
@@ -95,6 +101,7 @@ impl<'a> Event<'a> {
             time,
             event_type,
             task,
+            queue: None,
             worker: None,
             waited: None,
             ran: None,

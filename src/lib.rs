@@ -4,8 +4,8 @@
 //!
 //! The modules stand in the order in which a task passes through them:
 //! [`grpc`] ─▶ [`admission`] ─▶ [`store`] ─▶ [`pool`] ─▶ [`handler`], with
-//! [`events`] leading from the store's commits back to the watchers. [`task`]
-//! and [`event`] are the domain that all of them speak; [`server`] puts them
+//! [`events`] leading from the store's commits back to the watchers. [`task`],
+//! [`queue`] and [`event`] are the domain that all of them speak; [`server`] puts them
 //! together. `docs/design.md` is the full account.
 //!
 //! To run kinds of task of your own, implement [`handler::Handler`] and hand it
@@ -27,13 +27,16 @@
 pub mod admission;
 pub mod cli;
 pub mod config;
+pub mod drain;
 pub mod event;
 pub mod events;
 pub mod grpc;
 pub mod handler;
 pub mod pool;
 pub mod proto;
+pub mod queue;
 pub mod server;
+pub mod sizing;
 pub mod store;
 pub mod task;
 pub mod telemetry;

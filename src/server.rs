@@ -5,14 +5,16 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     admission::{Admission, Limits, Refused},
     config::{Config, Durability},
+    drain,
     events::History,
-    grpc::{self, ConnectionSettings, Connections, Health, Service, Watchers},
+    grpc::{
+        self, Admin, ConnectionSettings, Connections, Ending, Health, Service, Submitter, Watchers,
+    },
     handler::Registry,
     pool::{self, Pool},
     store::{self, Store},
@@ -27,7 +29,8 @@ pub struct Server {
     pool: Pool,
     connections: Connections,
     health: Health,
-    closing: CancellationToken,
+    ending: Ending,
+    switch: drain::Switch,
     store_watch: JoinHandle<()>,
     drain_timeout: Duration,
     cancel_grace: Duration,
@@ -52,22 +55,6 @@ pub enum StartError {
     Descriptors(#[from] tonic_reflection::server::Error),
 }
 
-/// What a drain left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DrainReport {
-    /// Executions that ended by themselves during the drain.
-    pub finished: u64,
-    /// Executions that were interrupted; their tasks run again at the next start.
-    pub interrupted: u64,
-    /// Tasks that wait for the next start, the interrupted ones included.
-    pub remaining: u64,
-    /// Every execution ended, or was recorded as interrupted, within the bound.
-    /// Not so if a handler blocked its thread, or the store has failed.
-    pub complete: bool,
-    /// Some clients kept their connections open to the end, and were cut off.
-    pub clients_cut: bool,
-}
-
 impl Server {
     /// Binds the address, opens the store, and serves. Must be called within a
     /// tokio runtime, which also runs the handlers.
@@ -82,8 +69,7 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
 
         let admission = Arc::new(Admission::new(Limits {
-            tasks: config.queue_max_tasks,
-            bytes: config.queue_max_bytes,
+            book: config.book(),
             queues: config.max_queues,
             room_timeout: config.room_timeout,
         }));
@@ -95,19 +81,22 @@ impl Server {
 
         let registry = Arc::new(registry);
         let health = Health::serving();
-        let watchers = Watchers::new(hub, history, config.max_watchers, config.heartbeat);
-        let closing = CancellationToken::new();
-        let service = Service::new(
+        let pool = Pool::start(&store, &registry, pool_settings(config));
+        let switch = drain::Switch::default();
+        let admin =
+            Admin::new(Arc::clone(&store), Arc::clone(&admission), pool.clone(), switch.clone());
+        let submitter = Submitter::new(
             Arc::clone(&store),
             Arc::clone(&admission),
-            Arc::clone(&registry),
-            watchers,
+            registry,
+            hub.clone(),
             rules(config),
-            closing.clone(),
         );
-        let routes = grpc::routes(service, health.clone(), config.max_message)?;
+        let watchers = Watchers::new(hub, history, config.max_watchers, config.heartbeat);
+        let ending = Ending::default();
+        let service = Service::new(Arc::clone(&store), submitter, watchers, ending.clone());
+        let routes = grpc::routes(service, admin, health.clone(), config.max_message)?;
         let settings = ConnectionSettings { max_connections: config.max_connections };
-        let pool = Pool::start(&store, &registry, pool_settings(config));
         let connections = Connections::serve(listener, routes, settings);
         info!(workers = config.workers, "listening on {address}");
 
@@ -119,7 +108,8 @@ impl Server {
             pool,
             connections,
             health,
-            closing,
+            ending,
+            switch,
             drain_timeout: config.drain_timeout,
             cancel_grace: config.cancel_grace,
         })
@@ -131,6 +121,13 @@ impl Server {
         self.address
     }
 
+    /// Returns once someone has asked over the wire for the drain; it then is to be
+    /// [drained](Self::drain).
+    pub fn drain_requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        let switch = self.switch.clone();
+        async move { switch.requested().await }
+    }
+
     /// Stops taking and starting tasks, lets running ones finish, and ends
     /// within [`Config::drain_timeout`], whatever clients do. In this order:
     ///
@@ -138,15 +135,17 @@ impl Server {
     ///    that the server is draining;
     /// 2. no task starts; those that run go on until shortly before the bound,
     ///    are then signalled, and then stopped and recorded as interrupted;
-    /// 3. the store commits what it has, and closes;
+    /// 3. the store commits what it has, and closes; whoever asked for the drain
+    ///    over the wire is told what it left;
     /// 4. watchers get the last events, a final cursor, and `UNAVAILABLE`, and
     ///    whoever waits for a task is told that it has not ended;
     /// 5. connections close, and those that do not are ended.
-    pub async fn drain(self) -> DrainReport {
+    pub async fn drain(self) -> drain::Report {
         let plan = DrainPlan::new(Instant::now(), self.drain_timeout, self.cancel_grace);
         info!(bound = ?self.drain_timeout, "draining");
         self.health.stop_serving();
         self.admission.close(Refused::Draining);
+        self.ending.draining.cancel();
         self.pool.begin_drain();
         match tokio::time::timeout_at(plan.interrupt_at, self.store.drain()).await {
             Ok(Ok(())) => {}
@@ -155,20 +154,23 @@ impl Server {
         }
         let ran = self.pool.drain(plan.interrupt_at, plan.stop_at, plan.give_up_at).await;
         let remaining = tokio::time::timeout_at(plan.close_by, self.store.close()).await.ok();
-        self.closing.cancel();
-        self.health.end_watches();
-        let end_by = plan.end_by.min(Instant::now() + LAST_WORDS);
-        let all_closed = self.connections.close(end_by).await;
-        self.store_watch.abort();
         let store_failed = self.store.failure().borrow().is_some();
-        let report = DrainReport {
+        let report = drain::Report {
             finished: ran.finished,
             interrupted: ran.interrupted,
             remaining: remaining.unwrap_or(0),
             complete: ran.stuck == 0 && remaining.is_some() && !store_failed,
-            clients_cut: !all_closed,
+            clients_cut: false,
         };
-        let DrainReport { finished, interrupted, remaining, complete, clients_cut } = report;
+        // While connections are still there to carry it.
+        self.switch.tell(report);
+        self.ending.closing.cancel();
+        self.health.end_watches();
+        let end_by = plan.end_by.min(Instant::now() + LAST_WORDS);
+        let all_closed = self.connections.close(end_by).await;
+        self.store_watch.abort();
+        let report = drain::Report { clients_cut: !all_closed, ..report };
+        let drain::Report { finished, interrupted, remaining, complete, clients_cut } = report;
         info!(finished, interrupted, remaining, complete, clients_cut, "drained");
         report
     }
@@ -220,6 +222,8 @@ fn store_settings(config: &Config) -> store::Settings {
         data_dir: config.data_dir.clone(),
         durability: config.durability,
         max_crashes: config.max_crashes,
+        retention: config.retention,
+        clock: store::WallClock::default(),
     }
 }
 
@@ -232,11 +236,7 @@ fn pool_settings(config: &Config) -> pool::Settings {
 }
 
 fn rules(config: &Config) -> grpc::Rules {
-    grpc::Rules {
-        max_payload: config.max_payload,
-        attempt_timeout: config.attempt_timeout,
-        max_attempts: config.max_attempts,
-    }
+    grpc::Rules { max_payload: config.max_payload }
 }
 
 fn say_what_was_opened(config: &Config, recovered: store::Recovered) {

@@ -6,60 +6,16 @@ use std::time::Duration;
 
 use prost::Message as _;
 use support::{
-    Client, PATIENCE, Watch, Yard, builtin, reason, submit, task,
+    Client, PATIENCE, count, full_yard, reason, reject, submit, task,
     wire::{SUBMIT, call, framed},
 };
 use taskyard::{
     config::Config,
-    handler::{Error, Execution, Handler, Output, Registry},
-    proto::v1::{EventType, ListTasksRequest, SubmitRequest, SubmitResponse, WhenFull},
+    proto::v1::{ListTasksRequest, SubmitRequest, SubmitResponse, WhenFull},
 };
-use tokio::{
-    sync::Semaphore,
-    task::{JoinHandle, JoinSet},
-};
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
-
-/// Ends a task for each permit.
-#[derive(Clone)]
-struct Gate(std::sync::Arc<Semaphore>);
-
-impl Handler for Gate {
-    async fn run(&self, _execution: Execution) -> Result<Output, Error> {
-        self.0.acquire().await?.forget();
-        Ok(Output::empty())
-    }
-}
-
-/// One worker that is busy, and a queue of two that is full.
-async fn full_yard(change: impl FnOnce(&mut Config)) -> (Yard, Gate, Client) {
-    let gate = Gate(Semaphore::new(0).into());
-    let mut registry: Registry = builtin();
-    registry.insert("gated", gate.clone());
-    let tight = |config: &mut Config| {
-        config.workers = 1.try_into().unwrap();
-        config.queue_max_tasks = 2;
-        change(config);
-    };
-    let yard = Yard::with(tight, registry).await;
-    let mut client = yard.client().await;
-    let mut watch = Watch::live(&mut client).await;
-    submit(&mut client, task("gated")).await;
-    watch.until(EventType::Started).await;
-    for _ in 0..2 {
-        submit(&mut client, task("gated")).await;
-    }
-    (yard, gate, client)
-}
-
-fn reject(request: SubmitRequest) -> SubmitRequest {
-    SubmitRequest { when_full: WhenFull::Reject.into(), ..request }
-}
-
-async fn count(client: &mut Client) -> usize {
-    client.list_tasks(ListTasksRequest::default()).await.unwrap().into_inner().tasks.len()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_caller_is_told_when_to_come_back() {

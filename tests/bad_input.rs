@@ -7,8 +7,8 @@ mod support;
 use prost_types::{Duration as Span, ListValue, Struct, Timestamp, Value, value::Kind};
 use support::{Client, Yard, args, fields, reason, sleep, span, submit, task, wait};
 use taskyard::proto::v1::{
-    CancelTaskRequest, GetTaskRequest, ListTasksRequest, RetryPolicy, SubmitRequest, TaskState,
-    WaitTaskRequest, WatchEventsRequest, WatchStart, submit_request::Payload,
+    CancelTaskRequest, GetTaskRequest, ListTasksRequest, RetryPolicy, SubmitRequest, TaskFilter,
+    TaskState, WaitTaskRequest, WatchEventsRequest, WatchStart, submit_request::Payload,
 };
 use tonic::{Code, Status};
 
@@ -367,17 +367,23 @@ async fn pages_that_are_none() {
     let token = client.list_tasks(first).await.unwrap().into_inner().next_page_token;
     let list =
         |page_token: &str| ListTasksRequest { page_token: page_token.into(), ..Default::default() };
+    let filtered = |page_token: &str, set: fn(&mut TaskFilter)| {
+        let mut filter = TaskFilter::default();
+        set(&mut filter);
+        ListTasksRequest { filter: Some(filter), ..list(page_token) }
+    };
     for (request, field) in [
         (list("garbage"), "page_token"),
         (list("p"), "page_token"),
         (list("é".repeat(20).as_str()), "page_token"),
         (list(&format!("{token}fffffffffffffffff")), "page_token"),
         (list(&format!("{}ffffffffffffffff", &token[..9])), "page_token"),
-        (ListTasksRequest { kind: "noop".into(), ..list(&token) }, "page_token"),
-        (ListTasksRequest { states: vec![1], ..list(&token) }, "page_token"),
+        (filtered(&token, |filter| filter.kinds = vec!["noop".into()]), "page_token"),
+        (filtered(&token, |filter| filter.states = vec![1]), "page_token"),
+        (ListTasksRequest { newest_first: true, ..list(&token) }, "page_token"),
         (ListTasksRequest { page_size: -1, ..list("") }, "page_size"),
-        (ListTasksRequest { states: vec![1, 99], ..list("") }, "states[1]"),
-        (ListTasksRequest { queue: "No".into(), ..list("") }, "queue"),
+        (filtered("", |filter| filter.states = vec![1, 99]), "filter.states[1]"),
+        (filtered("", |filter| filter.queues = vec!["No".into()]), "filter.queues[0]"),
     ] {
         let shown = format!("{request:?}");
         let status = client.list_tasks(request).await.expect_err(&shown);
@@ -401,9 +407,10 @@ async fn what_a_request_repeats_costs_no_more_for_it() {
     assert!(answer.expect("it takes no time to speak of").is_err());
     // The same state, and no state at all, a million times.
     for state in [TaskState::Failed as i32, 77] {
-        let request = ListTasksRequest { states: vec![state; 1_000_000], ..Default::default() };
+        let filter = TaskFilter { states: vec![state; 1_000_000], ..Default::default() };
+        let request = ListTasksRequest { filter: Some(filter), ..Default::default() };
         let refused = client.list_tasks(request).await.unwrap_err();
-        assert_eq!(invalid(&refused)[0], "states");
+        assert_eq!(invalid(&refused)[0], "filter.states");
     }
     works_as_before(&mut client).await;
 }

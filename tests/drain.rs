@@ -2,14 +2,13 @@
 
 mod support;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use support::{PATIENCE, Watch, Yard, builtin, connect, get, reason, sleep, submit, task, wait};
+use support::{
+    Gate, PATIENCE, Watch, Yard, builtin, connect, get, reason, sleep, submit, task, wait,
+};
 use taskyard::{
-    handler::{Error, Execution, Handler, Output},
+    handler::{Execution, Output},
     proto::v1::{
         EventType, SubmitRequest, TaskState, WaitTaskRequest, WatchEventsRequest, WhenFull,
     },
@@ -17,34 +16,12 @@ use taskyard::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    sync::Semaphore,
 };
 use tonic::Code;
 
-/// What is sent before a task may end, so that a test decides when.
-#[derive(Clone)]
-struct Gate(Arc<Semaphore>);
-
-impl Gate {
-    fn new() -> Self {
-        Self(Arc::new(Semaphore::new(0)))
-    }
-
-    fn open(&self) {
-        self.0.add_permits(1_000);
-    }
-}
-
-impl Handler for Gate {
-    async fn run(&self, _execution: Execution) -> Result<Output, Error> {
-        self.0.acquire().await?.forget();
-        Ok(Output::empty())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn running_tasks_finish_and_watchers_hear_of_it_and_of_the_drain() {
-    let gate = Gate::new();
+    let gate = Gate::default();
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
     let yard = Yard::with(|_| {}, registry).await;

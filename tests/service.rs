@@ -11,7 +11,7 @@ use taskyard::{
     handler::{Error, Execution, Output, Registry},
     proto::v1::{
         CancelTaskRequest, EventType, ListTasksRequest, RetryPolicy, SubmitRequest, Task,
-        TaskState, WaitTaskRequest,
+        TaskFilter, TaskState, WaitTaskRequest,
     },
 };
 use tokio::task::JoinSet;
@@ -265,9 +265,12 @@ async fn lists_are_filtered_and_paged_in_the_order_of_submission() {
         assert_eq!(of(list(&mut client, paged(page_size)).await), all);
     }
     let filtered = |states: &[TaskState], queue: &str, kind: &str| ListTasksRequest {
-        states: states.iter().map(|state| (*state).into()).collect(),
-        queue: queue.into(),
-        kind: kind.into(),
+        filter: Some(TaskFilter {
+            states: states.iter().map(|state| (*state).into()).collect(),
+            queues: Some(queue.to_owned()).filter(|queue| !queue.is_empty()).into_iter().collect(),
+            kinds: Some(kind.to_owned()).filter(|kind| !kind.is_empty()).into_iter().collect(),
+            ..Default::default()
+        }),
         page_size: 2,
         ..Default::default()
     };

@@ -26,14 +26,14 @@ fn service(name: &str) -> HealthCheckRequest {
 async fn health_is_checked_listed_and_watched_through_a_drain() {
     let yard = Yard::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
     let mut health = HealthClient::new(channel(&yard).await);
-    for name in ["", "taskyard.v1.TaskService"] {
+    for name in ["", "taskyard.v1.TaskService", "taskyard.v1.AdminService"] {
         let status = health.check(service(name)).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving);
     }
     let unknown = health.check(service("nobody")).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
     let all = health.list(HealthListRequest {}).await.unwrap().into_inner().statuses;
-    assert_eq!(all.len(), 2);
+    assert_eq!(all.len(), 3);
     let mut stranger = health.watch(service("nobody")).await.unwrap().into_inner();
     let status = stranger.message().await.unwrap().unwrap().status();
     assert_eq!(status, ServingStatus::ServiceUnknown);
@@ -84,7 +84,7 @@ async fn both_versions_of_reflection_list_the_services() {
     let yard = Yard::start().await;
     let by_v1 = listed_by!(v1, channel(&yard).await);
     let by_v1alpha = listed_by!(v1alpha, channel(&yard).await);
-    for name in ["grpc.health.v1.Health", "taskyard.v1.TaskService"] {
+    for name in ["grpc.health.v1.Health", "taskyard.v1.TaskService", "taskyard.v1.AdminService"] {
         for listed in [&by_v1, &by_v1alpha] {
             assert!(listed.iter().any(|known| known == name), "{name} is not in {listed:?}");
         }

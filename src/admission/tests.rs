@@ -2,23 +2,25 @@ use super::*;
 
 fn gate(tasks: u64, bytes: u64) -> Arc<Admission> {
     let room_timeout = Duration::from_mins(1);
-    Arc::new(Admission::new(Limits { tasks, bytes, queues: 2, room_timeout }))
+    let defaults = Settings { max_tasks: tasks, max_bytes: bytes, ..Settings::default() };
+    let book = Book { defaults, ..Book::default() };
+    Arc::new(Admission::new(Limits { book, queues: 2, room_timeout }))
 }
 
 async fn take(gate: &Admission, bytes: u64) -> Admitted {
-    gate.admit("q", bytes, WhenFull::Reject, None).await.expect("there is room")
+    gate.admit("q", bytes, WhenFull::Reject, Patience::Unlimited).await.expect("there is room")
 }
 
 /// Joins the line, and returns once it stands there.
 async fn stand_in_line(
     gate: &Arc<Admission>,
     bytes: u64,
-    deadline: Option<tokio::time::Instant>,
+    patience: Patience,
 ) -> tokio::task::JoinHandle<Result<Admitted, Refused>> {
     let before = in_line(gate);
     let caller = Arc::clone(gate);
     let turn =
-        tokio::spawn(async move { caller.admit("q", bytes, WhenFull::Wait, deadline).await });
+        tokio::spawn(async move { caller.admit("q", bytes, WhenFull::Wait, patience).await });
     while in_line(gate) == before && !turn.is_finished() {
         tokio::task::yield_now().await;
     }
@@ -33,7 +35,7 @@ fn in_line(gate: &Admission) -> usize {
 async fn a_full_queue_rejects_and_a_freed_place_is_given_again() {
     let gate = gate(1, 100);
     let first = take(&gate, 10).await;
-    let refused = gate.admit("q", 10, WhenFull::Reject, None).await.unwrap_err();
+    let refused = gate.admit("q", 10, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
     assert!(matches!(refused, Refused::Full { limit: Limit::Tasks(1), .. }), "{refused:?}");
     drop(first);
     take(&gate, 10).await;
@@ -43,9 +45,9 @@ async fn a_full_queue_rejects_and_a_freed_place_is_given_again() {
 async fn bytes_are_limited_too() {
     let gate = gate(10, 100);
     let _first = take(&gate, 60).await;
-    let refused = gate.admit("q", 50, WhenFull::Reject, None).await.unwrap_err();
+    let refused = gate.admit("q", 50, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
     assert!(matches!(refused, Refused::Full { limit: Limit::Bytes(100), .. }), "{refused:?}");
-    let never = gate.admit("q", 101, WhenFull::Wait, None).await.unwrap_err();
+    let never = gate.admit("q", 101, WhenFull::Wait, gate.patience(None)).await.unwrap_err();
     assert_eq!(never, Refused::LargerThanQueue { bytes: 101, limit: 100 });
 }
 
@@ -55,7 +57,7 @@ async fn callers_are_served_in_the_order_of_arrival() {
     let mut held = take(&gate, 1).await;
     let mut line = Vec::new();
     for bytes in 1..=20 {
-        line.push(stand_in_line(&gate, bytes, None).await);
+        line.push(stand_in_line(&gate, bytes, Patience::Unlimited).await);
     }
     for (place, turn) in line.into_iter().enumerate() {
         drop(held);
@@ -69,8 +71,8 @@ async fn callers_are_served_in_the_order_of_arrival() {
 async fn a_large_task_in_front_is_not_overtaken_and_its_leaving_lets_others_in() {
     let gate = gate(10, 100);
     let _held = take(&gate, 60).await;
-    let large = stand_in_line(&gate, 90, None).await;
-    let small = stand_in_line(&gate, 10, None).await;
+    let large = stand_in_line(&gate, 90, Patience::Unlimited).await;
+    let small = stand_in_line(&gate, 10, Patience::Unlimited).await;
     assert_eq!(in_line(&gate), 2, "the small one fits but stands behind");
     large.abort();
     assert_eq!(small.await.unwrap().expect("granted").bytes, 10);
@@ -81,7 +83,7 @@ async fn a_large_task_in_front_is_not_overtaken_and_its_leaving_lets_others_in()
 async fn a_caller_that_goes_away_frees_its_place() {
     let gate = gate(1, 100);
     let held = take(&gate, 1).await;
-    let gone = stand_in_line(&gate, 1, None).await;
+    let gone = stand_in_line(&gate, 1, Patience::Unlimited).await;
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
     assert_eq!(in_line(&gate), 0);
@@ -94,10 +96,10 @@ async fn deadlines_and_patience_end_the_wait() {
     let gate = gate(1, 100);
     let _held = take(&gate, 1).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
-    let late = gate.admit("q", 1, WhenFull::Wait, Some(deadline)).await.unwrap_err();
+    let late = gate.admit("q", 1, WhenFull::Wait, Patience::Deadline(deadline)).await.unwrap_err();
     assert_eq!(late, Refused::Deadline);
     let began = tokio::time::Instant::now();
-    let patient = gate.admit("q", 1, WhenFull::Wait, None).await.unwrap_err();
+    let patient = gate.admit("q", 1, WhenFull::Wait, gate.patience(None)).await.unwrap_err();
     assert!(matches!(patient, Refused::Full { .. }), "{patient:?}");
     assert!(began.elapsed() >= Duration::from_mins(1));
     assert_eq!(in_line(&gate), 0);
@@ -107,22 +109,76 @@ async fn deadlines_and_patience_end_the_wait() {
 async fn closing_refuses_everyone_with_one_cause() {
     let gate = gate(1, 100);
     let _held = take(&gate, 1).await;
-    let waiting = stand_in_line(&gate, 1, None).await;
+    let waiting = stand_in_line(&gate, 1, Patience::Unlimited).await;
     gate.close(Refused::Draining);
     assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::Draining);
-    let later = gate.admit("q", 1, WhenFull::Wait, None).await.unwrap_err();
+    let later = gate.admit("q", 1, WhenFull::Wait, gate.patience(None)).await.unwrap_err();
     assert_eq!(later, Refused::Draining);
 }
 
 #[tokio::test]
 async fn queues_are_limited_and_empty_ones_make_room() {
     let gate = gate(1, 100);
-    let held = gate.admit("a", 1, WhenFull::Reject, None).await.unwrap();
-    let _other = gate.admit("b", 1, WhenFull::Reject, None).await.unwrap();
-    let refused = gate.admit("c", 1, WhenFull::Reject, None).await.unwrap_err();
+    let held = gate.admit("a", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
+    let _other = gate.admit("b", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
+    let refused = gate.admit("c", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
     assert_eq!(refused, Refused::TooManyQueues(2));
     drop(held);
-    gate.admit("c", 1, WhenFull::Reject, None).await.unwrap();
+    gate.admit("c", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
+}
+
+#[tokio::test]
+async fn tasks_that_go_together_get_in_together() {
+    let gate = gate(3, 100);
+    let held = take(&gate, 10).await;
+    let unlimited = Patience::Unlimited;
+    let refused = gate.admit_together("q", 3, 30, WhenFull::Reject, unlimited).await.unwrap_err();
+    assert!(matches!(refused, Refused::Full { .. }), "{refused:?}");
+    let never = gate.admit_together("q", 4, 40, WhenFull::Wait, unlimited).await.unwrap_err();
+    assert_eq!(never, Refused::MoreThanQueue { tasks: 4, limit: 3 });
+    let caller = Arc::clone(&gate);
+    let together = tokio::spawn(async move {
+        caller.admit_together("q", 3, 30, WhenFull::Wait, Patience::Unlimited).await
+    });
+    while in_line(&gate) == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    let mut places = together.await.unwrap().expect("granted");
+    let first = places.take(10).expect("one of three");
+    assert!(places.take(30).is_none(), "more bytes than are left");
+    drop(places);
+    // What was not taken is free again.
+    take(&gate, 80).await;
+    drop(first);
+}
+
+#[tokio::test]
+async fn a_queue_with_other_limits_lets_in_whoever_fits_and_sends_away_who_never_will() {
+    let gate = gate(1, 100);
+    let _held = take(&gate, 10).await;
+    let kept = gate.keep("q");
+    let large = stand_in_line(&gate, 60, Patience::Unlimited).await;
+    let small = stand_in_line(&gate, 10, Patience::Unlimited).await;
+    assert_eq!(kept.waiting(), (10, 2));
+    kept.configure(Settings { max_tasks: 5, max_bytes: 50, ..Settings::default() });
+    let never = large.await.unwrap().unwrap_err();
+    assert_eq!(never, Refused::LargerThanQueue { bytes: 60, limit: 50 });
+    assert_eq!(small.await.unwrap().expect("granted").bytes, 10);
+    assert_eq!(gate.settings("q").map(|settings| settings.max_tasks), Some(5));
+}
+
+#[tokio::test]
+async fn fixed_queues_are_all_there_are() {
+    let declared = [("mail".into(), crate::queue::Overrides::default())].into();
+    let book = Book { declared, fixed: true, ..Book::default() };
+    let gate = Admission::new(Limits { book, queues: 9, room_timeout: Duration::ZERO });
+    gate.try_admit("mail", 1).expect("it is declared");
+    assert_eq!(gate.try_admit("other", 1).unwrap_err(), Refused::UnknownQueue);
+    assert_eq!(gate.settings("other"), None);
+    // What is in the store already stays there.
+    let _left = gate.readmit("other", 1);
+    assert_eq!(gate.try_admit("other", 1).unwrap_err(), Refused::UnknownQueue);
 }
 
 #[tokio::test]
@@ -131,7 +187,7 @@ async fn what_the_store_holds_already_comes_back_over_the_limit() {
     let held = take(&gate, 1).await;
     let again = gate.readmit("q", 500);
     drop(held);
-    let refused = gate.admit("q", 1, WhenFull::Reject, None).await.unwrap_err();
+    let refused = gate.admit("q", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
     assert!(matches!(refused, Refused::Full { .. }));
     drop(again);
     take(&gate, 1).await;
@@ -145,7 +201,7 @@ fn the_advice_follows_the_measured_rate() {
     let mut now = start;
     for _ in 0..10_000 {
         now += Duration::from_millis(10);
-        rate.left(now);
+        rate.left(1, now);
     }
     let for_200 = rate.time_for(200, now).as_secs_f64();
     assert!((1.8..2.2).contains(&for_200), "100 a second leave, so 200 take 2 s: {for_200}");
@@ -158,10 +214,10 @@ fn the_advice_follows_the_measured_rate() {
 async fn a_failed_store_is_told_as_such_and_the_first_cause_stays() {
     let gate = gate(1, 100);
     let _held = take(&gate, 1).await;
-    let waiting = stand_in_line(&gate, 1, None).await;
+    let waiting = stand_in_line(&gate, 1, Patience::Unlimited).await;
     gate.close(Refused::StoreFailed);
     gate.close(Refused::Draining);
     assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::StoreFailed);
-    let later = gate.admit("q", 1, WhenFull::Reject, None).await.unwrap_err();
+    let later = gate.admit("q", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
     assert_eq!(later, Refused::StoreFailed);
 }

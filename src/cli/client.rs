@@ -19,10 +19,15 @@ use super::{
     exit::Exit,
     problem::{Problem, Pushback, is_lost, pushback, root_cause},
 };
-use crate::proto::v1::task_service_client::TaskServiceClient;
+use crate::proto::v1::{
+    admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient,
+};
 
 /// The generated client over one connection, which it re-establishes by itself.
 pub type Client = TaskServiceClient<Channel>;
+
+/// The same, for operators.
+pub type Admin = AdminServiceClient<Channel>;
 
 /// The port of an address that names none.
 const DEFAULT_PORT: u16 = 50051;
@@ -38,6 +43,7 @@ pub struct ServerArgs {
     #[arg(
         long,
         global = true,
+        help_heading = super::GLOBAL,
         env = "TASKYARD_SERVER",
         value_name = "URL",
         default_value = "http://127.0.0.1:50051"
@@ -52,7 +58,24 @@ impl ServerArgs {
     /// [`Exit::Usage`] if it is no address, [`Exit::Unavailable`] if nobody
     /// answers there.
     pub async fn connect(&self) -> Result<Client, Problem> {
-        connect(&Address::parse(&self.server)?).await
+        connect(&self.address()?).await
+    }
+
+    /// Connects to the service for operators.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_admin(&self) -> Result<Admin, Problem> {
+        let channel = channel(&self.address()?).await?;
+        Ok(Admin::new(channel).max_decoding_message_size(MAX_ANSWER))
+    }
+
+    /// Where the server is.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] if it is no address.
+    pub fn address(&self) -> Result<Address, Problem> {
+        Address::parse(&self.server)
     }
 }
 
@@ -106,6 +129,11 @@ impl fmt::Display for Address {
 /// # Errors
 /// [`Exit::Unavailable`] if nobody answers there within 5 s.
 pub async fn connect(address: &Address) -> Result<Client, Problem> {
+    let channel = channel(address).await?;
+    Ok(Client::new(channel).max_decoding_message_size(MAX_ANSWER))
+}
+
+async fn channel(address: &Address) -> Result<Channel, Problem> {
     let endpoint = Endpoint::from_shared(address.0.clone())
         .map_err(|wrong| Problem::usage(format!("{address} is not an address: {wrong}")))?
         .user_agent(concat!("taskyard-cli/", env!("CARGO_PKG_VERSION")))
@@ -116,13 +144,12 @@ pub async fn connect(address: &Address) -> Result<Client, Problem> {
         .http2_keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true);
-    let channel = endpoint.connect().await.map_err(|error| {
+    endpoint.connect().await.map_err(|error| {
         let message = format!("no server answers at {address}: {}", root_cause(&error));
         Problem::new(Exit::Unavailable, message)
             .hint("start one with: taskyard serve")
             .hint("or name another with --server or TASKYARD_SERVER")
-    })?;
-    Ok(Client::new(channel).max_decoding_message_size(MAX_ANSWER))
+    })
 }
 
 /// How stubbornly to try again when a call found no server or a draining one.
@@ -162,6 +189,19 @@ impl Persistence {
                 ControlFlow::Break(()) => return Err(status),
             }
         }
+    }
+
+    /// [`Self::call`] of one method with one request, as often as it takes.
+    ///
+    /// # Errors
+    /// The last status.
+    pub async fn ask<Client: Clone, Request: Clone, T>(
+        self,
+        client: &Client,
+        request: &Request,
+        method: impl AsyncFn(Client, Request) -> Result<Response<T>, Status>,
+    ) -> Result<T, Status> {
+        self.call(|| method(client.clone(), request.clone())).await
     }
 
     /// Whether to try again after this many failures, and how long to rest.

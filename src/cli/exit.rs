@@ -28,8 +28,8 @@ pub enum Exit {
     /// `serve` or `demo` could not start: the port or the data directory is in
     /// use, or the store is damaged.
     NotStarted = 7,
-    /// `serve` ended before its drain was complete: the bound was reached, or a
-    /// second signal came. Nothing is lost, but what ran was cut off.
+    /// `serve` ended before its drain was complete, or `drain` was told so: the
+    /// bound was reached, or a second signal came. Nothing is lost, but what ran was cut off.
     DrainIncomplete = 8,
     /// A defect, of the server or of this program.
     Internal = 70,
@@ -77,7 +77,7 @@ Exit codes:
     5  the queue is full, or another bound of the server is reached
     6  timed out
     7  serve, demo: could not start (port or data directory in use, store damaged)
-    8  serve: ended before its drain was complete
+    8  serve, drain: the server ended before its drain was complete
    70  internal error
   130  Ctrl-C";
 

@@ -6,9 +6,14 @@
 
 mod bulk;
 mod bulk_report;
+mod cancel;
 mod client;
+mod configure;
 mod demo;
+mod drain;
+mod each;
 mod exit;
+mod filter;
 mod follow;
 mod interrupt;
 mod json;
@@ -18,12 +23,17 @@ mod output;
 mod present;
 mod problem;
 mod query;
+mod queues;
+mod redrive;
 mod serve;
+mod stats;
+mod steps;
 mod submit;
 mod table;
 mod tally;
 mod units;
 mod watch;
+mod workers;
 
 use std::{ffi::OsString, future::Future, process::ExitCode};
 
@@ -36,6 +46,9 @@ use problem::Problem;
 
 pub use exit::Exit;
 
+/// What help writes above the flags that every command has.
+const GLOBAL: &str = "Everywhere";
+
 /// A durable task service: submit over gRPC, run on a fixed crew of workers,
 /// watch every start and finish.
 #[derive(Debug, Parser)]
@@ -43,8 +56,16 @@ pub use exit::Exit;
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
-    /// When to use colours; `NO_COLOR` is respected
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    /// When to use colours: auto (not with `NO_COLOR`), always, never
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "WHEN"
+    )]
     color: Color,
     #[command(subcommand)]
     command: Command,
@@ -57,7 +78,7 @@ enum Command {
     /// See it work: checksums the files of a directory on a server of its own
     Demo(demo::DemoArgs),
     /// Submit a task, or many, and print the ids
-    Submit(submit::SubmitArgs),
+    Submit(Box<submit::SubmitArgs>),
     /// Print events as they happen
     ///
     /// Ctrl-C ends it with exit code 0 and the cursor to go on from.
@@ -65,11 +86,38 @@ enum Command {
     /// Show a task
     Get(query::TaskArgs),
     /// List tasks, oldest first, without payloads and results
-    List(query::ListArgs),
+    List(Box<query::ListArgs>),
     /// Wait for the end of a task and show it; exit code 1 unless it SUCCEEDED
     Wait(query::WaitArgs),
-    /// Cancel a task
-    Cancel(query::TaskArgs),
+    /// Cancel tasks: those named, or all that match
+    Cancel(Box<cancel::CancelArgs>),
+    /// Put tasks that FAILED or were CANCELLED back into their queues
+    ///
+    /// They get all of their retry budget again. To see them first, list them with
+    /// the same filters.
+    Redrive(Box<redrive::RedriveArgs>),
+    /// List the queues, or show one in full
+    Queues(queues::QueuesArgs),
+    /// Change settings of a queue, from now on and over restarts
+    Configure(Box<configure::ConfigureArgs>),
+    /// Start no more tasks of queues, until they are resumed
+    ///
+    /// They go on taking tasks, and what runs goes on. It holds over restarts.
+    Pause(queues::NamesArgs),
+    /// Start the tasks of paused queues again
+    Resume(queues::NamesArgs),
+    /// Show each worker and what it runs
+    Workers(workers::WorkersArgs),
+    /// Give the crew another size, until the server is restarted
+    ///
+    /// It grows at once. Workers that are one too many leave when their task has
+    /// ended.
+    Resize(workers::ResizeArgs),
+    /// Show how fast tasks come, wait and run, and how many workers it takes
+    Stats(stats::StatsArgs),
+    /// Drain the server and end it, as SIGTERM does; exit code 8 if it had to cut
+    /// tasks off
+    Drain(drain::DrainArgs),
 }
 
 /// Reads the command line and does what it says, with the kinds of task in
@@ -81,7 +129,9 @@ pub fn run(own: Registry) -> ExitCode {
 
 /// The command line's definition, complete.
 fn definition() -> clap::Command {
-    Cli::command().mut_subcommand("serve", serve::with_args)
+    Cli::command()
+        .mut_subcommand("serve", serve::with_args)
+        .mut_subcommand("redrive", redrive::with_aliases)
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, ArgMatches), Stop> {
@@ -128,12 +178,21 @@ fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry) -> Result<Exit, Stop>
     let exit = match cli.command {
         Command::Serve => serve::run(matches.subcommand_matches("serve").unwrap_or(matches), own)?,
         Command::Demo(args) => demo::run(&args, own)?,
-        Command::Submit(args) => block_on(submit::run(&server, args))?,
+        Command::Submit(args) => block_on(submit::run(&server, *args))?,
         Command::Watch(args) => block_on(watch::run(&server, args))?,
         Command::Get(args) => block_on(until_ctrl_c(query::get(&server, args)))?,
-        Command::List(args) => block_on(until_ctrl_c(query::list(&server, args)))?,
+        Command::List(args) => block_on(until_ctrl_c(query::list(&server, *args)))?,
         Command::Wait(args) => block_on(until_ctrl_c(query::wait(&server, args)))?,
-        Command::Cancel(args) => block_on(until_ctrl_c(query::cancel(&server, args)))?,
+        Command::Cancel(args) => block_on(cancel::run(&server, *args))?,
+        Command::Redrive(args) => block_on(redrive::run(&server, *args))?,
+        Command::Queues(args) => block_on(until_ctrl_c(queues::run(&server, args)))?,
+        Command::Configure(args) => block_on(until_ctrl_c(configure::run(&server, *args)))?,
+        Command::Pause(args) => block_on(until_ctrl_c(queues::pause(&server, args)))?,
+        Command::Resume(args) => block_on(until_ctrl_c(queues::resume(&server, args)))?,
+        Command::Workers(args) => block_on(until_ctrl_c(workers::run(&server, args)))?,
+        Command::Resize(args) => block_on(until_ctrl_c(workers::resize(&server, args)))?,
+        Command::Stats(args) => block_on(stats::run(&server, args))?,
+        Command::Drain(args) => block_on(drain::run(&server, args))?,
     };
     Ok(exit)
 }
@@ -187,9 +246,31 @@ mod tests {
             "taskyard watch --after c1 --count 3 --output json",
             "taskyard --server localhost:7000 get t1",
             "taskyard get t1 --server localhost:7000 --color never",
-            "taskyard list --state failed --state queued --queue q --kind k --limit 0",
-            "taskyard wait t1 --timeout 1m",
+            "taskyard list --state failed --state queued --queue q --queue r --kind k --label a=b \
+             --created-since 2h --created-before 1d --finished-since 2026-01-02T03:04:05Z \
+             --finished-before 5m --newest-first --limit 0",
+            "taskyard wait t1 --timeout 1d",
             "taskyard cancel t1",
+            "taskyard cancel t1 t2",
+            "taskyard cancel --all",
+            "taskyard cancel --all --queue q --state queued --label a=b --created-before 1d",
+            "taskyard redrive t1 t2 --no-wait",
+            "taskyard redrive --all --state failed --state cancelled --kind k --since 1h \
+             --until 5m --timeout 10m --output json",
+            "taskyard queues",
+            "taskyard queues mail --output json",
+            "taskyard configure mail --max-tasks 5 --max-bytes 64MiB --max-running 0 --rate 30/m \
+             --burst 5 --weight 2 --max-attempts 3 --initial-backoff 1s --max-backoff 1m \
+             --attempt-timeout 2d",
+            "taskyard configure mail --rate none --reset weight --reset max_running",
+            "taskyard pause a b",
+            "taskyard resume a",
+            "taskyard workers",
+            "taskyard resize 8",
+            "taskyard stats",
+            "taskyard stats --target-wait 250ms --watch",
+            "taskyard stats --watch 10s --output json",
+            "taskyard drain --yes",
         ];
         for text in lines {
             let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -212,6 +293,26 @@ mod tests {
             "taskyard watch --after c --from-start",
             "taskyard watch --count 0",
             "taskyard list --state done",
+            "taskyard list --created-since yesterday",
+            "taskyard cancel",
+            "taskyard cancel --queue q",
+            "taskyard cancel t1 --all",
+            "taskyard cancel t1 --queue q",
+            "taskyard cancel --all --state failed",
+            "taskyard redrive",
+            "taskyard redrive --kind k",
+            "taskyard redrive t1 --since 1h",
+            "taskyard redrive --all --state queued",
+            "taskyard redrive --all --no-wait --timeout 1m",
+            "taskyard configure",
+            "taskyard configure mail --burst 5",
+            "taskyard configure mail --rate 5",
+            "taskyard configure mail --reset colour",
+            "taskyard pause",
+            "taskyard resize 0",
+            "taskyard resize 10001",
+            "taskyard stats --watch 0s",
+            "taskyard stats --target-wait soon",
             "taskyard demo --workers 0",
         ];
         for text in lines {

@@ -53,8 +53,8 @@ pub enum Format {
 /// `--output`, for commands that print data.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct OutputArgs {
-    /// How data looks on stdout
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// How data looks on stdout: text, or json with one value a line
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true, value_name = "FORMAT")]
     pub output: Format,
 }
 

@@ -1,4 +1,4 @@
-//! `get`, `list`, `wait`, `cancel`: one question, one answer.
+//! `get`, `list`, `wait`: one question, one answer.
 
 use std::time::Duration;
 
@@ -7,17 +7,16 @@ use tonic::{Code, Request};
 use super::{
     client::{Client, Persistence, ServerArgs},
     exit::Exit,
+    filter::{EndedArgs, FilterArgs, parse_state},
     json,
     output::{Format, Out, OutputArgs, error, note, print},
     present,
     problem::Problem,
     units::{parse_span, span, to_wire},
 };
-use crate::proto::v1::{
-    CancelTaskRequest, GetTaskRequest, ListTasksRequest, Task, TaskState, WaitTaskRequest,
-};
+use crate::proto::v1::{GetTaskRequest, ListTasksRequest, Task, TaskState, WaitTaskRequest};
 
-/// Arguments of `get` and `cancel`.
+/// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 pub struct TaskArgs {
     /// The task's id, as submit printed it
@@ -32,30 +31,9 @@ pub async fn get(server: &ServerArgs, args: TaskArgs) -> Result<Exit, Problem> {
     let client = server.connect().await?;
     let request = GetTaskRequest { task_id: args.task_id };
     let response = Persistence::BRIEF
-        .call(|| {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.get_task(request).await }
-        })
+        .ask(&client, &request, async |mut client, request| client.get_task(request).await)
         .await?;
     show(response.task.unwrap_or_default(), args.output.output)?;
-    Ok(Exit::Ok)
-}
-
-/// Cancels one task, and shows it.
-pub async fn cancel(server: &ServerArgs, args: TaskArgs) -> Result<Exit, Problem> {
-    let client = server.connect().await?;
-    let request = CancelTaskRequest { task_id: args.task_id };
-    let response = Persistence::BRIEF
-        .call(|| {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.cancel_task(request).await }
-        })
-        .await?;
-    let task = response.task.unwrap_or_default();
-    if task.state() == TaskState::Running {
-        note("its handler was told to stop; `taskyard wait` tells how it ended");
-    }
-    show(task, args.output.output)?;
     Ok(Exit::Ok)
 }
 
@@ -73,24 +51,18 @@ pub struct ListArgs {
     /// Only tasks in this state; may be repeated
     #[arg(long = "state", value_name = "STATE", value_parser = parse_state)]
     states: Vec<TaskState>,
-    /// Only tasks of this queue
-    #[arg(long, value_name = "QUEUE", default_value = "", hide_default_value = true)]
-    queue: String,
-    /// Only tasks of this kind
-    #[arg(long, value_name = "KIND", default_value = "", hide_default_value = true)]
-    kind: String,
-    /// Tasks to show, oldest first; 0 means all
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    ended: EndedArgs,
+    /// The newest first, rather than the oldest
+    #[arg(long)]
+    newest_first: bool,
+    /// Tasks to show; 0 means all
     #[arg(long, value_name = "N", default_value_t = 50)]
     limit: u64,
     #[command(flatten)]
     output: OutputArgs,
-}
-
-fn parse_state(text: &str) -> Result<TaskState, String> {
-    let name = format!("TASK_STATE_{}", text.to_ascii_uppercase());
-    TaskState::from_str_name(&name).filter(|state| *state != TaskState::Unspecified).ok_or_else(
-        || "states are scheduled, queued, running, succeeded, failed, cancelled".to_owned(),
-    )
 }
 
 /// Tasks on a page: as many as the server gives.
@@ -98,13 +70,13 @@ const PAGE: u64 = 1_000;
 
 /// Lists tasks, a page at a time, so that memory stays bounded.
 pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> {
+    let filter = args.filter.filter(&args.states, args.ended)?;
     let client = server.connect().await?;
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut request = ListTasksRequest {
-        states: args.states.iter().map(|state| i32::from(*state)).collect(),
-        queue: args.queue,
-        kind: args.kind,
+        filter: Some(filter),
         omit_payloads: true,
+        newest_first: args.newest_first,
         ..ListTasksRequest::default()
     };
     let mut out = Out::stdout();
@@ -112,10 +84,7 @@ pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> 
     loop {
         request.page_size = i32::try_from(left.min(PAGE)).unwrap_or(i32::MAX);
         let page = Persistence::BRIEF
-            .call(|| {
-                let (mut client, request) = (client.clone(), request.clone());
-                async move { client.list_tasks(request).await }
-            })
+            .ask(&client, &request, async |mut client, request| client.list_tasks(request).await)
             .await?;
         let (more, count) = (page.next_page_token, page.tasks.len() as u64);
         write_page(&mut out, page.tasks, shown == 0, args.output.output)?;
@@ -234,14 +203,6 @@ pub fn ending(task: &Task) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn states_are_read_in_any_case() {
-        assert_eq!(parse_state("failed"), Ok(TaskState::Failed));
-        assert_eq!(parse_state("QUEUED"), Ok(TaskState::Queued));
-        assert!(parse_state("unspecified").is_err());
-        assert!(parse_state("done").is_err());
-    }
 
     #[test]
     fn only_a_success_ends_well() {

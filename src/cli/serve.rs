@@ -25,7 +25,7 @@ pub fn with_args(command: Command) -> Command {
     command.args(config::args())
 }
 
-/// Serves until a signal, then drains.
+/// Serves until a signal, or until someone asks for the drain, then drains.
 ///
 /// # Errors
 /// [`Exit::Usage`] for bad settings, [`Exit::NotStarted`] if it cannot start.
@@ -75,7 +75,11 @@ async fn serve(
     stop: CancellationToken,
 ) -> Result<Exit, Problem> {
     let server = Server::start(config, registry).await.map_err(not_started)?;
-    stop.cancelled().await;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        // The guard then watches over the drain as after a signal.
+        () = server.drain_requested() => stop.cancel(),
+    }
     let report = server.drain().await;
     Ok(if report.complete { Exit::Ok } else { Exit::DrainIncomplete })
 }
@@ -89,8 +93,8 @@ pub fn not_started(error: StartError) -> Problem {
 /// Starts the thread that listens for SIGTERM and SIGINT, on a runtime of its
 /// own, so that a server that hangs cannot keep it from ending the process.
 ///
-/// The first signal cancels the token; the process then ends within `bound`,
-/// and at once on a second signal.
+/// The first signal cancels the token, unless someone else does; the process then
+/// ends within `bound`, and at once on a second signal.
 fn guard(bound: Duration) -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let token = stop.clone();
@@ -101,9 +105,18 @@ fn guard(bound: Duration) -> std::io::Result<CancellationToken> {
     };
     thread::Builder::new().name("guard".into()).spawn(move || {
         runtime.block_on(async {
-            signals.next().await;
+            let by_signal = tokio::select! {
+                () = signals.next() => true,
+                () = token.cancelled() => false,
+            };
             token.cancel();
-            match tokio::time::timeout(bound, signals.next()).await {
+            let second = async {
+                if !by_signal {
+                    signals.next().await;
+                }
+                signals.next().await;
+            };
+            match tokio::time::timeout(bound, second).await {
                 Ok(()) => error("stopped by a second signal, before the drain was complete"),
                 Err(_) => error("stopped: the drain did not end in time"),
             }

@@ -8,6 +8,7 @@ use super::{
     bulk,
     client::{Client, Persistence, ServerArgs, new_request_id},
     exit::Exit,
+    filter::parse_label,
     json, ndjson,
     output::{Format, Out, OutputArgs, note, print},
     problem::Problem,
@@ -70,16 +71,16 @@ struct TaskFlags {
     /// Higher starts earlier within the queue; -1000 to 1000 [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i32>,
-    /// Start no earlier than this long from now, like 5s or 1h30m
+    /// Start no earlier than this long from now, like 5s, 1h30m or 2d
     #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "run_at")]
     delay: Option<Duration>,
     /// Start no earlier than this time, like 2026-12-24T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     run_at: Option<prost_types::Timestamp>,
-    /// How long one attempt may take [default: 1h]
+    /// How long one attempt may take [default: the queue's, 1h unless configured]
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]
     timeout: Option<Duration>,
-    /// Attempts in all [default: the server's, 1 unless configured]
+    /// Attempts in all [default: the queue's, 1 unless configured]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
     max_attempts: Option<u32>,
     /// A mark of your own, kept with the task; may be repeated
@@ -91,13 +92,6 @@ struct TaskFlags {
     /// End with exit code 5 if the queue is full, rather than wait for room
     #[arg(long)]
     reject_when_full: bool,
-}
-
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("write it as KEY=VALUE".into()),
-    }
 }
 
 /// Submits what the flags say.
@@ -229,14 +223,6 @@ fn print_result(task: Task) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn labels_have_a_key() {
-        assert_eq!(parse_label("a=b=c"), Ok(("a".into(), "b=c".into())));
-        assert_eq!(parse_label("a="), Ok(("a".into(), String::new())));
-        assert!(parse_label("a").is_err());
-        assert!(parse_label("=b").is_err());
-    }
 
     #[test]
     fn a_request_is_safe_to_repeat_even_without_an_id() {

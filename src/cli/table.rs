@@ -3,7 +3,7 @@
 //!
 //! Owns the layout. Must not know what stands in the columns.
 
-use console::{Alignment, measure_text_width, pad_str};
+use console::{Alignment, Style, measure_text_width, pad_str};
 
 /// How a column is laid out.
 #[derive(Clone, Copy, Debug)]
@@ -26,19 +26,30 @@ impl Column {
     }
 }
 
+/// The first row: what stands in the columns.
+pub fn heading<const N: usize>(names: [&str; N]) -> [String; N] {
+    names.map(|name| Style::new().dim().apply_to(name).to_string())
+}
+
 /// Lays the rows out, two blanks between the columns; nothing is ever cut.
 pub fn aligned<const N: usize>(columns: [Column; N], rows: &[[String; N]]) -> String {
-    let mut widths = columns.map(|column| column.least);
+    let rows: Vec<_> = rows.iter().map(<[String; N]>::as_slice).collect();
+    lay_out(&columns, &rows)
+}
+
+/// [`aligned`], where the number of columns is known only when there is a screen.
+pub fn lay_out(columns: &[Column], rows: &[&[String]]) -> String {
+    let mut widths: Vec<_> = columns.iter().map(|column| column.least).collect();
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        for (width, cell) in widths.iter_mut().zip(*row) {
             *width = (*width).max(measure_text_width(cell));
         }
     }
-    let line = |row: &[String; N]| {
+    let line = |row: &&[String]| {
         let mut line = String::new();
-        for (place, cell) in row.iter().enumerate() {
+        for (place, ((cell, width), column)) in row.iter().zip(&widths).zip(columns).enumerate() {
             line.push_str(if place == 0 { "" } else { "  " });
-            line.push_str(&pad_str(cell, widths[place], columns[place].side, None));
+            line.push_str(&pad_str(cell, *width, column.side, None));
         }
         line.trim_end().to_owned()
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, fmt::temporal, tz::TimeZone};
 
-use crate::text::units::parse_duration;
+use crate::text::units::{Error, parse_duration};
 
 /// Reads a span such as `5s`, `250ms`, `1h30m`.
 ///
@@ -25,11 +25,36 @@ pub fn parse_time(text: &str) -> Result<prost_types::Timestamp, String> {
     let time: Timestamp = PARSER.parse_timestamp(text.trim()).map_err(|_| {
         format!("{text:?} is not a time; write it as RFC 3339, like 2026-12-24T18:00:00Z")
     })?;
-    let second = time.as_nanosecond().div_euclid(1_000_000_000);
-    let nanos = time.as_nanosecond().rem_euclid(1_000_000_000);
-    match (i64::try_from(second), i32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) => Ok(prost_types::Timestamp { seconds, nanos }),
-        _ => Err(format!("{text:?} is out of range")),
+    Ok(to_timestamp(time))
+}
+
+/// A time for the wire. It has room for every time that there is.
+pub fn to_timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let seconds = i64::try_from(time.as_nanosecond().div_euclid(1_000_000_000)).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(time.as_nanosecond().rem_euclid(1_000_000_000)).unwrap_or(0);
+    prost_types::Timestamp { seconds, nanos }
+}
+
+/// Reads a time in the past: as [`parse_time`], or how long before `now`, such as
+/// `2h` or `7d`.
+///
+/// # Errors
+/// How to write one.
+pub fn parse_since(text: &str, now: Timestamp) -> Result<prost_types::Timestamp, String> {
+    match parse_duration(text) {
+        Ok(ago) => now
+            .checked_sub(ago)
+            .map(to_timestamp)
+            .map_err(|_| format!("{text:?} ago is out of range")),
+        Err(Error::NoUnit { example, .. }) => {
+            Err(format!("{text:?} has no unit; write {example} if seconds ago are meant"))
+        }
+        Err(_) => parse_time(text).map_err(|_| {
+            format!(
+                "{text:?} is not a time; write how long ago, like 2h or 7d, \
+                 or RFC 3339, like 2026-12-24T18:00:00Z"
+            )
+        }),
     }
 }
 
@@ -53,8 +78,28 @@ pub fn span(span: Duration) -> String {
         0 if micros < 999_500.0 => format!("{} ms", three_digits(micros / 1e3)),
         0..60 => format!("{} s", three_digits(span.as_secs_f64())),
         seconds @ 60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
-        seconds => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+        seconds @ 3600..172_800 => {
+            format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60)
+        }
+        seconds => format!("{} d {:02} h", seconds / 86_400, seconds / 3600 % 24),
     }
+}
+
+/// A number per second for reading, to three digits: `0.25`, `12.3`, `1,234`.
+pub fn frequency(per_second: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
+    match per_second {
+        rate if rate.is_nan() || rate <= 0.0 => "0".into(),
+        rate if rate < 0.005 => "<0.01".into(),
+        rate if rate < 9.995 => format!("{rate:.2}"),
+        rate if rate < 99.95 => format!("{rate:.1}"),
+        rate => count(rate.round() as u64),
+    }
+}
+
+/// A part of the whole for reading: `74%`.
+pub fn percent(share: f64) -> String {
+    format!("{:.0}%", share.clamp(0.0, 1.0) * 100.0)
 }
 
 fn three_digits(value: f64) -> String {
@@ -72,6 +117,21 @@ pub fn count(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number of bytes for reading, to three digits: `812 B`, `1.2 MiB`.
+pub fn bytes(number: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if number < 1_000 {
+        return format!("{number} B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "for reading")]
+    let mut value = number as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    format!("{} {}", three_digits(value), UNITS[unit])
 }
 
 /// A count with its noun: `1 task`, `2 tasks`.
@@ -124,6 +184,7 @@ mod tests {
         assert_eq!(parse_span("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_span("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_span("1h30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(parse_span("2d 3h"), Ok(Duration::from_hours(51)));
         for wrong in ["", "5", "-5s", "soon", "5 parsecs"] {
             assert!(parse_span(wrong).is_err(), "{wrong:?}");
         }
@@ -137,6 +198,38 @@ mod tests {
         assert_eq!(rfc3339(noon), "2025-12-24T12:00:00Z");
         assert!(parse_time("2025-12-24").is_err());
         assert!(parse_time("tomorrow").is_err());
+    }
+
+    #[test]
+    fn times_in_the_past_may_be_spans() {
+        let now = Timestamp::from_second(1_766_577_600).expect("within range");
+        let at = |seconds| Ok(prost_types::Timestamp { seconds, nanos: 0 });
+        assert_eq!(parse_since("2h", now), at(1_766_577_600 - 7_200));
+        assert_eq!(parse_since("1d", now), at(1_766_577_600 - 86_400));
+        assert_eq!(parse_since("2025-12-24T12:00:00Z", now), at(1_766_577_600));
+        for (text, told) in [("2", "write 2s if"), ("yesterday", "like 2h"), ("7000000d", "range")]
+        {
+            let wrong = parse_since(text, now).expect_err(text);
+            assert!(wrong.contains(told), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn frequencies_have_three_digits() {
+        let table = [
+            (0.0, "0"),
+            (0.001, "<0.01"),
+            (0.25, "0.25"),
+            (9.999, "10.0"),
+            (12.34, "12.3"),
+            (99.96, "100"),
+            (12_345.6, "12,346"),
+            (f64::NAN, "0"),
+        ];
+        for (value, text) in table {
+            assert_eq!(frequency(value), text);
+        }
+        assert_eq!((percent(0.744), percent(1.5)), ("74%".into(), "100%".into()));
     }
 
     #[test]
@@ -157,9 +250,25 @@ mod tests {
             (Duration::from_secs(59), "59 s"),
             (Duration::from_secs(125), "2 min 05 s"),
             (Duration::from_secs(3_725), "1 h 02 min"),
+            (Duration::from_hours(47), "47 h 00 min"),
+            (Duration::from_hours(51), "2 d 03 h"),
         ];
         for (value, text) in table {
             assert_eq!(span(value), text);
+        }
+    }
+
+    #[test]
+    fn bytes_are_written_in_one_friendly_unit() {
+        for (number, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (123_456_789, "118 MiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(bytes(number), text);
         }
     }
 

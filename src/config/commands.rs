@@ -2,18 +2,19 @@
 //!
 //! Owns what such a declaration holds. Must not know how a command is run.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use toml::{
     Spanned,
-    de::{DeArray, DeString, DeTable, DeValue},
+    de::{DeArray, DeString, DeValue},
 };
 
 use super::{
     ExecCommand,
-    file::{COMMANDS, Document, scalar, type_of, unknown},
+    declaration::{self, Declaration},
+    file::{COMMANDS, Document, scalar},
     load::Sources,
-    settings,
+    table,
 };
 use crate::text::{quoted, template::Template, units};
 
@@ -25,18 +26,12 @@ const KEYS: [&str; 4] = ["command", "working_dir", "env", "max_output"];
 
 /// Adds the commands that the file declares.
 pub fn read(document: &Document, sources: &mut Sources, value: &Spanned<DeValue>) {
-    let Some(table) = value.get_ref().as_table() else {
-        let wrong = type_of(value.get_ref());
-        let wrong = format!("is {wrong}; write tables [exec.NAME], one for each command");
-        return document.refuse(sources, &value.span(), COMMANDS, wrong);
-    };
-    for (name, value) in table {
-        let path = format!("{COMMANDS}.{}", name.get_ref());
-        if !is_name(name.get_ref()) {
-            document.refuse(sources, &name.span(), &path, WRONG_NAME);
+    declaration::each(document, sources, COMMANDS, value, |mut declaration, name, value| {
+        if !is_name(name) {
+            declaration.refuse("", declaration.at.clone(), WRONG_NAME);
         }
-        Declaration { document, sources, path, at: name.span() }.read(name.get_ref(), value);
-    }
+        declaration.command_in(name, value);
+    });
 }
 
 const WRONG_NAME: &str = "is not a name for a command; write lower-case letters, digits, - and _, \
@@ -50,22 +45,11 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| plain(c) || c == '-' || c == '_')
 }
 
-/// The reading of one declaration.
-struct Declaration<'d> {
-    document: &'d Document<'d>,
-    sources: &'d mut Sources,
-    /// `exec.NAME`.
-    path: String,
-    /// Where the name is.
-    at: Range<usize>,
-}
-
 impl Declaration<'_> {
-    fn read(mut self, name: &str, value: &Spanned<DeValue>) {
-        let Some(table) = value.get_ref().as_table() else {
-            return self.refuse_type("", value, "a table [exec.NAME] with its command");
+    fn command_in(mut self, name: &str, value: &Spanned<DeValue>) {
+        let Some(table) = self.table(value, &KEYS, "a table [exec.NAME] with its command") else {
+            return;
         };
-        self.refuse_unknown_keys(table);
         let get = |key: &str| table.iter().find(|(k, _)| k.get_ref() == key).map(|(_, v)| v);
         let command = self.command(get("command"));
         let working_dir = get("working_dir").and_then(|value| self.working_dir(value));
@@ -76,14 +60,6 @@ impl Declaration<'_> {
         let max_output = max_output.unwrap_or(ExecCommand::DEFAULT_MAX_OUTPUT);
         let command = ExecCommand { command, working_dir, env, max_output };
         self.sources.commands.insert(name.into(), (place, command));
-    }
-
-    fn refuse_unknown_keys(&mut self, table: &DeTable) {
-        for (key, _) in table {
-            if !KEYS.contains(&key.get_ref().as_ref()) {
-                self.refuse(key.get_ref(), key.span(), unknown(key.get_ref(), KEYS));
-            }
-        }
     }
 
     fn command(&mut self, value: Option<&Spanned<DeValue>>) -> Vec<String> {
@@ -131,7 +107,7 @@ impl Declaration<'_> {
 
     fn working_dir(&mut self, value: &Spanned<DeValue>) -> Option<PathBuf> {
         let text = self.string("working_dir", value)?;
-        let path = settings::path(&text);
+        let path = table::path(&text);
         if path.is_none() {
             self.refuse("working_dir", value.span(), "is empty; write the path of a directory");
         }
@@ -177,31 +153,5 @@ impl Declaration<'_> {
                 None
             }
         }
-    }
-
-    /// A string that the operating system can take.
-    fn string(&mut self, key: &str, value: &Spanned<DeValue>) -> Option<String> {
-        match value.get_ref().as_str() {
-            Some(text) if !text.contains('\0') => Some(text.into()),
-            Some(_) => {
-                self.refuse(key, value.span(), "holds a NUL character; write a string without");
-                None
-            }
-            None => {
-                self.refuse_type(key, value, "a string");
-                None
-            }
-        }
-    }
-
-    fn refuse_type(&mut self, key: &str, value: &Spanned<DeValue>, right: &str) {
-        let wrong = format!("is {}; write {right}", type_of(value.get_ref()));
-        self.refuse(key, value.span(), wrong);
-    }
-
-    /// Notes a problem with `key` of this declaration, or with all of it if empty.
-    fn refuse(&mut self, key: &str, at: Range<usize>, wrong: impl Into<String>) {
-        let path = if key.is_empty() { self.path.clone() } else { format!("{}.{key}", self.path) };
-        self.document.refuse(self.sources, &at, &path, wrong);
     }
 }

@@ -8,7 +8,8 @@ use std::ffi::{OsStr, OsString};
 use super::{
     load::Sources,
     problem::Place,
-    settings::{PREFIX, SETTINGS, Setting},
+    settings::{PREFIX, Setting},
+    table,
 };
 use crate::text::closest;
 
@@ -21,7 +22,8 @@ const NOT_SETTINGS: [&str; 3] = ["TASKYARD_SERVER", "TASKYARD_TASK_ID", "TASKYAR
 
 /// Adds what the variables set. An empty variable counts as one that is not set.
 pub fn read(sources: &mut Sources, variables: impl IntoIterator<Item = (OsString, OsString)>) {
-    let settings = SETTINGS.iter().map(|setting| (setting.variable(), setting)).collect::<Vec<_>>();
+    let settings =
+        table::settings().map(|setting| (setting.variable(), setting)).collect::<Vec<_>>();
     for (name, value) in variables {
         let name = name.to_string_lossy();
         if name.starts_with(PREFIX) && !value.is_empty() {
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn no_setting_looks_like_a_service_link() {
-        for setting in SETTINGS {
+        for setting in table::settings() {
             assert!(!is_service_link(&setting.variable()), "{}", setting.name);
         }
     }

@@ -10,16 +10,14 @@ use toml::{
     de::{DeInteger, DeTable, DeValue},
 };
 
-use super::{
-    commands,
-    load::Sources,
-    problem::Place,
-    settings::{SETTINGS, Setting},
-};
+use super::{commands, load::Sources, problem::Place, queues, settings::Setting, table};
 use crate::text::{closest, quoted, short};
 
 /// The key of the table in which the commands are declared.
 pub const COMMANDS: &str = "exec";
+
+/// The key of the table in which queues are declared.
+pub const QUEUES: &str = "queues";
 
 /// Bytes of a configuration file.
 const MAX_FILE: u64 = 1 << 20;
@@ -91,11 +89,14 @@ impl<'t> Document<'t> {
         if name == COMMANDS {
             return commands::read(self, sources, value);
         }
-        if let Some(setting) = SETTINGS.iter().find(|setting| setting.key() == name) {
+        if name == QUEUES {
+            return queues::read(self, sources, self.place(&key.span(), QUEUES), value);
+        }
+        if let Some(setting) = table::settings().find(|setting| setting.key() == name) {
             return self.read_setting(sources, setting, value);
         }
-        let keys = SETTINGS.iter().map(Setting::key).collect::<Vec<_>>();
-        let known = keys.iter().map(String::as_str).chain([COMMANDS]);
+        let keys = table::settings().map(Setting::key).collect::<Vec<_>>();
+        let known = keys.iter().map(String::as_str).chain([COMMANDS, QUEUES]);
         self.refuse(sources, &key.span(), name, unknown(name, known));
     }
 
@@ -106,7 +107,11 @@ impl<'t> Document<'t> {
         value: &Spanned<DeValue>,
     ) {
         let key = setting.key();
-        match scalar(value.get_ref()) {
+        let text = match value.get_ref() {
+            DeValue::Boolean(on) if setting.is_switch() => Some(on.to_string()),
+            other => scalar(other),
+        };
+        match text {
             _ if self.is_broken(&value.span()) => {}
             Some(text) => sources.set(setting, self.place(&value.span(), &key), text),
             None => {

@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
+    time::Duration,
 };
 
 use clap::{Arg, ArgMatches, value_parser};
@@ -13,15 +14,20 @@ use clap::{Arg, ArgMatches, value_parser};
 use super::{
     Config, ExecCommand, environment, file,
     problem::{Place, Problem, Problems},
-    settings::{SETTINGS, Setting},
+    queues::Declared,
+    settings::Setting,
+    table::{self, GROUPS},
 };
-use crate::text::units::show_size;
+use crate::text::units::{show_duration, show_size};
 
 /// The flag that names the configuration file.
 const CONFIG: &str = "config";
 
 /// Bytes that a message needs on top of the largest payload.
 const MESSAGE_OVERHEAD: usize = 64 << 10;
+
+/// Queues that can be declared.
+const MAX_DECLARED: usize = 10_000;
 
 /// The flags of a command that takes the settings, each described with its
 /// bounds and its default. They take any text: [`load`] says what is wrong.
@@ -32,15 +38,20 @@ pub fn args() -> Vec<Arg> {
         .value_name("FILE")
         .help("Configuration file in TOML; its keys are the flags' names with _ for -")
         .value_parser(value_parser!(OsString));
-    let setting = |setting: &Setting| {
-        Arg::new(setting.name)
-            .long(setting.name)
-            .value_name(setting.placeholder())
-            .help(setting.help())
-            .value_parser(value_parser!(OsString))
-            .allow_negative_numbers(true)
-    };
-    std::iter::once(config).chain(SETTINGS.iter().map(setting)).collect()
+    let groups = GROUPS.iter().flat_map(|group| {
+        group.settings.iter().map(|setting| flag(setting).help_heading(group.heading))
+    });
+    std::iter::once(config).chain(groups).collect()
+}
+
+fn flag(setting: &Setting) -> Arg {
+    let flag = Arg::new(setting.name)
+        .long(setting.name)
+        .value_name(setting.placeholder())
+        .help(setting.help())
+        .value_parser(value_parser!(OsString))
+        .allow_negative_numbers(true);
+    if setting.is_switch() { flag.num_args(0..=1).default_missing_value("true") } else { flag }
 }
 
 /// Reads the settings. A flag goes before a variable of the environment
@@ -78,6 +89,10 @@ pub(super) struct Sources {
     values: Vec<Value>,
     /// The declared commands, each with the place that says its `max_output`.
     pub commands: BTreeMap<String, (Place, ExecCommand)>,
+    /// The declared queues.
+    pub queues: BTreeMap<String, Declared>,
+    /// Where the file begins to declare queues.
+    pub queues_at: Option<Place>,
     problems: Vec<Problem>,
 }
 
@@ -109,7 +124,7 @@ impl Sources {
     }
 
     fn read_flags(&mut self, matches: &ArgMatches) {
-        for setting in SETTINGS {
+        for setting in table::settings() {
             if let Some(text) = matches.get_one::<OsString>(setting.name) {
                 self.set_os(setting, Place::Flag(setting.name.into()), text);
             }
@@ -123,6 +138,8 @@ impl Sources {
     fn then(mut self, stronger: Self) -> Self {
         self.values.extend(stronger.values);
         self.commands.extend(stronger.commands);
+        self.queues.extend(stronger.queues);
+        self.queues_at = stronger.queues_at.or(self.queues_at);
         self.problems.extend(stronger.problems);
         self
     }
@@ -141,6 +158,11 @@ impl Sources {
         }
         self.check_message_size(&config, &places);
         self.check_result_size(&config, &places);
+        self.check_backoff(&config, &places);
+        self.check_queues(&config, &places);
+        self.check_backoff_of_queues(&config, &places);
+        config.queues =
+            self.queues.into_iter().map(|(name, declared)| (name, declared.own)).collect();
         config.exec =
             self.commands.into_iter().map(|(name, (_, command))| (name, command)).collect();
         match Problems::new(self.problems) {
@@ -188,6 +210,70 @@ impl Sources {
         }
         self.problems.extend(problems);
     }
+
+    fn check_backoff(&mut self, config: &Config, places: &Places) {
+        if config.max_backoff >= config.initial_backoff || places.are_doubtful(&BACKOFFS) {
+            return;
+        }
+        if let Some(place) = places.of("max-backoff").or(places.of("initial-backoff")) {
+            self.refuse(place, shrinking(config.max_backoff, config.initial_backoff));
+        }
+    }
+
+    fn check_backoff_of_queues(&mut self, config: &Config, places: &Places) {
+        let defaults = config.book().defaults;
+        let inherited = places.are_doubtful(&BACKOFFS);
+        let mut problems = Vec::new();
+        for declared in self.queues.values() {
+            let both = declared.initial_backoff.is_some() && declared.max_backoff.is_some();
+            let known = !declared.doubtful && (both || !inherited);
+            let settings = declared.own.over(defaults);
+            let place = declared.max_backoff.as_ref().or(declared.initial_backoff.as_ref());
+            if let Some(place) =
+                place.filter(|_| known && settings.max_backoff < settings.initial_backoff)
+            {
+                let wrong = shrinking(settings.max_backoff, settings.initial_backoff);
+                problems.push(Problem { place: place.clone(), wrong });
+            }
+        }
+        self.problems.extend(problems);
+    }
+
+    fn check_queues(&mut self, config: &Config, places: &Places) {
+        let declared = self.queues.len();
+        let named = places.of("fixed-queues").filter(|_| config.fixed_queues && declared == 0);
+        if let Some(place) = named {
+            self.refuse(
+                place,
+                "is true, but no queue is declared; declare one as a table [queues.NAME] \
+                 in the configuration file, or write false",
+            );
+        }
+        let Some(place) = self.queues_at.clone() else { return };
+        if declared > MAX_DECLARED {
+            let wrong = format!("declares {declared} queues; write at most {MAX_DECLARED}");
+            self.refuse(place, wrong);
+        } else if declared > config.max_queues && !places.are_doubtful(&["max-queues"]) {
+            let wrong = format!(
+                "declares {declared} queues, and max_queues is {}; \
+                 write fewer or a larger max_queues",
+                config.max_queues,
+            );
+            self.refuse(place, wrong);
+        }
+    }
+}
+
+/// The settings that a queue's own backoff must fit to.
+const BACKOFFS: [&str; 2] = ["initial-backoff", "max-backoff"];
+
+fn shrinking(max: Duration, initial: Duration) -> String {
+    format!(
+        "a max_backoff of {} is below the initial_backoff of {}; \
+         write a larger max_backoff or a smaller initial_backoff",
+        show_duration(max),
+        show_duration(initial),
+    )
 }
 
 fn size(bytes: usize) -> String {

@@ -1,25 +1,30 @@
 //! Validated settings, with units.
 //!
 //! Owns what can be set, its bounds and defaults, and where each value came
-//! from. Must not know the domain.
+//! from. Must not know the domain, but for how a queue can be set up.
 //!
-//! One table (`settings`) says what can be set. From it come the flags of the
+//! One table (`table`) says what can be set. From it come the flags of the
 //! command line ([`args`]), the variables of the environment and the keys of the
 //! configuration file; [`load`] reads all three and says everything that is
 //! wrong with them at once.
 
 mod commands;
+mod declaration;
 mod environment;
 mod file;
 mod load;
 mod problem;
+mod queues;
 mod rule;
 mod settings;
+mod table;
 
 pub use load::{args, load};
 pub use problem::{Place, Problem, Problems};
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use crate::queue;
 
 /// What an OK answer survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,8 +79,41 @@ impl ExecCommand {
     }
 }
 
+/// What is kept of what has ended, and for how long. Whichever bound is reached
+/// first counts; the oldest goes first, in small steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long a task that has SUCCEEDED or was CANCELLED is kept, with its
+    /// result and its `request_id`: up to 10 years. Default 24 hours.
+    pub finished: Duration,
+    /// How long a task that has FAILED is kept: up to 10 years. Default 7 days.
+    pub failed: Duration,
+    /// Ended tasks that are kept: 0 to 1,000,000,000. Default 1,000,000.
+    pub max_finished: u64,
+    /// Bytes of ended tasks and their results that are kept: 1 MiB to 1 PiB.
+    /// Default 10 GiB.
+    pub max_finished_bytes: u64,
+    /// How long events are kept: up to 10 years. Default 24 hours.
+    pub events: Duration,
+    /// Events that are kept: 1,000 to 100,000,000,000. Default 10,000,000.
+    pub max_events: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            finished: Duration::from_hours(24),
+            failed: Duration::from_hours(168),
+            max_finished: 1_000_000,
+            max_finished_bytes: 10 << 30,
+            events: Duration::from_hours(24),
+            max_events: 10_000_000,
+        }
+    }
+}
+
 /// Everything that can be set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Address to serve on. Port 0: one that is free. Default 127.0.0.1:50051.
     pub listen: SocketAddr,
@@ -111,6 +149,16 @@ pub struct Config {
     pub attempt_timeout: Duration,
     /// Attempts of a task, unless it says: 1 to 100. Default 1.
     pub max_attempts: u32,
+    /// The longest rest before the first retry, unless a task says: 1 ms to 24
+    /// hours. Default 1 s.
+    pub initial_backoff: Duration,
+    /// The longest rest before any retry, unless a task says: 1 ms to 24 hours,
+    /// and not below `initial_backoff`. Default 1 min.
+    pub max_backoff: Duration,
+    /// Only the queues that are declared in `queues` exist. Default false.
+    pub fixed_queues: bool,
+    /// What is kept of what has ended, and for how long.
+    pub retention: Retention,
     /// Crashes in a row that fail a task: 1 to 1,000. Default 3.
     pub max_crashes: u32,
     /// Silence on a watch before a heartbeat, unless the watcher says: 100 ms to
@@ -126,6 +174,30 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The commands that `exec` tasks may run, by name.
     pub exec: BTreeMap<String, ExecCommand>,
+    /// The queues that have settings of their own, by name.
+    pub queues: BTreeMap<String, queue::Overrides>,
+}
+
+impl Config {
+    /// What all of this says of queues.
+    #[must_use]
+    pub fn book(&self) -> queue::Book {
+        queue::Book {
+            defaults: queue::Settings {
+                max_tasks: self.queue_max_tasks,
+                max_bytes: self.queue_max_bytes,
+                max_running: None,
+                rate: None,
+                weight: 1,
+                max_attempts: self.max_attempts,
+                initial_backoff: self.initial_backoff,
+                max_backoff: self.max_backoff,
+                attempt_timeout: self.attempt_timeout,
+            },
+            declared: self.queues.iter().map(|(name, own)| (name.as_str().into(), *own)).collect(),
+            fixed: self.fixed_queues,
+        }
+    }
 }
 
 impl Default for Config {
@@ -148,6 +220,10 @@ impl Default for Config {
             max_result: 1 << 20,
             attempt_timeout: Duration::from_hours(1),
             max_attempts: 1,
+            initial_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_mins(1),
+            fixed_queues: false,
+            retention: Retention::default(),
             max_crashes: 3,
             heartbeat: Duration::from_secs(15),
             max_watchers: 1_000,
@@ -155,6 +231,7 @@ impl Default for Config {
             log: "info".into(),
             log_format: LogFormat::default(),
             exec: BTreeMap::new(),
+            queues: BTreeMap::new(),
         }
     }
 }

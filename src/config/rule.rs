@@ -17,6 +17,8 @@ pub enum Rule {
     Size(Bounded<u64>),
     /// A whole number.
     Count(Bounded<u64>),
+    /// `true` or `false`.
+    Switch(Switch),
     /// Anything else.
     Text(Text),
 }
@@ -28,6 +30,13 @@ pub struct Bounded<T> {
     pub max: T,
     pub get: fn(&Config) -> T,
     pub set: fn(&mut Config, T),
+}
+
+/// True or false.
+#[derive(Debug)]
+pub struct Switch {
+    pub get: fn(&Config) -> bool,
+    pub set: fn(&mut Config, bool),
 }
 
 /// A value with a syntax of its own.
@@ -48,6 +57,7 @@ impl Rule {
             Self::Duration(_) => "DURATION",
             Self::Size(_) => "SIZE",
             Self::Count(_) => "COUNT",
+            Self::Switch(_) => "true|false",
             Self::Text(text) => text.placeholder,
         }
     }
@@ -58,6 +68,7 @@ impl Rule {
             Self::Duration(span) => span.right("a duration", units::show_duration),
             Self::Size(size) => size.right("a size", units::show_size),
             Self::Count(count) => count.right("a whole number", |count| count.to_string()),
+            Self::Switch(_) => "true or false".into(),
             Self::Text(text) => text.right.into(),
         }
     }
@@ -68,6 +79,7 @@ impl Rule {
             Self::Duration(span) => units::show_duration((span.get)(config)),
             Self::Size(size) => units::show_size((size.get)(config)),
             Self::Count(count) => (count.get)(config).to_string(),
+            Self::Switch(switch) => (switch.get)(config).to_string(),
             Self::Text(text) => (text.get)(config),
         }
     }
@@ -83,6 +95,7 @@ impl Rule {
             Self::Count(count) => {
                 text.trim().parse().ok().and_then(|number| count.apply(config, number))
             }
+            Self::Switch(switch) => text.trim().parse().ok().map(|on| (switch.set)(config, on)),
             Self::Text(rule) => (rule.set)(config, text),
         };
         taken.ok_or_else(|| format!("{} is not possible; write {}", quoted(text), self.right()))

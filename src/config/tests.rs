@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, ffi::OsString, io::Write};
 use clap::Command;
 use tempfile::NamedTempFile;
 
-use super::{settings::SETTINGS, *};
+use super::{table::settings, *};
+use crate::queue::Rate;
+
+mod queues;
 
 /// Loads what a command line, an environment and a file say.
 #[derive(Default)]
@@ -91,7 +94,7 @@ fn the_flag_names_the_file_before_the_environment() {
 #[test]
 fn every_default_reads_back_from_each_source() {
     let config = Config::default();
-    for setting in SETTINGS {
+    for setting in settings() {
         let (flag, variable, text) =
             (format!("--{}", setting.name), setting.variable(), setting.show(&config));
         let file = format!("{} = {text:?}", setting.key());
@@ -123,18 +126,30 @@ fn every_setting_reaches_its_own_field() {
         ("max-result", "7KiB"),
         ("attempt-timeout", "7s"),
         ("max-attempts", "7"),
+        ("initial-backoff", "7s"),
+        ("max-backoff", "7s"),
+        ("keep-finished", "7d"),
+        ("keep-failed", "8d"),
+        ("max-finished", "7"),
+        ("max-finished-bytes", "7MiB"),
+        ("keep-events", "7d"),
+        ("max-events", "7000"),
         ("max-crashes", "7"),
         ("heartbeat", "7s"),
         ("max-watchers", "7"),
         ("max-connections", "7"),
+        ("fixed-queues", "true"),
         ("log", "debug"),
         ("log-format", "json"),
     ];
-    assert_eq!(others.len(), SETTINGS.len());
+    assert_eq!(others.len(), settings().count());
     for (name, value) in others {
+        // True without a declared queue is a mistake, which has a test of its own.
+        let queue = "[queues.a]\n";
+        let file = (name == "fixed-queues").then_some(queue);
         let flag = format!("--{name}");
-        let config = Given { flags: &[&flag, value], ..Given::default() }.load().expect(name);
-        for setting in SETTINGS {
+        let config = Given { flags: &[&flag, value], file, ..Given::default() }.load().expect(name);
+        for setting in settings() {
             let expected =
                 if setting.name == name { value } else { &setting.show(&Config::default()) };
             assert_eq!(setting.show(&config), expected, "--{name} changed {}", setting.name);
@@ -145,13 +160,13 @@ fn every_setting_reaches_its_own_field() {
 #[test]
 fn every_setting_is_documented_with_its_bounds_and_default() {
     let mut names = BTreeSet::new();
-    for setting in SETTINGS {
+    for setting in settings() {
         let help = setting.help();
         assert!(names.insert(setting.name), "{} is there twice", setting.name);
         assert!(help.contains(&setting.right()) && help.contains("[default: "), "{help}");
         assert!(!help.contains('\n') && !setting.placeholder().is_empty(), "{help}");
     }
-    let workers = SETTINGS.iter().find(|setting| setting.name == "drain-timeout").expect("there");
+    let workers = settings().find(|setting| setting.name == "drain-timeout").expect("there");
     assert_eq!(
         workers.help(),
         "How long a drain may take in all: a duration from 0s to 1h [default: 30s]"
@@ -167,7 +182,16 @@ fn bounds_are_included_and_what_is_beyond_is_not() {
         ("--queue-max-bytes", ["1KiB", "1TiB"], ["1023", "1025GiB"]),
         ("--max-message", ["1088KiB", "256MiB"], ["-1", "257MiB"]),
         ("--max-result", ["0", "64MiB"], ["-1", "65MiB"]),
-        ("--attempt-timeout", ["1ms", "720h"], ["999us", "721h"]),
+        ("--attempt-timeout", ["1ms", "30d"], ["999us", "721h"]),
+        ("--initial-backoff", ["1ms", "1m"], ["999us", "24h 1ns"]),
+        ("--max-backoff", ["1s", "1d"], ["0s", "25h"]),
+        ("--keep-finished", ["0s", "3650d"], ["-1s", "3651d"]),
+        ("--keep-failed", ["0s", "3650d"], ["-1s", "3651d"]),
+        ("--keep-events", ["0s", "3650d"], ["-1s", "3651d"]),
+        ("--max-finished", ["0", "1000000000"], ["-1", "1000000001"]),
+        ("--max-finished-bytes", ["1MiB", "1PiB"], ["1023KiB", "1025TiB"]),
+        ("--max-events", ["1000", "100000000000"], ["999", "100000000001"]),
+        ("--fixed-queues", ["false", " false "], ["yes", ""]),
         ("--heartbeat", ["100ms", "1h"], ["99ms", "61m"]),
         ("--listen", ["localhost:0", "[::]:1"], ["localhost", "example.com:1"]),
         ("--log", ["info", "warn,taskyard=debug"], ["taskyard=loud", "=,="]),
@@ -199,7 +223,7 @@ command = ["{program}", "{file"]
 "#;
     let right =
         "write lower-case letters, digits, - and _, the first a letter or digit, at most 63 in all";
-    let keys = SETTINGS.iter().map(super::settings::Setting::key).collect::<Vec<_>>().join(", ");
+    let keys = settings().map(super::settings::Setting::key).collect::<Vec<_>>().join(", ");
     let variables = &[("TASKYARD_WORKERS", "many"), ("TASKYARD_WORKER", "3")];
     let flags = &["--listen", "nowhere", "--log", "="];
     assert_eq!(
@@ -207,7 +231,7 @@ command = ["{program}", "{file"]
         [
             r#"FILE:2:11 workers: "0" is not possible; write a whole number from 1 to 10000"#,
             r#"FILE:3:17 drain_timeout: "30" has no unit; write 30s if seconds are meant"#,
-            &format!("FILE:4:1 colour: is not a setting; the settings are {keys}, exec"),
+            &format!("FILE:4:1 colour: is not a setting; the settings are {keys}, exec, queues"),
             "FILE:5:1 drian_timeout: is not a setting; did you mean drain_timeout?",
             "FILE:6:16 max_attempts: is a float; write a whole number from 1 to 100",
             &format!("FILE:8:7 exec.Bad: is not a name for a command; {right}"),
@@ -372,6 +396,38 @@ d = 1
     assert_eq!(from_file("exec = 3").places(), ["FILE:1:8 exec"]);
 }
 
+#[test]
+fn a_backoff_does_not_shrink() {
+    let wrong = "a max_backoff of 1m is below the initial_backoff of 2m; \
+                 write a larger max_backoff or a smaller initial_backoff";
+    let flags = &["--initial-backoff", "2m"];
+    let given = Given { flags, ..Given::default() };
+    assert_eq!(given.problems(), [format!("--initial-backoff: {wrong}")]);
+    let flags = &["--initial-backoff", "2m", "--max-backoff", "1m"];
+    let given = Given { flags, ..Given::default() };
+    assert_eq!(given.problems(), [format!("--max-backoff: {wrong}")]);
+    let flags = &["--initial-backoff", "2m", "--max-backoff", "soon"];
+    assert_eq!(Given { flags, ..Given::default() }.places(), ["--max-backoff"]);
+    let flags = &["--initial-backoff", "2m", "--max-backoff", "2m"];
+    assert!(Given { flags, ..Given::default() }.load().is_ok());
+}
+
+#[test]
+fn a_switch_may_stand_alone_and_be_a_boolean() {
+    let file = Some("[queues.a]\n");
+    for flags in [&["--fixed-queues"][..], &["--fixed-queues", "--workers", "2"]] {
+        assert!(Given { flags, file, ..Given::default() }.load().expect("right").fixed_queues);
+    }
+    assert!(from_file("fixed_queues = true\n[queues.a]\n").load().expect("right").fixed_queues);
+    assert_eq!(
+        from_file("fixed_queues = 1\nworkers = true").problems(),
+        [
+            r#"FILE:1:16 fixed_queues: "1" is not possible; write true or false"#,
+            "FILE:2:11 workers: is a boolean; write a whole number from 1 to 10000",
+        ]
+    );
+}
+
 const EXAMPLE: &str = include_str!("../../docs/taskyard.example.toml");
 
 /// The example with every line that sets something made to set it.
@@ -393,11 +449,18 @@ fn the_example_shows_every_setting_at_its_default() {
     let text = example_in_force();
     let mut config = from_file(&text).load().expect("no problem");
     let exec = std::mem::take(&mut config.exec);
+    let queues = std::mem::take(&mut config.queues);
+    assert_eq!(queues.keys().collect::<Vec<_>>(), ["mail"]);
+    let rate = Some(Rate { per_second: 100.0, burst: 1 });
+    let shown = queue::Settings { rate, ..config.book().defaults };
+    assert_eq!(queues["mail"].over(queue::Settings::default()), shown);
+    assert_eq!(queues["mail"].names().count(), queue::Field::ALL.len());
     // The one default that differs between machines.
     let workers = Config::default().workers;
     assert_eq!(Config { workers, ..config }, Config { workers, ..Config::default() });
     assert_eq!(exec.keys().collect::<Vec<_>>(), ["checksum"]);
-    for setting in SETTINGS {
+    let (text, _) = text.split_once("[queues.mail]").expect("the queue is after the settings");
+    for setting in settings() {
         let key = format!("\n{} = ", setting.key());
         assert_eq!(text.matches(&key).count(), 1, "{}", setting.key());
         assert!(text.contains(&setting.right()), "{} is without its bounds", setting.key());

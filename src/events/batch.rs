@@ -1,27 +1,42 @@
 //! What one commit tells: events that were encoded once.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 
+use super::Outline;
 use crate::event::Seq;
 
 /// The events of one commit, each encoded as it stands in a response: the field
 /// `WatchEventsResponse.events`, with its tag and length. So a response is
 /// joined from pieces of batches without encoding anything again, and the same
 /// bytes are what the store keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct EventBatch {
     first: Seq,
     last: Seq,
     data: Bytes,
     ended: Box<[u64]>,
+    /// Parsed from the data by the first who asks; clones share it.
+    outline: Arc<OnceLock<Option<Outline>>>,
 }
+
+/// The outline says nothing that the data does not.
+impl PartialEq for EventBatch {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |batch: &Self| (batch.first, batch.last);
+        parts(self) == parts(other) && self.data == other.data && self.ended == other.ended
+    }
+}
+
+impl Eq for EventBatch {}
 
 impl EventBatch {
     /// A batch of the events `first` to `last`; `ended` are the numbers of the
     /// tasks that ended by them (empty when read from history).
     #[must_use]
     pub fn new(first: Seq, last: Seq, data: Bytes, ended: Box<[u64]>) -> Self {
-        Self { first, last, data, ended }
+        Self { first, last, data, ended, outline: Arc::default() }
     }
 
     /// Its first event.
@@ -37,6 +52,17 @@ impl EventBatch {
     /// Its events, encoded.
     pub fn data(&self) -> &Bytes {
         &self.data
+    }
+
+    /// Where which event lies; `None` if the encoding is damaged, or has another
+    /// number of events than it should.
+    pub fn outline(&self) -> Option<&Outline> {
+        let outlined = || {
+            let outline = Outline::of(&self.data)?;
+            let count = (self.last.0 + 1).checked_sub(self.first.0)?;
+            (outline.events().len() as u64 == count).then_some(outline)
+        };
+        self.outline.get_or_init(outlined).as_ref()
     }
 
     /// Numbers of the tasks that ended by it.
@@ -90,7 +116,7 @@ impl EventBatch {
 
 /// Bytes of the length-delimited field (one tag byte, length, body) that
 /// `data` begins with; `None` if there is none whole.
-fn entry_length(data: &[u8]) -> Option<usize> {
+pub(super) fn entry_length(data: &[u8]) -> Option<usize> {
     let mut rest = data.get(1..)?;
     let body = prost::encoding::decode_varint(&mut rest).ok()?;
     let head = data.len() - rest.len();

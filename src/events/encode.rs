@@ -95,6 +95,8 @@ impl Encoder {
         put_uint(body, 3, wire_type(event.event_type));
         if let Some(task) = event.task {
             encode_subject(body, text, task);
+        } else if let Some(queue) = event.queue {
+            put_str(body, 5, queue);
         }
         if let Some(worker) = event.worker {
             put_display(body, text, 8, worker);
@@ -193,6 +195,8 @@ fn wire_type(event_type: EventType) -> u64 {
         EventType::WorkerStarted => v1::EventType::WorkerStarted,
         EventType::WorkerStopped => v1::EventType::WorkerStopped,
         EventType::Draining => v1::EventType::Draining,
+        EventType::QueuePaused => v1::EventType::QueuePaused,
+        EventType::QueueResumed => v1::EventType::QueueResumed,
     };
     u64::from((wire as i32).cast_unsigned())
 }

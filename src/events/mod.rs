@@ -14,6 +14,7 @@ mod batch;
 mod completions;
 mod cursor;
 mod encode;
+mod outline;
 mod tail;
 
 use std::{
@@ -33,6 +34,7 @@ pub use batch::EventBatch;
 pub use completions::{Completion, Completions, MAX_WAITERS, TooManyWaiters};
 pub use cursor::{Chronicle, Cursor, Incarnation, Invalid, MARK_BITS, NotACursor};
 pub use encode::Encoder;
+pub use outline::{EventOutline, Outline};
 pub use tail::{Ended, MAX_PIECE_BYTES, Tail};
 
 /// Batches that the broadcast keeps for watchers that are a little behind. With

@@ -26,7 +26,7 @@ pub struct Tail {
     cursor: Seq,
     /// Events up to here are read from history before the broadcast goes on.
     known: Seq,
-    /// Pieces to deliver next, right after the cursor.
+    /// Batches to deliver next, without a gap; the first has what follows the cursor.
     ready: VecDeque<EventBatch>,
     /// Received while events before it were missing.
     ahead: Option<Arc<EventBatch>>,
@@ -68,10 +68,34 @@ impl Tail {
     /// # Errors
     /// [`Ended`].
     pub async fn next(&mut self) -> Result<EventBatch, Ended> {
-        loop {
-            if let Some(piece) = self.take_ready()? {
-                return Ok(piece);
-            }
+        self.arrived().await?;
+        let next = self.ready.pop_front().and_then(|batch| batch.after(self.cursor));
+        let (piece, rest) = next.ok_or_else(|| damaged(self.cursor))?.split(MAX_PIECE_BYTES);
+        let piece = piece.ok_or_else(|| damaged(self.cursor))?;
+        if let Some(rest) = rest {
+            self.ready.push_front(rest);
+        }
+        self.cursor = piece.last();
+        Ok(piece)
+    }
+
+    /// The batch with the next events, as it was committed: so its outline is
+    /// shared with everybody else. It may begin with events up to the cursor as
+    /// it was before, which have been delivered, or were not asked for. Dropping
+    /// the future loses nothing.
+    ///
+    /// # Errors
+    /// [`Ended`].
+    pub async fn next_batch(&mut self) -> Result<EventBatch, Ended> {
+        self.arrived().await?;
+        let batch = self.ready.pop_front().ok_or_else(|| damaged(self.cursor))?;
+        self.cursor = batch.last();
+        Ok(batch)
+    }
+
+    /// Waits until the first of `ready` has what follows the cursor.
+    async fn arrived(&mut self) -> Result<(), Ended> {
+        while self.ready.is_empty() {
             if self.cursor < self.known {
                 self.read_history().await?;
             } else if let Some(ahead) = self.ahead.take() {
@@ -80,17 +104,7 @@ impl Tail {
                 self.receive().await?;
             }
         }
-    }
-
-    fn take_ready(&mut self) -> Result<Option<EventBatch>, Ended> {
-        let Some(batch) = self.ready.pop_front() else { return Ok(None) };
-        let (piece, rest) = batch.split(MAX_PIECE_BYTES);
-        let piece = piece.ok_or_else(|| damaged(self.cursor))?;
-        if let Some(rest) = rest {
-            self.ready.push_front(rest);
-        }
-        self.cursor = piece.last();
-        Ok(Some(piece))
+        Ok(())
     }
 
     async fn read_history(&mut self) -> Result<(), Ended> {
@@ -102,12 +116,10 @@ impl Tail {
         self.reading = None;
         let mut expected = self.cursor;
         for batch in read? {
-            let last = batch.last();
-            let batch = batch.after(expected).ok_or_else(|| damaged(expected))?;
-            if batch.first() != expected.next() {
+            if batch.first() > expected.next() || batch.last() <= expected {
                 return Err(damaged(expected).into());
             }
-            expected = last;
+            expected = batch.last();
             self.ready.push_back(batch);
         }
         if self.ready.is_empty() {
@@ -141,8 +153,8 @@ impl Tail {
         if batch.first() > self.cursor.next() {
             self.known = batch.first().previous();
             self.ahead = Some(Arc::clone(batch));
-        } else if let Some(batch) = EventBatch::clone(batch).after(self.cursor) {
-            self.ready.push_back(batch);
+        } else if batch.last() > self.cursor {
+            self.ready.push_back(EventBatch::clone(batch));
         }
     }
 }

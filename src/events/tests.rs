@@ -3,3 +3,4 @@ use super::*;
 mod batches;
 mod chronicle;
 mod tails;
+mod whole;

@@ -3,20 +3,23 @@
 
 use std::{
     convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower::{BoxError, Service};
 use tracing::{Instrument as _, info_span};
 
-use super::{Deadline, status};
+use super::{
+    arrival::{Arriving, Expected},
+    deadline::Deadline,
+    status,
+};
 
 /// A service behind the front.
 #[derive(Clone, Debug)]
@@ -55,55 +58,24 @@ where
                 request.extensions_mut().insert(Deadline(deadline));
             }
         }
-        let unary = path.starts_with(UNARY_SERVICE);
-        let request = request.map(|body| {
-            if unary { Body::new(Arriving { body, late: None }) } else { Body::new(body) }
+        let expected = expected(&path);
+        let request = request.map(|body| match expected {
+            Some(expected) => Body::new(Arriving::new(body, expected)),
+            None => Body::new(body),
         });
         let answer = span.in_scope(|| self.inner.call(request));
         Box::pin(async move { Ok(mend(answer.await?, &path)) }.instrument(span))
     }
 }
 
-/// The service whose requests are one message each.
-const UNARY_SERVICE: &str = "/taskyard.v1.TaskService/";
-
-/// How long a request may take to arrive, once it has begun.
-const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A request that must arrive in time: what is there of it takes memory.
-struct Arriving<B> {
-    body: B,
-    /// Begins when the rest has to be waited for, which it mostly has not.
-    late: Option<Pin<Box<Sleep>>>,
-}
-
-impl<B> http_body::Body for Arriving<B>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let late = self.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(ARRIVAL_TIMEOUT)));
-        ready!(late.as_mut().poll(cx));
-        Poll::Ready(Some(Err(Box::new(status::not_arrived(ARRIVAL_TIMEOUT)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
-    }
+/// What a call sends, as far as it is bounded: the other services' messages are
+/// small, and reflection's may come over a long time.
+fn expected(path: &str) -> Option<Expected> {
+    let method = path.strip_prefix("/taskyard.v1.")?;
+    Some(match method {
+        "TaskService/SubmitStream" => Expected::Messages,
+        _ => Expected::OneMessage,
+    })
 }
 
 fn mend(response: Response<Body>, path: &str) -> Response<Body> {
@@ -155,31 +127,5 @@ mod tests {
         for wrong in ["", "S", "1", "123456789S", "-1S", "1x", "1.5S", "+1S"] {
             assert_eq!(timeout(wrong), None, "{wrong:?}");
         }
-    }
-
-    /// A request whose rest never comes.
-    struct Silent;
-
-    impl http_body::Body for Silent {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
-            Poll::Pending
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_that_does_not_arrive_is_given_up() {
-        let mut body = Box::pin(Arriving { body: Silent, late: None });
-        let began = Instant::now();
-        let frame = std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx)).await;
-        let error = frame.expect("an end").expect_err("an error");
-        let status = error.downcast_ref::<Status>().expect("a status");
-        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
-        assert_eq!(began.elapsed().as_secs(), ARRIVAL_TIMEOUT.as_secs());
     }
 }

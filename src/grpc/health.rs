@@ -13,7 +13,7 @@ use crate::proto::health::{
 };
 
 /// The services that have a health; `""` is the server as a whole.
-const SERVICES: [&str; 2] = ["", "taskyard.v1.TaskService"];
+const SERVICES: [&str; 3] = ["", "taskyard.v1.TaskService", "taskyard.v1.AdminService"];
 
 /// Where the server stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,25 +5,33 @@
 //! connections below them. An RPC is convert, call, convert. Must not know SQL,
 //! or the channels of the pool.
 
+mod admin;
+mod arrival;
+mod bulk;
 mod connections;
 mod convert;
+mod deadline;
+mod follow;
 mod front;
 mod health;
 mod json;
+mod pulse;
 mod response;
 mod service;
 mod status;
+mod submit;
 mod watch;
 
+pub use admin::Admin;
 pub use connections::{Connections, Settings as ConnectionSettings};
 pub use convert::Rules;
 pub use front::Front;
 pub use health::Health;
 pub use response::EncodedWatchEventsResponse;
-pub use service::Service;
+pub use service::{Ending, Service};
+pub use submit::Submitter;
 pub use watch::Watchers;
 
-use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic_reflection::server::{Builder, Error as ReflectionError};
 
@@ -40,16 +48,13 @@ pub(crate) mod stubs {
     }
 }
 
-/// When the caller stops waiting, from its `grpc-timeout`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline(pub Instant);
-
-/// All services on one port: tasks, health, and reflection in both versions.
+/// All services on one port: tasks, administration, health, and reflection in both versions.
 ///
 /// # Errors
 /// If the embedded descriptors cannot be read, which no build ships.
 pub fn routes(
     service: Service,
+    admin: Admin,
     health: Health,
     max_message: usize,
 ) -> Result<Front<Routes>, ReflectionError> {
@@ -63,8 +68,12 @@ pub fn routes(
     let tasks = stubs::v1::task_service_server::TaskServiceServer::new(service)
         .max_decoding_message_size(max_message)
         .max_encoding_message_size(usize::MAX);
+    let admin = stubs::v1::admin_service_server::AdminServiceServer::new(admin)
+        .max_decoding_message_size(max_message)
+        .max_encoding_message_size(usize::MAX);
     let health = stubs::health::health_server::HealthServer::new(health);
     let routes = Routes::new(tasks)
+        .add_service(admin)
         .add_service(health)
         .add_service(describe().build_v1()?)
         .add_service(describe().build_v1alpha()?);

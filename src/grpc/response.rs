@@ -6,7 +6,7 @@ use prost::{
     encoding::{self, DecodeContext, WireType},
 };
 
-use crate::proto::v1::{WatchDraining, WatchHeartbeat, WatchStarted};
+use crate::proto::v1::{SubmitResponse, WatchDraining, WatchHeartbeat, WatchStarted};
 
 /// The same bytes as [`crate::proto::v1::WatchEventsResponse`], with the events
 /// encoded already: each was, once, when it was committed.
@@ -29,6 +29,8 @@ pub enum Control {
     Heartbeat,
     /// The stream's last message.
     Draining,
+    /// The task that is followed is on disk.
+    Submitted(SubmitResponse),
 }
 
 impl Control {
@@ -37,6 +39,7 @@ impl Control {
             Self::Started(started) => encoding::message::encode(3, started, buf),
             Self::Heartbeat => encoding::message::encode(4, &WatchHeartbeat {}, buf),
             Self::Draining => encoding::message::encode(5, &WatchDraining {}, buf),
+            Self::Submitted(submitted) => encoding::message::encode(6, submitted, buf),
         }
     }
 
@@ -45,6 +48,7 @@ impl Control {
             Self::Started(started) => encoding::message::encoded_len(3, started),
             Self::Heartbeat => encoding::message::encoded_len(4, &WatchHeartbeat {}),
             Self::Draining => encoding::message::encoded_len(5, &WatchDraining {}),
+            Self::Submitted(submitted) => encoding::message::encoded_len(6, submitted),
         }
     }
 }
@@ -97,6 +101,10 @@ mod tests {
                 .prop_map(|newest_cursor| Control::Started(WatchStarted { newest_cursor })),
             Just(Control::Heartbeat),
             Just(Control::Draining),
+            ("\\PC{0,30}", 0..7i32, any::<bool>()).prop_map(|(task_id, state, existing)| {
+                let cursor = "c1".into();
+                Control::Submitted(SubmitResponse { task_id, cursor, state, existing })
+            }),
         ]
     }
 
@@ -105,6 +113,7 @@ mod tests {
             Control::Started(started) => watch_events_response::Control::Started(started),
             Control::Heartbeat => watch_events_response::Control::Heartbeat(WatchHeartbeat {}),
             Control::Draining => watch_events_response::Control::Draining(WatchDraining {}),
+            Control::Submitted(submitted) => watch_events_response::Control::Submitted(submitted),
         }
     }
 

@@ -2,118 +2,81 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Deadline, Watchers,
-    convert::{self, Rules},
+    Submitter, Watchers, bulk, convert,
+    deadline::{deadline_of, within},
+    follow::Past,
     status,
     stubs::v1::task_service_server,
+    submit::Acks,
     watch::WatchStream,
 };
 use crate::{
-    admission::{Admission, Admitted, Refused, WhenFull},
-    handler::Registry,
+    handler::Violation,
     proto::v1,
-    store::{self, Store, Submission, Submitted},
+    store::{self, Store},
     task::TaskId,
 };
 
 /// How long `WaitTask` waits when neither the request nor a deadline says.
 const DEFAULT_WAIT: Duration = Duration::from_hours(1);
 
+/// How the server's end is told to calls that wait.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// No task is taken any more.
+    pub draining: CancellationToken,
+    /// The store is closed, and nobody needs to wait for a task any more.
+    pub closing: CancellationToken,
+}
+
 /// The task service.
 #[derive(Clone)]
 pub struct Service {
     store: Arc<dyn Store>,
-    admission: Arc<Admission>,
-    registry: Arc<Registry>,
+    submitter: Submitter,
     watchers: Watchers,
-    rules: Rules,
-    closing: CancellationToken,
+    ending: Ending,
 }
 
 impl Service {
-    /// A service over a store. `closing` fires when the store is closed, and
-    /// nobody needs to wait for a task any more.
+    /// A service over a store.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
-        admission: Arc<Admission>,
-        registry: Arc<Registry>,
+        submitter: Submitter,
         watchers: Watchers,
-        rules: Rules,
-        closing: CancellationToken,
+        ending: Ending,
     ) -> Self {
-        Self { store, admission, registry, watchers, rules, closing }
-    }
-
-    /// Finds a place for a task, waiting in line if it may. A task that is there
-    /// already, under its `request_id`, needs none, however full the queue is.
-    async fn place(
-        &self,
-        submission: &Submission,
-        when_full: WhenFull,
-        deadline: Option<Instant>,
-    ) -> Result<Place, Status> {
-        let queue = &submission.task.queue;
-        let refused = |refused: Refused| status::refused(queue, refused);
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(refused(Refused::Deadline));
-        }
-        let bytes = store::weight(&submission.task);
-        let admit = |when_full| self.admission.admit(queue, bytes, when_full, deadline);
-        let Some(request_id) = &submission.task.request_id else {
-            return admit(when_full).await.map(Place::Free).map_err(refused);
-        };
-        match admit(WhenFull::Reject).await {
-            Err(
-                Refused::Full { .. } | Refused::TooManyQueues(_) | Refused::LargerThanQueue { .. },
-            ) => {}
-            place => return place.map(Place::Free).map_err(refused),
-        }
-        let repeated = self.store.repeated(request_id.clone(), submission.fingerprint).await;
-        match repeated.map_err(|error| status::store(&error))? {
-            Some(submitted) => Ok(Place::NotNeeded(submitted)),
-            None => admit(when_full).await.map(Place::Free).map_err(refused),
-        }
-    }
-
-    async fn commit(&self, submission: Submission, place: Admitted) -> Result<Submitted, Status> {
-        self.store.submit(submission, place).await.map_err(|error| status::store(&error))
+        Self { store, submitter, watchers, ending }
     }
 
     async fn read(&self, task: TaskId) -> Result<v1::Task, Status> {
         let task = self.store.get(task).await.map_err(|error| status::store(&error))?;
         Ok(convert::task(task))
     }
-}
 
-/// What a submission needs before it can be committed.
-enum Place {
-    /// It has it.
-    Free(Admitted),
-    /// It was committed long ago.
-    NotNeeded(Submitted),
-}
-
-fn deadline_of<T>(request: &Request<T>) -> Option<Instant> {
-    request.extensions().get::<Deadline>().map(|deadline| deadline.0)
-}
-
-/// Waits until the caller's deadline at the longest.
-async fn within<T>(
-    deadline: Option<Instant>,
-    call: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
-    match deadline {
-        None => call.await,
-        Some(deadline) => tokio::time::timeout_at(deadline, call)
-            .await
-            .unwrap_or_else(|_| Err(status::deadline())),
+    /// What had happened to a task that was there already.
+    async fn past(&self, task: TaskId) -> Result<Past, Status> {
+        match self.store.get(task).await {
+            Ok(task) => Ok(Past {
+                ended: task.lifecycle.state.is_terminal(),
+                end: task.finished.map(convert::timestamp),
+                ..Past::default()
+            }),
+            // It has ended, and is forgotten since.
+            Err(store::Error::NotFound(_)) => Ok(Past { ended: true, ..Past::default() }),
+            Err(error) => Err(status::store(&error)),
+        }
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is where the violations end")]
+fn invalid(wrong: Vec<Violation>) -> Status {
+    status::invalid(&wrong)
 }
 
 #[tonic::async_trait]
@@ -123,18 +86,47 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
         let deadline = deadline_of(&request);
-        let request = request.into_inner();
-        let (submission, when_full) = convert::submission(request, &self.rules, &self.registry)
-            .map_err(|wrong| status::invalid(&wrong))?;
-        let submitted = match self.place(&submission, when_full, deadline).await? {
-            Place::Free(place) => within(deadline, self.commit(submission, place)).await?,
-            Place::NotNeeded(submitted) => submitted,
-        };
-        Ok(Response::new(v1::SubmitResponse {
-            task_id: submitted.task.to_string(),
-            cursor: self.watchers.hub().cursor(submitted.seq.previous()).to_string(),
-            state: convert::state_to(submitted.state).into(),
-            existing: submitted.existing,
+        self.submitter.submit(request.into_inner(), deadline).await.map(Response::new)
+    }
+
+    async fn submit_batch(
+        &self,
+        request: Request<v1::SubmitBatchRequest>,
+    ) -> Result<Response<v1::SubmitBatchResponse>, Status> {
+        let deadline = deadline_of(&request);
+        self.submitter.submit_batch(request.into_inner(), deadline).await.map(Response::new)
+    }
+
+    type SubmitStreamStream = Acks;
+
+    async fn submit_stream(
+        &self,
+        request: Request<tonic::Streaming<v1::SubmitStreamRequest>>,
+    ) -> Result<Response<Acks>, Status> {
+        let deadline = deadline_of(&request);
+        let (submitter, draining) = (self.submitter.clone(), self.ending.draining.clone());
+        Ok(Response::new(Acks::begin(submitter, request.into_inner(), deadline, draining)))
+    }
+
+    type SubmitAndWatchStream = WatchStream;
+
+    async fn submit_and_watch(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<WatchStream>, Status> {
+        let deadline = deadline_of(&request);
+        // A watcher too many enqueues nothing.
+        let place = self.watchers.place()?;
+        let ready = self.submitter.prepare(request.into_inner(), deadline).await?;
+        // Open before the task is committed, so that its events arrive by themselves.
+        let live = self.watchers.tail(None);
+        let task = within(deadline, self.submitter.commit(ready)).await?;
+        let ack = self.submitter.ack(task);
+        Ok(Response::new(if task.existing {
+            let past = within(deadline, self.past(task.task)).await?;
+            self.watchers.follow_existing(&task, ack, past, deadline, place)
+        } else {
+            self.watchers.follow_new(&task, ack, live, deadline, place)
         }))
     }
 
@@ -144,8 +136,8 @@ impl task_service_server::TaskService for Service {
         &self,
         request: Request<v1::WatchEventsRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let deadline = request.extensions().get::<Deadline>().copied();
-        let watch = convert::watch(request.get_ref()).map_err(|wrong| status::invalid(&wrong))?;
+        let deadline = deadline_of(&request);
+        let watch = convert::watch(request.get_ref()).map_err(invalid)?;
         Ok(Response::new(self.watchers.watch(&watch, deadline)?))
     }
 
@@ -154,8 +146,7 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::GetTaskRequest>,
     ) -> Result<Response<v1::GetTaskResponse>, Status> {
         let deadline = deadline_of(&request);
-        let id = convert::task_id(&request.get_ref().task_id)
-            .map_err(|wrong| status::invalid(&wrong))?;
+        let id = convert::task_id(&request.get_ref().task_id).map_err(invalid)?;
         let task = within(deadline, self.read(id)).await?;
         Ok(Response::new(v1::GetTaskResponse { task: Some(task) }))
     }
@@ -165,12 +156,11 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let deadline = deadline_of(&request);
-        let filter = convert::filter_hash(request.get_ref());
-        let query =
-            convert::query(request.into_inner()).map_err(|wrong| status::invalid(&wrong))?;
+        let listing = convert::listing(request.into_inner()).map_err(invalid)?;
+        let convert::Listing { query, pages } = listing;
         let list = async { self.store.list(query).await.map_err(|error| status::store(&error)) };
         let page = within(deadline, list).await?;
-        Ok(Response::new(convert::page(page, filter)))
+        Ok(Response::new(convert::page(page, pages)))
     }
 
     async fn wait_task(
@@ -179,9 +169,8 @@ impl task_service_server::TaskService for Service {
     ) -> Result<Response<v1::WaitTaskResponse>, Status> {
         let deadline = deadline_of(&request);
         let request = request.into_inner();
-        let id = convert::task_id(&request.task_id).map_err(|wrong| status::invalid(&wrong))?;
-        let timeout =
-            convert::wait_timeout(request.timeout).map_err(|wrong| status::invalid(&wrong))?;
+        let id = convert::task_id(&request.task_id).map_err(invalid)?;
+        let timeout = convert::wait_timeout(request.timeout).map_err(invalid)?;
         // Register first, then look: an end in between is not missed.
         let completion = self.watchers.hub().completion(id).map_err(status::too_many_waiters)?;
         let ended = completion.ended();
@@ -193,7 +182,7 @@ impl task_service_server::TaskService for Service {
             tokio::select! {
                 () = ended => {}
                 () = tokio::time::sleep(timeout.unwrap_or(DEFAULT_WAIT)) => {}
-                () = self.closing.cancelled() => {
+                () = self.ending.closing.cancelled() => {
                     let task = self.read(id).await?;
                     return if is_terminal(&task) { Ok(task) } else { Err(status::draining()) };
                 }
@@ -209,15 +198,56 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::CancelTaskRequest>,
     ) -> Result<Response<v1::CancelTaskResponse>, Status> {
         let deadline = deadline_of(&request);
-        let id = convert::task_id(&request.get_ref().task_id)
-            .map_err(|wrong| status::invalid(&wrong))?;
+        let id = convert::task_id(&request.get_ref().task_id).map_err(invalid)?;
         let cancel = async {
-            self.store.cancel(id).await.map_err(|error| status::store(&error))?;
+            let outcomes = self.store.cancel(vec![id]).await;
+            all_done(outcomes).map_err(|error| status::store(&error))?;
             self.read(id).await
         };
         let task = within(deadline, cancel).await?;
         Ok(Response::new(v1::CancelTaskResponse { task: Some(task) }))
     }
+
+    async fn cancel_tasks(
+        &self,
+        request: Request<v1::CancelTasksRequest>,
+    ) -> Result<Response<v1::CancelTasksResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let step = convert::cancellation(request.into_inner()).map_err(invalid)?;
+        let Some(step) = step else { return Ok(Response::new(v1::CancelTasksResponse::default())) };
+        within(deadline, bulk::cancel(&*self.store, step)).await.map(Response::new)
+    }
+
+    async fn redrive_task(
+        &self,
+        request: Request<v1::RedriveTaskRequest>,
+    ) -> Result<Response<v1::RedriveTaskResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let id = convert::task_id(&request.get_ref().task_id).map_err(invalid)?;
+        let redrive = async {
+            let outcomes = self.store.redrive(vec![id]).await;
+            all_done(outcomes).map_err(|error| status::redrive(&error))?;
+            self.read(id).await
+        };
+        let task = within(deadline, redrive).await?;
+        Ok(Response::new(v1::RedriveTaskResponse { task: Some(task) }))
+    }
+
+    async fn redrive_tasks(
+        &self,
+        request: Request<v1::RedriveTasksRequest>,
+    ) -> Result<Response<v1::RedriveTasksResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let step = convert::redrive(request.into_inner()).map_err(invalid)?;
+        within(deadline, bulk::redrive(&*self.store, step)).await.map(Response::new)
+    }
+}
+
+/// What keeps a command from having been done to all of its tasks.
+fn all_done(
+    outcomes: Result<Vec<Result<(), store::Error>>, store::Error>,
+) -> Result<(), store::Error> {
+    outcomes?.into_iter().collect()
 }
 
 fn is_terminal(task: &v1::Task) -> bool {

@@ -4,18 +4,23 @@
 //! that fit. Message and details stay below 4 KiB together, whatever a request
 //! contains: they travel in trailers, and larger ones break clients.
 
+mod refusal;
+mod wire;
+
 use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    admission::{Limit, MAX_WAITING_CALLERS, Refused},
     events::{Ended, Hub, Invalid, TooManyWaiters, Unreadable},
     handler::Violation,
     store,
-    task::State,
+    task::{State, TaskId},
 };
+
+pub use refusal::{of_request, refused, refused_together};
+pub use wire::{repaired, to_message};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "taskyard";
@@ -78,49 +83,6 @@ pub fn invalid(violations: &[Violation]) -> Status {
     Status::with_error_details(Code::InvalidArgument, message, details)
 }
 
-/// There is no room.
-pub fn refused(queue: &str, refused: Refused) -> Status {
-    match refused {
-        Refused::Full { limit, retry_after } => queue_full(queue, limit, retry_after),
-        Refused::Deadline => plain(
-            Code::DeadlineExceeded,
-            "DEADLINE",
-            format!(
-                "the deadline passed while waiting for room in queue {queue:?}; nothing was enqueued"
-            ),
-        ),
-        Refused::LargerThanQueue { bytes, limit } => too_large(format!(
-            "the task takes {bytes} bytes and queue {queue:?} holds {limit} in all"
-        )),
-        Refused::TooManyQueues(limit) => {
-            let message =
-                format!("queue {queue:?} would be one more than the {limit} allowed at a time");
-            let mut details = details("TOO_MANY_QUEUES", []);
-            details.add_quota_failure_violation("queues", message.clone());
-            Status::with_error_details(Code::ResourceExhausted, message, details)
-        }
-        Refused::Draining => draining(),
-        Refused::StoreFailed => store(&store::Error::Failed("the disk refused a write".into())),
-    }
-}
-
-fn queue_full(queue: &str, limit: Limit, retry_after: Duration) -> Status {
-    let what = match limit {
-        Limit::Tasks(tasks) => format!("{tasks} tasks wait in it"),
-        Limit::Bytes(bytes) => format!(
-            "its {bytes} bytes are used, or more than {MAX_WAITING_CALLERS} callers wait for room"
-        ),
-    };
-    let millis = retry_after.as_millis();
-    let message = format!("queue {queue:?} is full: {what}; try again in {millis} ms");
-    let mut details = details("QUEUE_FULL", [("queue", queue.to_owned())]);
-    details.set_retry_info(Some(retry_after));
-    details.add_quota_failure_violation(format!("queue:{queue}"), what);
-    let mut status = Status::with_error_details(Code::ResourceExhausted, message, details);
-    push_back(&mut status, &millis.to_string());
-    status
-}
-
 /// Tells gRPC's own retry policies when to try again; -1 for never.
 fn push_back(status: &mut Status, millis: &str) {
     if let Ok(value) = MetadataValue::try_from(millis) {
@@ -133,6 +95,11 @@ pub fn too_large(message: impl Into<String>) -> Status {
     let mut status = plain(Code::ResourceExhausted, "TOO_LARGE", message);
     push_back(&mut status, "-1");
     status
+}
+
+/// The server has done what it should not have.
+pub fn internal(message: impl Into<String>) -> Status {
+    plain(Code::Internal, "INTERNAL", message)
 }
 
 /// The server shuts down.
@@ -165,12 +132,15 @@ pub fn store(error: &store::Error) -> Status {
             plain(Code::NotFound, "TASK_NOT_FOUND", format!("there is no task {task}"))
         }
         store::Error::Ended { task, state } => {
-            let state = state_name(*state);
-            let message = format!("task {task} has {state} and cannot be cancelled");
-            let mut details = details("TASK_ENDED", [("state", state.to_uppercase())]);
-            details.add_precondition_failure_violation("STATE", task.to_string(), message.clone());
-            Status::with_error_details(Code::FailedPrecondition, message, details)
+            let message = format!("task {task} has {} and cannot be cancelled", name(*state));
+            wrong_state("TASK_ENDED", *task, *state, message)
         }
+        store::Error::NotEnded { task, state } => {
+            let message = format!("task {task} is {} and has not ended", name(*state));
+            wrong_state("TASK_NOT_ENDED", *task, *state, message)
+        }
+        store::Error::NoRoom { queue, cause } => refused(queue, *cause),
+        store::Error::NotAll(causes) => refused_together(causes),
         store::Error::RequestIdReused(task) => Status::with_error_details(
             Code::AlreadyExists,
             format!("this request_id was used for another task, {task}; nothing was enqueued"),
@@ -190,7 +160,24 @@ pub fn store(error: &store::Error) -> Status {
     }
 }
 
-fn state_name(state: State) -> &'static str {
+/// What the store says to a redrive.
+pub fn redrive(error: &store::Error) -> Status {
+    match error {
+        store::Error::Ended { task, state } => {
+            let message = format!("task {task} has {} and cannot be redriven", name(*state));
+            wrong_state("TASK_SUCCEEDED", *task, *state, message)
+        }
+        other => store(other),
+    }
+}
+
+fn wrong_state(reason: &str, task: TaskId, state: State, message: String) -> Status {
+    let mut details = details(reason, [("state", name(state).to_uppercase())]);
+    details.add_precondition_failure_violation("STATE", task.to_string(), message.clone());
+    Status::with_error_details(Code::FailedPrecondition, message, details)
+}
+
+fn name(state: State) -> &'static str {
     match state {
         State::Scheduled => "scheduled",
         State::Queued => "queued",
@@ -253,30 +240,5 @@ pub fn unknown_service(service: &str) -> Status {
     plain(Code::NotFound, "SERVICE_NOT_FOUND", message)
 }
 
-/// Puts right what the gRPC library answers by itself: an oversized or garbled
-/// request, an unknown method. `None` if the status is one of this module's.
-pub fn repaired(status: &Status, path: &str) -> Option<Status> {
-    if !status.details().is_empty() {
-        return None;
-    }
-    let message = status.message();
-    Some(match status.code() {
-        Code::OutOfRange if message.contains("message length too large") => {
-            too_large(format!("the request is too large: {}", cut(message, 300)))
-        }
-        Code::Internal if message.contains("decode Protobuf") => plain(
-            Code::InvalidArgument,
-            "MALFORMED_MESSAGE",
-            format!("the request is not a valid message: {}", cut(message, 300)),
-        ),
-        Code::Unimplemented if message.is_empty() => plain(
-            Code::Unimplemented,
-            "UNKNOWN_METHOD",
-            format!(
-                "there is no method {:?}; `grpcurl … list` shows what there is",
-                cut(path, 200)
-            ),
-        ),
-        code => plain(code, "PROTOCOL", cut(message, 500)),
-    })
-}
+#[cfg(test)]
+mod tests;

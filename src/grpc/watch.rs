@@ -4,7 +4,7 @@
 //! one only when the connection has room for it, so a client that does not read
 //! costs nothing but its connection.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -16,20 +16,26 @@ use tokio::{
 use tonic::Status;
 
 use super::{
-    Deadline,
     convert::{Watch, WatchStart},
+    deadline::passed,
+    follow::{Follower, Life, Past},
+    pulse::Pulse,
     response::{Control, EncodedWatchEventsResponse},
     status,
 };
 use crate::{
     event::Seq,
-    events::{EventBatch, History, Hub, Tail},
-    proto::v1::WatchStarted,
+    events::{Ended, EventBatch, History, Hub, Tail},
+    proto::v1::{SubmitResponse, WatchStarted},
+    store::Submitted,
 };
 
 /// What a `WatchEvents` call answers with.
 pub type WatchStream =
     Pin<Box<dyn Stream<Item = Result<EncodedWatchEventsResponse, Status>> + Send>>;
+
+/// Completes when a stream has been open for as long as its caller allows.
+pub(super) type Passed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// All watchers of a server.
 #[derive(Clone)]
@@ -58,7 +64,7 @@ impl Watchers {
     pub(super) fn watch(
         &self,
         watch: &Watch,
-        deadline: Option<Deadline>,
+        deadline: Option<Instant>,
     ) -> Result<WatchStream, Status> {
         let after = match watch.start {
             WatchStart::Live => None,
@@ -67,20 +73,66 @@ impl Watchers {
                 Some(self.hub.resolve(cursor).map_err(|wrong| status::cursor(wrong, &self.hub))?)
             }
         };
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_| status::too_many_watchers(self.limit))?;
-        let heartbeat = watch.heartbeat.unwrap_or(self.heartbeat);
         let watcher = Watcher {
-            tail: self.hub.follow(after, Arc::clone(&self.history)),
+            _place: self.place()?,
+            tail: self.tail(after),
             hub: self.hub.clone(),
-            heartbeat,
-            next_heartbeat: Instant::now() + heartbeat,
-            deadline: deadline.map(|deadline| deadline.0),
+            pulse: Pulse::new(watch.heartbeat.unwrap_or(self.heartbeat)),
+            deadline: Box::pin(passed(deadline)),
             phase: Phase::Beginning,
-            _place: place,
         };
         Ok(Box::pin(stream::unfold(watcher, Watcher::step)))
+    }
+
+    /// A place among the watchers.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let places = Arc::clone(&self.places);
+        places.try_acquire_owned().map_err(|_| status::too_many_watchers(self.limit))
+    }
+
+    /// The events after `after`, or only those to come.
+    pub(super) fn tail(&self, after: Option<Seq>) -> Tail {
+        self.hub.follow(after, Arc::clone(&self.history))
+    }
+
+    /// Follows a task that was submitted while `tail` was open.
+    pub(super) fn follow_new(
+        &self,
+        task: &Submitted,
+        ack: SubmitResponse,
+        tail: Tail,
+        deadline: Option<Instant>,
+        place: OwnedSemaphorePermit,
+    ) -> WatchStream {
+        let life = Life { task: task.task, tail, past: Past::default() };
+        self.follow(life, ack, deadline, place)
+    }
+
+    /// Follows a task from before, from its first event that is still kept.
+    /// `past` tells whether it had ended.
+    pub(super) fn follow_existing(
+        &self,
+        task: &Submitted,
+        ack: SubmitResponse,
+        past: Past,
+        deadline: Option<Instant>,
+        place: OwnedSemaphorePermit,
+    ) -> WatchStream {
+        let past = Past { newest: self.hub.newest(), ..past };
+        let tail = self.tail(Some(task.seq.previous()));
+        self.follow(Life { task: task.task, tail, past }, ack, deadline, place)
+    }
+
+    fn follow(
+        &self,
+        life: Life,
+        ack: SubmitResponse,
+        deadline: Option<Instant>,
+        place: OwnedSemaphorePermit,
+    ) -> WatchStream {
+        let events = (self.hub.clone(), Arc::clone(&self.history));
+        let pulse = Pulse::new(self.heartbeat);
+        Follower::begin(life, ack, events, pulse, Box::pin(passed(deadline)), place)
     }
 }
 
@@ -100,9 +152,8 @@ enum Phase {
 struct Watcher {
     tail: Tail,
     hub: Hub,
-    heartbeat: Duration,
-    next_heartbeat: Instant,
-    deadline: Option<Instant>,
+    pulse: Pulse,
+    deadline: Passed,
     phase: Phase,
     _place: OwnedSemaphorePermit,
 }
@@ -126,32 +177,23 @@ impl Watcher {
         if step.is_err() {
             self.phase = Phase::Over;
         }
-        self.next_heartbeat = Instant::now() + self.heartbeat;
+        self.pulse.sent();
         Some((step, self))
     }
 
     async fn follow(&mut self) -> Step {
-        let deadline = self.deadline;
-        let passed = async move {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
         select! {
             biased;
-            () = passed => Err(status::deadline()),
+            () = &mut self.deadline => Err(status::deadline()),
             next = self.tail.next() => match next {
                 Ok(piece) => Ok(self.events(&piece)),
-                Err(crate::events::Ended::Closed) => {
+                Err(Ended::Closed) => {
                     self.phase = Phase::Draining;
                     Ok(self.message(Control::Draining))
                 }
                 Err(ended) => Err(status::watch_ended(&ended, &self.hub)),
             },
-            () = tokio::time::sleep_until(self.next_heartbeat) => {
-                Ok(self.message(Control::Heartbeat))
-            }
+            () = self.pulse.silence() => Ok(self.message(Control::Heartbeat)),
         }
     }
 

@@ -1,26 +1,43 @@
-//! The crew: a fixed number of workers that execute tasks.
+//! The crew: the workers that execute tasks.
 //!
 //! Owns the workers, timeouts, cancellation, and turning whatever a handler
 //! does (return, fail, panic, hang) into an outcome. Must not know RPC, SQL or
 //! who is watching. A worker takes its next task only when it has a free hand,
 //! so a task that waits is always waiting in the store.
+//!
+//! The crew has a size, which can change while it works. Workers join at once;
+//! one that is to leave is told so by the store at its next turn, so that no
+//! task is handed to somebody who has gone.
 
+mod desk;
 mod retry;
 mod worker;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{handler::Registry, store::Store, task::WorkerId};
+use crate::{
+    handler::Registry,
+    store::{self, Store},
+    task::WorkerId,
+};
 
+use desk::Desk;
 use worker::{Tally, Worker};
+
+pub use desk::{Running, WorkerStatus};
 
 /// How the crew behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Workers in the crew.
+    /// Workers in the crew at first.
     pub workers: NonZeroU32,
     /// How long a signalled handler has to return before it is dropped.
     pub cancel_grace: Duration,
@@ -28,13 +45,39 @@ pub struct Settings {
     pub max_result: usize,
 }
 
-/// The workers of one server.
-#[derive(Debug)]
+/// The workers of one server. Clones are the same crew.
+#[derive(Clone)]
 pub struct Pool {
-    crew: JoinSet<()>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    registry: Arc<Registry>,
+    settings: Settings,
+    crew: Mutex<Crew>,
     tally: Arc<Tally>,
     interrupt: CancellationToken,
     stop_handlers: CancellationToken,
+}
+
+struct Crew {
+    /// How many there are to be.
+    size: u32,
+    /// Who is there, or has yet to leave.
+    members: BTreeMap<WorkerId, Arc<Desk>>,
+    working: JoinSet<WorkerId>,
+    /// Nobody joins any more.
+    closed: bool,
+}
+
+/// The crew as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// How many workers there are to be.
+    pub size: u32,
+    /// The workers that there are, in the order of their numbers.
+    pub workers: Vec<WorkerStatus>,
 }
 
 /// How the executions ended that ran when a drain began.
@@ -52,28 +95,62 @@ impl Pool {
     /// Starts the workers. Each is a tokio task, joined by [`Pool::drain`].
     #[must_use]
     pub fn start(store: &Arc<dyn Store>, registry: &Arc<Registry>, settings: Settings) -> Self {
-        let tally = Arc::new(Tally::default());
-        let interrupt = CancellationToken::new();
-        let stop_handlers = CancellationToken::new();
-        let mut crew = JoinSet::new();
-        for number in 1..=settings.workers.get() {
-            let worker = Worker {
-                id: WorkerId(number),
-                store: Arc::clone(store),
-                registry: Arc::clone(registry),
-                settings,
-                tally: Arc::clone(&tally),
-                interrupt: interrupt.clone(),
-                stop_handlers: stop_handlers.clone(),
-            };
-            crew.spawn(worker.run());
-        }
-        Self { crew, tally, interrupt, stop_handlers }
+        let crew = Crew {
+            size: settings.workers.get(),
+            members: BTreeMap::new(),
+            working: JoinSet::new(),
+            closed: false,
+        };
+        let shared = Arc::new(Shared {
+            store: Arc::clone(store),
+            registry: Arc::clone(registry),
+            settings,
+            crew: Mutex::new(crew),
+            tally: Arc::default(),
+            interrupt: CancellationToken::new(),
+            stop_handlers: CancellationToken::new(),
+        });
+        shared.hire(&mut shared.crew());
+        Self { shared }
     }
 
-    /// From now on, how executions end counts for the report of a drain.
+    /// Gives the crew another size. New workers join at once. Of those that are
+    /// too many, idle ones leave first, and at once; busy ones leave when their
+    /// execution has ended.
+    ///
+    /// # Errors
+    /// [`store::Error::Draining`], [`store::Error::Failed`].
+    pub async fn resize(&self, size: NonZeroU32) -> Result<(), store::Error> {
+        let leaving = {
+            let mut crew = self.shared.crew();
+            if crew.closed {
+                return Err(store::Error::Draining);
+            }
+            crew.size = size.get();
+            crew.reap();
+            let leaving = crew.choose_leaving();
+            self.shared.hire(&mut crew);
+            leaving
+        };
+        for worker in leaving {
+            self.shared.store.retire(worker).await?;
+        }
+        Ok(())
+    }
+
+    /// The crew as it stands.
+    pub fn status(&self) -> Status {
+        let mut crew = self.shared.crew();
+        crew.reap();
+        let workers = crew.members.iter().map(|(id, desk)| desk.status(*id)).collect();
+        Status { size: crew.size, workers }
+    }
+
+    /// From now on nobody joins, and how executions end counts for the report
+    /// of a drain.
     pub fn begin_drain(&self) {
-        self.tally.begin_drain();
+        self.shared.crew().closed = true;
+        self.shared.tally.begin_drain();
     }
 
     /// Waits for the workers to leave, which they do when the store answers
@@ -81,17 +158,19 @@ impl Pool {
     /// at `interrupt_at` are signalled, and dropped at `stop_at`; whatever has
     /// not ended by `give_up_at` is left behind.
     pub async fn drain(
-        mut self,
+        &self,
         interrupt_at: Instant,
         stop_at: Instant,
         give_up_at: Instant,
     ) -> Drained {
+        self.begin_drain();
+        let mut working = std::mem::take(&mut self.shared.crew().working);
         for (deadline, then) in [
-            (interrupt_at, Some(&self.interrupt)),
-            (stop_at, Some(&self.stop_handlers)),
+            (interrupt_at, Some(&self.shared.interrupt)),
+            (stop_at, Some(&self.shared.stop_handlers)),
             (give_up_at, None),
         ] {
-            let all_left = async { while self.crew.join_next().await.is_some() {} };
+            let all_left = async { while working.join_next().await.is_some() {} };
             if tokio::time::timeout_at(deadline, all_left).await.is_ok() {
                 break;
             }
@@ -99,7 +178,68 @@ impl Pool {
                 signal.cancel();
             }
         }
-        let (finished, interrupted) = self.tally.ended_in_drain();
-        Drained { finished, interrupted, stuck: self.crew.len() }
+        let (finished, interrupted) = self.shared.tally.ended_in_drain();
+        Drained { finished, interrupted, stuck: working.len() }
+    }
+}
+
+impl Shared {
+    fn crew(&self) -> MutexGuard<'_, Crew> {
+        // A panic elsewhere leaves the lists usable.
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets workers join until the crew has its size, under the lowest numbers
+    /// that are free.
+    fn hire(&self, crew: &mut Crew) {
+        let mut missing = (crew.size as usize).saturating_sub(crew.staying());
+        let mut number = 0;
+        while missing > 0 {
+            number += 1;
+            let id = WorkerId(number);
+            if crew.members.contains_key(&id) {
+                continue;
+            }
+            missing -= 1;
+            let desk = Arc::new(Desk::new());
+            crew.members.insert(id, Arc::clone(&desk));
+            let worker = Worker {
+                id,
+                desk,
+                store: Arc::clone(&self.store),
+                registry: Arc::clone(&self.registry),
+                settings: self.settings,
+                tally: Arc::clone(&self.tally),
+                interrupt: self.interrupt.clone(),
+                stop_handlers: self.stop_handlers.clone(),
+            };
+            crew.working.spawn(worker.run());
+        }
+    }
+}
+
+impl Crew {
+    /// Forgets those that have left.
+    fn reap(&mut self) {
+        while let Some(left) = self.working.try_join_next() {
+            if let Ok(worker) = left {
+                self.members.remove(&worker);
+            }
+        }
+    }
+
+    fn staying(&self) -> usize {
+        self.members.values().filter(|desk| !desk.is_leaving()).count()
+    }
+
+    /// Marks as leaving those that are too many: idle ones before busy ones,
+    /// high numbers before low ones.
+    fn choose_leaving(&mut self) -> Vec<WorkerId> {
+        let too_many = self.staying().saturating_sub(self.size as usize);
+        let mut staying: Vec<_> =
+            self.members.iter().filter(|(_, desk)| !desk.is_leaving()).collect();
+        staying.sort_by_key(|(id, desk)| (desk.is_busy(), std::cmp::Reverse(**id)));
+        let leaving = staying.into_iter().take(too_many);
+        leaving.inspect(|(_, desk)| desk.leave()).map(|(id, _)| *id).collect()
     }
 }

@@ -17,7 +17,7 @@ use tokio::select;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span, warn};
 
-use super::{Settings, retry::backoff};
+use super::{Settings, desk::Desk, retry::backoff};
 use crate::{
     handler::{Error, Execution, Output, Registry},
     store::{Assignment, Finished, Outcome, Store, Turn},
@@ -27,6 +27,7 @@ use crate::{
 /// A member of the crew.
 pub struct Worker {
     pub id: WorkerId,
+    pub desk: Arc<Desk>,
     pub store: Arc<dyn Store>,
     pub registry: Arc<Registry>,
     pub settings: Settings,
@@ -75,8 +76,13 @@ enum Signal {
 }
 
 impl Worker {
-    /// Works until the store says stop, or fails.
-    pub async fn run(self) {
+    /// Works until the store says stop, or fails. Returns who has left.
+    pub async fn run(self) -> WorkerId {
+        self.work().await;
+        self.id
+    }
+
+    async fn work(&self) {
         if let Err(error) = self.store.join(self.id).await {
             return warn!(worker = %self.id, %error, "a worker could not join the crew");
         }
@@ -100,8 +106,10 @@ impl Worker {
         let span = info_span!("execution", %task, worker = %self.id, attempt, %kind);
         async {
             let began = Instant::now();
+            self.desk.begin(&assignment, began);
             let outcome = self.outcome_of(assignment).await;
             let ran = began.elapsed();
+            self.desk.end(ran);
             self.tally.count(&outcome);
             debug!(?ran, outcome = name_of(&outcome), "execution ended");
             Finished { task, attempt, outcome, ran }
@@ -111,7 +119,7 @@ impl Worker {
     }
 
     async fn outcome_of(&self, assignment: Assignment) -> Outcome {
-        let Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel } =
+        let Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel, .. } =
             assignment;
         // Handlers hear of a drain, too, by this signal.
         let signal = cancel.child_token();

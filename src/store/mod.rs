@@ -9,34 +9,39 @@
 //! `ready` is the order of what is due, `sqlite` the schema and the statements,
 //! `record` the formats of what the rows hold, `recovery` what happens at start.
 
+mod clock;
 mod directory;
 mod engine;
 mod identity;
-
 mod open;
+mod overview;
 mod prepared;
 mod reader;
+mod reading;
 mod ready;
 mod record;
 mod recovery;
 mod sqlite;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::Admitted,
+    admission::{Admitted, Refused},
     event::Seq,
     events::{BoxFuture, History},
-    task::{Data, Failure, Lifecycle, NewTask, RetryPolicy, State, TaskId, Timestamp, WorkerId},
+    task::{Data, Failure, NewTask, RetryPolicy, State, TaskId, Timestamp, WorkerId},
 };
 
+pub use clock::WallClock;
 pub use directory::DirectoryError;
 pub use engine::{MAX_GROUP_BYTES, MAX_GROUP_COMMANDS};
 pub use open::{OpenError, Settings, SqliteStore, open};
+pub use overview::{Flow, Overview, QueueChange, QueueStatus};
 pub use prepared::weight;
 pub use reader::MAX_ROWS_PER_PAGE;
+pub use reading::{Attempt, Filter, MAX_ATTEMPTS_KEPT, Page, Query, Task, TimeRange};
 pub use recovery::Recovered;
 
 /// A durable store of tasks and their events.
@@ -51,6 +56,26 @@ pub trait Store: History {
     /// [`Error::RequestIdReused`], [`Error::Draining`], [`Error::Failed`].
     fn submit(&self, task: Submission, place: Admitted) -> BoxFuture<'_, Result<Submitted, Error>>;
 
+    /// Takes several tasks, in order and in one commit. The outer result is the
+    /// commit's; each task has its own within.
+    ///
+    /// # Errors
+    /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::RequestIdReused`].
+    fn submit_all(
+        &self,
+        tasks: Vec<(Submission, Admitted)>,
+    ) -> BoxFuture<'_, Result<Vec<Result<Submitted, Error>>, Error>>;
+
+    /// Takes all of these tasks, in order and in one commit, or none.
+    ///
+    /// # Errors
+    /// [`Error::Draining`], [`Error::Failed`], [`Error::NotAll`] with what is
+    /// wrong with each task that keeps the others out.
+    fn submit_atomic(
+        &self,
+        tasks: Vec<(Submission, Admitted)>,
+    ) -> BoxFuture<'_, Result<Vec<Submitted>, Error>>;
+
     /// The outcome of a submission whose `request_id` is known already; it needs
     /// no place. `None` if the `request_id` is new.
     ///
@@ -62,11 +87,22 @@ pub trait Store: History {
         fingerprint: [u8; 16],
     ) -> BoxFuture<'_, Result<Option<Submitted>, Error>>;
 
-    /// Cancels a task that waits, or signals the handler of one that runs.
+    /// Cancels tasks that wait, and signals the handlers of those that run, in
+    /// one commit. Each has its own result, in order.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Ended`], [`Error::Draining`], [`Error::Failed`].
-    fn cancel(&self, task: TaskId) -> BoxFuture<'_, Result<(), Error>>;
+    /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::NotFound`],
+    /// [`Error::Ended`].
+    fn cancel(&self, tasks: Vec<TaskId>) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>>;
+
+    /// Puts tasks that have failed or were cancelled back into their queues, in
+    /// one commit. Each has its own result, in order; after the first
+    /// [`Error::NoRoom`] the others of its queue have none either.
+    ///
+    /// # Errors
+    /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::NotFound`],
+    /// [`Error::Ended`] (it has succeeded), [`Error::NotEnded`], [`Error::NoRoom`].
+    fn redrive(&self, tasks: Vec<TaskId>) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>>;
 
     /// Records that a worker has joined the crew.
     ///
@@ -92,6 +128,31 @@ pub trait Store: History {
     /// [`Error::Draining`], [`Error::Failed`].
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
 
+    /// Answers the worker's next turn, or the one that it waits in, with
+    /// [`Turn::Stop`].
+    ///
+    /// # Errors
+    /// [`Error::Draining`], [`Error::Failed`].
+    fn retire(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Changes a queue: holds also over restarts.
+    ///
+    /// # Errors
+    /// [`Error::Draining`], [`Error::Failed`], [`Error::NoRoom`] if it would be one
+    /// queue too many.
+    fn change_queue(
+        &self,
+        queue: Arc<str>,
+        change: QueueChange,
+    ) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// How the queues stand, in the order of their names: all of them, or only
+    /// the one of this name, if it exists.
+    ///
+    /// # Errors
+    /// [`Error::Draining`] once the store is closed, [`Error::Failed`].
+    fn overview(&self, queue: Option<Arc<str>>) -> BoxFuture<'_, Result<Overview, Error>>;
+
     /// Starts no task from now on, refuses new ones, and answers workers that
     /// wait for a turn with [`Turn::Stop`].
     ///
@@ -110,7 +171,8 @@ pub trait Store: History {
     /// [`Error::NotFound`], [`Error::Unreadable`].
     fn get(&self, task: TaskId) -> BoxFuture<'_, Result<Task, Error>>;
 
-    /// Reads a page of tasks in the order of submission.
+    /// Reads a page of tasks in the order of submission, or in the reverse.
+    /// Without their attempts.
     ///
     /// # Errors
     /// [`Error::Unreadable`].
@@ -134,6 +196,25 @@ pub enum Error {
         /// How.
         state: State,
     },
+    /// The task has not ended.
+    #[error("task {task} has not ended: {state:?}")]
+    NotEnded {
+        /// Which task.
+        task: TaskId,
+        /// Where it stands.
+        state: State,
+    },
+    /// The queue has no room.
+    #[error("no room in queue {queue}: {cause}")]
+    NoRoom {
+        /// Which queue.
+        queue: Arc<str>,
+        /// Why.
+        cause: Refused,
+    },
+    /// Tasks that were to be taken together were not: these keep the others out.
+    #[error("{} of the tasks cannot be taken", .0.len())]
+    NotAll(Vec<(usize, Error)>),
     /// The idempotency key belongs to another task.
     #[error("the request_id was used for another task, {0}")]
     RequestIdReused(TaskId),
@@ -218,6 +299,8 @@ pub enum Turn {
 pub struct Assignment {
     /// Which task.
     pub task: TaskId,
+    /// Its queue.
+    pub queue: Arc<str>,
     /// Its kind.
     pub kind: Arc<str>,
     /// What the handler is given.
@@ -226,74 +309,12 @@ pub struct Assignment {
     pub attempt: u32,
     /// How many attempts have failed so far.
     pub failures: u32,
+    /// When it started.
+    pub started: Timestamp,
     /// How long it may take.
     pub timeout: Duration,
     /// How to rest after a failure.
     pub retry: RetryPolicy,
     /// Fires when the task is cancelled.
     pub cancel: CancellationToken,
-}
-
-/// A task as it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Task {
-    /// Which.
-    pub id: TaskId,
-    /// Its queue.
-    pub queue: String,
-    /// Its kind.
-    pub kind: String,
-    /// What its handler is given; empty if the query omits payloads.
-    pub payload: Data,
-    /// Its priority.
-    pub priority: i32,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// The idempotency key, if any.
-    pub request_id: Option<String>,
-    /// How long one attempt may take.
-    pub timeout: Duration,
-    /// Attempts that may fail before it does.
-    pub max_attempts: u32,
-    /// Where it stands.
-    pub lifecycle: Lifecycle,
-    /// When it was submitted.
-    pub created: Timestamp,
-    /// When it may start, or might have.
-    pub due: Timestamp,
-    /// Its latest execution: on which worker, since when.
-    pub execution: Option<(WorkerId, Timestamp)>,
-    /// When it ended.
-    pub finished: Option<Timestamp>,
-    /// What it returned; empty if the query omits payloads.
-    pub result: Option<Data>,
-    /// Why its latest attempt failed.
-    pub failure: Option<Failure>,
-}
-
-/// Which tasks to list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Query {
-    /// Any of these states; all if empty.
-    pub states: Vec<State>,
-    /// Only this queue.
-    pub queue: Option<String>,
-    /// Only this kind.
-    pub kind: Option<String>,
-    /// Only tasks with higher numbers.
-    pub after: u64,
-    /// Tasks on the page.
-    pub limit: usize,
-    /// Leave payloads and results out.
-    pub omit_payloads: bool,
-}
-
-/// Some tasks, in the order of submission.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Page {
-    /// The tasks; fewer than the limit, even none, if looking further would
-    /// have taken too long or the page become too large.
-    pub tasks: Vec<Task>,
-    /// Where the next page begins; `None` at the end.
-    pub next: Option<u64>,
 }

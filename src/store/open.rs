@@ -8,7 +8,8 @@ use tokio::{
 };
 
 use super::{
-    Error, Finished, Page, Query, Store, Submission, Submitted, Task, Turn,
+    Error, Finished, Overview, Page, Query, QueueChange, Store, Submission, Submitted, Task, Turn,
+    clock::WallClock,
     directory::{Directory, DirectoryError},
     engine::{Closed, Message, Reply},
     identity::Identity,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Admitted},
-    config::Durability,
+    config::{Durability, Retention},
     event::Seq,
     events::{BoxFuture, EventBatch, History, Hub, Unreadable},
     task::{TaskId, WorkerId},
@@ -40,6 +41,10 @@ pub struct Settings {
     pub durability: Durability,
     /// Crashes in a row that fail a task, at least 1.
     pub max_crashes: u32,
+    /// What is kept of what has ended, and for how long.
+    pub retention: Retention,
+    /// The clock by which tasks become due.
+    pub clock: WallClock,
 }
 
 /// Why a store cannot be opened.
@@ -67,6 +72,7 @@ pub struct SqliteStore {
     engine: mpsc::Sender<Message>,
     readers: Readers,
     identity: Identity,
+    clock: WallClock,
     failure: watch::Receiver<Option<Arc<str>>>,
 }
 
@@ -98,8 +104,7 @@ pub async fn open(
     let (engine, inbox) = mpsc::channel(MAX_MESSAGES);
     let start = EngineStart {
         location: location.clone(),
-        durability: settings.durability,
-        max_crashes: settings.max_crashes,
+        settings: settings.clone(),
         admission,
         directory,
     };
@@ -110,14 +115,14 @@ pub async fn open(
     let Opened { identity, hub, failure, recovered } = opened.map_err(unusable)?;
     let connections = (0..READERS).map(|_| sqlite::open_reader(&location));
     let readers = Readers::start(connections.collect::<Result<_, _>>().map_err(unusable)?)?;
-    let store = SqliteStore { engine, readers, identity, failure };
+    let clock = settings.clock.clone();
+    let store = SqliteStore { engine, readers, identity, clock, failure };
     Ok((Arc::new(store), hub, recovered))
 }
 
 struct EngineStart {
     location: Location,
-    durability: Durability,
-    max_crashes: u32,
+    settings: Settings,
     admission: Arc<Admission>,
     directory: Option<Directory>,
 }
@@ -151,8 +156,8 @@ impl EngineStart {
         reply: &mut Option<oneshot::Sender<Result<Opened, DatabaseError>>>,
     ) -> Result<Option<Closed>, DatabaseError> {
         let _held = self.directory;
-        let connection = sqlite::open_writer(&self.location, self.durability)?;
-        let (engine, opened) = recovery::recover(&connection, self.admission, self.max_crashes)?;
+        let connection = sqlite::open_writer(&self.location, self.settings.durability)?;
+        let (engine, opened) = recovery::recover(&connection, self.admission, &self.settings)?;
         if let Some(reply) = reply.take() {
             drop(reply.send(Ok(opened)));
         }
@@ -181,6 +186,22 @@ impl Store for SqliteStore {
         Box::pin(self.command(|reply| Message::Submit(prepared, reply)))
     }
 
+    fn submit_all(
+        &self,
+        tasks: Vec<(Submission, Admitted)>,
+    ) -> BoxFuture<'_, Result<Vec<Result<Submitted, Error>>, Error>> {
+        let prepared = Prepared::all(tasks);
+        Box::pin(self.command(|reply| Message::SubmitAll(prepared, reply)))
+    }
+
+    fn submit_atomic(
+        &self,
+        tasks: Vec<(Submission, Admitted)>,
+    ) -> BoxFuture<'_, Result<Vec<Submitted>, Error>> {
+        let prepared = Prepared::all(tasks);
+        Box::pin(self.command(|reply| Message::SubmitAtomic(prepared, reply)))
+    }
+
     fn repeated(
         &self,
         request_id: String,
@@ -188,7 +209,9 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'_, Result<Option<Submitted>, Error>> {
         let identity = self.identity;
         Box::pin(async move {
-            let question = move |connection: &_| reader::request(connection, identity, &request_id);
+            let now = self.clock.now();
+            let question =
+                move |connection: &_| reader::request(connection, identity, &request_id, now);
             match self.readers.ask(question).await.map_err(Error::Unreadable)? {
                 None => Ok(None),
                 Some((known, submitted)) if known == fingerprint => Ok(Some(submitted)),
@@ -197,8 +220,28 @@ impl Store for SqliteStore {
         })
     }
 
-    fn cancel(&self, task: TaskId) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.command(move |reply| Message::Cancel(task, reply)))
+    fn cancel(&self, tasks: Vec<TaskId>) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>> {
+        Box::pin(self.command(move |reply| Message::Cancel(tasks, reply)))
+    }
+
+    fn redrive(&self, tasks: Vec<TaskId>) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>> {
+        Box::pin(self.command(move |reply| Message::Redrive(tasks, reply)))
+    }
+
+    fn retire(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.command(move |reply| Message::Retire(worker, reply)))
+    }
+
+    fn change_queue(
+        &self,
+        queue: Arc<str>,
+        change: QueueChange,
+    ) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.command(move |reply| Message::Change(queue, change, reply)))
+    }
+
+    fn overview(&self, queue: Option<Arc<str>>) -> BoxFuture<'_, Result<Overview, Error>> {
+        Box::pin(self.command(move |reply| Message::Overview(queue, reply)))
     }
 
     fn join(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>> {
@@ -235,12 +278,13 @@ impl Store for SqliteStore {
     fn get(&self, id: TaskId) -> BoxFuture<'_, Result<Task, Error>> {
         let identity = self.identity;
         Box::pin(async move {
+            let now = self.clock.now();
             if !identity.owns(id) {
                 return Err(Error::NotFound(id));
             }
             let found = self
                 .readers
-                .ask(move |connection| reader::task(connection, identity, id))
+                .ask(move |connection| reader::task(connection, identity, id, now))
                 .await
                 .map_err(Error::Unreadable)?;
             found.ok_or(Error::NotFound(id))
@@ -250,7 +294,8 @@ impl Store for SqliteStore {
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, Error>> {
         let identity = self.identity;
         Box::pin(async move {
-            let page = move |connection: &_| reader::page(connection, identity, &query);
+            let now = self.clock.now();
+            let page = move |connection: &_| reader::page(connection, identity, &query, now);
             self.readers.ask(page).await.map_err(Error::Unreadable)
         })
     }

@@ -23,6 +23,11 @@ impl Prepared {
         let record = TaskRecord::of(&task).to_bytes();
         Self { task, fingerprint, place, record }
     }
+
+    /// Encodes the rows of several.
+    pub fn all(tasks: Vec<(Submission, Admitted)>) -> Vec<Self> {
+        tasks.into_iter().map(|(submission, place)| Self::new(submission, place)).collect()
+    }
 }
 
 /// Bytes that a task takes of its queue's limit: its payload and what is kept

@@ -1,16 +1,44 @@
 //! The order of what waits.
 //!
 //! Owns, for every queue, its due tasks in the order in which they start: by
-//! priority, then due time, then submission; and the tasks that become due
-//! later. Knows numbers and names only: no rows, no clock.
+//! priority, then due time, then submission; which queue the next start comes
+//! from; and the tasks that become due later. Knows numbers only: no rows, no
+//! names, no clock.
+//!
+//! Queues that have work share the crew by their weights. This is stride
+//! scheduling (Waldspurger and Weihl, 1995): each queue has a *pass*, which goes
+//! up by [`STRIDE`] / weight with each start, and the next start comes from the
+//! queue with the lowest pass. A queue that comes back after a rest begins at the
+//! present pass, so that it neither pays for its rest nor is paid for it. A
+//! queue that may not start anything (it is paused, or has reached its limits)
+//! stands aside, and costs the others nothing.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    collections::BTreeSet,
+    num::NonZeroU32,
+    time::{Duration, Instant},
 };
 
-use crate::task::Timestamp;
+use governor::{
+    Quota, RateLimiter,
+    clock::MonotonicClock,
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
+
+use crate::{
+    queue::{Block, Rate, Settings},
+    task::Timestamp,
+};
+
+/// What a start costs a queue of weight 1. Divisible by every weight up to 10,
+/// so that equal shares stay equal.
+const STRIDE: u64 = 2_520_000_000;
+
+/// A queue, by its place in the table of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId(pub u32);
 
 /// A task's place in the order of its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,131 +55,303 @@ impl Rank {
     }
 }
 
+/// When a task becomes due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alarm {
+    /// At this time of the wall clock.
+    Wall(Timestamp),
+    /// At this time of the steady clock, which does not step: the end of an
+    /// interval.
+    Steady(Timestamp),
+}
+
+/// The two clocks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The wall clock, which may step.
+    pub wall: Timestamp,
+    /// The wall clock of the process's start, plus what has passed since then.
+    pub steady: Timestamp,
+    /// The same, for limiters of rates.
+    pub instant: Instant,
+}
+
 /// Everything that waits.
 #[derive(Debug, Default)]
 pub struct Ready {
-    queues: BTreeMap<Arc<str>, BTreeSet<Rank>>,
-    /// The queues that have due tasks; the next start comes from the front, and
-    /// the queue then goes to the back, so that none starves another.
-    turns: VecDeque<Arc<str>>,
-    later: BTreeSet<(Timestamp, u64)>,
+    lanes: Vec<Lane>,
+    free: Vec<QueueId>,
+    /// The queues that may start a task, by pass. Equals always stand in the same
+    /// order, so that the starts repeat in a pattern that keeps the shares.
+    turns: BTreeSet<(u64, QueueId)>,
+    /// The pass of the latest start.
+    pass: u64,
+    /// The queues whose rate holds them back, and until when.
+    held: BTreeSet<(Instant, QueueId)>,
+    wall: BTreeSet<(Timestamp, u64)>,
+    steady: BTreeSet<(Timestamp, u64)>,
+}
+
+/// One queue.
+#[derive(Debug)]
+struct Lane {
+    waiting: BTreeSet<Rank>,
+    running: u32,
+    paused: bool,
+    max_running: u32,
+    stride: u64,
+    limiter: Option<Limiter>,
+    pass: u64,
+    stand: Stand,
+}
+
+/// Where a queue is to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// Nowhere: it has nothing to start, or may not.
+    Aside,
+    /// Among the turns.
+    InTurn(u64),
+    /// Among those that their rate holds back.
+    Held(Instant),
+}
+
+impl Lane {
+    fn new(settings: &Settings) -> Self {
+        let mut lane = Self {
+            waiting: BTreeSet::new(),
+            running: 0,
+            paused: false,
+            max_running: u32::MAX,
+            stride: STRIDE,
+            limiter: None,
+            pass: 0,
+            stand: Stand::Aside,
+        };
+        lane.configure(settings);
+        lane
+    }
+
+    fn configure(&mut self, settings: &Settings) {
+        self.max_running = settings.max_running.unwrap_or(u32::MAX);
+        self.stride = STRIDE / u64::from(settings.weight.max(1));
+        // A bucket that was emptied is not filled by naming the same rate again.
+        if self.limiter.as_ref().map(|limiter| limiter.rate) != settings.rate {
+            self.limiter = settings.rate.and_then(Limiter::new);
+        }
+    }
+
+    fn may_start(&self) -> bool {
+        !self.paused && self.running < self.max_running && !self.waiting.is_empty()
+    }
+}
+
+/// A bucket of starts.
+#[derive(Debug)]
+struct Limiter {
+    rate: Rate,
+    bucket: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>,
+}
+
+impl Limiter {
+    fn new(rate: Rate) -> Option<Self> {
+        let period = Duration::try_from_secs_f64(1.0 / rate.per_second).ok()?;
+        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+        let quota = Quota::with_period(period)?.allow_burst(burst);
+        Some(Self { rate, bucket: RateLimiter::direct_with_clock(quota, MonotonicClock) })
+    }
+
+    /// Takes a start, or tells when there is one.
+    fn take(&self) -> Result<(), Instant> {
+        self.bucket.check().map_err(|not_until| not_until.earliest_possible())
+    }
 }
 
 impl Ready {
-    /// Adds a task that is due.
-    pub fn push(&mut self, queue: &Arc<str>, rank: Rank) {
-        let ranks = match self.queues.get_mut(queue) {
-            Some(ranks) => ranks,
-            None => self.queues.entry(Arc::clone(queue)).or_default(),
-        };
-        if ranks.is_empty() {
-            self.turns.push_back(Arc::clone(queue));
+    /// Adds a queue.
+    pub fn add(&mut self, settings: &Settings) -> QueueId {
+        let lane = Lane::new(settings);
+        if let Some(id) = self.free.pop() {
+            self.lanes[id.0 as usize] = lane;
+            return id;
         }
-        ranks.insert(rank);
+        self.lanes.push(lane);
+        QueueId(u32::try_from(self.lanes.len() - 1).unwrap_or(u32::MAX))
     }
 
-    /// Takes the task that starts next.
-    pub fn pop(&mut self) -> Option<u64> {
-        let queue = self.turns.pop_front()?;
-        let ranks = self.queues.get_mut(&queue)?;
-        let next = ranks.pop_first();
-        if ranks.is_empty() {
-            self.queues.remove(&queue);
-        } else {
-            self.turns.push_back(queue);
-        }
-        next.map(|rank| rank.number)
+    /// Takes a queue out that has nothing waiting and nothing running.
+    pub fn take_out(&mut self, id: QueueId) {
+        self.stand_aside(id);
+        self.free.push(id);
+    }
+
+    /// Gives a queue other settings.
+    pub fn configure(&mut self, id: QueueId, settings: &Settings) {
+        self.lane(id).configure(settings);
+        // What held it back may be gone.
+        self.stand_aside(id);
+        self.settle(id);
+    }
+
+    /// Pauses a queue, or resumes it.
+    pub fn pause(&mut self, id: QueueId, paused: bool) {
+        self.lane(id).paused = paused;
+        self.settle(id);
+    }
+
+    /// Adds a task that is due.
+    pub fn push(&mut self, id: QueueId, rank: Rank) {
+        self.lane(id).waiting.insert(rank);
+        self.settle(id);
     }
 
     /// Takes a task out that is due.
-    pub fn remove(&mut self, queue: &Arc<str>, rank: Rank) {
-        let Some(ranks) = self.queues.get_mut(queue) else { return };
-        ranks.remove(&rank);
-        if ranks.is_empty() {
-            self.queues.remove(queue);
-            self.turns.retain(|waiting| waiting != queue);
+    pub fn remove(&mut self, id: QueueId, rank: Rank) {
+        self.lane(id).waiting.remove(&rank);
+        self.settle(id);
+    }
+
+    /// Takes the task that starts next, which then counts as running.
+    pub fn pop(&mut self, now: Instant) -> Option<u64> {
+        self.release(now);
+        loop {
+            let &(_, id) = self.turns.first()?;
+            let lane = &mut self.lanes[id.0 as usize];
+            if let Some(Err(until)) = lane.limiter.as_ref().map(Limiter::take) {
+                self.stand_aside(id);
+                self.lane(id).stand = Stand::Held(until);
+                self.held.insert((until, id));
+                continue;
+            }
+            let next = lane.waiting.pop_first()?;
+            lane.running += 1;
+            self.pass = lane.pass;
+            lane.pass += lane.stride;
+            // To its next turn.
+            self.stand_aside(id);
+            self.settle(id);
+            return Some(next.number);
+        }
+    }
+
+    /// An execution of the queue's has ended.
+    pub fn ended(&mut self, id: QueueId) {
+        let lane = self.lane(id);
+        lane.running = lane.running.saturating_sub(1);
+        self.settle(id);
+    }
+
+    /// An execution of the queue's is under way that was not taken from here.
+    pub fn resumed(&mut self, id: QueueId) {
+        self.lane(id).running += 1;
+        self.settle(id);
+    }
+
+    /// How many tasks wait and are due, and how many run.
+    pub fn load(&self, id: QueueId) -> (u64, u64) {
+        let lane = &self.lanes[id.0 as usize];
+        (lane.waiting.len() as u64, lane.running.into())
+    }
+
+    /// Since when the next task of a queue has been due.
+    pub fn next_of(&self, id: QueueId) -> Option<Timestamp> {
+        self.lanes[id.0 as usize].waiting.first().map(|rank| rank.due)
+    }
+
+    /// What holds the due tasks of a queue back.
+    pub fn block(&self, id: QueueId) -> Option<Block> {
+        let lane = &self.lanes[id.0 as usize];
+        if lane.paused {
+            Some(Block::Paused)
+        } else if lane.running >= lane.max_running {
+            Some(Block::MaxRunning)
+        } else if matches!(lane.stand, Stand::Held(_)) {
+            Some(Block::RateLimit)
+        } else {
+            None
+        }
+    }
+
+    /// When the rate of a queue next lets a task start.
+    pub fn next_release(&self) -> Option<Instant> {
+        self.held.first().map(|(until, _)| *until)
+    }
+
+    /// Lets the queues back in whose rate allows it.
+    fn release(&mut self, now: Instant) {
+        while let Some((until, id)) = self.held.first().copied()
+            && until <= now
+        {
+            self.stand_aside(id);
+            self.settle(id);
+        }
+    }
+
+    fn lane(&mut self, id: QueueId) -> &mut Lane {
+        &mut self.lanes[id.0 as usize]
+    }
+
+    fn stand_aside(&mut self, id: QueueId) {
+        match std::mem::replace(&mut self.lane(id).stand, Stand::Aside) {
+            Stand::Aside => {}
+            Stand::InTurn(pass) => {
+                self.turns.remove(&(pass, id));
+            }
+            Stand::Held(until) => {
+                self.held.remove(&(until, id));
+            }
+        }
+    }
+
+    /// Puts a queue where it belongs after a change.
+    fn settle(&mut self, id: QueueId) {
+        let present = self.pass;
+        let lane = self.lane(id);
+        match (lane.may_start(), lane.stand) {
+            (false, _) => self.stand_aside(id),
+            (true, Stand::Aside) => {
+                lane.pass = lane.pass.max(present);
+                lane.stand = Stand::InTurn(lane.pass);
+                let place = (lane.pass, id);
+                self.turns.insert(place);
+            }
+            (true, Stand::InTurn(_) | Stand::Held(_)) => {}
         }
     }
 
     /// Adds a task that becomes due later.
-    pub fn push_later(&mut self, due: Timestamp, number: u64) {
-        self.later.insert((due, number));
+    pub fn push_later(&mut self, alarm: Alarm, number: u64) {
+        match alarm {
+            Alarm::Wall(due) => self.wall.insert((due, number)),
+            Alarm::Steady(due) => self.steady.insert((due, number)),
+        };
     }
 
     /// Takes a task out that would have become due later.
-    pub fn remove_later(&mut self, due: Timestamp, number: u64) {
-        self.later.remove(&(due, number));
+    pub fn remove_later(&mut self, alarm: Alarm, number: u64) {
+        match alarm {
+            Alarm::Wall(due) => self.wall.remove(&(due, number)),
+            Alarm::Steady(due) => self.steady.remove(&(due, number)),
+        };
     }
 
-    /// Takes a task that has become due by `now`, the earliest first.
-    pub fn pop_due(&mut self, now: Timestamp) -> Option<u64> {
-        let (due, _) = self.later.first()?;
-        if *due > now {
-            return None;
-        }
-        self.later.pop_first().map(|(_, number)| number)
+    /// Takes a task that has become due, the earliest first.
+    pub fn pop_due(&mut self, now: &Moment) -> Option<u64> {
+        let come = |set: &mut BTreeSet<(Timestamp, u64)>, now| {
+            let (due, _) = set.first()?;
+            (*due <= now).then(|| set.pop_first())?.map(|(_, number)| number)
+        };
+        come(&mut self.steady, now.steady).or_else(|| come(&mut self.wall, now.wall))
     }
 
-    /// When the next task becomes due.
-    pub fn next_due(&self) -> Option<Timestamp> {
-        self.later.first().map(|(due, _)| *due)
+    /// How long until the next task becomes due, as far as the clocks can tell:
+    /// the wall clock may step, and is to be looked at again after `look_again`.
+    pub fn until_due(&self, now: &Moment, look_again: Duration) -> Option<Duration> {
+        let steady = self.steady.first().map(|(due, _)| due.since(now.steady));
+        let wall = self.wall.first().map(|(due, _)| due.since(now.wall).min(look_again));
+        [steady, wall].into_iter().flatten().min()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn drain(ready: &mut Ready) -> Vec<u64> {
-        std::iter::from_fn(|| ready.pop()).collect()
-    }
-
-    #[test]
-    fn starts_go_by_priority_then_due_time_then_submission() {
-        let mut ready = Ready::default();
-        let queue: Arc<str> = "q".into();
-        for (priority, due, number) in [(0, 5, 1), (0, 4, 2), (9, 9, 3), (0, 4, 4), (-1, 0, 5)] {
-            ready.push(&queue, Rank::new(priority, Timestamp(due), number));
-        }
-        assert_eq!(drain(&mut ready), [3, 2, 4, 1, 5]);
-        assert_eq!(ready.pop(), None);
-    }
-
-    #[test]
-    fn queues_take_turns() {
-        let mut ready = Ready::default();
-        let (flood, other): (Arc<str>, Arc<str>) = ("flood".into(), "other".into());
-        for number in 0..4 {
-            ready.push(&flood, Rank::new(100, Timestamp(0), number));
-        }
-        ready.push(&other, Rank::new(0, Timestamp(0), 10));
-        assert_eq!(drain(&mut ready), [0, 10, 1, 2, 3]);
-    }
-
-    #[test]
-    fn what_is_removed_does_not_start() {
-        let mut ready = Ready::default();
-        let queue: Arc<str> = "q".into();
-        let only = Rank::new(0, Timestamp(0), 1);
-        ready.push(&queue, only);
-        ready.remove(&queue, only);
-        ready.remove(&queue, only);
-        assert_eq!(ready.pop(), None);
-        ready.push(&queue, only);
-        assert_eq!(drain(&mut ready), [1]);
-    }
-
-    #[test]
-    fn later_tasks_become_due_in_the_order_of_their_times() {
-        let mut ready = Ready::default();
-        for (due, number) in [(30, 1), (10, 2), (20, 3)] {
-            ready.push_later(Timestamp(due), number);
-        }
-        ready.remove_later(Timestamp(20), 3);
-        assert_eq!(ready.next_due(), Some(Timestamp(10)));
-        assert_eq!(ready.pop_due(Timestamp(9)), None);
-        assert_eq!(ready.pop_due(Timestamp(10)), Some(2));
-        assert_eq!(ready.pop_due(Timestamp(10)), None);
-        assert_eq!(ready.pop_due(Timestamp(99)), Some(1));
-    }
-}
+mod tests;

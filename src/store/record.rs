@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use prost::Message as _;
 
-use crate::task::{Data, Due, NewTask, RetryPolicy, Timestamp};
+use crate::{
+    queue::{Overrides, Rate},
+    task::{Data, NewTask, RetryPolicy},
+};
 
 /// `task.record`: what of a task never changes and is not a column.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -26,8 +29,80 @@ pub struct TaskRecord {
     max_backoff_micros: u64,
     #[prost(btree_map = "string, string", tag = "8")]
     pub labels: BTreeMap<String, String>,
-    #[prost(string, optional, tag = "9")]
-    pub request_id: Option<String>,
+    // 9 was the request_id in format 1; it is a column now.
+}
+
+/// [`TaskRecord`], of which only this is read.
+#[derive(Clone, PartialEq, prost::Message)]
+struct LabelsOnly {
+    #[prost(btree_map = "string, string", tag = "8")]
+    labels: BTreeMap<String, String>,
+}
+
+/// `queue.overrides`: the settings that an operator has changed. For limits that
+/// can be lifted, 0 means that they are.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct QueueRecord {
+    #[prost(uint64, optional, tag = "1")]
+    max_tasks: Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    max_bytes: Option<u64>,
+    #[prost(uint32, optional, tag = "3")]
+    max_running: Option<u32>,
+    #[prost(double, optional, tag = "4")]
+    starts_per_second: Option<f64>,
+    #[prost(uint32, tag = "5")]
+    burst: u32,
+    #[prost(uint32, optional, tag = "6")]
+    weight: Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    max_attempts: Option<u32>,
+    #[prost(uint64, optional, tag = "8")]
+    initial_backoff_micros: Option<u64>,
+    #[prost(uint64, optional, tag = "9")]
+    max_backoff_micros: Option<u64>,
+    #[prost(uint64, optional, tag = "10")]
+    attempt_timeout_micros: Option<u64>,
+}
+
+impl QueueRecord {
+    /// As bytes for the row.
+    pub fn to_bytes(overrides: &Overrides) -> Vec<u8> {
+        let rate = overrides.rate;
+        let record = Self {
+            max_tasks: overrides.max_tasks,
+            max_bytes: overrides.max_bytes,
+            max_running: overrides.max_running.map(Option::unwrap_or_default),
+            starts_per_second: rate.map(|rate| rate.map_or(0.0, |rate| rate.per_second)),
+            burst: rate.flatten().map_or(0, |rate| rate.burst),
+            weight: overrides.weight,
+            max_attempts: overrides.max_attempts,
+            initial_backoff_micros: overrides.initial_backoff.map(micros),
+            max_backoff_micros: overrides.max_backoff.map(micros),
+            attempt_timeout_micros: overrides.attempt_timeout.map(micros),
+        };
+        record.encode_to_vec()
+    }
+
+    /// From the bytes of a row.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Overrides, prost::DecodeError> {
+        let record = Self::decode(bytes)?;
+        let span = |micros: Option<u64>| micros.map(Duration::from_micros);
+        let rate = |per_second: f64| {
+            (per_second > 0.0).then_some(Rate { per_second, burst: record.burst.max(1) })
+        };
+        Ok(Overrides {
+            max_tasks: record.max_tasks,
+            max_bytes: record.max_bytes,
+            max_running: record.max_running.map(|most| Some(most).filter(|most| *most > 0)),
+            rate: record.starts_per_second.map(rate),
+            weight: record.weight,
+            max_attempts: record.max_attempts,
+            initial_backoff: span(record.initial_backoff_micros),
+            max_backoff: span(record.max_backoff_micros),
+            attempt_timeout: span(record.attempt_timeout_micros),
+        })
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
@@ -53,8 +128,12 @@ impl TaskRecord {
             initial_backoff_micros: micros(task.retry.initial_backoff),
             max_backoff_micros: micros(task.retry.max_backoff),
             labels: task.labels.clone(),
-            request_id: task.request_id.clone(),
         }
+    }
+
+    /// Reads only the labels, and copies nothing else.
+    pub fn labels_from(bytes: &[u8]) -> Result<BTreeMap<String, String>, prost::DecodeError> {
+        LabelsOnly::decode(bytes).map(|record| record.labels)
     }
 
     /// How long one attempt may take.
@@ -110,15 +189,32 @@ pub fn result_from_columns(result_type: i64, bytes: Vec<u8>) -> Option<Data> {
     }
 }
 
-/// When a task that is submitted `now` may start; at once if that is not later.
-pub fn due_time(due: Due, now: Timestamp) -> Timestamp {
-    match due {
-        Due::Now => now,
-        Due::After(span) => now.after(span),
-        Due::At(time) => time.max(now),
-    }
-}
-
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_a_queue_come_back_as_they_went() {
+        let all = Overrides {
+            max_tasks: Some(7),
+            max_bytes: Some(1 << 20),
+            max_running: Some(Some(3)),
+            rate: Some(Some(Rate { per_second: 0.5, burst: 9 })),
+            weight: Some(10),
+            max_attempts: Some(4),
+            initial_backoff: Some(Duration::from_millis(5)),
+            max_backoff: Some(Duration::from_secs(5)),
+            attempt_timeout: Some(Duration::from_mins(5)),
+        };
+        let lifted =
+            Overrides { max_running: Some(None), rate: Some(None), ..Overrides::default() };
+        for overrides in [all, lifted, Overrides::default()] {
+            let bytes = QueueRecord::to_bytes(&overrides);
+            assert_eq!(QueueRecord::from_bytes(&bytes), Ok(overrides));
+        }
+    }
 }

@@ -5,15 +5,21 @@
 //! previous process ended without a word, so it is recorded as interrupted and
 //! is ready again before the first command is taken.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::{
-    engine::{Engine, Entry, Group, GroupError, Index, wall_clock},
+    Settings,
+    clock::Clock,
+    engine::{Engine, Entry, Group, GroupError, Index, Queues, Tally, Upkeep},
     identity::Identity,
-    ready::Ready,
+    ready::{Alarm, Ready},
+    record::QueueRecord,
     sqlite::{self, DatabaseError, LiveRow, Writer},
 };
 use crate::{
@@ -40,11 +46,11 @@ pub struct Opened {
 }
 
 /// Makes an engine from what is on disk, and commits what its start changes.
-pub fn recover(
-    connection: &Connection,
+pub fn recover<'c>(
+    connection: &'c Connection,
     admission: Arc<Admission>,
-    max_crashes: u32,
-) -> Result<(Engine<'_>, Opened), DatabaseError> {
+    settings: &Settings,
+) -> Result<(Engine<'c>, Opened), DatabaseError> {
     let identity = sqlite::identity(connection)?;
     let (newest_task, newest_event) = sqlite::newest(connection)?;
     let incarnation = Incarnation { mark: rand::random(), first: newest_event.next() };
@@ -53,24 +59,58 @@ pub fn recover(
     let chronicle = Chronicle::new(identity.cursor_mark(), incarnations);
     let (publisher, hub) = events::hub(newest_event, chronicle);
     let (failed, failure) = watch::channel(None);
+    let clock = Clock::new(settings.clock.clone());
+    let now = clock.moment();
     let mut engine = Engine {
         writer: Writer::new(connection)?,
         identity,
+        queues: Queues::new(Arc::clone(&admission), &now),
         admission,
         publisher,
         failure: failed,
+        clock,
         index: Index::default(),
         ready: Ready::default(),
         encoder: Encoder::new(newest_event),
+        upkeep: Upkeep::new(settings.retention),
         newest_task,
-        max_crashes,
+        max_crashes: settings.max_crashes,
         idle: VecDeque::new(),
+        retiring: HashSet::new(),
         draining: false,
-        group: Group { now: wall_clock(), ..Group::default() },
+        group: Group::new(now),
     };
+    take_over_queues(&mut engine, connection)?;
     let interrupted = begin_incarnation(&mut engine, connection, incarnation)?;
     let recovered = Recovered { tasks: engine.index.len(), interrupted };
     Ok((engine, Opened { identity, hub, failure, recovered }))
+}
+
+/// The queues that the configuration names, those that were changed, and those
+/// in which tasks have ended.
+fn take_over_queues(engine: &mut Engine<'_>, connection: &Connection) -> Result<(), DatabaseError> {
+    let admission = Arc::clone(&engine.admission);
+    let now = engine.group.now;
+    for name in admission.book().declared.keys() {
+        engine.queues.ensure(name, &mut engine.ready, &now);
+    }
+    for row in sqlite::queues(connection)? {
+        let overrides = QueueRecord::from_bytes(&row.overrides)
+            .map_err(|wrong| DatabaseError::Damaged(format!("queue {:?}: {wrong}", row.name)))?;
+        let id = engine.queues.ensure(&row.name, &mut engine.ready, &now);
+        let settings = engine.queues.set_overrides(id, overrides, &mut engine.ready);
+        engine.queues.set_paused(id, row.paused, &mut engine.ready);
+        if let (Some(queue), Some(settings)) = (engine.queues.get(id), settings) {
+            queue.kept.configure(settings);
+        }
+    }
+    for row in sqlite::tallies(connection)? {
+        if row.tasks > 0 {
+            let id = engine.queues.ensure(&row.queue, &mut engine.ready, &now);
+            engine.queues.count(id, row.state, Tally { tasks: row.tasks, bytes: row.bytes });
+        }
+    }
+    Ok(())
 }
 
 fn begin_incarnation(
@@ -79,7 +119,7 @@ fn begin_incarnation(
     incarnation: Incarnation,
 ) -> Result<usize, DatabaseError> {
     let slots = sqlite::slots(connection)?;
-    let running: std::collections::HashSet<u64> = slots.iter().map(|slot| slot.task).collect();
+    let running: HashSet<u64> = slots.iter().map(|slot| slot.task).collect();
     sqlite::each_live(connection, |row| {
         let number = row.number;
         let waits = !running.contains(&number);
@@ -90,20 +130,22 @@ fn begin_incarnation(
         engine.index.insert(number, entry);
     })?;
     engine.writer.begin()?;
-    engine.writer.insert_incarnation(incarnation, engine.group.now)?;
+    let now = engine.group.now.wall;
+    engine.writer.insert_incarnation(incarnation, now)?;
     for slot in &slots {
-        engine.crashed(*slot).map_err(|error| match error {
-            GroupError::Sqlite(error) => DatabaseError::Sqlite(error),
-            damaged @ GroupError::Inconsistent(_) => DatabaseError::Damaged(damaged.to_string()),
-        })?;
+        engine.crashed(*slot).map_err(damaged)?;
         engine.writer.delete_slot(slot.worker)?;
     }
     engine.group.slots.clear();
+    engine.write_gathered().map_err(damaged)?;
+    let mut newest_batch = sqlite::newest_batch(connection)?;
     let batch = engine.encoder.take();
     if let Some(batch) = &batch {
-        engine.writer.insert_events(batch)?;
+        engine.writer.insert_events(batch, now)?;
+        newest_batch = batch.first();
     }
     engine.writer.commit()?;
+    engine.begin_upkeep(newest_batch).map_err(damaged)?;
     if let Some(batch) = batch {
         engine.publisher.publish(batch);
     }
@@ -111,15 +153,23 @@ fn begin_incarnation(
     Ok(slots.len())
 }
 
+fn damaged(error: GroupError) -> DatabaseError {
+    match error {
+        GroupError::Sqlite(error) => DatabaseError::Sqlite(error),
+        damaged @ GroupError::Inconsistent(_) => DatabaseError::Damaged(damaged.to_string()),
+    }
+}
+
 fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
+    let now = engine.group.now;
+    let queue = engine.queues.ensure(&row.queue, &mut engine.ready, &now);
     let place = waits.then(|| engine.admission.readmit(&row.queue, row.bytes));
-    let queue = match &place {
-        Some(place) => Arc::clone(place.queue()),
-        None => engine.index.share(&row.queue),
-    };
+    // Of what was measured by the clock of the process before, only the time of
+    // the wall clock is left; from now on a backoff is an interval again.
+    let alarm = if row.attempt > 0 { Alarm::Steady(row.due) } else { Alarm::Wall(row.due) };
     Entry {
         life: Lifecycle {
-            state: waiting_state(row.due, engine.group.now),
+            state: waiting_state(row.due, now.wall),
             attempt: row.attempt,
             failures: row.failures,
             crashes: row.crashes,
@@ -130,6 +180,7 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
         priority: row.priority,
         max_attempts: row.max_attempts,
         due: row.due,
+        alarm,
         bytes: row.bytes,
         place,
         execution: None,

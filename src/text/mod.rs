@@ -1,9 +1,10 @@
 //! Values as people write and read them.
 //!
-//! Owns the spelling of durations and sizes ([`units`]), of texts with
-//! placeholders ([`template`]), and of what is quoted back in a message. Must
-//! not know who writes them, or any other module.
+//! Owns the spelling of durations and sizes ([`units`]), of rates ([`rate`]), of
+//! texts with placeholders ([`template`]), and of what is quoted back in a
+//! message. Must not know who writes them, or any other module.
 
+pub mod rate;
 pub mod template;
 pub mod units;
 

@@ -1,11 +1,11 @@
-//! Durations (`1h 30m`, `500ms`) and sizes (`64KiB`, `4MB`).
+//! Durations (`1h 30m`, `500ms`, `7d`) and sizes (`64KiB`, `4MB`).
 //!
 //! Owns how they are read and written; what [`show_duration`] and [`show_size`]
 //! write reads back as the same value. Must not know which bounds apply.
 
 use std::time::Duration;
 
-use jiff::fmt::friendly::SpanParser;
+use jiff::{SpanRelativeTo, fmt::friendly::SpanParser};
 
 use super::quoted;
 
@@ -24,7 +24,7 @@ pub enum Error {
     #[error("{} is negative; write a duration such as 30s or 0s", quoted(.0))]
     Negative(String),
     /// Not a duration.
-    #[error("{} is not a duration; write one such as 500ms, 1.5s, 2m or 1h 30m", quoted(.0))]
+    #[error("{} is not a duration; write one such as 500ms, 1.5s, 2m, 1h 30m or 7d", quoted(.0))]
     Duration(String),
     /// Not a size.
     #[error("{} is not a size; write one such as 512, 64KiB, 4MB or 1GiB", quoted(.0))]
@@ -32,7 +32,7 @@ pub enum Error {
 }
 
 /// Reads a duration: numbers, whole or with a fraction, each with its unit, the
-/// largest being the hour. Resolution 1 ns.
+/// largest being the day of 24 hours, whole. Resolution 1 ns.
 ///
 /// # Errors
 /// A number without a unit, a negative duration, and what is none.
@@ -45,7 +45,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, Error> {
     if text.parse::<f64>().is_ok_and(f64::is_finite) {
         return Err(Error::NoUnit { number: text.into(), example: format!("{}s", bounded(text)) });
     }
-    PARSER.parse_unsigned_duration(text).map_err(|_| Error::Duration(text.into()))
+    PARSER
+        .parse_unsigned_duration(text)
+        .ok()
+        .or_else(|| with_days(text, &PARSER))
+        .ok_or_else(|| Error::Duration(text.into()))
+}
+
+/// A duration of days and perhaps more. Nothing longer than a day: the length of
+/// a month is anybody's guess.
+fn with_days(text: &str, parser: &SpanParser) -> Option<Duration> {
+    let span = parser.parse_span(text).ok()?;
+    if span.get_weeks() != 0 {
+        return None;
+    }
+    span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?.try_into().ok()
 }
 
 /// A number short enough to be repeated in an example; another if it is not.
@@ -63,10 +77,18 @@ const TIMES: [(&str, u128); 6] = [
     ("ns", 1),
 ];
 
-/// Writes a duration, for example `1h 30m`; zero is `0s`.
+/// Days of 24 hours are written from here on: `24h` reads better than `1d`.
+const DAYS_FROM: Duration = Duration::from_hours(48);
+
+/// Writes a duration, for example `1h 30m` or `7d`; zero is `0s`.
 pub fn show_duration(duration: Duration) -> String {
+    const DAY: u128 = 24 * TIMES[0].1;
     let mut rest = duration.as_nanos();
     let mut parts = Vec::new();
+    if duration >= DAYS_FROM {
+        parts.push(format!("{}d", rest / DAY));
+        rest %= DAY;
+    }
     for (unit, nanos) in TIMES {
         if rest >= nanos {
             parts.push(format!("{}{unit}", rest / nanos));
@@ -77,7 +99,8 @@ pub fn show_duration(duration: Duration) -> String {
 }
 
 /// Units of size, the binary ones first and of them the largest, in bytes.
-const SIZES: [(&str, u64); 9] = [
+const SIZES: [(&str, u64); 10] = [
+    ("PiB", 1 << 50),
     ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -110,7 +133,7 @@ pub fn parse_size(text: &str) -> Result<u64, Error> {
 /// `64KiB`; in plain bytes if there is none.
 pub fn show_size(size: u64) -> String {
     let whole = |(_, bytes): &&(&str, u64)| size != 0 && size.is_multiple_of(*bytes);
-    match SIZES[..4].iter().find(whole) {
+    match SIZES[..5].iter().find(whole) {
         Some((unit, bytes)) => format!("{}{unit}", size / bytes),
         None => size.to_string(),
     }
@@ -133,6 +156,9 @@ mod tests {
             ("500ms", 500),
             (" 2 hours ", 7_200_000),
             ("0s", 0),
+            ("7d", 604_800_000),
+            ("2d 3h", 183_600_000),
+            ("1 day", 86_400_000),
         ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
@@ -149,9 +175,29 @@ mod tests {
             refusal("-1s"),
             Err(r#""-1s" is negative; write a duration such as 30s or 0s"#.into())
         );
-        for text in ["", "soon", "5 parsecs", "30d", "inf", "NaN", "1s 1s", "99999999999999999999h"]
-        {
+        for text in [
+            "",
+            "soon",
+            "5 parsecs",
+            "1.5d",
+            "2w",
+            "1mo",
+            "inf",
+            "NaN",
+            "1s 1s",
+            "99999999999999999999h",
+            "99999999999d",
+        ] {
             assert_eq!(parse_duration(text), Err(Error::Duration(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn long_durations_are_written_in_days() {
+        for (hours, text) in
+            [(24, "24h"), (47, "47h"), (48, "2d"), (51, "2d 3h"), (87_600, "3650d")]
+        {
+            assert_eq!(show_duration(Duration::from_hours(hours)), text);
         }
     }
 

@@ -21,6 +21,8 @@ enum Step {
     Submit { queue: usize, priority: i32, due: u8, attempts: u32, request: Option<(u8, u8)> },
     Cancel(prop::sample::Index),
     Turn { worker: u32, outcome: u8 },
+    Redrive(prop::sample::Index),
+    Pause { queue: usize, paused: bool },
     Crash,
     Restart(u8),
 }
@@ -40,6 +42,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => submit,
         3 => any::<prop::sample::Index>().prop_map(Step::Cancel),
+        3 => any::<prop::sample::Index>().prop_map(Step::Redrive),
+        1 => (0..2usize, any::<bool>()).prop_map(|(queue, paused)| Step::Pause { queue, paused }),
         12 => (1..=WORKERS, any::<u8>()).prop_map(|(worker, outcome)| Step::Turn { worker, outcome }),
         2 => Just(Step::Crash),
         1 => any::<u8>().prop_map(Step::Restart),
@@ -89,8 +93,10 @@ async fn run(durability: Durability, steps: Vec<Step>) {
                 let (key, content) = request.unzip();
                 rig.submit(task, key, content.unwrap_or_default()).await;
             }
-            Step::Cancel(_) if rig.model.tasks.is_empty() => {}
+            Step::Cancel(_) | Step::Redrive(_) if rig.model.tasks.is_empty() => {}
             Step::Cancel(which) => rig.cancel(which.index(rig.model.tasks.len())).await,
+            Step::Redrive(which) => rig.redrive(which.index(rig.model.tasks.len())).await,
+            Step::Pause { queue, paused } => rig.pause(queue, paused).await,
             Step::Turn { worker, outcome: of } => rig.turn(worker, outcome(of)).await,
             Step::Crash => rig = rig.crash().await,
             Step::Restart(reports) => rig = rig.restart(reports).await,

@@ -1,10 +1,11 @@
 //! What a store should do, as plainly as it can be said: no disk, no threads.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use taskyard::{
     proto::v1::EventType,
-    store::Outcome,
+    queue::Counts,
+    store::{self, Outcome},
     task::{Data, State, TaskId, Timestamp},
 };
 
@@ -27,6 +28,24 @@ pub struct Task {
     pub worker: Option<u32>,
     pub reason: Option<String>,
     pub result: Option<Data>,
+    /// Its executions: who ran each, and why it failed.
+    pub attempts: Vec<(u32, Option<String>)>,
+}
+
+impl Task {
+    /// Compares the executions that the store tells of with those that there were.
+    pub fn check_attempts(&self, stored: &store::Task) {
+        let told = stored.attempts.iter().map(|attempt| {
+            let reason = attempt.failure.as_ref().map(|failure| failure.reason.clone());
+            let running = self.state == State::Running && attempt.attempt == self.attempt;
+            assert_eq!(attempt.ended.is_some(), !running, "{attempt:?}");
+            assert!(attempt.ended.is_none_or(|ended| ended >= attempt.started));
+            (attempt.worker.0, reason)
+        });
+        assert_eq!(told.collect::<Vec<_>>(), self.attempts, "{:?}", self.id);
+        let numbers = stored.attempts.iter().map(|attempt| attempt.attempt);
+        assert!(numbers.eq(1..=self.attempt), "{:?}", stored.attempts);
+    }
 }
 
 /// An event, as far as it is decided by what happens.
@@ -51,6 +70,8 @@ pub struct Model {
     /// What was asked for under each key, and the task that it made.
     pub requests: BTreeMap<u8, (u8, usize)>,
     pub max_crashes: u32,
+    /// Queues of which nothing starts.
+    pub paused: BTreeSet<&'static str>,
 }
 
 impl Model {
@@ -74,20 +95,22 @@ impl Model {
 
     /// The worker that must be given a task now, if one waits and there is one.
     pub fn next_start(&self) -> Option<u32> {
-        QUEUES.iter().find_map(|queue| self.head(queue))?;
+        let open = |queue: &&&str| !self.paused.contains(**queue);
+        QUEUES.iter().filter(open).find_map(|queue| self.head(queue))?;
         self.waiting.front().copied()
     }
 
     fn tell(&mut self, what: EventType, at: usize) {
         let task = &self.tasks[at];
         let ran = !matches!(what, EventType::Submitted);
+        let failed = !matches!(what, EventType::Started | EventType::Redriven);
         let running = what == EventType::Started || self.busy.values().any(|busy| *busy == at);
         self.told.push(Told {
             what,
             task: Some(task.id),
             attempt: task.attempt,
             worker: task.worker.filter(|_| ran && running),
-            reason: task.reason.clone().filter(|_| what != EventType::Started),
+            reason: task.reason.clone().filter(|_| failed),
         });
     }
 
@@ -110,14 +133,21 @@ impl Model {
         task.state = State::Running;
         task.attempt += 1;
         task.worker = Some(worker);
+        task.attempts.push((worker, None));
         self.busy.insert(worker, at);
         self.tell(EventType::Started, at);
         at
     }
 
     fn go(&mut self, at: usize, state: State, what: EventType, reason: Option<&str>) {
+        let reason: Option<String> = reason.map(Into::into);
+        if self.tasks[at].state == State::Running
+            && let Some(attempt) = self.tasks[at].attempts.last_mut()
+        {
+            attempt.1.clone_from(&reason);
+        }
         self.tasks[at].state = state;
-        self.tasks[at].reason = reason.map(Into::into);
+        self.tasks[at].reason = reason;
         self.tell(what, at);
     }
 
@@ -179,6 +209,45 @@ impl Model {
             ended @ (State::Succeeded | State::Failed) => return Err(ended),
         }
         Ok(())
+    }
+
+    /// Someone lets an ended task live again; the state in which it stands, if it
+    /// cannot.
+    pub fn redrive(&mut self, at: usize) -> Result<(), State> {
+        let task = &mut self.tasks[at];
+        if !matches!(task.state, State::Failed | State::Cancelled) {
+            return Err(task.state);
+        }
+        (task.failures, task.crashes, task.cancel_requested) = (0, 0, false);
+        task.state = State::Queued;
+        self.tell(EventType::Redriven, at);
+        Ok(())
+    }
+
+    /// Someone pauses a queue, or resumes it.
+    pub fn pause(&mut self, queue: &'static str, paused: bool) {
+        let changed = if paused { self.paused.insert(queue) } else { self.paused.remove(queue) };
+        if changed {
+            let what = if paused { EventType::QueuePaused } else { EventType::QueueResumed };
+            let (task, worker, reason) = (None, None, None);
+            self.told.push(Told { what, task, attempt: 0, worker, reason });
+        }
+    }
+
+    /// How many tasks of a queue stand where.
+    pub fn counts(&self, queue: &str) -> Counts {
+        let mut counts = Counts::default();
+        for task in self.tasks.iter().filter(|task| task.queue == queue) {
+            *match task.state {
+                State::Scheduled => &mut counts.scheduled,
+                State::Queued => &mut counts.queued,
+                State::Running => &mut counts.running,
+                State::Succeeded => &mut counts.succeeded,
+                State::Failed => &mut counts.failed,
+                State::Cancelled => &mut counts.cancelled,
+            } += 1;
+        }
+        counts
     }
 
     pub fn drain(&mut self) {

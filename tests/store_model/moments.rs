@@ -11,7 +11,7 @@ use std::{
 use futures_util::poll;
 use prost::Message as _;
 use taskyard::{
-    admission::{Admission, WhenFull},
+    admission::{Admission, Patience, WhenFull},
     config::Durability,
     event::Seq,
     events::Hub,
@@ -46,7 +46,7 @@ impl Opened {
     }
 
     async fn submit(&self, task: NewTask) -> Result<Submitted, Error> {
-        let place = self.gate.admit("a", 1, WhenFull::Reject, None).await.unwrap();
+        let place = self.gate.admit("a", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
         self.store.submit(Submission { task, fingerprint: [1; 16] }, place).await
     }
 
@@ -137,7 +137,8 @@ fn load(yard: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize>) 
         let (heard, count) = (Arc::clone(heard), count.clone());
         load.spawn(async move {
             for _ in 0..30 {
-                let place = gate.admit("a", 1, WhenFull::Reject, None).await.unwrap();
+                let place =
+                    gate.admit("a", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
                 let task = new_task("a", &Data::Bytes(vec![7; 500].into()));
                 let submission = Submission { task, fingerprint: [0; 16] };
                 let submitted = store.submit(submission, place).await.unwrap();

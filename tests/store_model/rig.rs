@@ -6,14 +6,15 @@ use std::{collections::BTreeMap, fs, path::Path, pin::Pin, sync::Arc, time::Dura
 use futures_util::poll;
 use prost::Message as _;
 use taskyard::{
-    admission::{Admission, Limits, WhenFull},
-    config::Durability,
+    admission::{Admission, Limits, Patience, WhenFull},
+    config::{Durability, Retention},
     event::Seq,
     events::{Cursor, Ended, Hub, Tail},
     proto::v1,
+    queue::{self, Counts},
     store::{
-        Assignment, Error, Finished, Outcome, Query, Recovered, Settings, SqliteStore, Store,
-        Submission, Submitted, Turn, open,
+        self, Assignment, Error, Finished, Outcome, Query, QueueChange, Recovered, Settings,
+        SqliteStore, Store, Submission, Submitted, Turn, WallClock, open,
     },
     task::{Data, Due, NewTask, RetryPolicy, State, TaskId, WorkerId},
 };
@@ -30,12 +31,19 @@ pub const PLACES: u64 = 5;
 type PendingTurn = Pin<Box<dyn Future<Output = Result<Turn, Error>> + Send>>;
 
 pub fn gate(places: u64) -> Arc<Admission> {
-    let (bytes, room_timeout) = (1 << 20, PATIENCE);
-    Arc::new(Admission::new(Limits { tasks: places, bytes, queues: 10, room_timeout }))
+    let defaults = queue::Settings { max_tasks: places, ..queue::Settings::default() };
+    let book = queue::Book { defaults, ..queue::Book::default() };
+    Arc::new(Admission::new(Limits { book, queues: 10, room_timeout: PATIENCE }))
 }
 
 pub fn settings(dir: &Path, durability: Durability) -> Settings {
-    Settings { data_dir: dir.to_owned(), durability, max_crashes: 2 }
+    Settings {
+        data_dir: dir.to_owned(),
+        durability,
+        max_crashes: 2,
+        retention: Retention::default(),
+        clock: WallClock::default(),
+    }
 }
 
 /// What a crash leaves of a store: the files as they are at this moment.
@@ -118,7 +126,7 @@ impl Rig {
 
     pub async fn submit(&mut self, task: NewTask, request: Option<u8>, content: u8) {
         let queue = QUEUES.into_iter().find(|queue| **queue == *task.queue).unwrap();
-        let place = self.gate.admit(queue, 100, WhenFull::Reject, None).await;
+        let place = self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
         let full = self.model.waits_in(queue) as u64 >= PLACES;
         assert_eq!(place.is_err(), full, "a place in queue {queue}: {place:?}");
         let Ok(place) = place else { return };
@@ -163,6 +171,7 @@ impl Rig {
             worker: None,
             reason: None,
             result: None,
+            attempts: Vec::new(),
         };
         let seq = Seq(self.model.told.len() as u64 + 1);
         self.model.submit(task, content);
@@ -174,12 +183,42 @@ impl Rig {
 
     pub async fn cancel(&mut self, at: usize) {
         let id = self.model.tasks[at].id;
-        let answer = self.store.cancel(id).await;
+        let answer = self.store.cancel(vec![id]).await;
         let expected = self.model.cancel(at);
-        assert_eq!(answer, expected.map_err(|state| Error::Ended { task: id, state }));
+        assert_eq!(answer, Ok(vec![expected.map_err(|state| Error::Ended { task: id, state })]));
         for (worker, at) in &self.model.busy {
             let requested = self.model.tasks[*at].cancel_requested;
             assert_eq!(self.assignments[worker].cancel.is_cancelled(), requested);
+        }
+    }
+
+    pub async fn redrive(&mut self, at: usize) {
+        let (id, state) = (self.model.tasks[at].id, self.model.tasks[at].state);
+        let full = self.model.waits_in(self.model.tasks[at].queue) as u64 >= PLACES;
+        let answer = self.store.redrive(vec![id]).await.unwrap().pop().unwrap();
+        if full && matches!(state, State::Failed | State::Cancelled) {
+            return assert!(matches!(answer, Err(Error::NoRoom { .. })), "{answer:?}");
+        }
+        let expected = self.model.redrive(at).map_err(|state| match state {
+            State::Succeeded => Error::Ended { task: id, state },
+            state => Error::NotEnded { task: id, state },
+        });
+        assert_eq!(answer, expected);
+        if answer.is_ok() {
+            let due = self.store.get(id).await.unwrap().due;
+            assert!(due >= self.model.tasks[at].due || state == State::Cancelled);
+            self.model.tasks[at].due = due;
+            self.start_next().await;
+        }
+    }
+
+    pub async fn pause(&mut self, queue: usize, paused: bool) {
+        let queue = QUEUES[queue];
+        let change = if paused { QueueChange::Pause } else { QueueChange::Resume };
+        self.store.change_queue(queue.into(), change).await.expect("changed");
+        self.model.pause(queue, paused);
+        while self.model.next_start().is_some() {
+            self.start_next().await;
         }
     }
 
@@ -216,7 +255,8 @@ impl Rig {
         }
         // Answered after what the turn has committed.
         let unknown = TaskId::new(1 << 40, 0);
-        assert_eq!(self.store.cancel(unknown).await, Err(Error::NotFound(unknown)));
+        let answer = self.store.cancel(vec![unknown]).await;
+        assert_eq!(answer, Ok(vec![Err(Error::NotFound(unknown))]));
         let due = self.store.get(self.model.tasks[at].id).await.unwrap().due;
         assert!(due >= self.model.tasks[at].due);
         self.model.tasks[at].due = due;
@@ -294,6 +334,9 @@ impl Rig {
 
     /// Ends every task, and finds all places free again.
     pub async fn finish(mut self) {
+        for queue in 0..QUEUES.len() {
+            self.pause(queue, false).await;
+        }
         for at in self.model.live().collect::<Vec<_>>() {
             self.cancel(at).await;
         }
@@ -305,10 +348,11 @@ impl Rig {
         for queue in QUEUES {
             let mut places = Vec::new();
             for _ in 0..PLACES {
-                let place = self.gate.admit(queue, 100, WhenFull::Reject, None).await;
+                let place =
+                    self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
                 places.push(place.expect("a place was not given back"));
             }
-            let more = self.gate.admit(queue, 100, WhenFull::Reject, None).await;
+            let more = self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
             more.expect_err("a place was given back twice");
         }
         assert_eq!(self.store.close().await, 0);
@@ -317,11 +361,21 @@ impl Rig {
     /// Compares everything that can be read with the model.
     pub async fn check(&mut self) {
         self.check_events().await;
+        let overview = self.store.overview(None).await.unwrap();
+        for queue in QUEUES {
+            let status = overview.queues.iter().find(|status| &*status.name == queue);
+            let counts = status.map_or_else(Counts::default, |status| status.counts);
+            assert_eq!((queue, counts), (queue, self.model.counts(queue)));
+            let paused = status.is_some_and(|status| status.paused);
+            assert_eq!(paused, self.model.paused.contains(queue));
+        }
         let query = Query { limit: 1_000, ..Query::default() };
         let page = self.store.list(query).await.unwrap();
         assert_eq!((page.tasks.len(), page.next), (self.model.tasks.len(), None));
         for (stored, task) in page.tasks.iter().zip(&self.model.tasks) {
-            assert_eq!(&self.store.get(task.id).await.unwrap(), stored);
+            let alone = self.store.get(task.id).await.unwrap();
+            assert_eq!(&store::Task { attempts: Vec::new(), ..alone.clone() }, stored);
+            task.check_attempts(&alone);
             let life = stored.lifecycle;
             let id = task.id;
             assert_eq!((stored.id, life.state), (id, task.state));

@@ -5,25 +5,51 @@
 pub mod process;
 pub mod wire;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use taskyard::{
     config::Config,
-    handler::{Noop, Registry, Sleep},
+    drain,
+    handler::{Error, Execution, Handler, Noop, Output, Registry, Sleep},
     proto::v1::{
-        self, Event, EventType, GetTaskRequest, SubmitRequest, SubmitResponse, Task, TaskState,
-        WaitTaskRequest, WatchEventsRequest, WatchEventsResponse, WatchStart,
-        task_service_client::TaskServiceClient,
+        self, Event, EventType, GetTaskRequest, ListTasksRequest, SubmitRequest, SubmitResponse,
+        Task, TaskState, WaitTaskRequest, WatchEventsRequest, WatchEventsResponse, WatchStart,
+        WhenFull, admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient,
     },
-    server::{DrainReport, Server},
+    server::Server,
 };
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 use tonic::{Status, Streaming, transport::Channel};
 
 pub type Client = TaskServiceClient<Channel>;
 
 /// Long enough that only a hang exceeds it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Ends a task for each permit, so that a test decides when.
+#[derive(Clone)]
+pub struct Gate(pub Arc<Semaphore>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(0)))
+    }
+}
+
+impl Gate {
+    /// Lets all tasks end that there will be.
+    pub fn open(&self) {
+        self.0.add_permits(1_000_000);
+    }
+}
+
+impl Handler for Gate {
+    async fn run(&self, _execution: Execution) -> Result<Output, Error> {
+        self.0.acquire().await?.forget();
+        Ok(Output::empty())
+    }
+}
 
 pub struct Yard {
     pub server: Server,
@@ -70,13 +96,19 @@ impl Yard {
         connect(self.server.local_addr()).await
     }
 
-    pub async fn drain(self) -> (DrainReport, TempDir) {
+    pub async fn drain(self) -> (drain::Report, TempDir) {
         (self.server.drain().await, self.dir)
     }
 }
 
 pub async fn connect(address: std::net::SocketAddr) -> Client {
     TaskServiceClient::connect(format!("http://{address}")).await.expect("the server answers")
+}
+
+/// An operator's client.
+pub async fn admin(yard: &Yard) -> AdminServiceClient<Channel> {
+    let address = format!("http://{}", yard.server.local_addr());
+    AdminServiceClient::connect(address).await.expect("the server answers")
 }
 
 pub fn task(kind: &str) -> SubmitRequest {
@@ -186,6 +218,52 @@ impl Watch {
                 Ok(message) => events.extend(message.events),
                 Err(status) => return (events, status, self.cursor),
             }
+        }
+    }
+}
+
+/// One worker that is busy, and a queue of two that is full: all with tasks of
+/// the kind `gated`.
+pub async fn full_yard(change: impl FnOnce(&mut Config)) -> (Yard, Gate, Client) {
+    let gate = Gate::default();
+    let mut registry = builtin();
+    registry.insert("gated", gate.clone());
+    let tight = |config: &mut Config| {
+        config.workers = 1.try_into().unwrap();
+        config.queue_max_tasks = 2;
+        change(config);
+    };
+    let yard = Yard::with(tight, registry).await;
+    let mut client = yard.client().await;
+    let mut watch = Watch::live(&mut client).await;
+    submit(&mut client, task("gated")).await;
+    watch.until(EventType::Started).await;
+    for _ in 0..2 {
+        submit(&mut client, task("gated")).await;
+    }
+    (yard, gate, client)
+}
+
+/// The request, as of somebody who does not wait for room.
+pub fn reject(request: SubmitRequest) -> SubmitRequest {
+    SubmitRequest { when_full: WhenFull::Reject.into(), ..request }
+}
+
+/// How many tasks there are.
+pub async fn count(client: &mut Client) -> usize {
+    let (mut tasks, mut page_token) = (0, String::new());
+    loop {
+        let page = ListTasksRequest {
+            page_size: 1_000,
+            page_token,
+            omit_payloads: true,
+            ..Default::default()
+        };
+        let page = client.list_tasks(page).await.expect("a page").into_inner();
+        tasks += page.tasks.len();
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return tasks;
         }
     }
 }

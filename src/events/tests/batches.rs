@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// With each type as the wire has it, and whether it ends a task.
-const TYPES: [(EventType, v1::EventType, bool); 11] = [
+const TYPES: [(EventType, v1::EventType, bool); 13] = [
     (EventType::Submitted, v1::EventType::Submitted, false),
     (EventType::Started, v1::EventType::Started, false),
     (EventType::Succeeded, v1::EventType::Succeeded, true),
@@ -26,6 +26,8 @@ const TYPES: [(EventType, v1::EventType, bool); 11] = [
     (EventType::WorkerStarted, v1::EventType::WorkerStarted, false),
     (EventType::WorkerStopped, v1::EventType::WorkerStopped, false),
     (EventType::Draining, v1::EventType::Draining, false),
+    (EventType::QueuePaused, v1::EventType::QueuePaused, false),
+    (EventType::QueueResumed, v1::EventType::QueueResumed, false),
 ];
 
 type TaskParts = (u64, u64, String, String, u32);
@@ -36,6 +38,7 @@ struct Said {
     time: i64,
     which: usize,
     task: Option<TaskParts>,
+    queue: Option<String>,
     worker: Option<u32>,
     waited: Option<Duration>,
     ran: Option<Duration>,
@@ -59,9 +62,9 @@ prop_compose! {
         worker in option::of(any::<u32>()),
         (waited, ran) in (option::of(span()), option::of(span())),
         error in option::of(("[A-Z_]{0,9}", "\\PC{0,300}")),
-        next_due in option::of(time()),
+        (next_due, queue) in (option::of(time()), option::of("[a-z]{1,9}")),
     ) -> Said {
-        Said { time, which, task, worker, waited, ran, error, next_due }
+        Said { time, which, task, queue, worker, waited, ran, error, next_due }
     }
 }
 
@@ -78,6 +81,7 @@ impl Said {
             time: Timestamp(self.time),
             event_type: TYPES[self.which].0,
             task,
+            queue: self.queue.as_deref(),
             worker: self.worker.map(WorkerId),
             waited: self.waited,
             ran: self.ran,
@@ -91,9 +95,10 @@ impl Said {
     }
 
     fn on_the_wire(self, seq: Seq) -> v1::Event {
-        let (id, queue, kind, attempt) = self.task.map_or_else(Default::default, |task| {
-            (TaskId::new(task.0, task.1).to_string(), task.2, task.3, task.4)
-        });
+        let none = (String::new(), self.queue.unwrap_or_default(), String::new(), 0);
+        let (id, queue, kind, attempt) = self
+            .task
+            .map_or(none, |task| (TaskId::new(task.0, task.1).to_string(), task.2, task.3, task.4));
         v1::Event {
             seq: seq.0,
             time: Some(wire_time(self.time)),
@@ -247,6 +252,7 @@ fn a_truncated_event_is_no_event() {
         time: 1,
         which: 0,
         task: Some((1, 2, "queue".into(), "kind".into(), 0)),
+        queue: None,
         worker: None,
         waited: None,
         ran: None,

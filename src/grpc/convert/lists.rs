@@ -1,100 +1,124 @@
-//! A `ListTasksRequest` to a query, and the tokens of its pages.
+//! Requests that speak of many tasks, to queries.
 
-use std::hash::Hasher as _;
+use super::{
+    Checks,
+    filters::{MAX_STATES, filter},
+    tokens::{Pages, Purpose},
+};
+use crate::{
+    handler::Violation,
+    proto::v1,
+    store::{Filter, Query},
+    task::State,
+};
 
-use prost::Message as _;
-use siphasher::sip128::{Hasher128 as _, SipHasher24};
-
-use super::{Checks, MAX_QUEUE, check_name, state_of};
-use crate::{handler::Violation, proto::v1, store::Query, task::State};
-
-/// States in a filter: each of them once, with room for a few repeated.
-const MAX_STATES: usize = 16;
 const DEFAULT_PAGE: usize = 50;
 const MAX_PAGE: usize = 1_000;
+
+/// A query, and the tokens of its pages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listing {
+    /// The page that is asked for.
+    pub query: Query,
+    /// Makes the tokens of further pages.
+    pub pages: Pages,
+}
 
 /// Checks a listing.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn query(request: v1::ListTasksRequest) -> Result<Query, Vec<Violation>> {
+pub fn listing(request: v1::ListTasksRequest) -> Result<Listing, Vec<Violation>> {
     let mut checks = Checks::default();
-    let filter = filter_hash(&request);
-    let mut states = Vec::new();
-    if request.states.len() > MAX_STATES {
-        let wrong = format!("there are {}; at most {MAX_STATES}", request.states.len());
-        checks.wrong("states", wrong);
+    let order =
+        if request.newest_first { Purpose::ListNewestFirst } else { Purpose::ListOldestFirst };
+    let pages = Pages::of(order, request.filter.as_ref());
+    let query = Query {
+        filter: filter(request.filter.unwrap_or_default(), &mut checks),
+        beyond: pages.start(&request.page_token, &mut checks),
+        newest_first: request.newest_first,
+        limit: page_size(request.page_size, DEFAULT_PAGE, MAX_PAGE, &mut checks),
+        omit_payloads: request.omit_payloads,
+    };
+    checks.finish(Listing { query, pages })
+}
+
+/// Checks a step of a cancellation. `None` if what is meant has ended already:
+/// there is nothing to look for.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn cancellation(request: v1::CancelTasksRequest) -> Result<Option<Listing>, Vec<Violation>> {
+    let v1::CancelTasksRequest { filter, page_size, page_token } = request;
+    let mut checks = Checks::default();
+    let mut step = step(Purpose::Cancel, filter, page_size, &page_token, &mut checks);
+    let states = &mut step.query.filter.states;
+    if states.is_empty() {
+        states.extend(State::ALL);
     }
-    for (at, given) in request.states.iter().take(MAX_STATES).enumerate() {
-        match v1::TaskState::try_from(*given) {
-            Ok(v1::TaskState::Unspecified) => states.extend(State::ALL),
-            Ok(state) => states.push(state_of(state)),
-            Err(_) => checks.wrong(&format!("states[{at}]"), format!("{given} is no state")),
+    // Looking at what has ended would take time for nothing.
+    states.retain(|state| !state.is_terminal());
+    let nothing = states.is_empty();
+    checks.finish((!nothing).then_some(step))
+}
+
+/// Checks a step of a redrive.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn redrive(request: v1::RedriveTasksRequest) -> Result<Listing, Vec<Violation>> {
+    let v1::RedriveTasksRequest { filter, page_size, page_token } = request;
+    let mut checks = Checks::default();
+    let named = filter.as_ref().map_or(&[][..], |filter| &filter.states);
+    for (at, state) in named.iter().take(MAX_STATES).enumerate() {
+        let known = v1::TaskState::try_from(*state);
+        if known.is_ok_and(|s| !matches!(s, v1::TaskState::Failed | v1::TaskState::Cancelled)) {
+            let wrong = "only tasks that have FAILED (5) or were CANCELLED (6) can be redriven";
+            checks.wrong(&format!("filter.states[{at}]"), wrong);
         }
     }
-    if !request.queue.is_empty() {
-        check_name("queue", &request.queue, MAX_QUEUE, &mut checks);
+    let mut step = step(Purpose::Redrive, filter, page_size, &page_token, &mut checks);
+    if step.query.filter.states.is_empty() {
+        step.query.filter.states.push(State::Failed);
     }
-    let limit = match usize::try_from(request.page_size) {
-        Ok(0) => DEFAULT_PAGE,
-        Ok(size) => size.min(MAX_PAGE),
+    checks.finish(step)
+}
+
+fn step(
+    purpose: Purpose,
+    given: Option<v1::TaskFilter>,
+    size: i32,
+    token: &str,
+    checks: &mut Checks,
+) -> Listing {
+    let pages = Pages::of(purpose, given.as_ref());
+    let before = checks.violations.len();
+    let filter = filter(given.unwrap_or_default(), checks);
+    // A filter that was meant to set something, and failed to, is told as such.
+    if filter == Filter::default() && checks.violations.len() == before {
+        checks.wrong("filter", "is required, and must set something: empty, it means all tasks");
+    }
+    let query = Query {
+        filter,
+        beyond: pages.start(token, checks),
+        newest_first: false,
+        limit: page_size(size, MAX_PAGE, MAX_PAGE, checks),
+        omit_payloads: true,
+    };
+    Listing { query, pages }
+}
+
+/// How many entries a page has.
+pub(super) fn page_size(given: i32, default: usize, most: usize, checks: &mut Checks) -> usize {
+    match usize::try_from(given) {
+        Ok(0) => default,
+        Ok(size) => size.min(most),
         Err(_) => {
             checks.wrong("page_size", "is negative");
-            DEFAULT_PAGE
-        }
-    };
-    let after = page_start(&request.page_token, filter, &mut checks);
-    if !checks.violations.is_empty() {
-        return Err(checks.violations);
-    }
-    Ok(Query {
-        states,
-        queue: Some(request.queue).filter(|queue| !queue.is_empty()),
-        kind: Some(request.kind).filter(|kind| !kind.is_empty()),
-        after,
-        limit,
-        omit_payloads: request.omit_payloads,
-    })
-}
-
-/// Recognises the filters that a page token belongs to.
-pub fn filter_hash(request: &v1::ListTasksRequest) -> u32 {
-    let filters = v1::ListTasksRequest {
-        states: request.states.clone(),
-        queue: request.queue.clone(),
-        kind: request.kind.clone(),
-        ..Default::default()
-    };
-    let mut hasher = SipHasher24::new();
-    hasher.write(&filters.encode_to_vec());
-    u32::try_from(hasher.finish128().h1 >> 32).unwrap_or_default()
-}
-
-/// The token of the page that begins after task `after`.
-pub fn page_token(after: u64, filter: u32) -> String {
-    format!("p{filter:08x}{after:x}")
-}
-
-fn page_start(token: &str, filter: u32, checks: &mut Checks) -> u64 {
-    if token.is_empty() {
-        return 0;
-    }
-    let parsed = token.strip_prefix('p').and_then(|rest| {
-        let (of, after) = rest.split_at_checked(8)?;
-        let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
-        (hex(of) && hex(after)).then_some(())?;
-        let after = u64::from_str_radix(after, 16).ok()?;
-        Some((u32::from_str_radix(of, 16).ok()?, i64::try_from(after).ok()?.unsigned_abs()))
-    });
-    match parsed {
-        Some((of, after)) if of == filter => after,
-        Some(_) => {
-            checks.wrong("page_token", "belongs to a query with other filters");
-            0
-        }
-        None => {
-            checks.wrong("page_token", "is not a page token: take next_page_token as it is");
-            0
+            default
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

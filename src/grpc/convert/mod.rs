@@ -1,27 +1,47 @@
 //! Messages to the domain, with everything that is wrong named at once; and the
 //! domain to messages.
 
+mod batches;
+mod crew;
+mod filters;
+mod labels;
 mod lists;
 mod output;
+mod queues;
+mod retry;
+mod stats;
 mod submission;
+mod tokens;
 mod watches;
 
-use std::time::Duration;
+use std::{
+    fmt::Display,
+    ops::RangeInclusive,
+    time::{Duration, SystemTime},
+};
 
 use super::{json, status::MAX_VIOLATIONS};
 use crate::{
     handler::Violation,
     proto::v1,
-    task::{State, TaskId},
+    queue as queue_domain,
+    task::{State, TaskId, Timestamp},
 };
 
-pub use lists::{filter_hash, query};
-pub use output::{page, state_to, task};
-pub use submission::{Rules, submission};
+use labels::{check_labels, check_request_id};
+
+pub use batches::{batch, of_request};
+pub use crew::{crew_size, drained, pool};
+pub use lists::{Listing, cancellation, listing, redrive};
+pub use output::{duration, page, state_to, task, timestamp};
+pub use queues::{Update, empty_queue, queue, queue_listing, queue_name, queue_page, update};
+pub use stats::{stats, target_wait};
+pub use submission::{Desk, Rules, unknown_queue};
+pub use tokens::Pages;
 pub use watches::{Watch, WatchStart, watch};
 
 const DAY: Duration = Duration::from_hours(24);
-const MAX_QUEUE: usize = 63;
+const MAX_KIND: usize = 63;
 
 /// Collects what is wrong with a request.
 #[derive(Debug, Default)]
@@ -34,6 +54,32 @@ impl Checks {
         if self.violations.len() < MAX_VIOLATIONS {
             self.violations.push(Violation::new(field, description));
         }
+    }
+
+    /// `checked`, if nothing was wrong.
+    fn finish<T>(self, checked: T) -> Result<T, Vec<Violation>> {
+        if self.violations.is_empty() { Ok(checked) } else { Err(self.violations) }
+    }
+
+    /// A number within bounds; `None`, and said why, if it is not one.
+    fn within<T: PartialOrd + Copy + Display>(
+        &mut self,
+        field: &str,
+        given: Option<T>,
+        bounds: &RangeInclusive<T>,
+    ) -> Option<T> {
+        let given = given?;
+        if bounds.contains(&given) {
+            return Some(given);
+        }
+        let (least, most) = (bounds.start(), bounds.end());
+        self.wrong(field, format!("{given} is not within {least} to {most}"));
+        None
+    }
+
+    /// Whether no more would be kept.
+    fn are_full(&self) -> bool {
+        self.violations.len() >= MAX_VIOLATIONS
     }
 
     /// A duration within bounds; `None`, and said why, if it is not one.
@@ -77,15 +123,31 @@ fn humane(span: Duration) -> String {
     }
 }
 
-fn check_name(field: &str, given: &str, most: usize, checks: &mut Checks) {
-    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-    let begins = given.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    if given.len() > most || !begins || !given.bytes().all(known) {
+fn check_queue(field: &str, given: &str, checks: &mut Checks) {
+    if !queue_domain::is_name(given) {
+        let most = queue_domain::MAX_NAME;
         checks.wrong(
             field,
             format!("takes 1 to {most} of a-z 0-9 . _ - and begins with a letter or digit"),
         );
     }
+}
+
+const NO_TIME: &str = "is no time between the years 1 and 9999";
+
+fn time_of(given: prost_types::Timestamp) -> Option<Timestamp> {
+    /// 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z, as the well-known type has it.
+    const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+    let nanos = i64::from(given.nanos);
+    if !SECONDS.contains(&given.seconds) || !(0..1_000_000_000).contains(&nanos) {
+        return None;
+    }
+    Some(Timestamp(given.seconds * 1_000_000 + nanos / 1_000))
+}
+
+fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Timestamp::default().after(since_epoch.unwrap_or_default())
 }
 
 /// Checks a task's identifier.
@@ -108,7 +170,7 @@ pub fn wait_timeout(
 ) -> Result<Option<Duration>, Vec<Violation>> {
     let mut checks = Checks::default();
     let timeout = checks.duration("timeout", given, (Duration::ZERO, DAY));
-    if checks.violations.is_empty() { Ok(timeout) } else { Err(checks.violations) }
+    checks.finish(timeout)
 }
 
 fn state_of(state: v1::TaskState) -> State {

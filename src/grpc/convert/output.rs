@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::{json, lists::page_token};
+use super::{Pages, json};
 use crate::{
     proto::v1,
-    store::{Page, Task},
-    task::{Data, State, Timestamp, WorkerId},
+    store::{Attempt, Page, Task},
+    task::{Data, Failure, State, Timestamp, WorkerId},
 };
 
 /// A state as the wire has it.
@@ -28,7 +28,7 @@ pub fn state_to(state: State) -> v1::TaskState {
 const MAX_PAGE_BYTES: usize = 3 << 20;
 
 /// A page as the wire has it: as many tasks as fit, the others on the next one.
-pub fn page(page: Page, filter: u32) -> v1::ListTasksResponse {
+pub fn page(page: Page, pages: Pages) -> v1::ListTasksResponse {
     let mut tasks: Vec<v1::Task> = Vec::with_capacity(page.tasks.len());
     let (mut bytes, mut last, mut next) = (0, 0, page.next);
     for found in page.tasks {
@@ -42,7 +42,7 @@ pub fn page(page: Page, filter: u32) -> v1::ListTasksResponse {
         last = number;
         tasks.push(found);
     }
-    let next_page_token = next.map(|after| page_token(after, filter)).unwrap_or_default();
+    let next_page_token = next.map(|beyond| pages.token(beyond)).unwrap_or_default();
     v1::ListTasksResponse { tasks, next_page_token }
 }
 
@@ -76,13 +76,26 @@ pub fn task(task: Task) -> v1::Task {
         start_time: task.execution.map(|(_, started)| timestamp(started)),
         finish_time: task.finished.map(timestamp),
         result: task.result.map(result),
-        error: task
-            .failure
-            .map(|failure| v1::TaskError { reason: failure.reason, message: failure.message }),
+        error: task.failure.map(error),
         cancel_requested: life.cancel_requested,
         timeout: Some(duration(task.timeout)),
         request_id: task.request_id.unwrap_or_default(),
+        attempts: task.attempts.into_iter().map(attempt).collect(),
     }
+}
+
+fn attempt(attempt: Attempt) -> v1::Attempt {
+    v1::Attempt {
+        attempt: attempt.attempt,
+        worker: attempt.worker.to_string(),
+        start_time: Some(timestamp(attempt.started)),
+        end_time: attempt.ended.map(timestamp),
+        error: attempt.failure.map(error),
+    }
+}
+
+fn error(failure: Failure) -> v1::TaskError {
+    v1::TaskError { reason: failure.reason, message: failure.message }
 }
 
 fn result(data: Data) -> v1::TaskResult {
@@ -96,14 +109,16 @@ fn result(data: Data) -> v1::TaskResult {
     v1::TaskResult { output }
 }
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+/// A time as the wire has it.
+pub fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: time.0.div_euclid(1_000_000),
         nanos: i32::try_from(time.0.rem_euclid(1_000_000) * 1_000).unwrap_or_default(),
     }
 }
 
-fn duration(span: Duration) -> prost_types::Duration {
+/// A duration as the wire has it.
+pub fn duration(span: Duration) -> prost_types::Duration {
     prost_types::Duration {
         seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
         nanos: i32::try_from(span.subsec_nanos()).unwrap_or_default(),

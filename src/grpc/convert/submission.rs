@@ -1,87 +1,122 @@
 //! A `SubmitRequest` to a task that may be submitted.
 
-use std::{
-    collections::BTreeMap,
-    hash::Hasher as _,
-    time::{Duration, SystemTime},
-};
+use std::{hash::Hasher as _, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
-use super::{Checks, DAY, MAX_QUEUE, check_name, humane, json};
+use super::{
+    Checks, MAX_KIND, NO_TIME, check_labels, check_queue, check_request_id, json, now,
+    retry::retry, time_of,
+};
 use crate::{
-    admission::WhenFull,
+    admission::{Admission, WhenFull},
     handler::{Registry, Violation},
     proto::v1::{self, submit_request},
+    queue,
     store::Submission,
-    task::{Data, Due, NewTask, RetryPolicy, Timestamp},
+    task::{Data, Due, NewTask},
 };
 
-/// What submissions may have and what they get when they do not say, as
-/// configured.
+/// What submissions may have, as configured.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Bytes of a payload.
     pub max_payload: usize,
-    /// How long an attempt may take unless the task says.
-    pub attempt_timeout: Duration,
-    /// Attempts unless the task says.
-    pub max_attempts: u32,
 }
 
-const MAX_KIND: usize = 63;
-const MAX_LABELS: usize = 16;
-const MAX_LABEL_KEY: usize = 63;
-const MAX_LABEL_VALUE: usize = 255;
-const MAX_REQUEST_ID: usize = 128;
 const MAX_PRIORITY: i32 = 1_000;
-const MAX_ATTEMPTS: u32 = 100;
 const MAX_DELAY: Duration = Duration::from_hours(8784);
-const MAX_TIMEOUT: Duration = Duration::from_hours(720);
-const MILLISECOND: Duration = Duration::from_millis(1);
+const DEFAULT_QUEUE: &str = "default";
+/// Declared queues that are named to somebody who asked for another.
+const MAX_QUEUES_NAMED: usize = 20;
 
-/// Checks a submission.
-///
-/// # Errors
-/// Everything that is wrong with it.
-pub fn submission(
-    request: v1::SubmitRequest,
-    rules: &Rules,
-    registry: &Registry,
-) -> Result<(Submission, WhenFull), Vec<Violation>> {
-    let mut checks = Checks::default();
-    let fingerprint = fingerprint(&request);
-    let when_full = when_full(request.when_full, &mut checks);
-    let payload = payload(request.payload, rules, &mut checks);
-    let kind = kind(&request.kind, payload.as_ref(), registry, &mut checks);
-    let queue = queue(&request.queue, &mut checks);
-    if request.priority.unsigned_abs() > MAX_PRIORITY.unsigned_abs() {
-        checks.wrong("priority", format!("{} is not within -1000 to 1000", request.priority));
+/// Where submissions are checked, one after the other. It remembers the queue of
+/// the last one, so many for one queue look it up once; it is not to be kept for
+/// longer than one call, or its settings grow old.
+#[derive(Debug)]
+pub struct Desk<'a> {
+    rules: Rules,
+    registry: &'a Registry,
+    admission: &'a Admission,
+    last: Option<(Arc<str>, queue::Settings)>,
+}
+
+impl<'a> Desk<'a> {
+    /// A desk that knows of no queue yet.
+    pub fn new(rules: Rules, registry: &'a Registry, admission: &'a Admission) -> Self {
+        Self { rules, registry, admission, last: None }
     }
-    let due = due(request.delay, request.run_at, &mut checks);
-    let bounds = (MILLISECOND, MAX_TIMEOUT);
-    let timeout = checks.duration("timeout", request.timeout, bounds);
-    let retry = retry(request.retry, rules, &mut checks);
-    check_labels(&request.labels, &mut checks);
-    check_request_id(&request.request_id, &mut checks);
-    match (kind, payload, checks.violations) {
-        (Some(kind), Some(payload), wrong) if wrong.is_empty() => {
-            let task = NewTask {
-                kind,
-                queue,
-                payload,
-                priority: request.priority,
-                due,
-                timeout: timeout.unwrap_or(rules.attempt_timeout),
-                retry,
-                labels: request.labels,
-                request_id: Some(request.request_id).filter(|id| !id.is_empty()),
-            };
-            Ok((Submission { task, fingerprint }, when_full))
+
+    /// Checks a submission.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn check(
+        &mut self,
+        mut request: v1::SubmitRequest,
+    ) -> Result<(Submission, WhenFull), Vec<Violation>> {
+        let mut checks = Checks::default();
+        let fingerprint = fingerprint(&mut request);
+        let when_full = when_full(request.when_full, &mut checks);
+        let payload = payload(request.payload, self.rules, &mut checks);
+        let kind = kind(&request.kind, payload.as_ref(), self.registry, &mut checks);
+        let (queue, settings) = self.queue(&request.queue, &mut checks);
+        if request.priority.unsigned_abs() > MAX_PRIORITY.unsigned_abs() {
+            checks.wrong("priority", format!("{} is not within -1000 to 1000", request.priority));
         }
-        (_, _, wrong) => Err(wrong),
+        let due = due(request.delay, request.run_at, &mut checks);
+        let bounds = (*queue::ATTEMPT_TIMEOUT.start(), *queue::ATTEMPT_TIMEOUT.end());
+        let timeout = checks.duration("timeout", request.timeout, bounds);
+        let retry = retry(request.retry, &settings, &mut checks);
+        check_labels("labels", &request.labels, &mut checks);
+        check_request_id(&request.request_id, &mut checks);
+        let (Some(kind), Some(payload)) = (kind, payload) else { return Err(checks.violations) };
+        let task = NewTask {
+            kind,
+            queue,
+            payload,
+            priority: request.priority,
+            due,
+            timeout: timeout.unwrap_or(settings.attempt_timeout),
+            retry,
+            labels: request.labels,
+            request_id: Some(request.request_id).filter(|id| !id.is_empty()),
+        };
+        checks.finish((Submission { task, fingerprint }, when_full))
     }
+
+    /// The queue of this name, and its settings; some others if it is wrong.
+    fn queue(&mut self, given: &str, checks: &mut Checks) -> (Arc<str>, queue::Settings) {
+        let name = if given.is_empty() { DEFAULT_QUEUE } else { given };
+        if let Some((last, settings)) = &self.last
+            && **last == *name
+        {
+            return (Arc::clone(last), *settings);
+        }
+        let queue: Arc<str> = name.into();
+        if !queue::is_name(name) {
+            check_queue("queue", name, checks);
+            return (queue, queue::Settings::default());
+        }
+        let Some(settings) = self.admission.settings(name) else {
+            checks.wrong("queue", unknown_queue(name, self.admission));
+            return (queue, queue::Settings::default());
+        };
+        self.last = Some((Arc::clone(&queue), settings));
+        (queue, settings)
+    }
+}
+
+/// What is said of a queue that may not exist.
+pub fn unknown_queue(name: &str, admission: &Admission) -> String {
+    let declared = &admission.book().declared;
+    let mut named: Vec<&str> = declared.keys().take(MAX_QUEUES_NAMED).map(AsRef::as_ref).collect();
+    if declared.len() > MAX_QUEUES_NAMED {
+        named.push("...");
+    }
+    let named = named.join(", ");
+    format!("there is no queue {name:?}; the configuration fixes the queues: {named}")
 }
 
 /// A hash of what is asked for, by which a repeated `request_id` is told from a
@@ -89,18 +124,20 @@ pub fn submission(
 /// default queue was spelled out. It is of the request, not of what defaults made
 /// of it: a server whose defaults were changed still knows its tasks again. Fields
 /// that later versions add do not change it.
-fn fingerprint(request: &v1::SubmitRequest) -> [u8; 16] {
+fn fingerprint(request: &mut v1::SubmitRequest) -> [u8; 16] {
     if request.request_id.is_empty() {
         return [0; 16];
     }
-    let mut content = request.clone();
-    content.request_id.clear();
-    content.when_full = 0;
-    if content.queue.is_empty() {
-        content.queue.push_str(DEFAULT_QUEUE);
+    // What does not count is put aside, rather than the rest copied.
+    let request_id = std::mem::take(&mut request.request_id);
+    let when_full = std::mem::take(&mut request.when_full);
+    if request.queue.is_empty() {
+        request.queue.push_str(DEFAULT_QUEUE);
     }
     let mut hasher = SipHasher24::new();
-    hasher.write(&content.encode_to_vec());
+    hasher.write(&request.encode_to_vec());
+    request.request_id = request_id;
+    request.when_full = when_full;
     hasher.finish128().as_bytes()
 }
 
@@ -117,7 +154,7 @@ fn when_full(given: i32, checks: &mut Checks) -> WhenFull {
 
 fn payload(
     given: Option<submit_request::Payload>,
-    rules: &Rules,
+    rules: Rules,
     checks: &mut Checks,
 ) -> Option<Data> {
     let (field, data) = match given {
@@ -154,7 +191,7 @@ fn kind(
     payload: Option<&Data>,
     registry: &Registry,
     checks: &mut Checks,
-) -> Option<std::sync::Arc<str>> {
+) -> Option<Arc<str>> {
     if given.is_empty() {
         let known = registry.kinds().collect::<Vec<_>>().join(", ");
         checks.wrong("kind", format!("is required; this server has: {known}"));
@@ -172,16 +209,6 @@ fn kind(
         checks.violations.extend(checked.err().unwrap_or_default());
     }
     known
-}
-
-const DEFAULT_QUEUE: &str = "default";
-
-fn queue(given: &str, checks: &mut Checks) -> std::sync::Arc<str> {
-    if given.is_empty() {
-        return DEFAULT_QUEUE.into();
-    }
-    check_name("queue", given, MAX_QUEUE, checks);
-    given.into()
 }
 
 fn due(
@@ -204,76 +231,8 @@ fn due(
             Due::Now
         }
         None => {
-            checks.wrong("run_at", "is no time between the years 1 and 9999");
+            checks.wrong("run_at", NO_TIME);
             Due::Now
         }
-    }
-}
-
-fn time_of(given: prost_types::Timestamp) -> Option<Timestamp> {
-    /// 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z, as the well-known type has it.
-    const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
-    let nanos = i64::from(given.nanos);
-    if !SECONDS.contains(&given.seconds) || !(0..1_000_000_000).contains(&nanos) {
-        return None;
-    }
-    Some(Timestamp(given.seconds * 1_000_000 + nanos / 1_000))
-}
-
-fn now() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Timestamp::default().after(since_epoch.unwrap_or_default())
-}
-
-fn retry(given: Option<v1::RetryPolicy>, rules: &Rules, checks: &mut Checks) -> RetryPolicy {
-    let given = given.unwrap_or_default();
-    if given.max_attempts > MAX_ATTEMPTS {
-        let wrong = format!("{} is not within 1 to {MAX_ATTEMPTS}", given.max_attempts);
-        checks.wrong("retry.max_attempts", wrong);
-    }
-    let bounds = (MILLISECOND, DAY);
-    let initial = checks.duration("retry.initial_backoff", given.initial_backoff, bounds);
-    let initial = initial.unwrap_or(Duration::from_secs(1));
-    let max = checks.duration("retry.max_backoff", given.max_backoff, bounds);
-    if max.is_some_and(|max| max < initial) {
-        let wrong = format!("is below the initial backoff of {}", humane(initial));
-        checks.wrong("retry.max_backoff", wrong);
-    }
-    RetryPolicy {
-        max_attempts: match given.max_attempts {
-            0 => rules.max_attempts,
-            attempts => attempts,
-        },
-        initial_backoff: initial,
-        max_backoff: max.unwrap_or(Duration::from_mins(1).max(initial)),
-    }
-}
-
-fn check_labels(labels: &BTreeMap<String, String>, checks: &mut Checks) {
-    if labels.len() > MAX_LABELS {
-        let wrong = format!("there are {}; a task has at most {MAX_LABELS}", labels.len());
-        checks.wrong("labels", wrong);
-    }
-    let known = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
-    for (key, value) in labels {
-        let field = format!("labels[{key:?}]");
-        if key.is_empty() || key.len() > MAX_LABEL_KEY || !key.bytes().all(known) {
-            let wrong = format!("a key has 1 to {MAX_LABEL_KEY} of A-Z a-z 0-9 . _ - /");
-            checks.wrong(&field, wrong);
-        }
-        if value.len() > MAX_LABEL_VALUE {
-            let wrong = format!("the value has {} bytes; at most {MAX_LABEL_VALUE}", value.len());
-            checks.wrong(&field, wrong);
-        }
-    }
-}
-
-fn check_request_id(given: &str, checks: &mut Checks) {
-    if given.len() > MAX_REQUEST_ID {
-        let wrong = format!("has {} bytes; at most {MAX_REQUEST_ID}", given.len());
-        checks.wrong("request_id", wrong);
-    }
-    if given.chars().any(char::is_control) {
-        checks.wrong("request_id", "has control characters");
     }
 }

@@ -55,9 +55,5 @@ pub fn watch(request: &v1::WatchEventsRequest) -> Result<Watch, Vec<Violation>> 
             }
         }
     };
-    if checks.violations.is_empty() {
-        Ok(Watch { start, heartbeat })
-    } else {
-        Err(checks.violations)
-    }
+    checks.finish(Watch { start, heartbeat })
 }

@@ -2,16 +2,17 @@
 //!
 //! Whether it does anything is decided by [`task::decide`] alone.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use super::{Effect, Engine, Entry, GroupError, Message, Reply};
+use super::{Effect, Engine, Entry, GroupError, Message, Reply, queues::Tally};
 use crate::{
-    event::{Event, EventType, Seq, Subject},
-    store::{Error, Finished, Submitted, Turn, prepared::Prepared, record, sqlite::FinishRow},
-    task::{
-        self, Command, Data, Failure, Lifecycle, State, TaskId, Timestamp, Told, WorkerId,
-        invariants,
+    event::{Event, EventType, Subject},
+    store::{
+        Error, Finished, MAX_ATTEMPTS_KEPT, Turn,
+        ready::{Alarm, QueueId},
+        sqlite::{AttemptRow, FinishRow},
     },
+    task::{self, Command, Data, Failure, State, TaskId, Told, WorkerId, invariants},
 };
 
 type Applied = Result<(), GroupError>;
@@ -22,8 +23,8 @@ pub(super) struct Particulars<'a> {
     pub(super) ran: Option<Duration>,
     pub(super) failure: Option<&'a Failure>,
     pub(super) result: Option<&'a Data>,
-    /// When to try again, if the attempt failed and another is left.
-    pub(super) retry_at: Option<Timestamp>,
+    /// How long to rest, if the attempt failed and another is left.
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl Engine<'_> {
@@ -31,21 +32,30 @@ impl Engine<'_> {
     pub(super) fn apply(&mut self, message: Message) -> Applied {
         match message {
             Message::Submit(prepared, reply) => self.submit(*prepared, reply),
-            Message::Cancel(id, reply) => {
-                let decided = self.cancel(id);
-                let outcome = decided.as_ref().ok().cloned().unwrap_or(Err(Error::Draining));
-                self.group.effects.push(Effect::Done(reply, outcome));
-                decided.map(drop)
-            }
+            Message::SubmitAll(all, reply) => self.submit_all(all, reply),
+            Message::SubmitAtomic(all, reply) => self.submit_atomic(all, reply),
+            Message::Cancel(tasks, reply) => self.cancel_all(tasks, reply),
+            Message::Redrive(tasks, reply) => self.redrive_all(tasks, reply),
             Message::Turn(worker, finished, reply) => self.turn(worker, finished, reply),
             Message::Join(worker, reply) => {
                 self.tell_crew(EventType::WorkerStarted, Some(worker));
                 self.done(reply);
                 Ok(())
             }
+            Message::Retire(worker, reply) => {
+                self.retire(worker);
+                self.done(reply);
+                Ok(())
+            }
             Message::Leave(worker, reply) => {
+                self.retiring.remove(&worker);
                 self.tell_crew(EventType::WorkerStopped, Some(worker));
                 self.done(reply);
+                Ok(())
+            }
+            Message::Change(queue, change, reply) => self.change_queue(&queue, change, reply),
+            Message::Overview(only, reply) => {
+                self.group.overviews.push((only, reply));
                 Ok(())
             }
             Message::Drain(reply) => {
@@ -61,99 +71,42 @@ impl Engine<'_> {
         self.group.effects.push(Effect::Done(reply, Ok(())));
     }
 
-    fn submit(&mut self, prepared: Prepared, reply: Reply<Submitted>) -> Applied {
-        let decided = self.decide_submission(prepared);
-        // Also when the disk refused: whoever waits is then told with the rest
-        // of the group.
+    fn cancel_all(&mut self, tasks: Vec<TaskId>, reply: Reply<Vec<Result<(), Error>>>) -> Applied {
+        let decided = tasks.into_iter().map(|task| self.cancel(task));
+        let decided: Result<Vec<_>, _> = decided.collect();
+        self.each(reply, decided.map(Ok))
+    }
+
+    /// Answers a command for several tasks. Also when the disk refused: whoever
+    /// waits is then told with the rest of the group.
+    pub(super) fn each(
+        &mut self,
+        reply: Reply<Vec<Result<(), Error>>>,
+        decided: Result<Result<Vec<Result<(), Error>>, Error>, GroupError>,
+    ) -> Applied {
         let outcome = decided.as_ref().ok().cloned().unwrap_or(Err(Error::Draining));
-        self.group.effects.push(Effect::Submitted(reply, outcome));
+        self.group.effects.push(Effect::Each(reply, outcome));
         decided.map(drop)
-    }
-
-    fn decide_submission(
-        &mut self,
-        prepared: Prepared,
-    ) -> Result<Result<Submitted, Error>, GroupError> {
-        if self.draining {
-            return Ok(Err(Error::Draining));
-        }
-        match self.repeated(&prepared)? {
-            Some(outcome) => Ok(outcome),
-            None => Ok(Ok(self.accept(prepared)?)),
-        }
-    }
-
-    /// The outcome of a submission whose `request_id` is known.
-    fn repeated(
-        &mut self,
-        prepared: &Prepared,
-    ) -> Result<Option<Result<Submitted, Error>>, GroupError> {
-        let Some(request_id) = &prepared.task.request_id else { return Ok(None) };
-        let Some((number, fingerprint)) = self.writer.request(request_id)? else {
-            return Ok(None);
-        };
-        let task = self.identity.task_id(number);
-        if fingerprint != prepared.fingerprint {
-            return Ok(Some(Err(Error::RequestIdReused(task))));
-        }
-        let state = match self.index.get(number) {
-            Some(entry) => entry.life.state,
-            None => match self.writer.finished_state(number)? {
-                Some(state) => state,
-                None => return Ok(Some(Err(Error::NotFound(task)))),
-            },
-        };
-        let seq = self.writer.submitted_seq(number)?;
-        Ok(Some(Ok(Submitted { task, seq, state, existing: true })))
-    }
-
-    fn accept(&mut self, prepared: Prepared) -> Result<Submitted, GroupError> {
-        let Prepared { task, fingerprint, place, record } = prepared;
-        let now = self.group.now;
-        let due = record::due_time(task.due, now);
-        self.newest_task += 1;
-        let number = self.newest_task;
-        let id = self.identity.task_id(number);
-        let life = Lifecycle::submitted(due > now);
-
-        let names = (&*task.queue, &*task.kind);
-        let subject = Subject { id, queue: names.0, kind: names.1, attempt: 0 };
-        let mut event = Event::new(EventType::Submitted, now, Some(subject));
-        event.next_due = (due > now).then_some(due);
-        let seq = self.encoder.push(&event);
-
-        self.writer.insert_task(number, seq, now, names, &record)?;
-        let max_attempts = task.retry.max_attempts;
-        let bytes = place.bytes();
-        self.writer.insert_live(number, names, task.priority, due, bytes, max_attempts)?;
-        if let Some(request_id) = &task.request_id {
-            self.writer.insert_request(request_id, number, fingerprint)?;
-        }
-        let entry = Entry {
-            life,
-            queue: Arc::clone(place.queue()),
-            kind: self.index.share(&task.kind),
-            priority: task.priority,
-            max_attempts,
-            due,
-            bytes,
-            place: Some(place),
-            execution: None,
-        };
-        if life.state == State::Queued && self.group.fresh.len() < self.idle.len() {
-            self.group.fresh.insert(number, task);
-        }
-        self.await_turn(number, &entry);
-        self.index.insert(number, entry);
-        Ok(Submitted { task: id, seq, state: life.state, existing: false })
     }
 
     /// Puts a waiting task where it will be found when it may start.
     pub(in crate::store) fn await_turn(&mut self, number: u64, entry: &Entry) {
         if entry.life.state == State::Scheduled {
-            self.ready.push_later(entry.due, number);
+            self.ready.push_later(entry.alarm, number);
+            if let Some(queue) = self.queues.get_mut(entry.queue) {
+                queue.scheduled += 1;
+            }
         } else {
-            self.ready.push(&entry.queue, entry.rank(number));
+            self.ready.push(entry.queue, entry.rank(number));
+        }
+    }
+
+    /// A task of the queue became due.
+    pub(super) fn arrived(&mut self, queue: QueueId) {
+        let now = self.group.now.instant;
+        self.queues.meter.arrived(now);
+        if let Some(queue) = self.queues.get_mut(queue) {
+            queue.meter.arrived(now);
         }
     }
 
@@ -169,7 +122,7 @@ impl Engine<'_> {
             });
         };
         let waiting = entry.life.state;
-        let (queue, due, rank) = (Arc::clone(&entry.queue), entry.due, entry.rank(id.number()));
+        let (queue, alarm, rank) = (entry.queue, entry.alarm, entry.rank(id.number()));
         let failure = Failure::new("CANCELLED", "cancelled before it started");
         self.transition(
             id.number(),
@@ -180,11 +133,20 @@ impl Engine<'_> {
             },
         )?;
         match waiting {
-            State::Queued => self.ready.remove(&queue, rank),
-            State::Scheduled => self.ready.remove_later(due, id.number()),
+            State::Queued => self.ready.remove(queue, rank),
+            State::Scheduled => {
+                self.ready.remove_later(alarm, id.number());
+                self.no_longer_scheduled(queue);
+            }
             _ => {}
         }
         Ok(Ok(()))
+    }
+
+    fn no_longer_scheduled(&mut self, queue: QueueId) {
+        if let Some(queue) = self.queues.get_mut(queue) {
+            queue.scheduled = queue.scheduled.saturating_sub(1);
+        }
     }
 
     fn turn(
@@ -197,12 +159,22 @@ impl Engine<'_> {
             Some(finished) => self.finish(worker, *finished),
             None => Ok(()),
         };
-        if self.draining {
+        if self.draining || self.retiring.contains(&worker) {
             self.group.effects.push(Effect::Stop(reply));
         } else {
             self.idle.push_back((worker, reply));
         }
         recorded
+    }
+
+    /// Lets a worker go: now if it waits for a task, else at its next turn.
+    fn retire(&mut self, worker: WorkerId) {
+        self.retiring.insert(worker);
+        if let Some(at) = self.idle.iter().position(|(idle, _)| *idle == worker)
+            && let Some((_, reply)) = self.idle.remove(at)
+        {
+            self.group.effects.push(Effect::Stop(reply));
+        }
     }
 
     /// Makes one transition of a task that has not ended: in the index, in the
@@ -227,16 +199,33 @@ impl Engine<'_> {
         };
         debug_assert_eq!(invariants::check(before, command, after), Ok(()));
         entry.life = after;
-        if let (Told::RetryScheduled, Some(retry_at)) = (what, told.retry_at) {
-            entry.due = retry_at;
+        if let (Told::RetryScheduled, Some(rest)) = (what, told.retry_after) {
+            entry.due = self.group.now.wall.after(rest);
+            entry.alarm = Alarm::Steady(self.group.now.steady.after(rest));
         }
+        let queue = entry.queue;
+        let stopped = before.state == State::Running && after.state != State::Running;
         self.tell(number, what, told);
+        if stopped {
+            self.ready.ended(queue);
+            self.measure_end(queue, told.ran);
+        }
         if after.state.is_terminal() {
             self.end(number, told)
-        } else if before.state == State::Running && after.state != State::Running {
+        } else if stopped {
             self.wait_again(number, told)
         } else {
             self.mark_cancelled(number)
+        }
+    }
+
+    fn measure_end(&mut self, queue: QueueId, ran: Option<Duration>) {
+        // After a crash nobody knows how long it ran.
+        let Some(ran) = ran else { return };
+        let now = self.group.now.instant;
+        self.queues.meter.ended(now, ran);
+        if let Some(queue) = self.queues.get_mut(queue) {
+            queue.meter.ended(now, ran);
         }
     }
 
@@ -259,15 +248,21 @@ impl Engine<'_> {
             None if entry.life.attempt > 0 => self.writer.last_execution(number)?,
             execution => execution,
         };
+        let state = entry.life.state;
+        let bytes = entry.bytes + result.map_or(0, |result| result.len() as u64);
         self.writer.finish(&FinishRow {
             number,
             life: entry.life,
-            finished: self.group.now,
+            finished: self.group.now.wall,
             due: entry.due,
+            bytes,
             execution,
             result,
             failure,
         })?;
+        self.queues.count(entry.queue, state, Tally { tasks: 1, bytes });
+        self.group.tallied.insert(entry.queue);
+        self.group.ended[usize::from(state == State::Failed)].push(number);
         self.group.effects.extend(entry.place.map(Effect::Vacate));
         Ok(())
     }
@@ -278,8 +273,21 @@ impl Engine<'_> {
         let Some(mut entry) = self.index.remove(number) else { return Ok(()) };
         let columns = entry.execution_columns();
         entry.execution = None;
-        entry.place = Some(self.admission.readmit(&entry.queue, entry.bytes));
+        if let Some(queue) = self.queues.get(entry.queue) {
+            entry.place = Some(self.admission.readmit(queue.name(), entry.bytes));
+        }
         self.writer.update_live(number, entry.life, entry.due, columns, told.failure)?;
+        if let Some((worker, started)) = columns {
+            let attempt = AttemptRow {
+                task: number,
+                attempt: entry.life.attempt,
+                worker,
+                started,
+                ended: self.group.now.wall,
+                failure: told.failure,
+            };
+            self.writer.insert_attempt(&attempt, MAX_ATTEMPTS_KEPT)?;
+        }
         self.await_turn(number, &entry);
         self.index.insert(number, entry);
         Ok(())
@@ -298,9 +306,10 @@ impl Engine<'_> {
             Told::Redriven => EventType::Redriven,
         };
         let Some(entry) = self.index.get(number) else { return };
+        let Some(queue) = self.queues.get(entry.queue) else { return };
         let subject = Subject {
             id: self.identity.task_id(number),
-            queue: &entry.queue,
+            queue: queue.name(),
             kind: &entry.kind,
             attempt: entry.life.attempt,
         };
@@ -311,16 +320,13 @@ impl Engine<'_> {
             ran: told.ran,
             error: told.failure,
             next_due: (what == Told::RetryScheduled).then_some(entry.due),
-            ..Event::new(event_type, self.group.now, Some(subject))
+            ..Event::new(event_type, self.group.now.wall, Some(subject))
         });
     }
 
-    pub(in crate::store) fn tell_crew(
-        &mut self,
-        event_type: EventType,
-        worker: Option<WorkerId>,
-    ) -> Seq {
-        self.encoder.push(&Event { worker, ..Event::new(event_type, self.group.now, None) })
+    pub(in crate::store) fn tell_crew(&mut self, event_type: EventType, worker: Option<WorkerId>) {
+        let event = Event::new(event_type, self.group.now.wall, None);
+        self.encoder.push(&Event { worker, ..event });
     }
 
     fn drain(&mut self) {
@@ -334,13 +340,16 @@ impl Engine<'_> {
 
     /// Moves what has become due among what may start.
     pub(super) fn make_due(&mut self) {
-        while let Some(number) = self.ready.pop_due(self.group.now) {
+        let now = self.group.now;
+        while let Some(number) = self.ready.pop_due(&now) {
             let Some(entry) = self.index.get_mut(number) else { continue };
             let budget = entry.budget(self.max_crashes);
             if let Ok((life, _)) = task::decide(entry.life, budget, Command::BecomeDue) {
                 entry.life = life;
-                let (queue, rank) = (Arc::clone(&entry.queue), entry.rank(number));
-                self.ready.push(&queue, rank);
+                let (queue, rank) = (entry.queue, entry.rank(number));
+                self.ready.push(queue, rank);
+                self.no_longer_scheduled(queue);
+                self.arrived(queue);
             }
         }
     }

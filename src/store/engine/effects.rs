@@ -6,8 +6,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::Admitted,
-    store::{Assignment, Error, Submitted, Turn},
+    admission::{Admitted, Kept},
+    queue::Settings,
+    store::{Assignment, Error, Overview, Submitted, Turn},
 };
 
 /// Where an answer goes. Whoever asked may have gone.
@@ -18,8 +19,19 @@ pub type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub enum Effect {
     /// A submission has its outcome.
     Submitted(Reply<Submitted>, Result<Submitted, Error>),
+    /// Submissions that came together have their outcomes.
+    SubmittedAll(
+        Reply<Vec<Result<Submitted, Error>>>,
+        Result<Vec<Result<Submitted, Error>>, Error>,
+    ),
+    /// Submissions that had to go together have one outcome.
+    SubmittedAtomic(Reply<Vec<Submitted>>, Result<Vec<Submitted>, Error>),
     /// A command without a value has its outcome.
     Done(Reply<()>, Result<(), Error>),
+    /// A command for several tasks has its outcomes.
+    Each(Reply<Vec<Result<(), Error>>>, Result<Vec<Result<(), Error>>, Error>),
+    /// Somebody asked how the queues stand.
+    Overview(Reply<Overview>, Box<Overview>),
     /// A worker executes this next.
     Assign(Reply<Turn>, Box<Assignment>),
     /// A worker leaves.
@@ -28,6 +40,8 @@ pub enum Effect {
     Signal(CancellationToken),
     /// A place in a queue is free.
     Vacate(Admitted),
+    /// A queue has other settings.
+    Configure(Kept, Settings),
 }
 
 impl Effect {
@@ -37,22 +51,35 @@ impl Effect {
         // committed, and whoever asks again is told.
         match self {
             Self::Submitted(reply, outcome) => drop(reply.send(outcome)),
+            Self::SubmittedAll(reply, outcomes) => drop(reply.send(outcomes)),
+            Self::SubmittedAtomic(reply, outcome) => drop(reply.send(outcome)),
             Self::Done(reply, outcome) => drop(reply.send(outcome)),
+            Self::Each(reply, outcomes) => drop(reply.send(outcomes)),
+            Self::Overview(reply, overview) => drop(reply.send(Ok(*overview))),
             Self::Assign(reply, assignment) => drop(reply.send(Ok(Turn::Run(*assignment)))),
             Self::Stop(reply) => drop(reply.send(Ok(Turn::Stop))),
             Self::Signal(cancel) => cancel.cancel(),
             Self::Vacate(place) => drop(place),
+            Self::Configure(queue, settings) => queue.configure(settings),
         }
     }
 
     /// The group is lost.
     pub fn fail(self, cause: &Arc<str>) {
-        let error = Error::Failed(Arc::clone(cause));
         match self {
-            Self::Submitted(reply, _) => drop(reply.send(Err(error))),
-            Self::Done(reply, _) => drop(reply.send(Err(error))),
-            Self::Assign(reply, _) | Self::Stop(reply) => drop(reply.send(Err(error))),
-            Self::Signal(_) | Self::Vacate(_) => {}
+            Self::Submitted(reply, _) => refuse(reply, cause),
+            Self::SubmittedAll(reply, _) => refuse(reply, cause),
+            Self::SubmittedAtomic(reply, _) => refuse(reply, cause),
+            Self::Done(reply, _) => refuse(reply, cause),
+            Self::Each(reply, _) => refuse(reply, cause),
+            Self::Overview(reply, _) => refuse(reply, cause),
+            Self::Assign(reply, _) | Self::Stop(reply) => refuse(reply, cause),
+            Self::Signal(_) | Self::Vacate(_) | Self::Configure(..) => {}
         }
     }
+}
+
+/// Tells that the store has failed.
+pub fn refuse<T>(reply: Reply<T>, cause: &Arc<str>) {
+    drop(reply.send(Err(Error::Failed(Arc::clone(cause)))));
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admitted,
-    store::ready::Rank,
+    store::ready::{Alarm, QueueId, Rank},
     task::{Budget, Lifecycle, Timestamp, WorkerId},
 };
 
@@ -19,11 +19,13 @@ use crate::{
 #[derive(Debug)]
 pub struct Entry {
     pub life: Lifecycle,
-    pub queue: Arc<str>,
+    pub queue: QueueId,
     pub kind: Arc<str>,
     pub priority: i32,
     pub max_attempts: u32,
     pub due: Timestamp,
+    /// What makes it due, while it is SCHEDULED.
+    pub alarm: Alarm,
     pub bytes: u64,
     /// Its place in the queue, while it waits.
     pub place: Option<Admitted>,
@@ -87,7 +89,7 @@ pub struct Index {
     names: HashSet<Arc<str>>,
 }
 
-/// Names of queues and kinds that are kept to be shared between tasks.
+/// Names of kinds that are kept to be shared between tasks.
 const MAX_NAMES: usize = 4_096;
 
 impl Index {
@@ -111,7 +113,7 @@ impl Index {
         self.entries.remove(&number)
     }
 
-    /// One allocation for all tasks that have the same queue or kind.
+    /// One allocation for all tasks that have the same kind.
     pub fn share(&mut self, name: &str) -> Arc<str> {
         if let Some(known) = self.names.get(name) {
             return Arc::clone(known);

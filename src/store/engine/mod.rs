@@ -11,15 +11,21 @@
 //! with the cause until the process is restarted, and recovers from disk.
 
 mod apply;
+mod change;
 mod effects;
 mod index;
+mod message;
+mod meter;
+mod queues;
 mod runs;
+mod submit;
+mod upkeep;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -28,68 +34,34 @@ use tokio::{
 };
 
 use super::{
-    Finished, Submitted, Turn,
+    Overview, Turn,
+    clock::Clock,
     identity::Identity,
-    prepared::Prepared,
-    ready::Ready,
+    ready::{Moment, QueueId, Ready},
     sqlite::{SlotRow, Writer},
 };
 use crate::{
     admission::Admission,
     events::{Encoder, Publisher},
-    task::{NewTask, TaskId, Timestamp, WorkerId},
+    task::{NewTask, WorkerId},
 };
 
 pub use effects::{Effect, Reply};
 pub use index::{ByNumber, Entry, Index};
+pub use message::Message;
+pub use queues::{Queues, Tally};
+pub use upkeep::Upkeep;
 
 /// Commands in one group.
 pub const MAX_GROUP_COMMANDS: usize = 1_024;
 
-/// Bytes of new tasks and results after which a group takes no more commands.
+/// Bytes of new tasks and results, with what is written around them, after which
+/// a group takes no more commands.
 pub const MAX_GROUP_BYTES: usize = 8 << 20;
 
 /// How often, at least, due times are compared with the wall clock, so that a
 /// step of the clock is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-
-/// A command and where its answer goes.
-#[derive(Debug)]
-pub enum Message {
-    /// Take a task.
-    Submit(Box<Prepared>, Reply<Submitted>),
-    /// End a task.
-    Cancel(TaskId, Reply<()>),
-    /// A worker reports, and asks for work.
-    Turn(WorkerId, Option<Box<Finished>>, Reply<Turn>),
-    /// A worker joins the crew.
-    Join(WorkerId, Reply<()>),
-    /// A worker leaves the crew.
-    Leave(WorkerId, Reply<()>),
-    /// Start nothing more.
-    Drain(Reply<()>),
-    /// Commit what has come, and end. Answers with the tasks that remain.
-    Close(oneshot::Sender<u64>),
-}
-
-impl Message {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Submit(prepared, _) => prepared.record.len(),
-            Self::Turn(_, Some(finished), _) => finished.bytes(),
-            _ => 0,
-        }
-    }
-}
-
-impl Finished {
-    fn bytes(&self) -> usize {
-        match &self.outcome {
-            super::Outcome::Succeeded(result) => result.len(),
-            _ => 0,
-        }
-    }
-}
 
 /// What outlives a group.
 pub struct Engine<'c> {
@@ -98,21 +70,26 @@ pub struct Engine<'c> {
     pub admission: Arc<Admission>,
     pub publisher: Publisher,
     pub failure: watch::Sender<Option<Arc<str>>>,
+    pub clock: Clock,
     pub index: Index,
+    pub queues: Queues,
     pub ready: Ready,
     pub encoder: Encoder,
+    pub upkeep: Upkeep,
     pub newest_task: u64,
     pub max_crashes: u32,
     /// Workers that wait for a task, in the order in which they came.
     pub idle: VecDeque<(WorkerId, Reply<Turn>)>,
+    /// Workers that are to leave at their next turn.
+    pub retiring: HashSet<WorkerId>,
     pub draining: bool,
     pub group: Group,
 }
 
 /// What a group gathers before its commit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Group {
-    pub now: Timestamp,
+    pub now: Moment,
     pub effects: Vec<Effect>,
     /// What the slots hold after the group: one row per worker, however many
     /// tasks it went through.
@@ -120,6 +97,32 @@ pub struct Group {
     /// Tasks that came in this group, for as many as there are idle workers: a
     /// start in the same group need not read what was just written.
     pub fresh: ByNumber<NewTask>,
+    /// Tasks that started in this group.
+    pub started: HashSet<u64>,
+    /// Tasks that ended in this group: those that did not fail, and those that did.
+    pub ended: [Vec<u64>; 2],
+    /// Queues whose tallies have changed.
+    pub tallied: BTreeSet<QueueId>,
+    /// Queues from which tasks were trimmed.
+    pub trimmed: BTreeSet<QueueId>,
+    /// Who asked how the queues stand.
+    pub overviews: Vec<(Option<Arc<str>>, Reply<Overview>)>,
+}
+
+impl Group {
+    pub fn new(now: Moment) -> Self {
+        Self {
+            now,
+            effects: Vec::new(),
+            slots: HashMap::new(),
+            fresh: ByNumber::default(),
+            started: HashSet::new(),
+            ended: Default::default(),
+            tallied: BTreeSet::new(),
+            trimmed: BTreeSet::new(),
+            overviews: Vec::new(),
+        }
+    }
 }
 
 impl Engine<'_> {
@@ -137,6 +140,7 @@ impl Engine<'_> {
                 return None;
             }
             gather(&mut inbox, &mut arrived);
+            let idle = arrived.is_empty();
             let mut rest = arrived.drain(..).peekable();
             loop {
                 let closed = self.commit_group(&mut rest);
@@ -147,23 +151,36 @@ impl Engine<'_> {
                     break;
                 }
             }
+            if idle && self.failure.borrow().is_none() {
+                self.give_back_space();
+            }
         }
     }
 
     async fn wait(&self, inbox: &mut mpsc::Receiver<Message>, arrived: &mut Vec<Message>) -> Came {
         let receive = inbox.recv_many(arrived, MAX_GROUP_COMMANDS);
-        let received = match self.ready.next_due() {
-            Some(due) if !self.draining && self.failure.borrow().is_none() => {
-                let until_due = due.since(wall_clock()).min(LONGEST_SLEEP);
-                tokio::time::timeout(until_due, receive).await
-            }
-            _ => Ok(receive.await),
+        let received = match self.until_something() {
+            Some(until) => tokio::time::timeout(until, receive).await,
+            None => Ok(receive.await),
         };
         match received {
             Ok(0) => Came::Hangup,
             Ok(_) => Came::Commands,
             Err(_) => Came::DueTime,
         }
+    }
+
+    /// How long until there is something to do of which nobody says a word.
+    fn until_something(&self) -> Option<Duration> {
+        if self.draining || self.failure.borrow().is_some() {
+            return None;
+        }
+        let now = self.clock.moment();
+        let due = self.ready.until_due(&now, LONGEST_SLEEP);
+        // A queue that its rate holds back is of interest to a worker only.
+        let release = self.ready.next_release().filter(|_| !self.idle.is_empty());
+        let release = release.map(|until| until.saturating_duration_since(now.instant));
+        [due, release, self.until_upkeep(&now)].into_iter().flatten().min()
     }
 
     /// One transaction: takes from `arrived` up to the byte bound. Returns the
@@ -202,7 +219,7 @@ impl Engine<'_> {
         arrived: &mut impl Iterator<Item = Message>,
         closing: &mut Option<oneshot::Sender<u64>>,
     ) -> Result<Option<crate::events::EventBatch>, GroupError> {
-        self.group.now = wall_clock();
+        self.group.now = self.clock.moment();
         self.writer.begin()?;
         let mut bytes = 0;
         while bytes < MAX_GROUP_BYTES && closing.is_none() {
@@ -221,19 +238,38 @@ impl Engine<'_> {
         if self.start_ready()? {
             self.refresh_answers();
         }
+        self.group.started.clear();
         self.group.fresh.clear();
+        self.trim()?;
+        self.write_gathered()?;
+        self.answer_overviews();
+        let batch = self.encoder.take();
+        if let Some(batch) = &batch {
+            self.writer.insert_events(batch, self.group.now.wall)?;
+            self.upkeep.events_written(batch.first(), self.group.now.wall);
+        }
+        self.writer.commit()?;
+        Ok(batch)
+    }
+
+    /// Writes what is one row for the whole group.
+    pub(super) fn write_gathered(&mut self) -> Result<(), GroupError> {
         for (worker, slot) in self.group.slots.drain() {
             match slot {
                 Some(slot) => self.writer.put_slot(slot)?,
                 None => self.writer.delete_slot(worker)?,
             }
         }
-        let batch = self.encoder.take();
-        if let Some(batch) = &batch {
-            self.writer.insert_events(batch)?;
+        let now = self.group.now.wall;
+        for failed in [false, true] {
+            let ended = std::mem::take(&mut self.group.ended[usize::from(failed)]);
+            if !ended.is_empty() {
+                self.writer.insert_ended(failed, now, &ended)?;
+                self.upkeep.tasks_ended(failed, now);
+            }
         }
-        self.writer.commit()?;
-        Ok(batch)
+        self.write_tallies()?;
+        self.forget_trimmed_queues()
     }
 
     /// The disk has refused: nothing of this group happened, and nothing will.
@@ -244,6 +280,9 @@ impl Engine<'_> {
         self.failure.send_replace(Some(Arc::clone(&cause)));
         for effect in self.group.effects.drain(..) {
             effect.fail(&cause);
+        }
+        for (_, reply) in self.group.overviews.drain(..) {
+            effects::refuse(reply, &cause);
         }
         for (_, reply) in self.idle.drain(..) {
             Effect::Stop(reply).fail(&cause);
@@ -284,20 +323,7 @@ fn refuse_all(
     arrived: &mut impl Iterator<Item = Message>,
     cause: &Arc<str>,
 ) -> Option<oneshot::Sender<u64>> {
-    for message in arrived {
-        match message {
-            Message::Submit(_, reply) => {
-                Effect::Submitted(reply, Err(super::Error::Draining)).fail(cause);
-            }
-            Message::Cancel(_, reply)
-            | Message::Join(_, reply)
-            | Message::Leave(_, reply)
-            | Message::Drain(reply) => Effect::Done(reply, Ok(())).fail(cause),
-            Message::Turn(_, _, reply) => Effect::Stop(reply).fail(cause),
-            Message::Close(reply) => return Some(reply),
-        }
-    }
-    None
+    arrived.find_map(|message| message.refuse(cause))
 }
 
 /// The engine has ended in an orderly way.
@@ -320,10 +346,4 @@ enum Came {
     Commands,
     DueTime,
     Hangup,
-}
-
-/// Now, by the wall clock.
-pub fn wall_clock() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Timestamp::default().after(since_epoch.unwrap_or_default())
 }

@@ -24,7 +24,7 @@ impl Engine<'_> {
         self.idle.retain(|(_, reply)| !reply.is_closed());
         let mut started = false;
         while !self.idle.is_empty() {
-            let Some(number) = self.ready.pop() else { break };
+            let Some(number) = self.ready.pop(self.group.now.instant) else { break };
             let Some((worker, reply)) = self.idle.pop_front() else { break };
             match self.start(number, worker)? {
                 Some(assignment) => {
@@ -38,21 +38,11 @@ impl Engine<'_> {
         Ok(started)
     }
 
-    /// Lets the answers to submissions tell of starts in the same group.
-    pub(super) fn refresh_answers(&mut self) {
-        for effect in &mut self.group.effects {
-            if let Effect::Submitted(_, Ok(submitted)) = effect
-                && let Some(entry) = self.index.get(submitted.task.number())
-            {
-                submitted.state = entry.life.state;
-            }
-        }
-    }
-
     /// Starts a task on a worker. `None` if its record cannot be read: the task
     /// then fails, and the worker is free for the next one.
     fn start(&mut self, number: u64, worker: WorkerId) -> Result<Option<Assignment>, GroupError> {
         let now = self.group.now;
+        let started = now.wall;
         let cancel = CancellationToken::new();
         let Some(entry) = self.index.get_mut(number) else {
             return Err(GroupError::Inconsistent(number));
@@ -62,14 +52,21 @@ impl Engine<'_> {
         let (after, told) = decided.map_err(|_| GroupError::Inconsistent(number))?;
         debug_assert_eq!(invariants::check(before, Command::Start, after), Ok(()));
         entry.life = after;
-        let waited = now.since(entry.due);
-        let execution = Execution { worker, started: now, waited, cancel: cancel.clone() };
+        let waited = started.since(entry.due);
+        let execution = Execution { worker, started, waited, cancel: cancel.clone() };
         entry.execution = Some(Box::new(execution));
         self.group.effects.extend(entry.place.take().map(Effect::Vacate));
         let kind = Arc::clone(&entry.kind);
         let Lifecycle { attempt, failures, .. } = after;
-        let slot = SlotRow { worker, task: number, attempt, started: now };
+        self.queues.meter.started(now.instant, waited);
+        let Some(queue) = self.queues.get_mut(entry.queue) else {
+            return Err(GroupError::Inconsistent(number));
+        };
+        queue.meter.started(now.instant, waited);
+        let queue = Arc::clone(queue.name());
+        let slot = SlotRow { worker, task: number, attempt, started };
         self.group.slots.insert(worker, Some(slot));
+        self.group.started.insert(number);
         self.tell(number, told, &Particulars::default());
 
         let task = self.identity.task_id(number);
@@ -84,7 +81,18 @@ impl Engine<'_> {
                 }
             },
         };
-        Ok(Some(Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel }))
+        Ok(Some(Assignment {
+            task,
+            queue,
+            kind,
+            payload,
+            attempt,
+            failures,
+            started,
+            timeout,
+            retry,
+            cancel,
+        }))
     }
 
     fn read_record(
@@ -111,8 +119,8 @@ impl Engine<'_> {
                 self.transition(number, Command::Succeed { attempt }, &told)
             }
             Outcome::Failed { failure, permanent, retry_after } => {
-                let retry_at = Some(self.group.now.after(retry_after));
-                let told = Particulars { failure: Some(&failure), retry_at, ..told };
+                let retry_after = Some(retry_after);
+                let told = Particulars { failure: Some(&failure), retry_after, ..told };
                 self.transition(number, Command::Fail { attempt, permanent }, &told)
             }
             Outcome::Stopped => {
@@ -136,6 +144,7 @@ impl Engine<'_> {
         // The slot knows of the start; the task's own row does not.
         entry.life = Lifecycle { state: State::Running, attempt: slot.attempt, ..entry.life };
         let waited = slot.started.since(entry.due);
+        self.ready.resumed(entry.queue);
         let cancel = CancellationToken::new();
         let (worker, started) = (slot.worker, slot.started);
         entry.execution = Some(Box::new(Execution { worker, started, waited, cancel }));

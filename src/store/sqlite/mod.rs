@@ -1,7 +1,7 @@
 //! The schema, the connections, and what is read at start; `writer` has the
 //! statements that write.
 //!
-//! On disk (format 1):
+//! On disk (format 2; `migrate` makes it from format 1):
 //!
 //! | table | a row is | written |
 //! |---|---|---|
@@ -10,35 +10,46 @@
 //! | `task` | a task as submitted; never changes | at submission |
 //! | `live` | the changing part of a task that has not ended | at submission, at the end of an attempt, at a cancellation; deleted at the end |
 //! | `slot` | a worker that runs a task | at a start; deleted when the worker is idle |
-//! | `finish` | how a task ended | at the end |
+//! | `finish` | how a task ended | at the end; deleted by a redrive |
+//! | `attempt` | an execution that did not end its task | when the task waits again |
 //! | `request` | an idempotency key | at submission |
 //! | `dead_letter` | an index of the tasks that FAILED | at such an end |
 //! | `event` | **all** events of one commit, encoded as they are sent | at every commit |
+//! | `ended` | the numbers of **all** tasks that ended in one commit | at such a commit |
+//! | `tally` | how many tasks of a queue have ended in one way, and are kept | at such a commit |
+//! | `queue` | what an operator has changed about a queue | at such a change |
 //!
 //! Few rows make a fast store: the start of a task writes no row of its own,
 //! only its worker's slot, and only once per commit. A task is running if and
 //! only if a slot names it. Times are microseconds since the Unix epoch.
+//!
+//! What has ended is trimmed in the order of `ended` and `event`, the oldest
+//! first. A number in `ended` whose task lives again, or ended again later, is
+//! passed over.
 
+mod migrate;
+mod start;
+mod upkeep;
 mod writer;
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, config::DbConfig, params};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, params};
 
 use super::identity::Identity;
-use crate::{
-    config::Durability,
-    event::Seq,
-    events::Incarnation,
-    task::{State, Timestamp, WorkerId},
-};
+use crate::{config::Durability, task::State};
 
-pub use writer::{FinishRow, Writer};
+pub use start::{
+    LiveRow, SlotRow, each_live, identity, incarnations, newest, newest_batch, queues, slots,
+    tallies,
+};
+pub use upkeep::EndedRow;
+pub use writer::{AttemptRow, FinishRow, FinishedTask, NewLiveRow, Writer};
 
 /// "task" in ASCII: marks the file as ours.
 const APPLICATION_ID: i32 = 0x7461_736b;
 /// The format that this code reads and writes.
-const FORMAT: i32 = 1;
+const FORMAT: i32 = 2;
 /// Earlier SQLite can lose committed data when a write-ahead log is reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -50,7 +61,7 @@ CREATE TABLE incarnation (
 ) STRICT;
 CREATE TABLE task (
     id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, created INTEGER NOT NULL,
-    queue TEXT NOT NULL, kind TEXT NOT NULL, record BLOB NOT NULL
+    queue TEXT NOT NULL, kind TEXT NOT NULL, request_id TEXT, record BLOB NOT NULL
 ) STRICT;
 CREATE TABLE live (
     id INTEGER PRIMARY KEY, queue TEXT NOT NULL, kind TEXT NOT NULL,
@@ -66,16 +77,32 @@ CREATE TABLE slot (
 CREATE TABLE finish (
     id INTEGER PRIMARY KEY, state INTEGER NOT NULL, finished INTEGER NOT NULL,
     due INTEGER NOT NULL, attempt INTEGER NOT NULL, failures INTEGER NOT NULL,
-    cancel_requested INTEGER NOT NULL, worker INTEGER, started INTEGER,
-    result_type INTEGER, result BLOB, error_reason TEXT, error_message TEXT
+    cancel_requested INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    worker INTEGER, started INTEGER, error_reason TEXT, error_message TEXT,
+    result_type INTEGER, result BLOB
 ) STRICT;
 CREATE INDEX dead_letter ON finish (id) WHERE state = 2;
 CREATE TABLE request (
     id TEXT PRIMARY KEY, task INTEGER NOT NULL, fingerprint BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE attempt (
+    task INTEGER NOT NULL, attempt INTEGER NOT NULL, worker INTEGER NOT NULL,
+    started INTEGER NOT NULL, ended INTEGER NOT NULL, error_reason TEXT, error_message TEXT,
+    PRIMARY KEY (task, attempt)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE event (
-    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, data BLOB NOT NULL
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time INTEGER NOT NULL, data BLOB NOT NULL
 ) STRICT;
+CREATE TABLE ended (
+    id INTEGER PRIMARY KEY, failed INTEGER NOT NULL, time INTEGER NOT NULL, tasks BLOB NOT NULL
+) STRICT;
+CREATE TABLE tally (
+    queue TEXT NOT NULL, state INTEGER NOT NULL, tasks INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (queue, state)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE queue (
+    name TEXT PRIMARY KEY, paused INTEGER NOT NULL, overrides BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Why a database cannot be used.
@@ -126,6 +153,10 @@ pub fn open_writer(
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
     let format = check_format(&connection)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    if format == 0 {
+        // Only a database without tables takes it as it is.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     let (journal, synchronous) = match durability {
         Durability::Fsync => ("WAL", "FULL"),
         Durability::Os => ("WAL", "NORMAL"),
@@ -138,8 +169,10 @@ pub fn open_writer(
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    if format == 0 {
-        create(&connection)?;
+    match format {
+        0 => create(&connection)?,
+        FORMAT => {}
+        older => migrate::migrate(&connection, older)?,
     }
     Ok(connection)
 }
@@ -216,101 +249,6 @@ fn create(connection: &Connection) -> Result<(), DatabaseError> {
     connection.pragma_update(None, "user_version", FORMAT)?;
     connection.execute_batch("COMMIT")?;
     Ok(())
-}
-
-/// The store's secret.
-pub fn identity(connection: &Connection) -> Result<Identity, DatabaseError> {
-    let key: Vec<u8> =
-        connection.query_row("SELECT value FROM meta WHERE key = 'key'", [], |row| row.get(0))?;
-    let key = key.try_into().map_err(|_| DatabaseError::Damaged("the store's key".into()))?;
-    Ok(Identity::from_key(key))
-}
-
-/// All process starts, in order.
-pub fn incarnations(connection: &Connection) -> Result<Vec<Incarnation>, DatabaseError> {
-    let mut statement =
-        connection.prepare("SELECT mark, first_seq FROM incarnation ORDER BY id")?;
-    let rows = statement
-        .query_map([], |row| Ok(Incarnation { mark: row.get(0)?, first: Seq(row.get(1)?) }))?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// A task's place among those that have not ended.
-#[derive(Debug)]
-pub struct LiveRow {
-    pub number: u64,
-    pub queue: String,
-    pub kind: String,
-    pub priority: i32,
-    pub due: Timestamp,
-    pub bytes: u64,
-    pub max_attempts: u32,
-    pub attempt: u32,
-    pub failures: u32,
-    pub crashes: u32,
-    pub cancel_requested: bool,
-}
-
-/// Gives every task that has not ended to `each`, in the order of submission.
-pub fn each_live(
-    connection: &Connection,
-    mut each: impl FnMut(LiveRow),
-) -> Result<(), DatabaseError> {
-    let mut statement = connection.prepare(
-        "SELECT id, queue, kind, priority, due, bytes, max_attempts, attempt, failures, crashes,
-                cancel_requested FROM live ORDER BY id",
-    )?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        each(LiveRow {
-            number: row.get(0)?,
-            queue: row.get(1)?,
-            kind: row.get(2)?,
-            priority: row.get(3)?,
-            due: Timestamp(row.get(4)?),
-            bytes: row.get(5)?,
-            max_attempts: row.get(6)?,
-            attempt: row.get(7)?,
-            failures: row.get(8)?,
-            crashes: row.get(9)?,
-            cancel_requested: row.get(10)?,
-        });
-    }
-    Ok(())
-}
-
-/// A worker that runs a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotRow {
-    pub worker: WorkerId,
-    pub task: u64,
-    pub attempt: u32,
-    pub started: Timestamp,
-}
-
-/// All workers that run a task.
-pub fn slots(connection: &Connection) -> Result<Vec<SlotRow>, rusqlite::Error> {
-    let mut statement =
-        connection.prepare_cached("SELECT worker, task, attempt, started FROM slot")?;
-    let rows = statement.query_map([], |row| {
-        Ok(SlotRow {
-            worker: WorkerId(row.get(0)?),
-            task: row.get(1)?,
-            attempt: row.get(2)?,
-            started: Timestamp(row.get(3)?),
-        })
-    })?;
-    rows.collect()
-}
-
-/// Number of the newest task, and of the newest event.
-pub fn newest(connection: &Connection) -> Result<(u64, Seq), DatabaseError> {
-    let task: Option<u64> =
-        connection.query_row("SELECT max(id) FROM task", [], |row| row.get(0))?;
-    let event: Option<u64> = connection
-        .query_row("SELECT last FROM event ORDER BY first DESC LIMIT 1", [], |row| row.get(0))
-        .optional()?;
-    Ok((task.unwrap_or(0), Seq(event.unwrap_or(0))))
 }
 
 /// `finish.state`.

@@ -13,6 +13,19 @@ use crate::{
 /// An execution, as rows tell of it.
 pub type ExecutionColumns = Option<(WorkerId, Timestamp)>;
 
+/// A task that joins those that have not ended.
+#[derive(Debug)]
+pub struct NewLiveRow<'a> {
+    pub number: u64,
+    pub queue: &'a str,
+    pub kind: &'a str,
+    pub priority: i32,
+    pub due: Timestamp,
+    pub bytes: u64,
+    pub max_attempts: u32,
+    pub attempt: u32,
+}
+
 /// The end of a task.
 #[derive(Debug)]
 pub struct FinishRow<'a> {
@@ -20,15 +33,40 @@ pub struct FinishRow<'a> {
     pub life: Lifecycle,
     pub finished: Timestamp,
     pub due: Timestamp,
+    /// Of the task and its result.
+    pub bytes: u64,
     pub execution: ExecutionColumns,
     pub result: Option<&'a Data>,
     pub failure: Option<&'a Failure>,
 }
 
+/// An execution that has ended, but not its task.
+#[derive(Debug)]
+pub struct AttemptRow<'a> {
+    pub task: u64,
+    pub attempt: u32,
+    pub worker: WorkerId,
+    pub started: Timestamp,
+    pub ended: Timestamp,
+    pub failure: Option<&'a Failure>,
+}
+
+/// A task that has ended, as far as a redrive needs to know.
+#[derive(Debug)]
+pub struct FinishedTask {
+    pub queue: String,
+    pub kind: String,
+    pub life: Lifecycle,
+    pub bytes: u64,
+    pub finished: Timestamp,
+    pub execution: ExecutionColumns,
+    pub failure: Option<Failure>,
+}
+
 /// The statements that write, prepared once. All of them belong between
 /// [`Writer::begin`] and [`Writer::commit`].
 pub struct Writer<'c> {
-    connection: &'c Connection,
+    pub(super) connection: &'c Connection,
     begin: Statement<'c>,
     commit: Statement<'c>,
     insert_task: Statement<'c>,
@@ -39,6 +77,20 @@ pub struct Writer<'c> {
     put_slot: Statement<'c>,
     delete_slot: Statement<'c>,
     insert_finish: Statement<'c>,
+    pub(super) delete_finish: Statement<'c>,
+    insert_attempt: Statement<'c>,
+    forget_attempts: Statement<'c>,
+    pub(super) delete_attempts: Statement<'c>,
+    pub(super) delete_task: Statement<'c>,
+    pub(super) delete_request: Statement<'c>,
+    pub(super) insert_ended: Statement<'c>,
+    pub(super) oldest_ended: Statement<'c>,
+    pub(super) update_ended: Statement<'c>,
+    pub(super) delete_ended: Statement<'c>,
+    pub(super) select_trimmed: Statement<'c>,
+    pub(super) oldest_events: Statement<'c>,
+    pub(super) delete_events: Statement<'c>,
+    pub(super) put_tally: Statement<'c>,
     insert_request: Statement<'c>,
     insert_event: Statement<'c>,
     select_request: Statement<'c>,
@@ -46,6 +98,7 @@ pub struct Writer<'c> {
     select_seq: Statement<'c>,
     select_finish: Statement<'c>,
     select_execution: Statement<'c>,
+    select_finished: Statement<'c>,
 }
 
 type Rows<T> = Result<T, rusqlite::Error>;
@@ -57,10 +110,10 @@ impl<'c> Writer<'c> {
             connection,
             begin: prepare("BEGIN")?,
             commit: prepare("COMMIT")?,
-            insert_task: prepare("INSERT INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?,
+            insert_task: prepare("INSERT INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?,
             insert_live: prepare(
                 "INSERT INTO live VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, 0, NULL, NULL, NULL, NULL)",
+                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 0, 0, NULL, NULL, NULL, NULL)",
             )?,
             update_live: prepare(
                 "UPDATE live SET due = ?2, attempt = ?3, failures = ?4, crashes = ?5,
@@ -73,15 +126,42 @@ impl<'c> Writer<'c> {
             delete_slot: prepare("DELETE FROM slot WHERE worker = ?1")?,
             insert_finish: prepare(
                 "INSERT INTO finish VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?,
+            delete_finish: prepare("DELETE FROM finish WHERE id = ?1")?,
+            insert_attempt: prepare(
+                "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?,
+            forget_attempts: prepare("DELETE FROM attempt WHERE task = ?1 AND attempt <= ?2")?,
+            delete_attempts: prepare("DELETE FROM attempt WHERE task = ?1")?,
+            delete_task: prepare("DELETE FROM task WHERE id = ?1")?,
+            delete_request: prepare("DELETE FROM request WHERE id = ?1 AND task = ?2")?,
+            insert_ended: prepare("INSERT INTO ended (failed, time, tasks) VALUES (?1, ?2, ?3)")?,
+            oldest_ended: prepare(
+                "SELECT id, time, tasks FROM ended WHERE failed = ?1 ORDER BY id LIMIT 1",
+            )?,
+            update_ended: prepare("UPDATE ended SET tasks = ?2 WHERE id = ?1")?,
+            delete_ended: prepare("DELETE FROM ended WHERE id = ?1")?,
+            select_trimmed: prepare(
+                "SELECT task.queue, finish.state, finish.bytes, finish.finished, task.request_id
+                 FROM finish JOIN task ON task.id = finish.id WHERE finish.id = ?1",
+            )?,
+            oldest_events: prepare("SELECT first, time FROM event ORDER BY first LIMIT 1")?,
+            delete_events: prepare("DELETE FROM event WHERE first = ?1")?,
+            put_tally: prepare("INSERT OR REPLACE INTO tally VALUES (?1, ?2, ?3, ?4)")?,
             insert_request: prepare("INSERT INTO request VALUES (?1, ?2, ?3)")?,
-            insert_event: prepare("INSERT INTO event VALUES (?1, ?2, ?3)")?,
+            insert_event: prepare("INSERT INTO event VALUES (?1, ?2, ?3, ?4)")?,
             select_request: prepare("SELECT task, fingerprint FROM request WHERE id = ?1")?,
             select_record: prepare("SELECT record FROM task WHERE id = ?1")?,
             select_seq: prepare("SELECT seq FROM task WHERE id = ?1")?,
             select_finish: prepare("SELECT state FROM finish WHERE id = ?1")?,
             select_execution: prepare("SELECT worker, started FROM live WHERE id = ?1")?,
+            select_finished: prepare(
+                "SELECT task.queue, task.kind, finish.state, finish.attempt, finish.failures,
+                 finish.cancel_requested, finish.bytes, finish.finished, finish.worker,
+                 finish.started, finish.error_reason, finish.error_message
+                 FROM finish JOIN task ON task.id = finish.id WHERE finish.id = ?1",
+            )?,
         })
     }
 
@@ -116,23 +196,26 @@ impl<'c> Writer<'c> {
         seq: Seq,
         created: Timestamp,
         (queue, kind): (&str, &str),
+        request_id: Option<&str>,
         record: &[u8],
     ) -> Rows<()> {
-        let row = params![number, seq.0, created.0, queue, kind, record];
+        let row = params![number, seq.0, created.0, queue, kind, request_id, record];
         self.insert_task.execute(row).map(drop)
     }
 
-    pub fn insert_live(
-        &mut self,
-        number: u64,
-        (queue, kind): (&str, &str),
-        priority: i32,
-        due: Timestamp,
-        bytes: u64,
-        max_attempts: u32,
-    ) -> Rows<()> {
-        let row = params![number, queue, kind, priority, due.0, bytes, max_attempts];
-        self.insert_live.execute(row).map(drop)
+    pub fn insert_live(&mut self, row: &NewLiveRow<'_>) -> Rows<()> {
+        self.insert_live
+            .execute(params![
+                row.number,
+                row.queue,
+                row.kind,
+                row.priority,
+                row.due.0,
+                row.bytes,
+                row.max_attempts,
+                row.attempt,
+            ])
+            .map(drop)
     }
 
     pub fn update_live(
@@ -186,23 +269,47 @@ impl<'c> Writer<'c> {
                 row.life.attempt,
                 row.life.failures,
                 row.life.cancel_requested,
+                row.bytes,
                 row.execution.map(|(worker, _)| worker.0),
                 row.execution.map(|(_, started)| started.0),
-                result_type,
-                result,
                 row.failure.map(|failure| &failure.reason),
                 row.failure.map(|failure| &failure.message),
+                result_type,
+                result,
             ])
             .map(drop)
+    }
+
+    /// Takes a task back from those that have ended.
+    pub fn unfinish(&mut self, number: u64) -> Rows<()> {
+        self.delete_finish.execute([number]).map(drop)
+    }
+
+    /// Notes an execution, and forgets the one that is `keep` executions older.
+    pub fn insert_attempt(&mut self, row: &AttemptRow<'_>, keep: u32) -> Rows<()> {
+        self.insert_attempt.execute(params![
+            row.task,
+            row.attempt,
+            row.worker.0,
+            row.started.0,
+            row.ended.0,
+            row.failure.map(|failure| &failure.reason),
+            row.failure.map(|failure| &failure.message),
+        ])?;
+        match row.attempt.checked_sub(keep) {
+            None | Some(0) => Ok(()),
+            Some(old) => self.forget_attempts.execute(params![row.task, old]).map(drop),
+        }
     }
 
     pub fn insert_request(&mut self, id: &str, task: u64, fingerprint: [u8; 16]) -> Rows<()> {
         self.insert_request.execute(params![id, task, fingerprint]).map(drop)
     }
 
-    pub fn insert_events(&mut self, batch: &EventBatch) -> Rows<()> {
+    pub fn insert_events(&mut self, batch: &EventBatch, now: Timestamp) -> Rows<()> {
         let data: &[u8] = batch.data();
-        self.insert_event.execute(params![batch.first().0, batch.last().0, data]).map(drop)
+        let row = params![batch.first().0, batch.last().0, now.0, data];
+        self.insert_event.execute(row).map(drop)
     }
 
     /// The task that a `request_id` made, and the fingerprint of the request.
@@ -232,5 +339,29 @@ impl<'c> Writer<'c> {
     pub fn finished_state(&mut self, number: u64) -> Rows<Option<State>> {
         let state = self.select_finish.query_row([number], |row| row.get(0)).optional()?;
         Ok(state.and_then(state_from_column))
+    }
+
+    /// A task that has ended.
+    pub fn finished_task(&mut self, number: u64) -> Rows<Option<FinishedTask>> {
+        let row = self.select_finished.query_row([number], |row| {
+            let (worker, started): (Option<u32>, Option<i64>) = (row.get(8)?, row.get(9)?);
+            let (reason, message): (Option<String>, Option<String>) = (row.get(10)?, row.get(11)?);
+            Ok(FinishedTask {
+                queue: row.get(0)?,
+                kind: row.get(1)?,
+                life: Lifecycle {
+                    state: state_from_column(row.get(2)?).unwrap_or(State::Failed),
+                    attempt: row.get(3)?,
+                    failures: row.get(4)?,
+                    crashes: 0,
+                    cancel_requested: row.get(5)?,
+                },
+                bytes: row.get(6)?,
+                finished: Timestamp(row.get(7)?),
+                execution: worker.map(WorkerId).zip(started.map(Timestamp)),
+                failure: reason.zip(message).map(|(reason, message)| Failure { reason, message }),
+            })
+        });
+        row.optional()
     }
 }

@@ -4,13 +4,15 @@
 //! names of enum values, RFC 3339 times, spans as `"1.5s"`, bytes as base64;
 //! what is unset is left out. Must not know commands.
 
+pub mod admin;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use prost_types::{ListValue, Struct, Value as WireValue, value::Kind};
 use serde_json::{Map, Number, Value, json};
 
 use super::units;
 use crate::proto::v1::{
-    Event, EventType, Task, TaskError, TaskState, task::Payload, task_result::Output,
+    Attempt, Event, EventType, Task, TaskError, TaskState, task::Payload, task_result::Output,
 };
 
 /// 2^53: a double holds every whole number up to here.
@@ -112,6 +114,12 @@ impl Fields {
         }
     }
 
+    fn number(&mut self, name: &str, number: Option<impl Into<Value>>) {
+        if let Some(number) = number {
+            self.set(name, number);
+        }
+    }
+
     fn time(&mut self, name: &str, time: Option<prost_types::Timestamp>) {
         if let Some(time) = time {
             self.set(name, units::rfc3339(time));
@@ -176,6 +184,19 @@ pub fn task(task: Task) -> Value {
         None => {}
     }
     fields.error(task.error.as_ref());
+    if !task.attempts.is_empty() {
+        fields.set("attempts", task.attempts.iter().map(attempt).collect::<Vec<_>>());
+    }
+    fields.0.into()
+}
+
+fn attempt(attempt: &Attempt) -> Value {
+    let mut fields = Fields::default();
+    fields.set("attempt", attempt.attempt);
+    fields.text("worker", &attempt.worker);
+    fields.time("start_time", attempt.start_time);
+    fields.time("end_time", attempt.end_time);
+    fields.error(attempt.error.as_ref());
     fields.0.into()
 }
 
@@ -277,9 +298,11 @@ mod tests {
             result: Some(crate::proto::v1::TaskResult {
                 output: Some(Output::Data(bytes::Bytes::from_static(b"\xff\x00"))),
             }),
+            attempts: vec![Attempt { attempt: 1, worker: "worker-1".into(), ..Attempt::default() }],
             ..Task::default()
         };
         let value = task(ended);
+        assert_eq!(value["attempts"], json!([{ "attempt": 1, "worker": "worker-1" }]));
         assert_eq!(value["state"], "SUCCEEDED");
         assert_eq!(value["result"], json!({ "data": "/wA=" }));
     }

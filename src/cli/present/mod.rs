@@ -3,12 +3,17 @@
 //! Owns columns, colours and wording. Must not know where things come from, or
 //! where the text goes.
 
+mod attempts;
+pub mod bar;
+pub mod queues;
+pub mod workers;
+
 use console::{Alignment, Style, pad_str};
 
 use super::{
     json,
     output::printable,
-    table::{Column, aligned},
+    table::{Column, aligned, heading},
     units,
 };
 use crate::proto::v1::{
@@ -41,6 +46,8 @@ pub fn event_line(event: &Event) -> String {
     if !event.task_id.is_empty() {
         columns.push(padded(&event.task_id, 14));
         columns.push(padded(&event.kind, 8));
+    } else if !event.queue.is_empty() {
+        columns.push(format!("queue {}", printable(&event.queue)));
     }
     columns.extend(details(event));
     columns.join("  ").trim_end().to_owned()
@@ -48,12 +55,13 @@ pub fn event_line(event: &Event) -> String {
 
 fn type_style(kind: EventType) -> Style {
     match kind {
-        EventType::Succeeded => Style::new().green(),
+        EventType::Succeeded | EventType::QueueResumed => Style::new().green(),
         EventType::Failed => Style::new().red().bold(),
         EventType::RetryScheduled | EventType::Interrupted | EventType::Cancelled => {
             Style::new().yellow()
         }
         EventType::Started => Style::new().cyan(),
+        EventType::QueuePaused => Style::new().yellow().bold(),
         EventType::Draining => Style::new().magenta().bold(),
         EventType::Submitted | EventType::Redriven => Style::new(),
         EventType::WorkerStarted | EventType::WorkerStopped | EventType::Unspecified => {
@@ -82,7 +90,8 @@ fn details(event: &Event) -> Vec<String> {
     if event.attempt > 1 {
         details.push(format!("attempt {}", event.attempt));
     }
-    if !event.queue.is_empty() && event.queue != DEFAULT_QUEUE {
+    let of_a_task = !event.task_id.is_empty();
+    if of_a_task && !event.queue.is_empty() && event.queue != DEFAULT_QUEUE {
         details.push(format!("queue {}", printable(&event.queue)));
     }
     if let Some(due) = event.next_due_time {
@@ -145,11 +154,18 @@ pub fn task_block(task: Task) -> String {
     if let Some(error) = &task.error {
         row("error", Style::new().red().apply_to(error_text(error)).to_string());
     }
+    let block = named(rows);
+    match attempts::table(&task.attempts) {
+        Some(table) => format!("{block}\n\n{table}"),
+        None => block,
+    }
+}
+
+/// Names and what they stand for, a line each.
+fn named<'n>(rows: impl IntoIterator<Item = (&'n str, String)>) -> String {
     let name = |name| Style::new().dim().apply_to(format!("{name:<10}")).to_string();
-    rows.into_iter()
-        .map(|(key, text)| format!("{}  {text}", name(key)))
-        .collect::<Vec<_>>()
-        .join("\n")
+    let line = |(key, text)| format!("{}  {text}", name(key));
+    rows.into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn state_words(task: &Task) -> String {
@@ -205,8 +221,7 @@ const LIST: [Column; 8] = [
 /// One page of a list, a line a task, aligned; identifiers are never cut.
 pub fn task_table(tasks: &[Task], with_header: bool) -> String {
     let header = ["TASK", "STATE", "KIND", "QUEUE", "ATTEMPT", "CREATED", "RAN", "ERROR"];
-    let header = header.map(|name| Style::new().dim().apply_to(name).to_string());
-    let header = with_header.then_some(header);
+    let header = with_header.then(|| heading(header));
     let rows: Vec<_> = header.into_iter().chain(tasks.iter().map(table_row)).collect();
     aligned(LIST, &rows)
 }
@@ -273,6 +288,12 @@ mod tests {
         assert!(line.contains("attempt 2  queue slow"), "{line}");
         let crew = Event { task_id: String::new(), r#type: 99, ..Event::default() };
         assert!(plain(&event_line(&crew)).ends_with("TYPE_99"));
+        let paused = Event {
+            r#type: EventType::QueuePaused.into(),
+            queue: "default".into(),
+            ..Event::default()
+        };
+        assert_eq!(plain(&event_line(&paused)), "-  QUEUE_PAUSED     queue default");
     }
 
     #[test]

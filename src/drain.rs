@@ -1,0 +1,56 @@
+//! The switch that begins a drain from within, and the report that it ends with.
+//!
+//! Owns neither the drain, which is the server's, nor who asks for it.
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// What a drain left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Executions that ended by themselves during the drain.
+    pub finished: u64,
+    /// Executions that were interrupted; their tasks run again at the next start.
+    pub interrupted: u64,
+    /// Tasks that wait for the next start, the interrupted ones included.
+    pub remaining: u64,
+    /// Every execution ended, or was recorded as interrupted, within the bound.
+    /// Not so if a handler blocked its thread, or the store has failed.
+    pub complete: bool,
+    /// Some clients kept their connections open to the end, and were cut off.
+    pub clients_cut: bool,
+}
+
+/// Asks for a drain, and waits for its report. Clones are the same switch.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    requested: CancellationToken,
+    report: watch::Sender<Option<Report>>,
+}
+
+impl Default for Switch {
+    fn default() -> Self {
+        Self { requested: CancellationToken::new(), report: watch::channel(None).0 }
+    }
+}
+
+impl Switch {
+    /// Asks for the drain, and returns with its report once the store is closed.
+    /// Whether clients were cut off is not known then.
+    pub async fn drain(&self) -> Report {
+        let mut report = self.report.subscribe();
+        self.requested.cancel();
+        let told = report.wait_for(Option::is_some).await;
+        told.ok().and_then(|report| *report).unwrap_or_default()
+    }
+
+    /// Returns once someone has asked for the drain.
+    pub async fn requested(&self) {
+        self.requested.cancelled().await;
+    }
+
+    /// Tells everybody who waits.
+    pub fn tell(&self, report: Report) {
+        self.report.send_replace(Some(report));
+    }
+}

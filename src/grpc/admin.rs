@@ -1,0 +1,171 @@
+//! `AdminService`: convert, call, convert.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert,
+    deadline::{deadline_of, within},
+    status,
+    stubs::v1::admin_service_server,
+};
+use crate::{
+    admission::Admission,
+    drain::Switch,
+    handler::Violation,
+    pool::Pool,
+    proto::v1,
+    store::{Overview, QueueChange, Store},
+};
+
+/// The service for operators.
+#[derive(Clone)]
+pub struct Admin {
+    store: Arc<dyn Store>,
+    admission: Arc<Admission>,
+    pool: Pool,
+    drain: Switch,
+}
+
+impl Admin {
+    /// A service over a store and the crew that works for it.
+    #[must_use]
+    pub fn new(
+        store: Arc<dyn Store>,
+        admission: Arc<Admission>,
+        pool: Pool,
+        drain: Switch,
+    ) -> Self {
+        Self { store, admission, pool, drain }
+    }
+
+    async fn overview(&self, queue: Option<Arc<str>>) -> Result<Overview, Status> {
+        self.store.overview(queue).await.map_err(|error| status::store(&error))
+    }
+
+    /// Changes a queue, and reads how it stands then.
+    async fn change(&self, queue: Arc<str>, change: QueueChange) -> Result<v1::Queue, Status> {
+        if !self.admission.book().allows(&queue) {
+            return Err(self.unknown(&queue));
+        }
+        let changed = self.store.change_queue(Arc::clone(&queue), change).await;
+        changed.map_err(|error| status::store(&error))?;
+        let overview = self.overview(Some(Arc::clone(&queue))).await?;
+        // One that is as configured, and has no tasks, is none that is listed.
+        let none = || convert::empty_queue(&queue, &self.admission.book().settings(&queue));
+        Ok(overview.queues.first().map_or_else(none, convert::queue))
+    }
+
+    /// Sets settings, if what comes of it is allowed.
+    async fn update(&self, update: convert::Update) -> Result<v1::Queue, Status> {
+        if !self.admission.book().allows(&update.queue) {
+            return Err(self.unknown(&update.queue));
+        }
+        let overview = self.overview(Some(Arc::clone(&update.queue))).await?;
+        let changed = overview.queues.first().map(|queue| queue.overrides).unwrap_or_default();
+        let configured = self.admission.book().settings(&update.queue);
+        update.check_effect(changed, configured).map_err(invalid)?;
+        let convert::Update { queue, fields, values } = update;
+        self.change(queue, QueueChange::Settings(fields, Box::new(values))).await
+    }
+
+    fn unknown(&self, queue: &str) -> Status {
+        let wrong = convert::unknown_queue(queue, &self.admission);
+        status::invalid(&[Violation::new("queue", wrong)])
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is where the violations end")]
+fn invalid(wrong: Vec<Violation>) -> Status {
+    status::invalid(&wrong)
+}
+
+#[tonic::async_trait]
+impl admin_service_server::AdminService for Admin {
+    async fn get_pool(
+        &self,
+        _request: Request<v1::GetPoolRequest>,
+    ) -> Result<Response<v1::GetPoolResponse>, Status> {
+        let pool = convert::pool(&self.pool.status());
+        Ok(Response::new(v1::GetPoolResponse { pool: Some(pool) }))
+    }
+
+    async fn resize_pool(
+        &self,
+        request: Request<v1::ResizePoolRequest>,
+    ) -> Result<Response<v1::ResizePoolResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let size = convert::crew_size(request.get_ref().size).map_err(invalid)?;
+        let pool = self.pool.clone();
+        // To its end, whether the caller stays or not: workers who were chosen to
+        // leave must be told so. It ends with the last answer of the store.
+        let resize = tokio::spawn(async move { pool.resize(size).await });
+        let resized = async {
+            let resized = resize.await.map_err(|_| status::internal("the crew was not resized"))?;
+            resized.map_err(|error| status::store(&error))
+        };
+        within(deadline, resized).await?;
+        let pool = convert::pool(&self.pool.status());
+        Ok(Response::new(v1::ResizePoolResponse { pool: Some(pool) }))
+    }
+
+    async fn list_queues(
+        &self,
+        request: Request<v1::ListQueuesRequest>,
+    ) -> Result<Response<v1::ListQueuesResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let listing = convert::queue_listing(request.get_ref()).map_err(invalid)?;
+        let overview = within(deadline, self.overview(listing.queue.clone())).await?;
+        Ok(Response::new(convert::queue_page(overview.queues, &listing)))
+    }
+
+    async fn update_queue(
+        &self,
+        request: Request<v1::UpdateQueueRequest>,
+    ) -> Result<Response<v1::UpdateQueueResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let update = convert::update(request.into_inner()).map_err(invalid)?;
+        let queue = within(deadline, self.update(update)).await?;
+        Ok(Response::new(v1::UpdateQueueResponse { queue: Some(queue) }))
+    }
+
+    async fn pause_queue(
+        &self,
+        request: Request<v1::PauseQueueRequest>,
+    ) -> Result<Response<v1::PauseQueueResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let queue = convert::queue_name(&request.get_ref().queue).map_err(invalid)?;
+        let queue = within(deadline, self.change(queue, QueueChange::Pause)).await?;
+        Ok(Response::new(v1::PauseQueueResponse { queue: Some(queue) }))
+    }
+
+    async fn resume_queue(
+        &self,
+        request: Request<v1::ResumeQueueRequest>,
+    ) -> Result<Response<v1::ResumeQueueResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let queue = convert::queue_name(&request.get_ref().queue).map_err(invalid)?;
+        let queue = within(deadline, self.change(queue, QueueChange::Resume)).await?;
+        Ok(Response::new(v1::ResumeQueueResponse { queue: Some(queue) }))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let report = within(deadline, async { Ok(self.drain.drain().await) }).await?;
+        Ok(Response::new(convert::drained(report)))
+    }
+
+    async fn get_stats(
+        &self,
+        request: Request<v1::GetStatsRequest>,
+    ) -> Result<Response<v1::GetStatsResponse>, Status> {
+        let deadline = deadline_of(&request);
+        let target = convert::target_wait(request.get_ref().target_wait).map_err(invalid)?;
+        let overview = within(deadline, self.overview(None)).await?;
+        Ok(Response::new(convert::stats(overview, &self.pool.status(), target)))
+    }
+}

@@ -1,0 +1,230 @@
+//! Requests that must arrive: what is there of a message takes memory, and a
+//! client that stops in the middle of one must not hold it for ever.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+use tower::BoxError;
+
+use super::status;
+
+/// How long a request may take to arrive, once it has begun.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// One message, which arrives in time as a whole.
+    OneMessage,
+    /// Messages, with as much time between them as the client likes. Within one,
+    /// silence has the bound: how long a message takes in all depends on when the
+    /// server reads on, too.
+    Messages,
+}
+
+/// The body of a request that must arrive in time.
+pub struct Arriving<B> {
+    body: B,
+    expected: Expected,
+    frames: Frames,
+    /// Begins when the rest has to be waited for, which it mostly has not.
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Arriving<B> {
+    /// Lets `body` arrive.
+    pub fn new(body: B, expected: Expected) -> Self {
+        Self { body, expected, frames: Frames::default(), late: None }
+    }
+}
+
+impl<B> http_body::Body for Arriving<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            if this.expected == Expected::Messages {
+                if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref())
+                {
+                    this.frames.pass(data);
+                }
+                this.late = None;
+            }
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        if this.expected == Expected::Messages && this.frames.is_between_messages() {
+            return Poll::Pending;
+        }
+        let late = this.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(ARRIVAL_TIMEOUT)));
+        ready!(late.as_mut().poll(cx));
+        Poll::Ready(Some(Err(Box::new(status::not_arrived(ARRIVAL_TIMEOUT)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Bytes before each message: whether it is compressed, and its length.
+const HEADER: usize = 5;
+
+/// Where in the messages of a stream its bytes end.
+#[derive(Debug, Default)]
+struct Frames {
+    header: [u8; HEADER],
+    /// Bytes of the header that have come.
+    of_header: usize,
+    /// Bytes of the message that have not.
+    missing: usize,
+}
+
+impl Frames {
+    fn pass(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            if self.of_header < HEADER {
+                let count = data.len().min(HEADER - self.of_header);
+                self.header[self.of_header..self.of_header + count].copy_from_slice(&data[..count]);
+                self.of_header += count;
+                data = &data[count..];
+                if self.of_header < HEADER {
+                    return;
+                }
+                let [_, length @ ..] = self.header;
+                self.missing = u32::from_be_bytes(length) as usize;
+            }
+            let count = data.len().min(self.missing);
+            self.missing -= count;
+            data = &data[count..];
+            if self.missing == 0 {
+                self.of_header = 0;
+            }
+        }
+    }
+
+    fn is_between_messages(&self) -> bool {
+        self.of_header == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, convert::Infallible, future::poll_fn};
+
+    use http_body::{Body as _, Frame};
+    use proptest::{collection::vec, prelude::*};
+    use tokio::time::{Instant, advance};
+    use tonic::Status;
+
+    use super::*;
+
+    /// A request of which some has come, and whose rest never does.
+    struct Stuck(VecDeque<Bytes>);
+
+    impl http_body::Body for Stuck {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            self.0
+                .pop_front()
+                .map_or(Poll::Pending, |data| Poll::Ready(Some(Ok(Frame::data(data)))))
+        }
+    }
+
+    fn stuck(came: &[&[u8]], expected: Expected) -> Arriving<Stuck> {
+        let came = came.iter().map(|data| Bytes::copy_from_slice(data)).collect();
+        Arriving::new(Stuck(came), expected)
+    }
+
+    /// Reads what has come, and how it ends.
+    async fn end(mut body: Arriving<Stuck>) -> Status {
+        loop {
+            let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            if let Err(error) = next.expect("an end") {
+                return *error.downcast::<Status>().expect("a status");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_arrive_is_given_up() {
+        for (came, expected) in [
+            (&[][..], Expected::OneMessage),
+            (&[&[0, 0, 0, 0, 9, 1][..]], Expected::OneMessage),
+            (&[&[0, 0, 0][..]], Expected::Messages),
+            (&[&[0, 0, 0, 0, 2, 1, 2][..], &[0, 0, 0, 0, 9, 1]], Expected::Messages),
+        ] {
+            let began = Instant::now();
+            let status = end(stuck(came, expected)).await;
+            assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+            assert_eq!(began.elapsed().as_secs(), ARRIVAL_TIMEOUT.as_secs());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_may_be_silent_between_its_messages() {
+        for came in [&[][..], &[&[0, 0, 0, 0, 2, 1][..], &[2]], &[&[0, 0, 0, 0, 0][..]]] {
+            let hours = Duration::from_hours(5);
+            let waits = tokio::time::timeout(hours, end(stuck(came, Expected::Messages)));
+            assert!(waits.await.is_err(), "it was given up");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_within_a_message_gives_more_time_for_the_rest() {
+        let mut body = stuck(&[&[0, 0, 0, 0, 9, 1]], Expected::Messages);
+        let nearly = ARRIVAL_TIMEOUT.mul_f64(0.9);
+        for _ in 0..3 {
+            let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            assert!(first.expect("a frame").is_ok());
+            let next = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
+            assert!(next.is_pending());
+            advance(nearly).await;
+            body.body.0.push_back(Bytes::from_static(&[1]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn frames_are_found_however_the_bytes_are_cut(
+            lengths in vec(0..40usize, 1..6),
+            cuts in vec(1..12usize, 60),
+        ) {
+            let mut bytes = Vec::new();
+            let mut ends = vec![0];
+            for length in lengths {
+                bytes.extend_from_slice(&[0, 0, 0, 0, u8::try_from(length).unwrap()]);
+                bytes.resize(bytes.len() + length, 7);
+                ends.push(bytes.len());
+            }
+            let (mut frames, mut passed) = (Frames::default(), 0);
+            for cut in cuts {
+                let next = (passed + cut).min(bytes.len());
+                frames.pass(&bytes[passed..next]);
+                passed = next;
+                prop_assert_eq!(frames.is_between_messages(), ends.contains(&passed));
+            }
+        }
+    }
+}

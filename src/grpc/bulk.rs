@@ -1,0 +1,122 @@
+//! What is done to many tasks at once, a page at a time.
+
+use tonic::Status;
+
+use super::{
+    convert::{Listing, Pages},
+    status,
+};
+use crate::{
+    admission::Refused,
+    proto::v1,
+    store::{self, Query, Store},
+    task::TaskId,
+};
+
+/// The tasks of one page.
+struct Page {
+    tasks: Vec<TaskId>,
+    next: Option<u64>,
+}
+
+impl Page {
+    async fn read(store: &dyn Store, query: Query) -> Result<Self, Status> {
+        let page = store.list(query).await.map_err(|error| status::store(&error))?;
+        Ok(Self { tasks: page.tasks.into_iter().map(|task| task.id).collect(), next: page.next })
+    }
+
+    fn token(next: Option<u64>, pages: Pages) -> String {
+        next.map(|beyond| pages.token(beyond)).unwrap_or_default()
+    }
+}
+
+/// Cancels the tasks of a page.
+///
+/// # Errors
+/// Those of the store.
+pub async fn cancel(
+    store: &dyn Store,
+    Listing { query, pages }: Listing,
+) -> Result<v1::CancelTasksResponse, Status> {
+    let Page { tasks, next } = Page::read(store, query).await?;
+    let mut cancelled = 0;
+    if !tasks.is_empty() {
+        let outcomes = store.cancel(tasks).await.map_err(|error| status::store(&error))?;
+        for outcome in outcomes {
+            match outcome {
+                Ok(()) => cancelled += 1,
+                // It ended since the page was read, and may be forgotten by now.
+                Err(store::Error::Ended { .. } | store::Error::NotFound(_)) => {}
+                Err(error) => return Err(status::store(&error)),
+            }
+        }
+    }
+    Ok(v1::CancelTasksResponse { cancelled, next_page_token: Page::token(next, pages) })
+}
+
+/// Puts the tasks of a page back into their queues.
+///
+/// # Errors
+/// Those of the store; `QUEUE_FULL` if a full queue kept all of them out.
+pub async fn redrive(
+    store: &dyn Store,
+    Listing { query, pages }: Listing,
+) -> Result<v1::RedriveTasksResponse, Status> {
+    let Page { tasks, next } = Page::read(store, query).await?;
+    let mut step = Redriven::default();
+    if !tasks.is_empty() {
+        let outcomes = store.redrive(tasks.clone()).await;
+        let outcomes = outcomes.map_err(|error| status::store(&error))?;
+        for (task, outcome) in tasks.into_iter().zip(outcomes) {
+            step.note(task, outcome)?;
+        }
+    }
+    let Redriven { redriven, full } = step;
+    let Some((task, error)) = full else {
+        let next_page_token = Page::token(next, pages);
+        return Ok(v1::RedriveTasksResponse { redriven, next_page_token, ..Default::default() });
+    };
+    match error {
+        store::Error::NoRoom { queue, .. } if redriven > 0 => Ok(v1::RedriveTasksResponse {
+            redriven,
+            // So that the next step begins with this task.
+            next_page_token: pages.token(task.number().saturating_sub(1)),
+            full_queue: queue.to_string(),
+        }),
+        error => Err(status::redrive(&error)),
+    }
+}
+
+#[derive(Default)]
+struct Redriven {
+    redriven: u32,
+    /// The first task whose queue had no room.
+    full: Option<(TaskId, store::Error)>,
+}
+
+impl Redriven {
+    fn note(&mut self, task: TaskId, outcome: Result<(), store::Error>) -> Result<(), Status> {
+        match outcome {
+            Ok(()) => self.redriven += 1,
+            // Somebody else was faster, or it is forgotten.
+            Err(
+                store::Error::Ended { .. }
+                | store::Error::NotEnded { .. }
+                | store::Error::NotFound(_),
+            ) => {}
+            Err(error @ store::Error::NoRoom { cause, .. }) => match cause {
+                Refused::Full { .. } | Refused::TooManyQueues(_) => {
+                    self.full.get_or_insert((task, error));
+                }
+                Refused::Draining | Refused::StoreFailed => return Err(status::store(&error)),
+                // It will never have room; waiting for it would keep the others out.
+                Refused::LargerThanQueue { .. }
+                | Refused::MoreThanQueue { .. }
+                | Refused::UnknownQueue
+                | Refused::Deadline => {}
+            },
+            Err(error) => return Err(status::redrive(&error)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! A `SubmitBatchRequest`, checked as a whole; its requests are checked one by
+//! one, as those of other calls are.
+
+use std::collections::HashMap;
+
+use super::Checks;
+use crate::{handler::Violation, proto::v1};
+
+/// Requests of a batch.
+const MAX_REQUESTS: usize = 1_000;
+
+/// Checks what a batch must be whatever is in it.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn batch(requests: &[v1::SubmitRequest]) -> Result<(), Vec<Violation>> {
+    let mut checks = Checks::default();
+    if requests.is_empty() {
+        checks.wrong("requests", "is empty");
+    }
+    if requests.len() > MAX_REQUESTS {
+        checks.wrong("requests", format!("there are {}; at most {MAX_REQUESTS}", requests.len()));
+        return checks.finish(());
+    }
+    let mut known = HashMap::with_capacity(requests.len());
+    for (at, request) in requests.iter().enumerate() {
+        if request.request_id.is_empty() {
+            continue;
+        }
+        if let Some(first) = known.get(request.request_id.as_str()) {
+            let wrong = format!("is that of requests[{first}], too");
+            checks.wrong(&format!("requests[{at}].request_id"), wrong);
+        } else {
+            known.insert(request.request_id.as_str(), at);
+        }
+    }
+    checks.finish(())
+}
+
+/// What is wrong with the request at `at`, as the batch names it.
+pub fn of_request(at: usize, wrong: Vec<Violation>) -> impl Iterator<Item = Violation> {
+    wrong.into_iter().map(move |Violation { field, description }| Violation {
+        field: format!("requests[{at}].{field}"),
+        description,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(ids: &[&str]) -> Vec<v1::SubmitRequest> {
+        let request =
+            |id: &&str| v1::SubmitRequest { request_id: (*id).into(), ..Default::default() };
+        ids.iter().map(request).collect()
+    }
+
+    fn wrong(requests: &[v1::SubmitRequest]) -> Vec<String> {
+        let wrong = batch(requests).err().unwrap_or_default();
+        wrong.into_iter().map(|violation| violation.field).collect()
+    }
+
+    #[test]
+    fn every_repeated_id_is_named() {
+        assert_eq!(wrong(&requests(&["", "", "a", "b"])), [""; 0]);
+        let repeated = wrong(&requests(&["a", "", "b", "a", "b", "a"]));
+        assert_eq!(
+            repeated,
+            ["requests[3].request_id", "requests[4].request_id", "requests[5].request_id"]
+        );
+    }
+
+    #[test]
+    fn a_batch_has_one_to_a_thousand_requests() {
+        assert_eq!(wrong(&[]), ["requests"]);
+        assert_eq!(wrong(&requests(&[""; MAX_REQUESTS])), [""; 0]);
+        assert_eq!(wrong(&requests(&[""; MAX_REQUESTS + 1])), ["requests"]);
+    }
+}

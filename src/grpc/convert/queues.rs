@@ -1,0 +1,297 @@
+//! Queues and their settings, both ways.
+
+use std::sync::Arc;
+
+use super::{Checks, check_queue, duration, lists::page_size, timestamp, tokens};
+use crate::{
+    handler::Violation,
+    proto::v1,
+    queue::{self, Block, Counts, Field, Overrides, Settings},
+    store::QueueStatus,
+};
+
+const DEFAULT_PAGE: usize = 100;
+const MAX_PAGE: usize = 1_000;
+
+/// A page of queues that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueListing {
+    /// Only this one.
+    pub queue: Option<Arc<str>>,
+    /// Only those whose names come after this.
+    pub after: Option<String>,
+    /// Queues on the page.
+    pub limit: usize,
+}
+
+/// Checks a listing of queues.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn queue_listing(request: &v1::ListQueuesRequest) -> Result<QueueListing, Vec<Violation>> {
+    let mut checks = Checks::default();
+    let limit = page_size(request.page_size, DEFAULT_PAGE, MAX_PAGE, &mut checks);
+    let after = tokens::queue_start(&request.page_token, &mut checks);
+    let queue = (!request.queue.is_empty()).then(|| {
+        check_queue("queue", &request.queue, &mut checks);
+        if after.is_some() {
+            checks.wrong("page_token", "belongs to a list of all queues");
+        }
+        Arc::from(request.queue.as_str())
+    });
+    checks.finish(QueueListing { queue, after, limit })
+}
+
+/// The page of `queues`, which are in the order of their names.
+pub fn queue_page(queues: Vec<QueueStatus>, listing: &QueueListing) -> v1::ListQueuesResponse {
+    let beyond =
+        |queue: &QueueStatus| listing.after.as_deref().is_none_or(|after| *queue.name > *after);
+    let mut page: Vec<_> = queues.into_iter().filter(beyond).take(listing.limit + 1).collect();
+    let more = page.len() > listing.limit;
+    page.truncate(listing.limit);
+    let last = page.last().filter(|_| more);
+    let next_page_token = last.map(|last| tokens::queue_token(&last.name)).unwrap_or_default();
+    v1::ListQueuesResponse { queues: page.iter().map(queue).collect(), next_page_token }
+}
+
+/// Checks the name of a queue that is to be changed.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn queue_name(given: &str) -> Result<Arc<str>, Vec<Violation>> {
+    let mut checks = Checks::default();
+    required_queue(given, &mut checks);
+    checks.finish(Arc::from(given))
+}
+
+fn required_queue(given: &str, checks: &mut Checks) {
+    if given.is_empty() {
+        checks.wrong("queue", "is required");
+    } else {
+        check_queue("queue", given, checks);
+    }
+}
+
+/// A change of a queue's settings that is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    /// Which queue.
+    pub queue: Arc<str>,
+    /// The settings that change.
+    pub fields: Vec<Field>,
+    /// What they become; those that are not set here go back to the configuration.
+    pub values: Overrides,
+}
+
+/// Checks an update. Whether its backoffs fit together is for
+/// [`Update::check_effect`] to say.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn update(request: v1::UpdateQueueRequest) -> Result<Update, Vec<Violation>> {
+    let mut checks = Checks::default();
+    required_queue(&request.queue, &mut checks);
+    let settings = request.settings.unwrap_or_default();
+    let mask = request.update_mask.unwrap_or_default().paths;
+    let fields =
+        if mask.is_empty() { set_fields(&settings) } else { named_fields(&mask, &mut checks) };
+    if fields.is_empty() && checks.violations.is_empty() {
+        checks.wrong("settings", "sets nothing, and update_mask names nothing to reset");
+    }
+    let mut values = Overrides::default();
+    let given = overrides(&settings, &fields, &mut checks);
+    for field in &fields {
+        values.take(*field, &given);
+    }
+    checks.finish(Update { queue: Arc::from(request.queue.as_str()), fields, values })
+}
+
+impl Update {
+    /// Checks what the queue's settings become, from those that were changed
+    /// before and those that are configured.
+    ///
+    /// # Errors
+    /// What is wrong with that.
+    pub fn check_effect(
+        &self,
+        mut changed: Overrides,
+        configured: Settings,
+    ) -> Result<(), Vec<Violation>> {
+        for field in &self.fields {
+            changed.take(*field, &self.values);
+        }
+        let Settings { initial_backoff, max_backoff, .. } = changed.over(configured);
+        let touched = |field| self.fields.contains(&field);
+        if max_backoff >= initial_backoff
+            || !(touched(Field::InitialBackoff) || touched(Field::MaxBackoff))
+        {
+            return Ok(());
+        }
+        let (max, initial) = (super::humane(max_backoff), super::humane(initial_backoff));
+        let wrong = format!("would be {max}, below the initial backoff of {initial}");
+        Err(vec![Violation::new("settings.max_backoff", wrong)])
+    }
+}
+
+/// The settings that are set.
+fn set_fields(settings: &v1::QueueSettings) -> Vec<Field> {
+    let is_set = |field: &Field| match field {
+        Field::MaxTasks => settings.max_tasks.is_some(),
+        Field::MaxBytes => settings.max_bytes.is_some(),
+        Field::MaxRunning => settings.max_running.is_some(),
+        Field::RateLimit => settings.rate_limit.is_some(),
+        Field::Weight => settings.weight.is_some(),
+        Field::MaxAttempts => settings.max_attempts.is_some(),
+        Field::InitialBackoff => settings.initial_backoff.is_some(),
+        Field::MaxBackoff => settings.max_backoff.is_some(),
+        Field::AttemptTimeout => settings.attempt_timeout.is_some(),
+    };
+    Field::ALL.into_iter().filter(is_set).collect()
+}
+
+/// The settings that a mask names, each once.
+fn named_fields(mask: &[String], checks: &mut Checks) -> Vec<Field> {
+    let mut fields = Vec::new();
+    // The request decides how many paths there are; there is no use for more.
+    if mask.len() > 4 * Field::ALL.len() {
+        checks.wrong("update_mask", format!("names {} paths, most of them twice", mask.len()));
+        return fields;
+    }
+    for (at, path) in mask.iter().enumerate() {
+        match Field::of_name(path) {
+            Some(field) if fields.contains(&field) => {}
+            Some(field) => fields.push(field),
+            None => {
+                let known = Field::ALL.map(Field::name).join(", ");
+                let wrong = format!("is not one of the settings: {known}");
+                checks.wrong(&format!("update_mask.paths[{at}]"), wrong);
+            }
+        }
+    }
+    fields.sort_unstable();
+    fields
+}
+
+/// The values of these settings, as far as they are set. Others are not looked at.
+fn overrides(settings: &v1::QueueSettings, fields: &[Field], checks: &mut Checks) -> Overrides {
+    let mut values = Overrides::default();
+    for field in fields {
+        let name = format!("settings.{}", field.name());
+        match field {
+            Field::MaxTasks => {
+                values.max_tasks = checks.within(&name, settings.max_tasks, &queue::MAX_TASKS);
+            }
+            Field::MaxBytes => {
+                values.max_bytes = checks.within(&name, settings.max_bytes, &queue::MAX_BYTES);
+            }
+            Field::MaxRunning => {
+                values.max_running = match settings.max_running {
+                    Some(0) => Some(None),
+                    given => checks.within(&name, given, &queue::MAX_RUNNING).map(Some),
+                };
+            }
+            Field::RateLimit => {
+                values.rate = settings.rate_limit.map(|given| rate(&name, given, checks));
+            }
+            Field::Weight => values.weight = checks.within(&name, settings.weight, &queue::WEIGHT),
+            Field::MaxAttempts => {
+                values.max_attempts =
+                    checks.within(&name, settings.max_attempts, &queue::MAX_ATTEMPTS);
+            }
+            Field::InitialBackoff => {
+                let bounds = (*queue::BACKOFF.start(), *queue::BACKOFF.end());
+                values.initial_backoff = checks.duration(&name, settings.initial_backoff, bounds);
+            }
+            Field::MaxBackoff => {
+                let bounds = (*queue::BACKOFF.start(), *queue::BACKOFF.end());
+                values.max_backoff = checks.duration(&name, settings.max_backoff, bounds);
+            }
+            Field::AttemptTimeout => {
+                let bounds = (*queue::ATTEMPT_TIMEOUT.start(), *queue::ATTEMPT_TIMEOUT.end());
+                values.attempt_timeout = checks.duration(&name, settings.attempt_timeout, bounds);
+            }
+        }
+    }
+    values
+}
+
+/// A rate; `None` for no limit.
+fn rate(name: &str, given: v1::RateLimit, checks: &mut Checks) -> Option<queue::Rate> {
+    let v1::RateLimit { starts_per_second, burst } = given;
+    if starts_per_second == 0.0 {
+        return None;
+    }
+    let bounds = &queue::STARTS_PER_SECOND;
+    let field = format!("{name}.starts_per_second");
+    let per_second = checks.within(&field, Some(starts_per_second), bounds);
+    let burst = checks.within(&format!("{name}.burst"), Some(burst.max(1)), &queue::BURST);
+    Some(queue::Rate { per_second: per_second?, burst: burst? })
+}
+
+/// A queue as the wire has it.
+pub fn queue(status: &QueueStatus) -> v1::Queue {
+    v1::Queue {
+        queue: status.name.to_string(),
+        settings: Some(settings(&status.settings)),
+        overridden: status.overrides.names().map(str::to_owned).collect(),
+        paused: status.paused,
+        block: block(status.block).into(),
+        counts: Some(counts(&status.counts)),
+        waiting_bytes: status.waiting_bytes,
+        waiting_callers: status.waiting_callers,
+        oldest_due_time: status.oldest_due.map(timestamp),
+    }
+}
+
+/// A queue of which there is nothing to tell but its settings.
+pub fn empty_queue(name: &str, in_force: &Settings) -> v1::Queue {
+    v1::Queue {
+        queue: name.to_owned(),
+        settings: Some(settings(in_force)),
+        counts: Some(v1::TaskCounts::default()),
+        ..Default::default()
+    }
+}
+
+fn settings(settings: &Settings) -> v1::QueueSettings {
+    let rate = settings.rate.map_or_else(v1::RateLimit::default, |rate| v1::RateLimit {
+        starts_per_second: rate.per_second,
+        burst: rate.burst,
+    });
+    v1::QueueSettings {
+        max_tasks: Some(settings.max_tasks),
+        max_bytes: Some(settings.max_bytes),
+        max_running: Some(settings.max_running.unwrap_or(0)),
+        rate_limit: Some(rate),
+        weight: Some(settings.weight),
+        max_attempts: Some(settings.max_attempts),
+        initial_backoff: Some(duration(settings.initial_backoff)),
+        max_backoff: Some(duration(settings.max_backoff)),
+        attempt_timeout: Some(duration(settings.attempt_timeout)),
+    }
+}
+
+/// Counts as the wire has them.
+pub(super) fn counts(counts: &Counts) -> v1::TaskCounts {
+    v1::TaskCounts {
+        scheduled: counts.scheduled,
+        queued: counts.queued,
+        running: counts.running,
+        succeeded: counts.succeeded,
+        failed: counts.failed,
+        cancelled: counts.cancelled,
+    }
+}
+
+pub(super) fn block(block: Option<Block>) -> v1::QueueBlock {
+    match block {
+        None => v1::QueueBlock::Unspecified,
+        Some(Block::Paused) => v1::QueueBlock::Paused,
+        Some(Block::MaxRunning) => v1::QueueBlock::MaxRunning,
+        Some(Block::RateLimit) => v1::QueueBlock::RateLimit,
+        Some(Block::Draining) => v1::QueueBlock::Draining,
+    }
+}
+
+#[cfg(test)]
+mod tests;

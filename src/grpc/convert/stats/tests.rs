@@ -1,0 +1,153 @@
+//! Statistics: what is kept, and what follows from what was measured.
+
+use std::{sync::Arc, time::Duration};
+
+use super::*;
+use crate::{
+    queue::{Counts, Overrides, Settings},
+    task::{TaskId, Timestamp, WorkerId},
+};
+
+fn flow(arrival_rate: f64, service: u64) -> Flow {
+    Flow {
+        arrival_rate,
+        completion_rate: arrival_rate,
+        mean_service: Some(Duration::from_millis(service)),
+        mean_wait: None,
+    }
+}
+
+fn queue(name: &str, queued: u64, running: u64) -> QueueStatus {
+    QueueStatus {
+        name: Arc::from(name),
+        settings: Settings::default(),
+        overrides: Overrides::default(),
+        paused: false,
+        block: None,
+        counts: Counts { queued, running, ..Default::default() },
+        waiting_bytes: 0,
+        waiting_callers: 0,
+        oldest_due: None,
+        flow: flow(1.0, 100),
+    }
+}
+
+fn overview(queues: Vec<QueueStatus>, flow: Flow) -> Overview {
+    let counts = Counts::default();
+    Overview { queues, flow, counts, since: Timestamp(1), now: Timestamp(2) }
+}
+
+fn worker(number: u32, running_for: Option<u64>) -> pool::WorkerStatus {
+    let running = running_for.map(|seconds| pool::Running {
+        task: TaskId::new(1, 2),
+        queue: "q".into(),
+        kind: "noop".into(),
+        attempt: 1,
+        started: Timestamp(0),
+        running_for: Duration::from_secs(seconds),
+    });
+    pool::WorkerStatus {
+        id: WorkerId(number),
+        leaving: false,
+        running,
+        finished: 0,
+        busy_share: 0.0,
+    }
+}
+
+fn crew(running_for: &[Option<u64>]) -> pool::Status {
+    let workers: Vec<_> = (1..).zip(running_for).map(|(n, ran)| worker(n, *ran)).collect();
+    pool::Status { size: u32::try_from(workers.len()).unwrap(), workers }
+}
+
+fn told(queues: Vec<QueueStatus>, flow: Flow, crew: &pool::Status) -> v1::GetStatsResponse {
+    stats(overview(queues, flow), crew, DEFAULT_TARGET)
+}
+
+#[test]
+fn the_target_has_bounds_and_a_default() {
+    let given = |millis| target_wait(Duration::from_millis(millis).try_into().ok()).ok();
+    assert_eq!(target_wait(None), Ok(DEFAULT_TARGET));
+    assert_eq!(
+        [0, 1, 86_400_000, 86_400_001].map(|m| given(m).is_some()),
+        [false, true, true, false]
+    );
+    assert_eq!(
+        target_wait(Some(prost_types::Duration::default())).unwrap_err()[0].field,
+        "target_wait"
+    );
+}
+
+#[test]
+fn a_load_has_advice_that_holds_the_wait() {
+    // Eight workers' load for four.
+    let stats = told(vec![], flow(8.0, 1_000), &crew(&[Some(0); 4]));
+    let advice = stats.advice.expect("always set");
+    assert!((advice.offered_load - 8.0).abs() < 1e-9);
+    assert!(advice.workers > 8, "{advice:?}");
+    assert!(advice.expected_wait.expect("they keep up").seconds < 1);
+    assert_eq!((advice.current_expected_wait, advice.wait_probability), (None, 1.0));
+    assert!(advice.summary.contains("cannot keep up"), "{}", advice.summary);
+    let crew = stats.crew.expect("always set");
+    assert_eq!((crew.workers, crew.busy_workers), (4, 4));
+    assert!((crew.busy_share - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn nothing_is_advised_before_something_was_measured() {
+    let unmeasured = Flow { arrival_rate: 5.0, ..Flow::default() };
+    let advice = told(vec![], unmeasured, &crew(&[None])).advice.expect("always set");
+    assert_eq!((advice.workers, advice.expected_wait), (0, None));
+    assert!(advice.summary.contains("nothing was measured"), "{}", advice.summary);
+    let hopeless = told(vec![], flow(1e9, 1_000), &crew(&[None])).advice.expect("always set");
+    assert_eq!(hopeless.workers, 0);
+    assert!(hopeless.summary.contains("more than 10000"), "{}", hopeless.summary);
+}
+
+#[test]
+fn executions_that_have_not_ended_count_as_busy() {
+    let share = |running_for| {
+        let stats = told(vec![], Flow::default(), &crew(&[Some(running_for), None]));
+        stats.crew.expect("always set").busy_share
+    };
+    assert!((share(3_600) - 0.5).abs() < 1e-6, "one of two, all the time");
+    assert!(share(0) < 1e-6);
+}
+
+#[test]
+fn the_queues_with_the_most_work_are_kept_in_the_order_of_names() {
+    let mut queues: Vec<_> = (0..=MAX_QUEUES).map(|n| queue(&format!("q{n:05}"), 1, 0)).collect();
+    queues[7] = queue("q00007", 0, 0);
+    queues[9] = queue("q00009", 0, 5);
+    let told = told(queues, flow(1.0, 100), &crew(&[Some(1)])).queues;
+    let names: Vec<_> = told.iter().map(|queue| queue.queue.as_str()).collect();
+    assert_eq!(names.len(), MAX_QUEUES);
+    assert!(names.is_sorted());
+    assert!(!names.contains(&"q00007") && names.contains(&"q00009"));
+}
+
+#[test]
+fn each_queue_waits_as_it_would_beside_the_others() {
+    let all = [queue("a", 4, 1), queue("b", 0, 0), queue("c", 9, 0), queue("d", 1, 1)];
+    let crew = crew(&[Some(0), Some(0)]);
+    let view_of = CrewView { workers: 2, idle: 0, mean_service: Some(Duration::from_millis(100)) };
+    let told = told(all.to_vec(), flow(1.0, 100), &crew).queues;
+    for (at, told) in told.into_iter().enumerate() {
+        let others: Vec<_> = all
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != at)
+            .map(|(_, q)| view(q))
+            .collect();
+        let wait = sizing::wait_now(&view(&all[at]), &others, &view_of);
+        assert!(wait.is_some());
+        assert_eq!(told.wait_now, wait.map(duration), "{}", told.queue);
+    }
+}
+
+#[test]
+fn a_paused_queue_tells_no_wait() {
+    let paused = QueueStatus { block: Some(Block::Paused), ..queue("q", 0, 0) };
+    let told = told(vec![paused], flow(1.0, 100), &crew(&[None])).queues.remove(0);
+    assert_eq!((told.wait_now, told.block()), (None, v1::QueueBlock::Paused));
+}

@@ -1,0 +1,150 @@
+//! Every variant has its status, and every status travels.
+
+use std::{sync::Arc, time::Duration};
+
+use tonic_types::{FieldViolation, RpcStatusExt as _, pb};
+
+use super::*;
+use crate::{
+    admission::{Limit, Refused},
+    store::Error,
+};
+
+fn task() -> TaskId {
+    TaskId::new(7, 8)
+}
+
+fn long() -> Arc<str> {
+    "x".repeat(100_000).into()
+}
+
+fn full() -> Refused {
+    Refused::Full { limit: Limit::Tasks(3), retry_after: Duration::from_millis(70) }
+}
+
+fn causes() -> Vec<(Refused, Code, &'static str)> {
+    use Code::{DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable};
+    vec![
+        (full(), ResourceExhausted, "QUEUE_FULL"),
+        (Refused::Deadline, DeadlineExceeded, "DEADLINE"),
+        (Refused::LargerThanQueue { bytes: 9, limit: 8 }, ResourceExhausted, "TOO_LARGE"),
+        (Refused::MoreThanQueue { tasks: 9, limit: 8 }, ResourceExhausted, "TOO_LARGE"),
+        (Refused::UnknownQueue, InvalidArgument, "INVALID_FIELDS"),
+        (Refused::TooManyQueues(4), ResourceExhausted, "TOO_MANY_QUEUES"),
+        (Refused::Draining, Unavailable, "DRAINING"),
+        (Refused::StoreFailed, Unavailable, "STORE_FAILED"),
+    ]
+}
+
+fn errors() -> Vec<(Error, Code, &'static str)> {
+    use Code::{AlreadyExists, FailedPrecondition, Internal, NotFound, Unavailable};
+    let ended = Error::Ended { task: task(), state: State::Succeeded };
+    let not_ended = Error::NotEnded { task: task(), state: State::Running };
+    let all: Vec<_> = (0..1_000).map(|at| (at, Error::NotFound(task()))).collect();
+    let mut errors = vec![
+        (Error::NotFound(task()), NotFound, "TASK_NOT_FOUND"),
+        (ended, FailedPrecondition, "TASK_ENDED"),
+        (not_ended, FailedPrecondition, "TASK_NOT_ENDED"),
+        (Error::RequestIdReused(task()), AlreadyExists, "REQUEST_ID_REUSED"),
+        (Error::Draining, Unavailable, "DRAINING"),
+        (Error::Failed(long()), Unavailable, "STORE_FAILED"),
+        (Error::Unreadable(long()), Internal, "STORE_UNREADABLE"),
+        (Error::NotAll(all), NotFound, "TASK_NOT_FOUND"),
+    ];
+    errors.extend(
+        causes().into_iter().map(|(cause, code, reason)| {
+            (Error::NoRoom { queue: "q".into(), cause }, code, reason)
+        }),
+    );
+    errors
+}
+
+fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info().expect("every status has a reason");
+    assert_eq!(info.domain, DOMAIN);
+    assert!(status.message().len() + status.details().len() < 4_096, "too large for a trailer");
+    info.reason
+}
+
+#[test]
+fn every_error_has_its_status() {
+    for (error, code, expected) in errors() {
+        let status = store(&error);
+        assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{error}");
+    }
+    for (cause, code, expected) in causes() {
+        let status = refused("q", cause);
+        assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{cause}");
+    }
+}
+
+#[test]
+fn wrong_states_are_preconditions() {
+    let succeeded = Error::Ended { task: task(), state: State::Succeeded };
+    for (status, expected) in [
+        (store(&succeeded), "TASK_ENDED"),
+        (redrive(&succeeded), "TASK_SUCCEEDED"),
+        (redrive(&Error::NotEnded { task: task(), state: State::Queued }), "TASK_NOT_ENDED"),
+    ] {
+        assert_eq!(reason(&status), expected);
+        let failure = status.get_details_precondition_failure().expect("PreconditionFailure");
+        assert_eq!(failure.violations[0].subject, task().to_string());
+    }
+    assert_eq!(reason(&redrive(&Error::NotFound(task()))), "TASK_NOT_FOUND");
+}
+
+#[test]
+fn an_unknown_queue_is_a_wrong_field() {
+    let named = refused("nowhere", Refused::UnknownQueue).get_details_bad_request();
+    let fields: Vec<_> = named.expect("BadRequest").field_violations;
+    assert!(matches!(&fields[..], [FieldViolation { field, .. }] if field == "queue"));
+}
+
+#[test]
+fn a_status_of_several_requests_is_that_of_the_first() {
+    let full = Error::NoRoom { queue: "q".into(), cause: full() };
+    let of_batch = refused_together(&[(9, Error::RequestIdReused(task())), (4, full)]);
+    assert_eq!(
+        (of_batch.code(), reason(&of_batch)),
+        (Code::ResourceExhausted, "QUEUE_FULL".into())
+    );
+    assert!(of_batch.message().starts_with("requests[4]: "), "{}", of_batch.message());
+    let metadata = of_batch.get_details_error_info().expect("a reason").metadata;
+    assert_eq!((metadata["requests"].as_str(), metadata["queue"].as_str()), ("4,9", "q"));
+    // What else the status tells is not lost.
+    assert!(of_batch.get_details_retry_info().is_some());
+    assert_eq!(of_batch.metadata().get("grpc-retry-pushback-ms").expect("a delay"), "70");
+    assert_eq!(reason(&refused_together(&[])), "NOT_ALL");
+}
+
+#[test]
+fn a_status_as_a_message_has_all_that_it_had() {
+    for (error, code, expected) in errors() {
+        let status = store(&error);
+        let message: pb::Status = to_message(&status);
+        assert_eq!((message.code, message.message.as_str()), (code as i32, status.message()));
+        let info = message.get_details_error_info().expect("a reason");
+        assert_eq!(info.reason, expected);
+        assert_eq!(message.get_error_details_vec().len(), status.get_error_details_vec().len());
+    }
+    let bare = to_message(&Status::new(Code::Aborted, "why"));
+    assert_eq!((bare.code, bare.message.as_str(), bare.details.len()), (10, "why", 0));
+}
+
+#[test]
+fn what_the_library_says_of_a_message_is_repaired() {
+    let said = "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes";
+    for (status, code, expected) in [
+        (Status::out_of_range(said), Code::ResourceExhausted, "TOO_LARGE"),
+        (
+            Status::internal("failed to decode Protobuf message: x"),
+            Code::InvalidArgument,
+            "MALFORMED_MESSAGE",
+        ),
+        (Status::internal("Unexpected EOF decoding stream."), Code::Internal, "PROTOCOL"),
+    ] {
+        let repaired = repaired(&status, "").expect("it is not of this server");
+        assert_eq!((repaired.code(), reason(&repaired).as_str()), (code, expected));
+    }
+    assert!(repaired(&draining(), "").is_none());
+}

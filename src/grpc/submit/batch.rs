@@ -1,0 +1,226 @@
+//! Many tasks in one call: each for itself, or all or none.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::{Place, Submitter, may_be_known};
+use crate::{
+    admission::{Admitted, Patience, Places, Refused, WhenFull},
+    grpc::{convert, deadline::within, status},
+    handler::Violation,
+    proto::v1::{self, submit_result::Result as Outcome},
+    store::{self, Submission, Submitted},
+};
+
+impl Submitter {
+    /// Takes a batch.
+    ///
+    /// # Errors
+    /// Why nothing of it was taken, or is known to be.
+    pub async fn submit_batch(
+        &self,
+        batch: v1::SubmitBatchRequest,
+        deadline: Option<Instant>,
+    ) -> Result<v1::SubmitBatchResponse, Status> {
+        convert::batch(&batch.requests).map_err(|wrong| status::invalid(&wrong))?;
+        // One patience for all of them, however many have to wait.
+        let patience = self.admission.patience(deadline);
+        let outcomes = if batch.atomic {
+            let submitted = self.all_or_none(batch.requests, patience, deadline).await?;
+            submitted.into_iter().map(|submitted| Outcome::Ack(self.ack(submitted))).collect()
+        } else {
+            self.each(batch.requests, patience, deadline).await?
+        };
+        let result = |outcome| v1::SubmitResult { result: Some(outcome) };
+        Ok(v1::SubmitBatchResponse { results: outcomes.into_iter().map(result).collect() })
+    }
+
+    /// Takes each task for itself, in order.
+    async fn each(
+        &self,
+        requests: Vec<v1::SubmitRequest>,
+        patience: Patience,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Outcome>, Status> {
+        let mut results = Results { of: requests.iter().map(|_| None).collect() };
+        let mut chunk = Vec::new();
+        let mut desk = self.desk();
+        for (at, request) in requests.into_iter().enumerate() {
+            let (submission, when_full) = match desk.check(request) {
+                Ok(checked) => checked,
+                Err(wrong) => {
+                    results.set(at, Err(status::invalid(&wrong)));
+                    continue;
+                }
+            };
+            let refused = match self.place_now(&submission) {
+                Ok(place) => {
+                    chunk.push((at, submission, place));
+                    continue;
+                }
+                Err(refused) => refused,
+            };
+            // What is not committed makes no room.
+            within(deadline, self.commit_chunk(std::mem::take(&mut chunk), &mut results)).await?;
+            match self.place_later(&submission, when_full, patience, refused).await {
+                Ok(Place::Free(place)) => chunk.push((at, submission, place)),
+                Ok(Place::NotNeeded(submitted)) => results.set(at, Ok(self.ack(submitted))),
+                Err(refused) => results.set(at, Err(refused)),
+            }
+        }
+        within(deadline, self.commit_chunk(chunk, &mut results)).await?;
+        results.into_outcomes()
+    }
+
+    /// Commits tasks, and notes what became of each.
+    async fn commit_chunk(
+        &self,
+        chunk: Vec<(usize, Submission, Admitted)>,
+        results: &mut Results,
+    ) -> Result<(), Status> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let (numbers, tasks): (Vec<usize>, Vec<_>) =
+            chunk.into_iter().map(|(at, submission, place)| (at, (submission, place))).unzip();
+        match self.store.submit_all(tasks).await {
+            Ok(outcomes) => {
+                for (at, outcome) in numbers.into_iter().zip(outcomes) {
+                    let ack = outcome.map(|submitted| self.ack(submitted));
+                    results.set(at, ack.map_err(|error| status::store(&error)));
+                }
+            }
+            Err(error) => {
+                let status = status::store(&error);
+                for at in numbers {
+                    results.set(at, Err(status.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all tasks, or none.
+    async fn all_or_none(
+        &self,
+        requests: Vec<v1::SubmitRequest>,
+        patience: Patience,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<Submitted>, Status> {
+        let (tasks, when_full) = self.check_all(requests)?;
+        let may_be_repeated = tasks.iter().all(|task| task.task.request_id.is_some());
+        let at_first = if may_be_repeated { WhenFull::Reject } else { when_full };
+        let places = match self.places(&tasks, at_first, patience).await {
+            Err((_, refused)) if may_be_repeated && may_be_known(refused) => {
+                if let Some(known) = within(deadline, self.all_repeated(&tasks)).await? {
+                    return Ok(known);
+                }
+                self.places(&tasks, when_full, patience).await
+            }
+            places => places,
+        };
+        let places = places.map_err(|(queue, refused)| status::refused(&queue, refused))?;
+        let commit = self.store.submit_atomic(tasks.into_iter().zip(places).collect());
+        within(deadline, async { commit.await.map_err(|error| status::store(&error)) }).await
+    }
+
+    /// Checks all tasks. One that does not wait for room makes all not wait.
+    fn check_all(
+        &self,
+        requests: Vec<v1::SubmitRequest>,
+    ) -> Result<(Vec<Submission>, WhenFull), Status> {
+        let mut wrong: Vec<Violation> = Vec::new();
+        let (mut tasks, mut when_full) = (Vec::with_capacity(requests.len()), WhenFull::Wait);
+        let mut desk = self.desk();
+        for (at, request) in requests.into_iter().enumerate() {
+            match desk.check(request) {
+                Ok((task, WhenFull::Wait)) => tasks.push(task),
+                Ok((task, WhenFull::Reject)) => {
+                    when_full = WhenFull::Reject;
+                    tasks.push(task);
+                }
+                Err(of_task) => wrong.extend(convert::of_request(at, of_task)),
+            }
+            if wrong.len() >= status::MAX_VIOLATIONS {
+                break;
+            }
+        }
+        wrong.truncate(status::MAX_VIOLATIONS);
+        if wrong.is_empty() { Ok((tasks, when_full)) } else { Err(status::invalid(&wrong)) }
+    }
+
+    /// A place for each task, in order; or the queue that refused, and why.
+    async fn places(
+        &self,
+        tasks: &[Submission],
+        when_full: WhenFull,
+        patience: Patience,
+    ) -> Result<Vec<Admitted>, (Arc<str>, Refused)> {
+        let mut wanted: BTreeMap<&Arc<str>, (u64, u64)> = BTreeMap::new();
+        for Submission { task, .. } in tasks {
+            let (tasks, bytes) = wanted.entry(&task.queue).or_default();
+            *tasks += 1;
+            *bytes += store::weight(task);
+        }
+        // In the order of the queues' names, so that two batches never wait for
+        // each other.
+        let mut places: BTreeMap<&Arc<str>, Places> = BTreeMap::new();
+        for (queue, (tasks, bytes)) in wanted {
+            let found = self.admission.admit_together(queue, tasks, bytes, when_full, patience);
+            places.insert(queue, found.await.map_err(|refused| (Arc::clone(queue), refused))?);
+        }
+        let place = |Submission { task, .. }: &Submission| {
+            let place = places.get_mut(&task.queue).and_then(|of| of.take(store::weight(task)));
+            // There is one: they were counted above.
+            place.ok_or_else(|| (Arc::clone(&task.queue), Refused::UnknownQueue))
+        };
+        tasks.iter().map(place).collect()
+    }
+
+    /// The outcomes of all tasks, if every one of them is there already.
+    async fn all_repeated(&self, tasks: &[Submission]) -> Result<Option<Vec<Submitted>>, Status> {
+        let mut known = Vec::with_capacity(tasks.len());
+        for (at, Submission { task, fingerprint }) in tasks.iter().enumerate() {
+            let Some(request_id) = task.request_id.clone() else { return Ok(None) };
+            match self.store.repeated(request_id, *fingerprint).await {
+                Ok(Some(submitted)) => known.push(submitted),
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(status::of_request(&status::store(&error), at)),
+            }
+        }
+        Ok(Some(known))
+    }
+}
+
+/// What became of each request so far.
+struct Results {
+    of: Vec<Option<Result<v1::SubmitResponse, Status>>>,
+}
+
+impl Results {
+    fn set(&mut self, at: usize, result: Result<v1::SubmitResponse, Status>) {
+        if let Some(place) = self.of.get_mut(at) {
+            *place = Some(result);
+        }
+    }
+
+    /// All of them; or, if nothing was taken because the server takes nothing, that.
+    fn into_outcomes(self) -> Result<Vec<Outcome>, Status> {
+        let some_acked = self.of.iter().flatten().any(Result::is_ok);
+        let mut outcomes = Vec::with_capacity(self.of.len());
+        for result in self.of {
+            match result {
+                Some(Ok(ack)) => outcomes.push(Outcome::Ack(ack)),
+                Some(Err(status)) if status.code() == Code::Unavailable && !some_acked => {
+                    return Err(status);
+                }
+                Some(Err(status)) => outcomes.push(Outcome::Error(status::to_message(&status))),
+                // The store answers for every task; that it did not is no answer.
+                None => outcomes.push(Outcome::Error(status::to_message(&status::draining()))),
+            }
+        }
+        Ok(outcomes)
+    }
+}

@@ -1,0 +1,191 @@
+//! Tasks that are handed in: one, a batch, or a stream of them.
+//!
+//! Owns the way from a request to its acknowledgement: check, find a place,
+//! commit. One rule holds for all three: nobody waits for room while it holds
+//! places of tasks that are not committed. Those tasks cannot start, so the room
+//! might never come.
+
+mod batch;
+mod stream;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{
+    convert::{self, Desk, Rules},
+    deadline::within,
+    status,
+};
+use crate::{
+    admission::{Admission, Admitted, Patience, Refused, WhenFull},
+    events::Hub,
+    handler::Registry,
+    proto::v1,
+    store::{self, Store, Submission, Submitted},
+};
+
+pub use stream::Acks;
+
+/// What all submitting calls work with.
+#[derive(Clone)]
+pub struct Submitter {
+    store: Arc<dyn Store>,
+    admission: Arc<Admission>,
+    registry: Arc<Registry>,
+    hub: Hub,
+    rules: Rules,
+}
+
+impl Submitter {
+    /// A submitter to a store.
+    pub fn new(
+        store: Arc<dyn Store>,
+        admission: Arc<Admission>,
+        registry: Arc<Registry>,
+        hub: Hub,
+        rules: Rules,
+    ) -> Self {
+        Self { store, admission, registry, hub, rules }
+    }
+
+    /// Takes one task.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub async fn submit(
+        &self,
+        request: v1::SubmitRequest,
+        deadline: Option<Instant>,
+    ) -> Result<v1::SubmitResponse, Status> {
+        let ready = self.prepare(request, deadline).await?;
+        let submitted = within(deadline, self.commit(ready)).await?;
+        Ok(self.ack(submitted))
+    }
+
+    /// Checks one task, and finds a place for it.
+    ///
+    /// # Errors
+    /// Why it may not be taken.
+    pub async fn prepare(
+        &self,
+        request: v1::SubmitRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Ready, Status> {
+        let checked = self.desk().check(request);
+        let (submission, when_full) = checked.map_err(|wrong| status::invalid(&wrong))?;
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(status::refused(&submission.task.queue, Refused::Deadline));
+        }
+        let refused = match self.place_now(&submission) {
+            Ok(place) => return Ok(Ready::New(submission, place)),
+            Err(refused) => refused,
+        };
+        let patience = self.admission.patience(deadline);
+        Ok(match self.place_later(&submission, when_full, patience, refused).await? {
+            Place::Free(place) => Ready::New(submission, place),
+            Place::NotNeeded(submitted) => Ready::Known(submitted),
+        })
+    }
+
+    /// Commits what is ready.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn commit(&self, ready: Ready) -> Result<Submitted, Status> {
+        match ready {
+            Ready::New(submission, place) => {
+                self.store.submit(submission, place).await.map_err(|error| status::store(&error))
+            }
+            Ready::Known(submitted) => Ok(submitted),
+        }
+    }
+
+    /// What the submitter of a task is told.
+    pub fn ack(&self, submitted: Submitted) -> v1::SubmitResponse {
+        v1::SubmitResponse {
+            task_id: submitted.task.to_string(),
+            cursor: self.hub.cursor(submitted.seq.previous()).to_string(),
+            state: convert::state_to(submitted.state).into(),
+            existing: submitted.existing,
+        }
+    }
+
+    fn desk(&self) -> Desk<'_> {
+        Desk::new(self.rules, &self.registry, &self.admission)
+    }
+
+    /// A place for a task, if there is one at once.
+    fn place_now(&self, submission: &Submission) -> Result<Admitted, Refused> {
+        self.admission.try_admit(&submission.task.queue, store::weight(&submission.task))
+    }
+
+    /// What is left to try for a task that was refused a place. One that is there
+    /// already, under its `request_id`, needs none, however full the queue is;
+    /// another may wait in line, if it wants to.
+    fn place_later(
+        &self,
+        submission: &Submission,
+        when_full: WhenFull,
+        patience: Patience,
+        refused: Refused,
+    ) -> impl Future<Output = Result<Place, Status>> + Send + use<> {
+        let (store, admission) = (Arc::clone(&self.store), Arc::clone(&self.admission));
+        let (queue, bytes) = (Arc::clone(&submission.task.queue), store::weight(&submission.task));
+        let request_id = submission.task.request_id.clone().filter(|_| may_be_known(refused));
+        let fingerprint = submission.fingerprint;
+        async move {
+            if let Some(request_id) = request_id {
+                let repeated = store.repeated(request_id, fingerprint).await;
+                if let Some(submitted) = repeated.map_err(|error| status::store(&error))? {
+                    return Ok(Place::NotNeeded(submitted));
+                }
+            }
+            if !may_wait(when_full, refused) {
+                return Err(status::refused(&queue, refused));
+            }
+            let place = admission.admit(&queue, bytes, when_full, patience).await;
+            place.map(Place::Free).map_err(|refused| status::refused(&queue, refused))
+        }
+    }
+}
+
+/// A task that can be committed.
+pub enum Ready {
+    /// It has its place.
+    New(Submission, Admitted),
+    /// It was committed long ago.
+    Known(Submitted),
+}
+
+/// What a submission needs before it can be committed.
+enum Place {
+    /// It has it.
+    Free(Admitted),
+    /// It was committed long ago.
+    NotNeeded(Submitted),
+}
+
+/// Whether a task that was refused may be there already.
+fn may_be_known(refused: Refused) -> bool {
+    match refused {
+        Refused::Full { .. }
+        | Refused::TooManyQueues(_)
+        | Refused::LargerThanQueue { .. }
+        | Refused::MoreThanQueue { .. } => true,
+        Refused::Deadline | Refused::UnknownQueue | Refused::Draining | Refused::StoreFailed => {
+            false
+        }
+    }
+}
+
+/// Whether a task that was refused may get its place later.
+fn may_wait(when_full: WhenFull, refused: Refused) -> bool {
+    when_full == WhenFull::Wait && matches!(refused, Refused::Full { .. })
+}
+
+/// Whether nobody gets in any more.
+fn is_final(refused: Refused) -> bool {
+    matches!(refused, Refused::Draining | Refused::StoreFailed)
+}

@@ -1,0 +1,318 @@
+//! Tasks handed in over a stream, and their acknowledgements over another.
+//!
+//! A stream has a driver, a task of its own: it reads what has arrived as one
+//! chunk, commits the chunk, and reads on meanwhile. A chunk is read only when
+//! there is room for its acknowledgements, and [`MAX_CHUNKS`] of them have room:
+//! so a client that does not read them is not read any further, and the driver
+//! never waits for its client while it holds places of a queue.
+//!
+//! What a stream holds is bounded: [`MAX_CHUNKS`] chunks, each of at most
+//! [`MAX_CHUNK_TASKS`] tasks and of [`MAX_CHUNK_BYTES`] and one task more; the
+//! message that arrives; and what HTTP/2 lets a client send ahead.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream::FuturesOrdered};
+use tokio::{
+    select,
+    sync::mpsc::{self, OwnedPermit},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tonic::{Code, Status, Streaming};
+use tracing::Instrument as _;
+
+use super::{Place, Submitter, is_final, may_be_known, may_wait};
+use crate::{
+    admission::{Admitted, Patience},
+    events::BoxFuture,
+    grpc::{convert::Desk, deadline::passed, status},
+    handler::Violation,
+    proto::v1::{self, submit_ack::Result as Outcome},
+    store::Submission,
+};
+
+/// Tasks that are committed together.
+const MAX_CHUNK_TASKS: usize = 512;
+/// Bytes of tasks after which no further one joins a chunk.
+const MAX_CHUNK_BYTES: u64 = 1 << 20;
+/// Chunks of one stream that were read, and whose acknowledgements were not sent.
+const MAX_CHUNKS: usize = 4;
+
+type Message = v1::SubmitStreamResponse;
+
+/// The acknowledgements of a stream. Dropping it ends the stream.
+pub struct Acks {
+    messages: mpsc::Receiver<Message>,
+    /// How the stream ends; `None` once that is said.
+    driver: Option<AbortOnDropHandle<Result<(), Status>>>,
+}
+
+impl Acks {
+    /// Begins to take tasks. `draining` fires when nobody is taken any more.
+    pub fn begin(
+        submitter: Submitter,
+        requests: Streaming<v1::SubmitStreamRequest>,
+        deadline: Option<Instant>,
+        draining: CancellationToken,
+    ) -> Self {
+        let (sender, messages) = mpsc::channel(MAX_CHUNKS);
+        let reader =
+            Reader { submitter, requests, messages: sender, room: None, held: None, end: None };
+        let driver = tokio::spawn(drive(reader, deadline, draining).in_current_span());
+        Self { messages, driver: Some(AbortOnDropHandle::new(driver)) }
+    }
+}
+
+impl Stream for Acks {
+    type Item = Result<Message, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(message) = ready!(self.messages.poll_recv(cx)) {
+            return Poll::Ready(Some(Ok(message)));
+        }
+        let Some(driver) = &mut self.driver else { return Poll::Ready(None) };
+        let end = ready!(driver.poll_unpin(cx));
+        self.driver = None;
+        Poll::Ready(match end {
+            Ok(Ok(())) => None,
+            Ok(Err(status)) => Some(Err(status)),
+            Err(_) => Some(Err(status::internal("the stream ended unexpectedly"))),
+        })
+    }
+}
+
+/// Reads the requests of one stream.
+struct Reader {
+    submitter: Submitter,
+    requests: Streaming<v1::SubmitStreamRequest>,
+    messages: mpsc::Sender<Message>,
+    /// Room for the acknowledgements of the chunk that is read next.
+    room: Option<OwnedPermit<Message>>,
+    /// A request that waits for its place: nothing is read past it.
+    held: Option<Box<Held>>,
+    /// Nothing more is read: because the client has said all, or because of this.
+    end: Option<Result<(), Status>>,
+}
+
+struct Held {
+    sequence: u64,
+    submission: Submission,
+    place: BoxFuture<'static, Result<Place, Status>>,
+}
+
+/// A chunk whose acknowledgements can be sent.
+type Committed = Result<(OwnedPermit<Message>, Message), Status>;
+
+/// Takes the tasks of one stream to its end, which it returns.
+async fn drive(
+    mut reader: Reader,
+    deadline: Option<Instant>,
+    draining: CancellationToken,
+) -> Result<(), Status> {
+    let mut in_flight = FuturesOrdered::new();
+    let mut deadline = pin!(passed(deadline));
+    let mut draining = pin!(draining.cancelled_owned());
+    let end = loop {
+        select! {
+            biased;
+            () = &mut deadline => return Err(status::deadline()),
+            Some(committed) = in_flight.next() => send(committed)?,
+            () = &mut draining => break Err(status::draining()),
+            read = reader.read() => match read {
+                Some((room, chunk)) => {
+                    in_flight.push_back(commit(reader.submitter.clone(), room, chunk));
+                }
+                None => break reader.end.take().unwrap_or(Ok(())),
+            },
+        }
+    };
+    // Who stands in line leaves it; what is on its way is acknowledged.
+    drop(reader);
+    loop {
+        select! {
+            biased;
+            () = &mut deadline => return Err(status::deadline()),
+            committed = in_flight.next() => match committed {
+                Some(committed) => send(committed)?,
+                None => return end,
+            },
+        }
+    }
+}
+
+async fn commit(submitter: Submitter, room: OwnedPermit<Message>, chunk: Chunk) -> Committed {
+    let Chunk { mut acks, tasks, .. } = chunk;
+    if !tasks.is_empty() {
+        let outcomes = submitter.store.submit_all(tasks).await;
+        let outcomes = outcomes.map_err(|error| status::store(&error))?;
+        let waiting = acks.iter_mut().filter(|ack| ack.result.is_none());
+        for (ack, outcome) in waiting.zip(outcomes) {
+            ack.result = Some(match outcome {
+                Ok(task) => Outcome::Ack(submitter.ack(task)),
+                Err(error) => Outcome::Error(status::to_message(&status::store(&error))),
+            });
+        }
+    }
+    Ok((room, Message { acks }))
+}
+
+impl Reader {
+    /// Reads a chunk; `None` at the end. Dropping the future loses nothing: once
+    /// something is in the chunk, it waits for nothing more.
+    async fn read(&mut self) -> Option<(OwnedPermit<Message>, Chunk)> {
+        if self.end.is_some() {
+            return None;
+        }
+        if self.room.is_none() {
+            // There is nobody to send to when the client has gone.
+            self.room = Some(self.messages.clone().reserve_owned().await.ok()?);
+        }
+        let mut chunk = Chunk::default();
+        while chunk.acks.is_empty() && self.end.is_none() {
+            if let Some(held) = &mut self.held {
+                let place = held.place.as_mut().await;
+                if let Some(held) = self.held.take() {
+                    self.settle(*held, place, &mut chunk);
+                }
+            }
+            poll_fn(|cx| self.fill(&mut chunk, cx)).await;
+        }
+        if chunk.acks.is_empty() {
+            return None;
+        }
+        Some((self.room.take()?, chunk))
+    }
+
+    /// A request that was held has its place, or has it not.
+    fn settle(
+        &mut self,
+        Held { sequence, submission, .. }: Held,
+        place: Result<Place, Status>,
+        chunk: &mut Chunk,
+    ) {
+        match place {
+            Ok(Place::Free(place)) => chunk.add(sequence, submission, place),
+            Ok(Place::NotNeeded(submitted)) => {
+                chunk.tell(sequence, Outcome::Ack(self.submitter.ack(submitted)));
+            }
+            // Nobody gets in any more.
+            Err(status) if status.code() == Code::Unavailable => self.end = Some(Err(status)),
+            Err(status) => chunk.refuse(sequence, &status),
+        }
+    }
+
+    /// Reads what has arrived; waits only if that is nothing.
+    fn fill(&mut self, chunk: &mut Chunk, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { submitter, requests, held, end, .. } = self;
+        let mut desk = submitter.desk();
+        while held.is_none() && end.is_none() && !chunk.is_full() {
+            match requests.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(request))) => {
+                    match take(submitter, &mut desk, request, chunk) {
+                        Taken::Decided => {}
+                        Taken::Waits(waits) => *held = Some(waits),
+                        Taken::Ends(status) => *end = Some(Err(status)),
+                    }
+                }
+                Poll::Ready(Some(Err(status))) => {
+                    *end = Some(Err(status::repaired(&status, "").unwrap_or(status)));
+                }
+                Poll::Ready(None) => *end = Some(Ok(())),
+                Poll::Pending if chunk.acks.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+fn send(committed: Committed) -> Result<(), Status> {
+    let (room, message) = committed?;
+    // It hands back a sender that nobody needs.
+    drop(room.send(message));
+    Ok(())
+}
+
+/// What became of a request that was read.
+enum Taken {
+    /// It is in the chunk.
+    Decided,
+    /// It has to wait.
+    Waits(Box<Held>),
+    /// Nobody gets in any more.
+    Ends(Status),
+}
+
+/// Puts a request into the chunk, if it can be decided at once.
+fn take(
+    submitter: &Submitter,
+    desk: &mut Desk<'_>,
+    v1::SubmitStreamRequest { sequence, request }: v1::SubmitStreamRequest,
+    chunk: &mut Chunk,
+) -> Taken {
+    let checked = match request {
+        Some(request) => desk.check(request),
+        None => Err(vec![Violation::new("request", "is required")]),
+    };
+    let (submission, when_full) = match checked {
+        Ok(checked) => checked,
+        Err(wrong) => {
+            chunk.refuse(sequence, &status::invalid(&wrong));
+            return Taken::Decided;
+        }
+    };
+    let refused = match submitter.place_now(&submission) {
+        Ok(place) => {
+            chunk.add(sequence, submission, place);
+            return Taken::Decided;
+        }
+        Err(refused) => refused,
+    };
+    let known = submission.task.request_id.is_some() && may_be_known(refused);
+    if known || may_wait(when_full, refused) {
+        // Only the stream's end bounds the wait: this is how a full queue pushes back.
+        let patience = Patience::Unlimited;
+        let place = Box::pin(submitter.place_later(&submission, when_full, patience, refused));
+        return Taken::Waits(Box::new(Held { sequence, submission, place }));
+    }
+    let status = status::refused(&submission.task.queue, refused);
+    if is_final(refused) {
+        return Taken::Ends(status);
+    }
+    chunk.refuse(sequence, &status);
+    Taken::Decided
+}
+
+/// Requests that are committed together, in the order in which they came.
+#[derive(Default)]
+struct Chunk {
+    /// One for each; those of `tasks` have no result yet.
+    acks: Vec<v1::SubmitAck>,
+    tasks: Vec<(Submission, Admitted)>,
+    bytes: u64,
+}
+
+impl Chunk {
+    fn is_full(&self) -> bool {
+        self.acks.len() >= MAX_CHUNK_TASKS || self.bytes >= MAX_CHUNK_BYTES
+    }
+
+    fn add(&mut self, sequence: u64, submission: Submission, place: Admitted) {
+        self.bytes += place.bytes();
+        self.acks.push(v1::SubmitAck { sequence, result: None });
+        self.tasks.push((submission, place));
+    }
+
+    fn tell(&mut self, sequence: u64, outcome: Outcome) {
+        self.acks.push(v1::SubmitAck { sequence, result: Some(outcome) });
+    }
+
+    fn refuse(&mut self, sequence: u64, status: &Status) {
+        self.tell(sequence, Outcome::Error(status::to_message(status)));
+    }
+}

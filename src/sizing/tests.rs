@@ -1,0 +1,10 @@
+use super::*;
+
+mod backlogs;
+mod formulas;
+mod simulation;
+
+/// A load of so many erlangs of tasks that take a second.
+fn erlangs(erlangs: f64) -> Load {
+    Load { arrival_rate: erlangs, mean_service: Duration::from_secs(1) }
+}

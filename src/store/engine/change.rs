@@ -1,0 +1,226 @@
+//! What operators do: redrive tasks, change queues, ask how they stand.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{Effect, Engine, Entry, GroupError, Reply, apply::Particulars};
+use crate::{
+    admission::Refused,
+    event::{Event, EventType},
+    store::{
+        Error, MAX_ATTEMPTS_KEPT, QueueChange,
+        ready::{Alarm, QueueId},
+        record::{QueueRecord, TaskRecord},
+        sqlite::{AttemptRow, FinishedTask, NewLiveRow},
+    },
+    task::{self, Budget, Command, Refusal, TaskId, invariants},
+};
+
+type Applied = Result<(), GroupError>;
+
+impl Engine<'_> {
+    pub(super) fn redrive_all(
+        &mut self,
+        tasks: Vec<TaskId>,
+        reply: Reply<Vec<Result<(), Error>>>,
+    ) -> Applied {
+        if self.draining {
+            return self.each(reply, Ok(Err(Error::Draining)));
+        }
+        // No task overtakes one of its queue that found no room.
+        let mut full = HashMap::new();
+        let decided = tasks.into_iter().map(|task| self.redrive(task, &mut full));
+        let decided: Result<Vec<_>, _> = decided.collect();
+        self.each(reply, decided.map(Ok))
+    }
+
+    /// Lets a task live again that has failed or was cancelled.
+    fn redrive(
+        &mut self,
+        id: TaskId,
+        full: &mut HashMap<String, Refused>,
+    ) -> Result<Result<(), Error>, GroupError> {
+        let number = id.number();
+        if !self.identity.owns(id) {
+            return Ok(Err(Error::NotFound(id)));
+        }
+        if let Some(entry) = self.index.get(number) {
+            return Ok(Err(Error::NotEnded { task: id, state: entry.life.state }));
+        }
+        let Some(ended) = self.writer.finished_task(number)? else {
+            return Ok(Err(Error::NotFound(id)));
+        };
+        // What counts of the budget begins anew, so the old one does not matter.
+        let budget = Budget { max_attempts: 1, max_crashes: self.max_crashes };
+        let (life, told) = match task::decide(ended.life, budget, Command::Redrive) {
+            Ok(decided) => decided,
+            Err(Refusal::Ended(state)) => return Ok(Err(Error::Ended { task: id, state })),
+            Err(_) => return Ok(Err(Error::NotFound(id))),
+        };
+        debug_assert_eq!(invariants::check(ended.life, Command::Redrive, life), Ok(()));
+        let record = self.writer.record(number)?.unwrap_or_default();
+        let Ok(record) = TaskRecord::from_bytes(&record) else {
+            tracing::error!(task = %id, "the record of a task is damaged; it stays as it is");
+            return Ok(Err(Error::NotFound(id)));
+        };
+        if let Some(cause) = full.get(&ended.queue) {
+            return Ok(Err(no_room(&ended.queue, *cause)));
+        }
+        let place = match self.admission.try_admit(&ended.queue, ended.bytes) {
+            Ok(place) => place,
+            Err(cause) => {
+                full.insert(ended.queue.clone(), cause);
+                return Ok(Err(no_room(&ended.queue, cause)));
+            }
+        };
+        let now = self.group.now;
+        let (priority, max_attempts) = (record.priority, record.max_attempts);
+        self.remember_last_attempt(number, &ended)?;
+        self.writer.unfinish(number)?;
+        let bytes = ended.bytes;
+        self.writer.insert_live(&NewLiveRow {
+            number,
+            queue: &ended.queue,
+            kind: &ended.kind,
+            priority,
+            due: now.wall,
+            bytes,
+            max_attempts,
+            attempt: life.attempt,
+        })?;
+        let failure = ended.failure.as_ref();
+        self.writer.update_live(number, life, now.wall, ended.execution, failure)?;
+        let queue = self.queues.ensure(&ended.queue, &mut self.ready, &now);
+        self.queues.uncount(queue, ended.life.state, bytes);
+        self.group.tallied.insert(queue);
+        let entry = Entry {
+            life,
+            queue,
+            kind: self.index.share(&ended.kind),
+            priority,
+            max_attempts,
+            due: now.wall,
+            alarm: Alarm::Wall(now.wall),
+            bytes,
+            place: Some(place),
+            execution: None,
+        };
+        self.await_turn(number, &entry);
+        self.arrived(entry.queue);
+        self.index.insert(number, entry);
+        self.tell(number, told, &Particulars::default());
+        Ok(Ok(()))
+    }
+
+    /// What the row of its end told of its latest execution.
+    fn remember_last_attempt(&mut self, number: u64, ended: &FinishedTask) -> Applied {
+        let Some((worker, started)) = ended.execution else { return Ok(()) };
+        let attempt = AttemptRow {
+            task: number,
+            attempt: ended.life.attempt,
+            worker,
+            started,
+            ended: ended.finished,
+            failure: ended.failure.as_ref(),
+        };
+        Ok(self.writer.insert_attempt(&attempt, MAX_ATTEMPTS_KEPT)?)
+    }
+
+    pub(super) fn change_queue(
+        &mut self,
+        name: &str,
+        change: QueueChange,
+        reply: Reply<()>,
+    ) -> Applied {
+        let now = self.group.now;
+        let id = match self.queues.find(name) {
+            Some(id) => id,
+            None => match self.admission.try_keep(name) {
+                Ok(kept) => self.queues.add(kept, &mut self.ready, &now),
+                Err(cause) => {
+                    self.group.effects.push(Effect::Done(reply, Err(no_room(name, cause))));
+                    return Ok(());
+                }
+            },
+        };
+        match change {
+            QueueChange::Pause => self.pause(id, true),
+            QueueChange::Resume => self.pause(id, false),
+            QueueChange::Settings(fields, values) => {
+                let Some(queue) = self.queues.get(id) else { return Ok(()) };
+                let (kept, mut overrides) = (queue.kept.clone(), queue.overrides);
+                for field in fields {
+                    overrides.take(field, &values);
+                }
+                let settings = self.queues.set_overrides(id, overrides, &mut self.ready);
+                let configure = settings.map(|settings| Effect::Configure(kept, settings));
+                self.group.effects.extend(configure);
+            }
+        }
+        // Also when the disk refuses: whoever waits is then told with the group.
+        self.group.effects.push(Effect::Done(reply, Ok(())));
+        self.write_queue(id)
+    }
+
+    fn pause(&mut self, id: QueueId, paused: bool) {
+        let Some(queue) = self.queues.get(id) else { return };
+        if queue.paused == paused {
+            return;
+        }
+        let name = Arc::clone(queue.name());
+        self.queues.set_paused(id, paused, &mut self.ready);
+        let what = if paused { EventType::QueuePaused } else { EventType::QueueResumed };
+        let event = Event::new(what, self.group.now.wall, None);
+        self.encoder.push(&Event { queue: Some(&name), ..event });
+    }
+
+    fn write_queue(&mut self, id: QueueId) -> Applied {
+        let Some(queue) = self.queues.get(id) else { return Ok(()) };
+        if !queue.paused && queue.overrides.is_empty() {
+            self.writer.delete_queue(queue.name())?;
+        } else {
+            let overrides = QueueRecord::to_bytes(&queue.overrides);
+            self.writer.put_queue(queue.name(), queue.paused, &overrides)?;
+        }
+        self.forget_unused(id)
+    }
+
+    /// Lets go of a queue of which nothing is left.
+    pub(super) fn forget_unused(&mut self, id: QueueId) -> Applied {
+        if let Some(name) = self.queues.forget_unused(id, &mut self.ready) {
+            self.writer.delete_tallies(&name)?;
+            self.group.tallied.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Answers whoever asked how the queues stand, with what the group made of
+    /// them.
+    pub(super) fn answer_overviews(&mut self) {
+        for (only, reply) in std::mem::take(&mut self.group.overviews) {
+            let (began_at, now) = (self.clock.began_at(), self.group.now);
+            let draining = self.draining;
+            let overview =
+                self.queues.overview(only.as_deref(), &self.ready, draining, began_at, &now);
+            self.group.effects.push(Effect::Overview(reply, Box::new(overview)));
+        }
+    }
+
+    /// Writes how many tasks have ended, of the queues where that has changed.
+    pub(super) fn write_tallies(&mut self) -> Applied {
+        for id in std::mem::take(&mut self.group.tallied) {
+            let Some(queue) = self.queues.get(id) else { continue };
+            for state in super::queues::ENDS {
+                let tally = queue.tally(state);
+                self.writer.put_tally(queue.name(), state, tally.tasks, tally.bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_room(queue: &str, cause: Refused) -> Error {
+    match cause {
+        Refused::Draining => Error::Draining,
+        cause => Error::NoRoom { queue: queue.into(), cause },
+    }
+}

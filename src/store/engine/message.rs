@@ -1,0 +1,83 @@
+//! What is asked of the engine.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::effects::{Reply, refuse};
+use crate::{
+    store::{Error, Finished, Outcome, Overview, QueueChange, Submitted, Turn, prepared::Prepared},
+    task::{TaskId, WorkerId},
+};
+
+/// A command and where its answer goes.
+#[derive(Debug)]
+pub enum Message {
+    /// Take a task.
+    Submit(Box<Prepared>, Reply<Submitted>),
+    /// Take tasks, each for itself.
+    SubmitAll(Vec<Prepared>, Reply<Vec<Result<Submitted, Error>>>),
+    /// Take tasks, all or none.
+    SubmitAtomic(Vec<Prepared>, Reply<Vec<Submitted>>),
+    /// End tasks.
+    Cancel(Vec<TaskId>, Reply<Vec<Result<(), Error>>>),
+    /// Let tasks live again.
+    Redrive(Vec<TaskId>, Reply<Vec<Result<(), Error>>>),
+    /// A worker reports, and asks for work.
+    Turn(WorkerId, Option<Box<Finished>>, Reply<Turn>),
+    /// A worker joins the crew.
+    Join(WorkerId, Reply<()>),
+    /// A worker is to leave.
+    Retire(WorkerId, Reply<()>),
+    /// A worker has left the crew.
+    Leave(WorkerId, Reply<()>),
+    /// Change a queue.
+    Change(Arc<str>, QueueChange, Reply<()>),
+    /// Tell how the queues stand.
+    Overview(Option<Arc<str>>, Reply<Overview>),
+    /// Start nothing more.
+    Drain(Reply<()>),
+    /// Commit what has come, and end. Answers with the tasks that remain.
+    Close(oneshot::Sender<u64>),
+}
+
+/// Bytes that a task takes on the disk besides its record.
+const AROUND: usize = 250;
+
+impl Message {
+    /// Bytes that it makes the engine write, roughly.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Submit(prepared, _) => prepared.record.len() + AROUND,
+            Self::SubmitAll(all, _) | Self::SubmitAtomic(all, _) => {
+                all.iter().map(|prepared| prepared.record.len() + AROUND).sum()
+            }
+            Self::Cancel(tasks, _) | Self::Redrive(tasks, _) => tasks.len() * AROUND,
+            Self::Turn(_, Some(finished), _) => match &finished.outcome {
+                Outcome::Succeeded(result) => result.len() + AROUND,
+                _ => AROUND,
+            },
+            _ => 0,
+        }
+    }
+
+    /// Answers with the cause for which nothing is done any more. A `Close` is
+    /// handed back.
+    pub fn refuse(self, cause: &Arc<str>) -> Option<oneshot::Sender<u64>> {
+        match self {
+            Self::Submit(_, reply) => refuse(reply, cause),
+            Self::SubmitAll(_, reply) => refuse(reply, cause),
+            Self::SubmitAtomic(_, reply) => refuse(reply, cause),
+            Self::Cancel(_, reply) | Self::Redrive(_, reply) => refuse(reply, cause),
+            Self::Join(_, reply)
+            | Self::Retire(_, reply)
+            | Self::Leave(_, reply)
+            | Self::Change(_, _, reply)
+            | Self::Drain(reply) => refuse(reply, cause),
+            Self::Overview(_, reply) => refuse(reply, cause),
+            Self::Turn(_, _, reply) => refuse(reply, cause),
+            Self::Close(reply) => return Some(reply),
+        }
+        None
+    }
+}

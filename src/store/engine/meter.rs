@@ -1,0 +1,146 @@
+//! What went through: rates and means, weighted towards the present.
+
+use std::time::{Duration, Instant};
+
+use crate::store::Flow;
+
+/// The time constant: what happened so long ago counts 1/e of what happens now.
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// Sums that decay exponentially. They decay once in a group, whose commands all
+/// happen at one moment, so that counting costs an addition.
+#[derive(Debug)]
+pub struct Meter {
+    began: Instant,
+    at: Instant,
+    arrivals: f64,
+    completions: f64,
+    service_seconds: f64,
+    starts: f64,
+    wait_seconds: f64,
+}
+
+impl Meter {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            at: now,
+            arrivals: 0.0,
+            completions: 0.0,
+            service_seconds: 0.0,
+            starts: 0.0,
+            wait_seconds: 0.0,
+        }
+    }
+
+    /// A task became due.
+    pub fn arrived(&mut self, now: Instant) {
+        self.decay(now);
+        self.arrivals += 1.0;
+    }
+
+    /// A task started that had been due for so long.
+    pub fn started(&mut self, now: Instant, waited: Duration) {
+        self.decay(now);
+        self.starts += 1.0;
+        self.wait_seconds += waited.as_secs_f64();
+    }
+
+    /// An execution ended that ran for so long.
+    pub fn ended(&mut self, now: Instant, ran: Duration) {
+        self.decay(now);
+        self.completions += 1.0;
+        self.service_seconds += ran.as_secs_f64();
+    }
+
+    /// What it has measured.
+    pub fn flow(&mut self, now: Instant) -> Flow {
+        self.decay(now);
+        // What a steady rate of one per second would have summed up to by now.
+        let age = now.saturating_duration_since(self.began).div_duration_f64(WINDOW);
+        let full = (WINDOW.as_secs_f64() * -(-age).exp_m1()).max(1e-3);
+        Flow {
+            arrival_rate: self.arrivals / full,
+            completion_rate: self.completions / full,
+            mean_service: mean(self.service_seconds, self.completions),
+            mean_wait: mean(self.wait_seconds, self.starts),
+        }
+    }
+
+    fn decay(&mut self, now: Instant) {
+        if now <= self.at {
+            return;
+        }
+        let factor = (-now.duration_since(self.at).div_duration_f64(WINDOW)).exp();
+        self.at = now;
+        for sum in [
+            &mut self.arrivals,
+            &mut self.completions,
+            &mut self.service_seconds,
+            &mut self.starts,
+            &mut self.wait_seconds,
+        ] {
+            *sum *= factor;
+        }
+    }
+}
+
+/// `None` when what was measured is too long ago to mean anything.
+fn mean(sum: f64, count: f64) -> Option<Duration> {
+    const FAINT: f64 = 1e-6;
+    if count < FAINT { None } else { Duration::try_from_secs_f64(sum / count).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(began: Instant, seconds: f64) -> Instant {
+        began + Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn a_steady_rate_is_told_from_the_first_seconds_on() {
+        let began = Instant::now();
+        let mut meter = Meter::new(began);
+        for second in 0..300 {
+            for _ in 0..10 {
+                meter.arrived(after(began, f64::from(second) + 0.5));
+            }
+            if [5, 60, 299].contains(&second) {
+                let rate = meter.flow(after(began, f64::from(second) + 1.0)).arrival_rate;
+                assert!((9.5..10.5).contains(&rate), "after {second} s: {rate}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_present_counts_more_than_the_past() {
+        let began = Instant::now();
+        let mut meter = Meter::new(began);
+        let (slow, fast) = (Duration::from_secs(10), Duration::from_secs(1));
+        for second in 0..120 {
+            meter.ended(after(began, f64::from(second)), slow);
+            meter.started(after(began, f64::from(second)), slow);
+        }
+        for second in 120..300 {
+            meter.ended(after(began, f64::from(second)), fast);
+            meter.started(after(began, f64::from(second)), fast);
+        }
+        let flow = meter.flow(after(began, 300.0));
+        let service = flow.mean_service.expect("measured").as_secs_f64();
+        assert!((1.0..1.6).contains(&service), "{service}: 180 s are three windows");
+        assert_eq!(flow.mean_service, flow.mean_wait);
+    }
+
+    #[test]
+    fn nothing_measured_is_no_mean() {
+        let began = Instant::now();
+        let mut meter = Meter::new(began);
+        assert_eq!(meter.flow(began), Flow::default());
+        meter.ended(began, Duration::from_secs(1));
+        let flow = meter.flow(after(began, 3600.0));
+        assert_eq!(flow.mean_service, None, "an hour later");
+        assert!(flow.completion_rate < 1e-9, "{flow:?}");
+    }
+}

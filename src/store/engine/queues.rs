@@ -1,0 +1,248 @@
+//! The queues that the store knows: their settings, how many tasks have ended in
+//! them, and what went through.
+//!
+//! Which tasks wait in them, and in what order, is [`Ready`]'s; how much may wait
+//! is [`Admission`]'s, who is told of the settings here.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::meter::Meter;
+use crate::{
+    admission::{Admission, Kept},
+    queue::{Block, Counts, Overrides, Settings},
+    store::{
+        Overview, QueueStatus,
+        ready::{Moment, QueueId, Ready},
+    },
+    task::{State, Timestamp},
+};
+
+/// A queue.
+#[derive(Debug)]
+pub struct Queue {
+    pub kept: Kept,
+    pub settings: Settings,
+    pub overrides: Overrides,
+    pub paused: bool,
+    /// The configuration names it, so it exists without tasks, too.
+    declared: bool,
+    /// Tasks that wait for their due time.
+    pub scheduled: u64,
+    /// By the ways in which tasks end.
+    ended: [Tally; 3],
+    pub meter: Meter,
+}
+
+/// Tasks that have ended in one way, and are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub tasks: u64,
+    pub bytes: u64,
+}
+
+/// The terminal states, in the order of [`Queue::ended`].
+pub const ENDS: [State; 3] = [State::Succeeded, State::Failed, State::Cancelled];
+
+fn end(state: State) -> usize {
+    ENDS.iter().position(|end| *end == state).unwrap_or_default()
+}
+
+impl Queue {
+    pub fn name(&self) -> &Arc<str> {
+        self.kept.queue()
+    }
+
+    pub fn tally(&self, state: State) -> Tally {
+        self.ended[end(state)]
+    }
+}
+
+/// All queues.
+#[derive(Debug)]
+pub struct Queues {
+    admission: Arc<Admission>,
+    table: Vec<Option<Queue>>,
+    by_name: HashMap<Arc<str>, QueueId>,
+    /// All queues' ended tasks.
+    pub kept: Tally,
+    /// What went through all of them.
+    pub meter: Meter,
+}
+
+impl Queues {
+    pub fn new(admission: Arc<Admission>, now: &Moment) -> Self {
+        Self {
+            admission,
+            table: Vec::new(),
+            by_name: HashMap::new(),
+            kept: Tally::default(),
+            meter: Meter::new(now.instant),
+        }
+    }
+
+    pub fn find(&self, name: &str) -> Option<QueueId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn get(&self, id: QueueId) -> Option<&Queue> {
+        self.table.get(id.0 as usize).and_then(Option::as_ref)
+    }
+
+    pub fn get_mut(&mut self, id: QueueId) -> Option<&mut Queue> {
+        self.table.get_mut(id.0 as usize).and_then(Option::as_mut)
+    }
+
+    /// The queue of this name, which may be new here. Its place was admitted.
+    pub fn ensure(&mut self, name: &str, ready: &mut Ready, now: &Moment) -> QueueId {
+        match self.find(name) {
+            Some(id) => id,
+            None => self.add(self.admission.keep(name), ready, now),
+        }
+    }
+
+    pub fn add(&mut self, kept: Kept, ready: &mut Ready, now: &Moment) -> QueueId {
+        let name = Arc::clone(kept.queue());
+        let book = self.admission.book();
+        let settings = book.settings(&name);
+        let declared = book.declared.contains_key(&name);
+        let id = ready.add(&settings);
+        let queue = Queue {
+            kept,
+            settings,
+            overrides: Overrides::default(),
+            paused: false,
+            declared,
+            scheduled: 0,
+            ended: Default::default(),
+            meter: Meter::new(now.instant),
+        };
+        let place = id.0 as usize;
+        if place >= self.table.len() {
+            self.table.resize_with(place + 1, || None);
+        }
+        self.table[place] = Some(queue);
+        self.by_name.insert(name, id);
+        id
+    }
+
+    /// Gives a queue other overrides, and returns the settings that are then in
+    /// force.
+    pub fn set_overrides(
+        &mut self,
+        id: QueueId,
+        overrides: Overrides,
+        ready: &mut Ready,
+    ) -> Option<Settings> {
+        let configured = self.admission.book().settings(self.get(id)?.name());
+        let queue = self.get_mut(id)?;
+        queue.overrides = overrides;
+        queue.settings = overrides.over(configured);
+        ready.configure(id, &queue.settings);
+        Some(queue.settings)
+    }
+
+    pub fn set_paused(&mut self, id: QueueId, paused: bool, ready: &mut Ready) {
+        if let Some(queue) = self.get_mut(id) {
+            queue.paused = paused;
+            ready.pause(id, paused);
+        }
+    }
+
+    /// A task has ended.
+    pub fn count(&mut self, id: QueueId, state: State, more: Tally) {
+        if let Some(queue) = self.get_mut(id) {
+            let tally = &mut queue.ended[end(state)];
+            tally.tasks += more.tasks;
+            tally.bytes += more.bytes;
+            self.kept.tasks += more.tasks;
+            self.kept.bytes += more.bytes;
+        }
+    }
+
+    /// A task that had ended is trimmed, or lives again.
+    pub fn uncount(&mut self, id: QueueId, state: State, bytes: u64) {
+        if let Some(queue) = self.get_mut(id) {
+            let tally = &mut queue.ended[end(state)];
+            tally.tasks = tally.tasks.saturating_sub(1);
+            tally.bytes = tally.bytes.saturating_sub(bytes);
+            self.kept.tasks = self.kept.tasks.saturating_sub(1);
+            self.kept.bytes = self.kept.bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// Forgets a queue of which nothing is left; tells its name if it was.
+    pub fn forget_unused(&mut self, id: QueueId, ready: &mut Ready) -> Option<Arc<str>> {
+        let queue = self.get(id)?;
+        let used = queue.declared
+            || queue.paused
+            || !queue.overrides.is_empty()
+            || self.counts(id, ready) != Counts::default();
+        if used {
+            return None;
+        }
+        ready.take_out(id);
+        let name = Arc::clone(self.table[id.0 as usize].take()?.name());
+        self.by_name.remove(&name);
+        Some(name)
+    }
+
+    pub fn counts(&self, id: QueueId, ready: &Ready) -> Counts {
+        let Some(queue) = self.get(id) else { return Counts::default() };
+        let (queued, running) = ready.load(id);
+        let [succeeded, failed, cancelled] = queue.ended.map(|tally| tally.tasks);
+        Counts { scheduled: queue.scheduled, queued, running, succeeded, failed, cancelled }
+    }
+
+    /// How they stand: all, by name, or one.
+    pub fn overview(
+        &mut self,
+        only: Option<&str>,
+        ready: &Ready,
+        draining: bool,
+        began_at: Timestamp,
+        now: &Moment,
+    ) -> Overview {
+        let mut counts = Counts::default();
+        for id in self.by_name.values() {
+            counts = counts.plus(self.counts(*id, ready));
+        }
+        let mut named: Vec<_> = match only {
+            Some(name) => self.by_name.get_key_value(name).into_iter().collect(),
+            None => self.by_name.iter().collect(),
+        };
+        named.sort();
+        let ids: Vec<QueueId> = named.into_iter().map(|(_, id)| *id).collect();
+        let queues = ids.into_iter().filter_map(|id| self.status(id, ready, draining, now));
+        Overview {
+            queues: queues.collect(),
+            flow: self.meter.flow(now.instant),
+            counts,
+            since: began_at,
+            now: now.wall,
+        }
+    }
+
+    fn status(
+        &mut self,
+        id: QueueId,
+        ready: &Ready,
+        draining: bool,
+        now: &Moment,
+    ) -> Option<QueueStatus> {
+        let counts = self.counts(id, ready);
+        let queue = self.get_mut(id)?;
+        let (waiting_bytes, waiting_callers) = queue.kept.waiting();
+        Some(QueueStatus {
+            name: Arc::clone(queue.name()),
+            settings: queue.settings,
+            overrides: queue.overrides,
+            paused: queue.paused,
+            block: if draining { Some(Block::Draining) } else { ready.block(id) },
+            counts,
+            waiting_bytes,
+            waiting_callers,
+            oldest_due: ready.next_of(id),
+            flow: queue.meter.flow(now.instant),
+        })
+    }
+}

@@ -1,0 +1,203 @@
+//! Submissions: whether they are new, and what they make.
+
+use std::collections::HashMap;
+
+use super::{Effect, Engine, Entry, GroupError, Reply};
+use crate::{
+    event::{Event, EventType, Subject},
+    store::{
+        Error, Submitted,
+        prepared::Prepared,
+        ready::{Alarm, Moment},
+        sqlite::NewLiveRow,
+    },
+    task::{Due, Lifecycle, State, Timestamp},
+};
+
+type Applied = Result<(), GroupError>;
+type Outcome = Result<Submitted, Error>;
+
+impl Engine<'_> {
+    pub(super) fn submit(&mut self, prepared: Prepared, reply: Reply<Submitted>) -> Applied {
+        let decided = self.decide_submission(prepared);
+        // Also when the disk refused: whoever waits is then told with the rest
+        // of the group.
+        let outcome = decided.as_ref().ok().cloned().unwrap_or(Err(Error::Draining));
+        self.group.effects.push(Effect::Submitted(reply, outcome));
+        decided.map(drop)
+    }
+
+    pub(super) fn submit_all(&mut self, all: Vec<Prepared>, reply: Reply<Vec<Outcome>>) -> Applied {
+        let decided = self.decide_all(all);
+        let outcome = decided.as_ref().ok().cloned().unwrap_or(Err(Error::Draining));
+        self.group.effects.push(Effect::SubmittedAll(reply, outcome));
+        decided.map(drop)
+    }
+
+    fn decide_all(
+        &mut self,
+        all: Vec<Prepared>,
+    ) -> Result<Result<Vec<Outcome>, Error>, GroupError> {
+        if self.draining {
+            return Ok(Err(Error::Draining));
+        }
+        let decided = all.into_iter().map(|prepared| self.decide_submission(prepared));
+        decided.collect::<Result<_, _>>().map(Ok)
+    }
+
+    pub(super) fn submit_atomic(
+        &mut self,
+        all: Vec<Prepared>,
+        reply: Reply<Vec<Submitted>>,
+    ) -> Applied {
+        let decided = self.decide_atomic(all);
+        let outcome = decided.as_ref().ok().cloned().unwrap_or(Err(Error::Draining));
+        self.group.effects.push(Effect::SubmittedAtomic(reply, outcome));
+        decided.map(drop)
+    }
+
+    /// Looks at all of them first, so that there is nothing to take back.
+    fn decide_atomic(
+        &mut self,
+        all: Vec<Prepared>,
+    ) -> Result<Result<Vec<Submitted>, Error>, GroupError> {
+        if self.draining {
+            return Ok(Err(Error::Draining));
+        }
+        let mut wrong = Vec::new();
+        let mut asked: HashMap<&str, [u8; 16]> = HashMap::new();
+        for (at, prepared) in all.iter().enumerate() {
+            let Some(request_id) = &prepared.task.request_id else { continue };
+            let first = *asked.entry(request_id).or_insert(prepared.fingerprint);
+            match self.repeated(prepared)? {
+                Some(Err(error)) => wrong.push((at, error)),
+                Some(Ok(_)) => {}
+                None if first == prepared.fingerprint => {}
+                None => {
+                    let theirs = self.identity.task_id(self.newest_task + 1);
+                    wrong.push((at, Error::RequestIdReused(theirs)));
+                }
+            }
+        }
+        if !wrong.is_empty() {
+            return Ok(Err(Error::NotAll(wrong)));
+        }
+        let decided = all.into_iter().map(|prepared| self.decide_submission(prepared));
+        decided.collect()
+    }
+
+    fn decide_submission(&mut self, prepared: Prepared) -> Result<Outcome, GroupError> {
+        if self.draining {
+            return Ok(Err(Error::Draining));
+        }
+        match self.repeated(&prepared)? {
+            Some(outcome) => Ok(outcome),
+            None => Ok(Ok(self.accept(prepared)?)),
+        }
+    }
+
+    /// The outcome of a submission whose `request_id` is known.
+    fn repeated(&mut self, prepared: &Prepared) -> Result<Option<Outcome>, GroupError> {
+        let Some(request_id) = &prepared.task.request_id else { return Ok(None) };
+        let Some((number, fingerprint)) = self.writer.request(request_id)? else {
+            return Ok(None);
+        };
+        let task = self.identity.task_id(number);
+        if fingerprint != prepared.fingerprint {
+            return Ok(Some(Err(Error::RequestIdReused(task))));
+        }
+        let state = match self.index.get(number) {
+            Some(entry) => entry.life.state,
+            None => match self.writer.finished_state(number)? {
+                Some(state) => state,
+                None => return Ok(Some(Err(Error::NotFound(task)))),
+            },
+        };
+        let seq = self.writer.submitted_seq(number)?;
+        Ok(Some(Ok(Submitted { task, seq, state, existing: true })))
+    }
+
+    fn accept(&mut self, prepared: Prepared) -> Result<Submitted, GroupError> {
+        let Prepared { task, fingerprint, place, record } = prepared;
+        let now = self.group.now;
+        let (due, alarm) = due(task.due, &now);
+        self.newest_task += 1;
+        let number = self.newest_task;
+        let id = self.identity.task_id(number);
+        let life = Lifecycle::submitted(alarm.is_some());
+
+        let names = (&*task.queue, &*task.kind);
+        let subject = Subject { id, queue: names.0, kind: names.1, attempt: 0 };
+        let mut event = Event::new(EventType::Submitted, now.wall, Some(subject));
+        event.next_due = alarm.map(|_| due);
+        let seq = self.encoder.push(&event);
+
+        let request_id = task.request_id.as_deref();
+        self.writer.insert_task(number, seq, now.wall, names, request_id, &record)?;
+        let max_attempts = task.retry.max_attempts;
+        let bytes = place.bytes();
+        let (priority, attempt) = (task.priority, 0);
+        let (queue, kind) = names;
+        let row = NewLiveRow { number, queue, kind, priority, due, bytes, max_attempts, attempt };
+        self.writer.insert_live(&row)?;
+        if let Some(request_id) = request_id {
+            self.writer.insert_request(request_id, number, fingerprint)?;
+        }
+        let entry = Entry {
+            life,
+            queue: self.queues.ensure(place.queue(), &mut self.ready, &now),
+            kind: self.index.share(&task.kind),
+            priority,
+            max_attempts,
+            due,
+            alarm: alarm.unwrap_or(Alarm::Wall(due)),
+            bytes,
+            place: Some(place),
+            execution: None,
+        };
+        if life.state == State::Queued && self.group.fresh.len() < self.idle.len() {
+            self.group.fresh.insert(number, task);
+        }
+        self.await_turn(number, &entry);
+        if life.state == State::Queued {
+            self.arrived(entry.queue);
+        }
+        self.index.insert(number, entry);
+        Ok(Submitted { task: id, seq, state: life.state, existing: false })
+    }
+
+    /// Lets the answers to submissions tell of starts in the same group.
+    pub(super) fn refresh_answers(&mut self) {
+        let index = &self.index;
+        let started = &self.group.started;
+        let refresh = |submitted: &mut Submitted| {
+            let number = submitted.task.number();
+            if started.contains(&number)
+                && let Some(entry) = index.get(number)
+            {
+                submitted.state = entry.life.state;
+            }
+        };
+        for effect in &mut self.group.effects {
+            match effect {
+                Effect::Submitted(_, Ok(submitted)) => refresh(submitted),
+                Effect::SubmittedAll(_, Ok(outcomes)) => {
+                    outcomes.iter_mut().flatten().for_each(refresh);
+                }
+                Effect::SubmittedAtomic(_, Ok(all)) => all.iter_mut().for_each(refresh),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// When a task may start, and what makes it due if that is later.
+fn due(due: Due, now: &Moment) -> (Timestamp, Option<Alarm>) {
+    match due {
+        Due::After(span) if !span.is_zero() => {
+            (now.wall.after(span), Some(Alarm::Steady(now.steady.after(span))))
+        }
+        Due::At(time) if time > now.wall => (time, Some(Alarm::Wall(time))),
+        Due::Now | Due::After(_) | Due::At(_) => (now.wall, None),
+    }
+}

@@ -1,0 +1,246 @@
+//! Trimming: what has ended is kept for a time and within bounds, and then goes,
+//! the oldest first, a little in each group.
+//!
+//! A group trims at most [`STEP_TASKS`] tasks, or twice as many as ended in it, so
+//! that trimming keeps up with any load and no group is held up by it. Between
+//! two groups, when nothing else is to be done, the engine goes on with it, and
+//! gives the space back that has become free.
+
+use std::time::Duration;
+
+use super::{Engine, GroupError};
+use crate::{
+    config::Retention,
+    event::Seq,
+    store::{ready::Moment, sqlite::EndedRow},
+    task::Timestamp,
+};
+
+type Applied = Result<(), GroupError>;
+
+/// Ended tasks that a group trims.
+const STEP_TASKS: usize = 256;
+
+/// Batches of events that a group trims.
+const STEP_BATCHES: usize = 32;
+
+/// Pages that are given back in one step.
+const STEP_PAGES: u64 = 256;
+
+/// Free pages that are never given back: the next tasks need them.
+const SPARE_PAGES: u64 = 256;
+
+/// What is to be trimmed next.
+#[derive(Debug)]
+pub struct Upkeep {
+    retention: Retention,
+    /// When the oldest tasks that are kept ended: those that did not fail, and
+    /// those that did.
+    oldest_ended: [Option<Timestamp>; 2],
+    oldest_events: Option<(Seq, Timestamp)>,
+    /// The newest batch of events: it stays, as the numbers go on from it.
+    newest_batch: Seq,
+    /// Pages may have become free.
+    space: bool,
+    /// Pages were given back, and the file is still as long as it was.
+    gave_back: bool,
+}
+
+/// Tasks that did not fail, and those that did, by the column `ended.failed`.
+const CLASSES: [bool; 2] = [false, true];
+
+impl Upkeep {
+    pub fn new(retention: Retention) -> Self {
+        Self {
+            retention,
+            oldest_ended: [None; 2],
+            oldest_events: None,
+            newest_batch: Seq(0),
+            space: true,
+            gave_back: false,
+        }
+    }
+
+    /// A batch of events was written.
+    pub fn events_written(&mut self, first: Seq, now: Timestamp) {
+        self.newest_batch = first;
+        self.oldest_events.get_or_insert((first, now));
+    }
+
+    /// Tasks have ended.
+    pub fn tasks_ended(&mut self, failed: bool, now: Timestamp) {
+        self.oldest_ended[usize::from(failed)].get_or_insert(now);
+    }
+
+    fn keep(&self, failed: bool) -> Duration {
+        if failed { self.retention.failed } else { self.retention.finished }
+    }
+}
+
+impl Engine<'_> {
+    /// Looks up what is the oldest of everything.
+    pub(in crate::store) fn begin_upkeep(&mut self, newest_batch: Seq) -> Applied {
+        self.upkeep.newest_batch = newest_batch;
+        self.upkeep.oldest_events = self.writer.oldest_events()?;
+        for failed in CLASSES {
+            self.look_at_oldest(failed)?;
+        }
+        Ok(())
+    }
+
+    fn look_at_oldest(&mut self, failed: bool) -> Result<Option<EndedRow>, GroupError> {
+        let row = self.writer.oldest_ended(failed)?;
+        self.upkeep.oldest_ended[usize::from(failed)] = row.as_ref().map(|row| row.time);
+        Ok(row)
+    }
+
+    /// How long until there is something to trim or to give back.
+    pub(super) fn until_upkeep(&self, now: &Moment) -> Option<Duration> {
+        let upkeep = &self.upkeep;
+        if upkeep.space || self.too_much_ended() || self.too_many_events() {
+            return Some(Duration::ZERO);
+        }
+        let rest = |since: Timestamp, keep: Duration| since.after(keep).since(now.wall);
+        let tasks = CLASSES.map(|failed| {
+            upkeep.oldest_ended[usize::from(failed)].map(|time| rest(time, upkeep.keep(failed)))
+        });
+        let events = upkeep
+            .oldest_events
+            .filter(|(first, _)| *first < upkeep.newest_batch)
+            .map(|(_, time)| rest(time, upkeep.retention.events));
+        tasks.into_iter().chain([events]).flatten().min()
+    }
+
+    fn too_much_ended(&self) -> bool {
+        let kept = self.queues.kept;
+        let retention = &self.upkeep.retention;
+        let beyond =
+            kept.tasks > retention.max_finished || kept.bytes > retention.max_finished_bytes;
+        beyond && self.upkeep.oldest_ended.iter().any(Option::is_some)
+    }
+
+    fn too_many_events(&self) -> bool {
+        let (newest, retention) = (self.encoder.newest(), &self.upkeep.retention);
+        self.upkeep.oldest_events.is_some_and(|(first, _)| {
+            first < self.upkeep.newest_batch && newest.0 - first.0 >= retention.max_events
+        })
+    }
+
+    /// Trims a little of what is beyond its time or its bounds.
+    pub(super) fn trim(&mut self) -> Applied {
+        let ended: usize = self.group.ended.iter().map(Vec::len).sum();
+        let mut left = STEP_TASKS.max(2 * ended);
+        let before = left;
+        for failed in CLASSES {
+            while left > 0 && self.is_due(failed) {
+                self.trim_ended(failed, &mut left)?;
+            }
+        }
+        if left < before {
+            // The row with the newest number may be gone.
+            self.writer.remember_newest_task(self.newest_task)?;
+            self.upkeep.space = true;
+        }
+        self.trim_events()
+    }
+
+    fn is_due(&self, failed: bool) -> bool {
+        self.is_old(failed) || self.is_beyond(failed)
+    }
+
+    fn is_old(&self, failed: bool) -> bool {
+        let oldest = self.upkeep.oldest_ended[usize::from(failed)];
+        oldest.is_some_and(|time| time.after(self.upkeep.keep(failed)) <= self.group.now.wall)
+    }
+
+    /// Dead letters are trimmed for the sake of the bounds only if nothing else
+    /// is left.
+    fn is_beyond(&self, failed: bool) -> bool {
+        let [others, letters] = self.upkeep.oldest_ended.map(|oldest| oldest.is_some());
+        let first = if failed { letters && !others } else { others };
+        first && self.too_much_ended()
+    }
+
+    fn trim_ended(&mut self, failed: bool, left: &mut usize) -> Applied {
+        let Some(mut row) = self.look_at_oldest(failed)? else { return Ok(()) };
+        let old = self.is_old(failed);
+        let mut trimmed = 0;
+        while trimmed < row.tasks.len() && *left > 0 && (old || self.is_beyond(failed)) {
+            self.trim_task(row.tasks[trimmed], row.time)?;
+            trimmed += 1;
+            *left -= 1;
+        }
+        row.tasks.drain(..trimmed);
+        self.writer.keep_ended(row.id, &row.tasks)?;
+        if row.tasks.is_empty() {
+            self.look_at_oldest(failed)?;
+        }
+        Ok(())
+    }
+
+    fn trim_task(&mut self, number: u64, ended_by: Timestamp) -> Applied {
+        let Some(task) = self.writer.trimmed_task(number)? else { return Ok(()) };
+        if task.finished > ended_by {
+            // It was redriven, and ended again: its time is another row's.
+            return Ok(());
+        }
+        self.writer.trim_task(number, task.request_id.as_deref())?;
+        if let Some(queue) = self.queues.find(&task.queue) {
+            self.queues.uncount(queue, task.state, task.bytes);
+            self.group.tallied.insert(queue);
+            self.group.trimmed.insert(queue);
+        }
+        Ok(())
+    }
+
+    fn trim_events(&mut self) -> Applied {
+        for _ in 0..STEP_BATCHES {
+            let Some((first, time)) = self.upkeep.oldest_events else { break };
+            let old = time.after(self.upkeep.retention.events) <= self.group.now.wall;
+            if first >= self.upkeep.newest_batch || !(old || self.too_many_events()) {
+                break;
+            }
+            self.writer.trim_events(first)?;
+            self.upkeep.oldest_events = self.writer.oldest_events()?;
+            self.upkeep.space = true;
+        }
+        Ok(())
+    }
+
+    /// Lets go of queues of which trimming has left nothing.
+    pub(super) fn forget_trimmed_queues(&mut self) -> Applied {
+        for queue in std::mem::take(&mut self.group.trimmed) {
+            self.forget_unused(queue)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back some of the space that is free, while nobody waits. A failure
+    /// loses nothing: the space is used later.
+    pub(super) fn give_back_space(&mut self) {
+        if !self.upkeep.space {
+            return;
+        }
+        match self.try_give_back() {
+            Ok(more) => self.upkeep.space = more,
+            Err(error) => {
+                self.upkeep.space = false;
+                tracing::warn!(%error, "free space in the store could not be given back");
+            }
+        }
+    }
+
+    /// Tells whether there is more to give back.
+    fn try_give_back(&mut self) -> Result<bool, rusqlite::Error> {
+        let (pages, free) = self.writer.pages()?;
+        if free > SPARE_PAGES.max(pages / 4) {
+            self.writer.give_back(STEP_PAGES.min(free - SPARE_PAGES))?;
+            self.upkeep.gave_back = true;
+            return Ok(true);
+        }
+        if std::mem::take(&mut self.upkeep.gave_back) {
+            self.writer.checkpoint()?;
+        }
+        Ok(false)
+    }
+}

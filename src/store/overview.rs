@@ -1,0 +1,71 @@
+//! What is changed and told of queues.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{queue, task::Timestamp};
+
+/// A change to a queue.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QueueChange {
+    /// Starts none of its tasks, until it is resumed.
+    Pause,
+    /// Starts its tasks again.
+    Resume,
+    /// Gives these settings the values that they have in the overrides; where
+    /// they have none there, those of the configuration.
+    Settings(Vec<queue::Field>, Box<queue::Overrides>),
+}
+
+/// How the queues stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overview {
+    /// Each queue.
+    pub queues: Vec<QueueStatus>,
+    /// What went through all queues together.
+    pub flow: Flow,
+    /// All queues' tasks together.
+    pub counts: queue::Counts,
+    /// When measuring began: at the start of the process.
+    pub since: Timestamp,
+    /// When this was told.
+    pub now: Timestamp,
+}
+
+/// A queue as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The settings in force.
+    pub settings: queue::Settings,
+    /// Those that were changed by [`QueueChange::Settings`].
+    pub overrides: queue::Overrides,
+    /// It is paused.
+    pub paused: bool,
+    /// What holds its due tasks back.
+    pub block: Option<queue::Block>,
+    /// How many of its tasks stand where.
+    pub counts: queue::Counts,
+    /// Bytes of the tasks that wait.
+    pub waiting_bytes: u64,
+    /// Callers that wait for room.
+    pub waiting_callers: u64,
+    /// Since when its next task has been due.
+    pub oldest_due: Option<Timestamp>,
+    /// What went through it.
+    pub flow: Flow,
+}
+
+/// What went through over about the last minute, weighted towards the present:
+/// exponentially, with a time constant of 60 s.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Flow {
+    /// Tasks that became due, per second.
+    pub arrival_rate: f64,
+    /// Executions that ended, per second.
+    pub completion_rate: f64,
+    /// How long executions ran.
+    pub mean_service: Option<Duration>,
+    /// How long tasks that started had been due.
+    pub mean_wait: Option<Duration>,
+}

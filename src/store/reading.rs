@@ -1,0 +1,129 @@
+//! What is read of tasks: which ones are meant, and how they stand.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::task::{Data, Failure, Lifecycle, State, TaskId, Timestamp, WorkerId};
+
+/// A task as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Which.
+    pub id: TaskId,
+    /// Its queue.
+    pub queue: String,
+    /// Its kind.
+    pub kind: String,
+    /// What its handler is given; empty if the query omits payloads.
+    pub payload: Data,
+    /// Its priority.
+    pub priority: i32,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The idempotency key, if any.
+    pub request_id: Option<String>,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// Attempts that may fail before it does.
+    pub max_attempts: u32,
+    /// Where it stands.
+    pub lifecycle: Lifecycle,
+    /// When it was submitted.
+    pub created: Timestamp,
+    /// When it may start, or might have.
+    pub due: Timestamp,
+    /// Its latest execution: on which worker, since when.
+    pub execution: Option<(WorkerId, Timestamp)>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+    /// What it returned; empty if the query omits payloads.
+    pub result: Option<Data>,
+    /// Why its latest attempt failed.
+    pub failure: Option<Failure>,
+    /// Its executions, the oldest first, at most [`MAX_ATTEMPTS_KEPT`]; empty in
+    /// a list.
+    pub attempts: Vec<Attempt>,
+}
+
+/// Executions of one task that are remembered, the latest ones.
+pub const MAX_ATTEMPTS_KEPT: u32 = 100;
+
+/// One execution of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number.
+    pub attempt: u32,
+    /// Who ran it.
+    pub worker: WorkerId,
+    /// When it started.
+    pub started: Timestamp,
+    /// When it ended; of one that a crash ended, when that was found out.
+    pub ended: Option<Timestamp>,
+    /// Why it failed, was interrupted or cancelled.
+    pub failure: Option<Failure>,
+}
+
+/// Which tasks are meant: all that is set must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Any of these states; all if empty.
+    pub states: Vec<State>,
+    /// Any of these queues; all if empty.
+    pub queues: Vec<String>,
+    /// Any of these kinds; all if empty.
+    pub kinds: Vec<String>,
+    /// All of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was submitted.
+    pub created: TimeRange,
+    /// When it ended; one that is set matches no task that has not ended.
+    pub finished: TimeRange,
+}
+
+/// A span of time, from the first moment on and before the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeRange {
+    /// At this time or later.
+    pub from: Option<Timestamp>,
+    /// Before this time.
+    pub before: Option<Timestamp>,
+}
+
+impl TimeRange {
+    /// Whether nothing is set.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether `time` lies in it.
+    #[must_use]
+    pub fn has(&self, time: Timestamp) -> bool {
+        self.from.is_none_or(|from| time >= from) && self.before.is_none_or(|before| time < before)
+    }
+}
+
+/// Which tasks to list, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    /// Which.
+    pub filter: Filter,
+    /// Only tasks beyond this number: higher ones, or lower ones if the newest
+    /// come first.
+    pub beyond: Option<u64>,
+    /// The newest first.
+    pub newest_first: bool,
+    /// Tasks on the page.
+    pub limit: usize,
+    /// Leave payloads and results out.
+    pub omit_payloads: bool,
+}
+
+/// Some tasks, in the order of submission.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The tasks; fewer than the limit, even none, if looking further would
+    /// have taken too long or the page become too large.
+    pub tasks: Vec<Task>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<u64>,
+}

@@ -1,0 +1,185 @@
+//! Many tasks cancelled or redriven by one command.
+
+use taskyard::{
+    admission::{Limit, Refused},
+    event::Seq,
+    proto::v1::EventType::{Cancelled, Redriven},
+    queue::Overrides,
+    store::{Error, Outcome},
+    task::{Data, NewTask, State, TaskId},
+};
+
+use crate::{
+    provider::Provider,
+    work::{broken, done, later, nobody, patient, task},
+    yard::{Setup, Yard},
+};
+
+/// The tasks that events after `seq` speak of, all of one sort and one commit.
+async fn told<P: Provider>(
+    yard: &Yard<'_, P>,
+    seq: Seq,
+    what: taskyard::proto::v1::EventType,
+) -> Vec<String> {
+    let events = yard.events_after(seq).await;
+    assert!(events.iter().all(|event| event.r#type() == what), "{events:?}");
+    let batches = patient(yard.store.read(seq, 1 << 20)).await.expect("events");
+    assert_eq!(batches[0].last(), yard.hub.newest(), "all in one commit");
+    events.into_iter().map(|event| event.task_id).collect()
+}
+
+fn names(ids: &[TaskId]) -> Vec<String> {
+    ids.iter().map(TaskId::to_string).collect()
+}
+
+pub async fn tasks_are_cancelled_together_each_with_its_own_result(provider: &impl Provider) {
+    let mut yard = Yard::new(provider).await;
+    let succeeded = yard.submit(task("a")).await;
+    yard.run(done()).await;
+    let failed = yard.submit(task("b")).await;
+    yard.run(broken()).await;
+    let running = yard.submit(task("a")).await;
+    let run = yard.start().await;
+    let (queued, scheduled) = (yard.submit(task("b")).await, yard.submit(later("a")).await);
+    let cancelled = yard.submit(task("a")).await;
+    assert_eq!(yard.cancel(cancelled).await, Ok(()));
+    let untouched = yard.submit(task("a")).await;
+    let before = yard.hub.newest();
+    let which =
+        vec![succeeded, scheduled, nobody(), queued, failed, running, queued, cancelled, running];
+    let results = patient(yard.store.cancel(which)).await.expect("a commit");
+    let expected = vec![
+        Err(Error::Ended { task: succeeded, state: State::Succeeded }),
+        Ok(()),
+        Err(Error::NotFound(nobody())),
+        Ok(()),
+        Err(Error::Ended { task: failed, state: State::Failed }),
+        Ok(()),
+        Ok(()),
+        Ok(()),
+        Ok(()),
+    ];
+    assert_eq!(results, expected);
+    assert!(run.given.cancel.is_cancelled());
+    assert_eq!(told(&yard, before, Cancelled).await, names(&[scheduled, queued]), "in order");
+    yard.check().await;
+    yard = yard.crash().await;
+    for (id, state) in [
+        (queued, State::Cancelled),
+        (scheduled, State::Cancelled),
+        (running, State::Cancelled),
+        (untouched, State::Queued),
+    ] {
+        assert_eq!(yard.state(id).await, state);
+    }
+    yard.check().await;
+}
+
+pub async fn tasks_are_redriven_together_each_with_its_own_result(provider: &impl Provider) {
+    let mut yard = Yard::new(provider).await;
+    let succeeded = yard.submit(task("a")).await;
+    yard.run(done()).await;
+    let failed = yard.submit(task("b")).await;
+    yard.run(broken()).await;
+    let stopped = yard.submit(task("a")).await;
+    let run = yard.start().await;
+    assert_eq!(yard.cancel(stopped).await, Ok(()));
+    yard.end(run, Outcome::Stopped).await;
+    let cancelled = yard.submit(later("a")).await;
+    assert_eq!(yard.cancel(cancelled).await, Ok(()));
+    let running = yard.submit(task("a")).await;
+    let _run = yard.start().await;
+    let queued = yard.submit(task("a")).await;
+    let before = yard.hub.newest();
+    let which = vec![cancelled, succeeded, failed, queued, nobody(), running, failed, stopped];
+    let results = patient(yard.store.redrive(which)).await.expect("a commit");
+    let expected = vec![
+        Ok(()),
+        Err(Error::Ended { task: succeeded, state: State::Succeeded }),
+        Ok(()),
+        Err(Error::NotEnded { task: queued, state: State::Queued }),
+        Err(Error::NotFound(nobody())),
+        Err(Error::NotEnded { task: running, state: State::Running }),
+        Err(Error::NotEnded { task: failed, state: State::Queued }),
+        Ok(()),
+    ];
+    assert_eq!(results, expected);
+    assert_eq!(told(&yard, before, Redriven).await, names(&[cancelled, failed, stopped]));
+    yard.check().await;
+    yard = yard.crash().await;
+    for id in [cancelled, failed, stopped, queued] {
+        assert_eq!(yard.state(id).await, State::Queued);
+    }
+    yard.check().await;
+}
+
+/// Tasks that fail, one after the other.
+async fn failures<P: Provider>(yard: &mut Yard<'_, P>, tasks: Vec<NewTask>) -> Vec<TaskId> {
+    let mut failed = Vec::new();
+    for task in tasks {
+        let id = yard.submit(task).await;
+        assert_eq!(yard.run(broken()).await, id);
+        failed.push(id);
+    }
+    failed
+}
+
+pub async fn a_full_queue_takes_no_more_redriven_tasks(provider: &impl Provider) {
+    let limit = Overrides { max_tasks: Some(3), ..Overrides::default() };
+    let mut yard = Yard::with(provider, Setup::default().queue("a", limit)).await;
+    let of_a = failures(&mut yard, vec![task("a"); 4]).await;
+    let of_b = failures(&mut yard, vec![task("b"); 2]).await;
+    let waits = yard.submit(task("a")).await;
+    let which = [of_a[0], of_b[0], of_a[1], of_a[2], nobody(), waits, of_b[1], of_a[3]];
+    let results = patient(yard.store.redrive(which.into())).await.expect("a commit");
+    for (at, (id, result)) in which.into_iter().zip(results).enumerate() {
+        let right = match (at, result) {
+            (0 | 1 | 2 | 6, Ok(())) => true,
+            (3 | 7, Err(Error::NoRoom { queue, cause: Refused::Full { limit, .. } })) => {
+                (&*queue, limit) == ("a", Limit::Tasks(3))
+            }
+            (4, Err(Error::NotFound(unknown))) => unknown == id,
+            (5, Err(Error::NotEnded { task, state: State::Queued })) => task == id,
+            (_, other) => panic!("result {at}: {other:?}"),
+        };
+        assert!(right, "result {at}");
+    }
+    let states = [State::Queued, State::Queued, State::Failed, State::Failed];
+    for (id, state) in of_a.iter().zip(states) {
+        assert_eq!(yard.state(*id).await, state);
+    }
+    yard.gate.try_admit("a", 1).expect_err("the places are taken");
+    yard.check().await;
+    // Somebody leaves, and there is room again.
+    assert_eq!(yard.run(done()).await, waits);
+    assert_eq!(yard.redrive(of_a[3]).await, Ok(()));
+    let full = yard.redrive(of_a[2]).await;
+    assert!(matches!(full, Err(Error::NoRoom { .. })), "{full:?}");
+    yard.check().await;
+}
+
+pub async fn after_one_that_does_not_fit_none_of_its_queue_is_redriven(provider: &impl Provider) {
+    let limit = Overrides { max_bytes: Some(4_000), ..Overrides::default() };
+    let mut yard = Yard::with(provider, Setup::default().queue("a", limit)).await;
+    let sized = |bytes| NewTask { payload: Data::Bytes(vec![0; bytes].into()), ..task("a") };
+    let failed = failures(&mut yard, vec![sized(500), sized(3_000), sized(10)]).await;
+    let other = failures(&mut yard, vec![task("b")]).await;
+    let waits = yard.submit(sized(1_000)).await;
+    let which = vec![failed[0], failed[1], failed[2], other[0]];
+    let results = patient(yard.store.redrive(which)).await.expect("a commit");
+    assert_eq!((&results[0], &results[3]), (&Ok(()), &Ok(())));
+    for result in &results[1..3] {
+        assert!(
+            matches!(result, Err(Error::NoRoom { queue, .. }) if &**queue == "a"),
+            "{result:?}"
+        );
+    }
+    assert_eq!(yard.state(failed[2]).await, State::Failed, "a small one does not overtake");
+    assert_eq!(yard.redrive(failed[2]).await, Ok(()), "by itself it may");
+    for _ in 0..4 {
+        yard.run(done()).await;
+    }
+    assert_eq!(yard.state(waits).await, State::Succeeded);
+    assert_eq!(yard.redrive(failed[1]).await, Ok(()));
+    yard.check().await;
+}
