@@ -10,10 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{Stream, stream};
 use taskyard::proto::v1::{
-    SubmitRequest, submit_request::Payload, task_service_client::TaskServiceClient,
+    SubmitRequest, SubmitStreamRequest, submit_ack, submit_request::Payload,
+    task_service_client::TaskServiceClient,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 use tonic::{Status, transport::Channel};
 
 /// Bytes of a task.
@@ -27,18 +32,22 @@ const WARM_UP: Duration = Duration::from_millis(500);
 pub struct Shape {
     pub connections: usize,
     pub in_flight: usize,
+    /// The tasks go through one stream for each connection, not through calls.
+    pub streamed: bool,
 }
 
 impl Shape {
-    /// As it is asked for: `4x32`.
+    /// As it is asked for: `4x32`, or `stream2x4096`.
     pub fn name(self) -> String {
-        format!("{}x{}", self.connections, self.in_flight)
+        let how = if self.streamed { "stream" } else { "" };
+        format!("{how}{}x{}", self.connections, self.in_flight)
     }
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} × {}", self.connections, self.in_flight)
+        let how = if self.streamed { ", streamed" } else { "" };
+        write!(f, "{} × {}{how}", self.connections, self.in_flight)
     }
 }
 
@@ -61,9 +70,14 @@ pub async fn run(
     for _ in 0..shape.connections {
         let channel =
             Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
+        let client = TaskServiceClient::new(channel);
+        if shape.streamed {
+            let (counting, over) = (Arc::clone(&counting), Arc::clone(&over));
+            callers.spawn(stream(client, shape.in_flight, counting, over));
+            continue;
+        }
         for _ in 0..shape.in_flight {
-            let client = TaskServiceClient::new(channel.clone());
-            callers.spawn(call(client, Arc::clone(&counting), Arc::clone(&over)));
+            callers.spawn(call(client.clone(), Arc::clone(&counting), Arc::clone(&over)));
         }
     }
     tokio::time::sleep(WARM_UP).await;
@@ -84,21 +98,73 @@ pub async fn run(
     Ok(Measured { per_second, p50: at(50), p99: at(99) })
 }
 
+fn task() -> SubmitRequest {
+    let payload = bytes::Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
+    SubmitRequest {
+        kind: "noop".into(),
+        payload: Some(Payload::Data(payload)),
+        ..Default::default()
+    }
+}
+
+/// Keeps requests of one stream in flight.
+async fn stream(
+    mut client: TaskServiceClient<Channel>,
+    in_flight: usize,
+    counting: Arc<AtomicBool>,
+    over: Arc<AtomicBool>,
+) -> Result<Vec<Duration>, Status> {
+    let (places, task) = (Arc::new(Semaphore::new(in_flight)), task());
+    let (sent, mut waiting) = mpsc::channel(in_flight);
+    let (room, ends) = (Arc::clone(&places), Arc::clone(&over));
+    let requests = requests(room, ends, sent, task);
+    let mut acks = client.submit_stream(requests).await?.into_inner();
+    let mut latencies = Vec::new();
+    while let Some(answer) = acks.message().await? {
+        places.add_permits(answer.acks.len());
+        let counts = counting.load(Ordering::Relaxed);
+        for ack in answer.acks {
+            let Some(submit_ack::Result::Ack(_)) = ack.result else {
+                return Err(Status::internal(format!("{ack:?}")));
+            };
+            let began: Instant =
+                waiting.recv().await.ok_or_else(|| Status::internal("an ack too many"))?;
+            if counts {
+                latencies.push(began.elapsed());
+            }
+        }
+    }
+    Ok(latencies)
+}
+
+/// Requests, each when there is room for it in flight, until the load is over.
+fn requests(
+    room: Arc<Semaphore>,
+    over: Arc<AtomicBool>,
+    sent: mpsc::Sender<Instant>,
+    task: SubmitRequest,
+) -> impl Stream<Item = SubmitStreamRequest> + Send + 'static {
+    stream::unfold((room, over, sent, task, 0), |(room, over, sent, task, sequence)| async move {
+        room.acquire().await.ok()?.forget();
+        if over.load(Ordering::Relaxed) {
+            return None;
+        }
+        sent.send(Instant::now()).await.ok()?;
+        let request = SubmitStreamRequest { sequence, request: Some(task.clone()) };
+        Some((request, (room, over, sent, task, sequence + 1)))
+    })
+}
+
 async fn call(
     mut client: TaskServiceClient<Channel>,
     counting: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
 ) -> Result<Vec<Duration>, Status> {
-    let payload = bytes::Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
+    let task = task();
     let mut latencies = Vec::new();
     while !over.load(Ordering::Relaxed) {
-        let task = SubmitRequest {
-            kind: "noop".into(),
-            payload: Some(Payload::Data(payload.clone())),
-            ..Default::default()
-        };
         let began = Instant::now();
-        client.submit(task).await?;
+        client.submit(task.clone()).await?;
         if counting.load(Ordering::Relaxed) {
             latencies.push(began.elapsed());
         }

@@ -1,4 +1,4 @@
-//! How close `Submit` comes to its limit, measured in the same run.
+//! How close `Submit` and `SubmitStream` come to their limit, measured in the same run.
 //!
 //! The limit is a bare tonic server that answers the same messages and does
 //! nothing else. Both servers run in a process of their own, in turn, round by
@@ -19,12 +19,13 @@ use std::{
 use load::{Measured, Shape};
 use servers::{Child, Kind};
 
-/// Connections × calls in flight on each.
-const SHAPES: [Shape; 4] = [
-    Shape { connections: 1, in_flight: 1 },
-    Shape { connections: 1, in_flight: 16 },
-    Shape { connections: 4, in_flight: 32 },
-    Shape { connections: 64, in_flight: 4 },
+/// Connections × tasks in flight on each.
+const SHAPES: [Shape; 5] = [
+    Shape { connections: 1, in_flight: 1, streamed: false },
+    Shape { connections: 1, in_flight: 16, streamed: false },
+    Shape { connections: 4, in_flight: 32, streamed: false },
+    Shape { connections: 64, in_flight: 4, streamed: false },
+    Shape { connections: 2, in_flight: 8_192, streamed: true },
 ];
 
 struct Options {
@@ -143,7 +144,7 @@ impl Row {
 fn as_table(rows: &[Row], sync: Duration, options: &Options) -> Result<String, fmt::Error> {
     let mut table = format!(
         "{:<24}{:<26}{:>9}{:>15}{:>9}{:>9}\n",
-        "connections × in flight", "server", "calls/s", "ratio to bare", "p50 ms", "p99 ms"
+        "connections × in flight", "server", "tasks/s", "ratio to bare", "p50 ms", "p99 ms"
     );
     for row in rows {
         writeln!(
@@ -174,7 +175,8 @@ fn as_json(rows: &[Row], sync: Duration, options: &Options) -> serde_json::Value
                 "connections": row.shape.connections,
                 "in_flight": row.shape.in_flight,
                 "server": row.kind.name(),
-                "calls_per_second": row.rate(),
+                "streamed": row.shape.streamed,
+                "tasks_per_second": row.rate(),
                 "ratio_to_bare": row.ratio(),
                 "ratios": row.ratios,
                 "p50_ms": row.latency(|round| round.p50),

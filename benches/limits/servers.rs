@@ -11,18 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use taskyard::{
     config::Config,
     handler::{Noop, Registry, Sleep},
     proto::v1::{
-        SubmitRequest, SubmitResponse, TaskState, submit_request::Payload,
-        task_service_client::TaskServiceClient,
+        SubmitAck, SubmitRequest, SubmitResponse, SubmitStreamRequest, SubmitStreamResponse,
+        TaskState, submit_ack, submit_request::Payload, task_service_client::TaskServiceClient,
     },
     server::Server,
 };
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status, body::Body, server::NamedService};
+use tonic::{Request, Response, Status, Streaming, body::Body, server::NamedService};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +151,7 @@ async fn serve_bare() -> Result<SocketAddr, Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let incoming = TcpListenerStream::new(listener);
-    let connections = futures_util::StreamExt::map(incoming, |stream| {
+    let connections = incoming.map(|stream| {
         let stream = stream?;
         stream.set_nodelay(true)?;
         Ok::<_, std::io::Error>(stream)
@@ -180,7 +180,11 @@ impl tower::Service<http::Request<Body>> for Bare {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(async {
+        Box::pin(async move {
+            if request.uri().path().ends_with("/SubmitStream") {
+                let codec = tonic_prost::ProstCodec::default();
+                return Ok(tonic::server::Grpc::new(codec).streaming(Echo, request).await);
+            }
             let codec = tonic_prost::ProstCodec::default();
             Ok(tonic::server::Grpc::new(codec).unary(Echo, request).await)
         })
@@ -195,13 +199,36 @@ impl tonic::server::UnaryService<SubmitRequest> for Echo {
 
     fn call(&mut self, request: Request<SubmitRequest>) -> Self::Future {
         let SubmitRequest { .. } = request.into_inner();
-        // As long as a real answer.
-        ready(Ok(Response::new(SubmitResponse {
-            task_id: "t1c2k5zq8x5kd7".into(),
-            cursor: "c4k2j9xf7q2m1c2k4".into(),
-            state: TaskState::Queued.into(),
-            existing: false,
-        })))
+        ready(Ok(Response::new(answer())))
+    }
+}
+
+/// Acknowledges what has arrived, in as few messages as it can.
+impl tonic::server::StreamingService<SubmitStreamRequest> for Echo {
+    type Response = SubmitStreamResponse;
+    type ResponseStream = BoxStream<'static, Result<SubmitStreamResponse, Status>>;
+    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<SubmitStreamRequest>>) -> Self::Future {
+        let acks = request.into_inner().ready_chunks(512).map(|chunk| {
+            let ack = |request: SubmitStreamRequest| SubmitAck {
+                sequence: request.sequence,
+                result: Some(submit_ack::Result::Ack(answer())),
+            };
+            let acks = chunk.into_iter().map(|request| request.map(ack));
+            Ok(SubmitStreamResponse { acks: acks.collect::<Result<_, _>>()? })
+        });
+        ready(Ok(Response::new(Box::pin(acks))))
+    }
+}
+
+/// As long as a real one.
+fn answer() -> SubmitResponse {
+    SubmitResponse {
+        task_id: "t1c2k5zq8x5kd7".into(),
+        cursor: "c4k2j9xf7q2m1c2k4".into(),
+        state: TaskState::Queued.into(),
+        existing: false,
     }
 }
 
