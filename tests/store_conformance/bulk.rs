@@ -3,7 +3,7 @@
 use taskyard::{
     admission::{Limit, Refused},
     event::Seq,
-    proto::v1::EventType::{Cancelled, Redriven},
+    proto::v1::EventType::{self, Cancelled, Redriven},
     queue::Overrides,
     store::{Error, Outcome},
     task::{Data, NewTask, State, TaskId},
@@ -16,11 +16,7 @@ use crate::{
 };
 
 /// The tasks that events after `seq` speak of, all of one sort and one commit.
-async fn told<P: Provider>(
-    yard: &Yard<'_, P>,
-    seq: Seq,
-    what: taskyard::proto::v1::EventType,
-) -> Vec<String> {
+async fn told<P: Provider>(yard: &Yard<'_, P>, seq: Seq, what: EventType) -> Vec<String> {
     let events = yard.events_after(seq).await;
     assert!(events.iter().all(|event| event.r#type() == what), "{events:?}");
     let batches = patient(yard.store.read(seq, 1 << 20)).await.expect("events");

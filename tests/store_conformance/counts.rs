@@ -111,6 +111,7 @@ pub async fn an_overview_tells_of_one_queue_or_of_none(provider: &impl Provider)
         yard.submit(task(queue)).await;
     }
     yard.change("d", QueueChange::Pause).await;
+    // Asking for a queue does not make it.
     for _ in 0..2 {
         let unknown = patient(yard.store.overview(Some("e".into()))).await.expect("an overview");
         assert_eq!(unknown.queues, []);

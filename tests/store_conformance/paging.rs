@@ -44,6 +44,7 @@ async fn stir<P: Provider>(
             yard.end(run, outcome).await;
         }
     }
+    yard.submit(task("a")).await;
     runs.push(yard.start().await);
     for step in 0..6 {
         let id = tasks[(round * 7 + step * 11) % tasks.len()];
@@ -52,7 +53,6 @@ async fn stir<P: Provider>(
         let other = tasks[(round * 5 + step * 13) % tasks.len()];
         drop(yard.redrive(other).await);
     }
-    yard.submit(task("a")).await;
     yard.submit(later("d")).await;
 }
 

@@ -63,12 +63,24 @@ impl Provider for Sqlite {
         Opened { store, hub, recovered }
     }
 
-    /// The files as they are. Between two commands no one writes them.
+    /// The files as they are: copied until nobody wrote them meanwhile, since two
+    /// that do not fit together are no crash but a broken disk.
     fn crashed(&self, home: &TempDir) -> TempDir {
-        let copy = self.home();
-        for name in ["taskyard.db", "taskyard.db-wal"] {
-            fs::copy(home.path().join(name), copy.path().join(name)).expect("a copy");
+        let names = ["taskyard.db", "taskyard.db-wal"];
+        let versions = || {
+            names.map(|name| {
+                let found = home.path().join(name).metadata().expect("a file");
+                (found.len(), found.modified().expect("a time"))
+            })
+        };
+        loop {
+            let (copy, before) = (self.home(), versions());
+            for name in names {
+                fs::copy(home.path().join(name), copy.path().join(name)).expect("a copy");
+            }
+            if versions() == before {
+                return copy;
+            }
         }
-        copy
     }
 }

@@ -7,8 +7,8 @@ use taskyard::{
     config::Retention,
     event::Seq,
     events::Unreadable,
-    store::{Error, Outcome},
-    task::{Data, State, TaskId, WorkerId},
+    store::{Error, Outcome, QueueChange},
+    task::{Data, NewTask, State, TaskId, WorkerId},
 };
 
 use crate::{
@@ -122,13 +122,12 @@ pub async fn failed_tasks_are_kept_by_a_rule_of_their_own(provider: &impl Provid
 }
 
 pub async fn tasks_that_live_are_kept_whatever_the_rules(provider: &impl Provider) {
-    let (age, count) = (Duration::ZERO, 0);
     let retention = Retention {
-        finished: age,
+        finished: Duration::ZERO,
         failed: Duration::from_hours(1),
-        max_finished: count + 1,
+        max_finished: 1,
         max_finished_bytes: 1 << 20,
-        events: age,
+        events: Duration::ZERO,
         max_events: 1_000,
     };
     let mut yard = Yard::with(provider, keep(retention)).await;
@@ -136,12 +135,12 @@ pub async fn tasks_that_live_are_kept_whatever_the_rules(provider: &impl Provide
     yard.run(broken()).await;
     assert_eq!(yard.redrive(redriven).await, Ok(()));
     let running = yard.submit(keyed("b", "running")).await;
-    yard.change("a", taskyard::store::QueueChange::Pause).await;
+    yard.change("a", QueueChange::Pause).await;
     let run = yard.start().await;
     assert_eq!(run.given.task, running);
     let delayed = yard.submit(later("b")).await;
     let payload = Data::Bytes(vec![1; 1 << 20].into());
-    let large = yard.submit(taskyard::task::NewTask { payload, ..task("a") }).await;
+    let large = yard.submit(NewTask { payload, ..task("a") }).await;
     // Others come and go until the last of them is forgotten.
     let mut last = redriven;
     for _ in 0..20 {
@@ -161,7 +160,7 @@ pub async fn tasks_that_live_are_kept_whatever_the_rules(provider: &impl Provide
         assert_eq!(yard.state(id).await, state);
     }
     assert_eq!(yard.state(running).await, State::Queued);
-    yard.change("a", taskyard::store::QueueChange::Resume).await;
+    yard.change("a", QueueChange::Resume).await;
     let started: Vec<_> = yard.run_all(3).await.into_iter().map(|(id, _)| id).collect();
     assert!([redriven, running, large].iter().all(|id| started.contains(id)), "{started:?}");
     yard.check_counts().await;

@@ -77,7 +77,7 @@ pub async fn a_result_ends_it(provider: &impl Provider) {
         let running = yard.get(id).await;
         assert_eq!((running.lifecycle.state, running.lifecycle.attempt), (State::Running, 1));
         assert_eq!(running.execution, Some((run.worker, given.started)));
-        let worker = run.worker;
+        let (worker, started) = (run.worker, run.given.started);
         yard.end(run, Outcome::Succeeded(result.clone())).await;
         let ended = yard.get(id).await;
         assert_eq!((ended.lifecycle.state, &ended.result), (State::Succeeded, &Some(result)));
@@ -88,7 +88,8 @@ pub async fn a_result_ends_it(provider: &impl Provider) {
         assert_eq!(told, [Submitted, Started, Succeeded]);
         for event in &events[1..] {
             assert_eq!((event.attempt, &event.worker), (1, &worker.to_string()));
-            assert!(event.waited.is_some(), "how long it waited");
+            let waited = event.waited.map(|waited| Duration::try_from(waited).expect("a span"));
+            assert_eq!(waited, Some(started.since(ended.due)), "since it was due");
         }
         let ran = events[2].ran.map(|ran| Duration::try_from(ran).expect("a span"));
         assert_eq!((events[1].ran, ran), (None, Some(RAN)));
