@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     fs,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,8 @@ use taskyard::{
     events::Hub,
     proto::v1::{self, EventType},
     store::{
-        Error, Finished, Outcome, Query, SqliteStore, Store, Submission, Submitted, Turn, open,
+        Error, Finished, Outcome, Query, Settings, SqliteStore, Store, Submission, Submitted, Turn,
+        WallClock, open,
     },
     task::{Data, Due, NewTask, State, TaskId, WorkerId},
 };
@@ -120,6 +124,31 @@ async fn later_tasks_start_when_they_are_due_and_in_that_order() {
         assert!(started >= task.due, "not before its time");
         finished = Some(next);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_the_wall_clock_changes_times_and_no_intervals() {
+    const HOUR: i64 = 3_600_000_000;
+    let ahead = Arc::new(AtomicI64::new(0));
+    let dir = tempfile::tempdir().unwrap();
+    let gate = gate(10);
+    let clock = WallClock::ahead_by(Arc::clone(&ahead));
+    let settings = Settings { clock: clock.clone(), ..settings(dir.path(), Durability::Os) };
+    let (store, hub, _) = open(&settings, Arc::clone(&gate)).await.expect("the store opens");
+    let yard = Opened { dir, store, hub, gate };
+    let later = |due| NewTask { due, ..new_task("a", &Data::Empty) };
+    let at = clock.now().after(Duration::from_mins(30));
+    let timed = yard.submit(later(Due::At(at))).await.unwrap().task;
+    let delayed = yard.submit(later(Due::After(Duration::from_millis(50)))).await.unwrap().task;
+    // Back by an hour: the delay is as long as it was.
+    ahead.store(-HOUR, Ordering::Relaxed);
+    let (first, finished) = yard.run_next(None).await;
+    assert_eq!(first, delayed);
+    assert_eq!(yard.store.get(timed).await.unwrap().lifecycle.state, State::Scheduled);
+    // And ahead by an hour: its time has come.
+    ahead.store(HOUR, Ordering::Relaxed);
+    let (second, _) = yard.run_next(Some(finished)).await;
+    assert_eq!(second, timed);
 }
 
 /// What callers were told.
