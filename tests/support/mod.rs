@@ -191,13 +191,17 @@ impl Watch {
     }
 
     pub async fn event(&mut self) -> Event {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return event;
+        // Heartbeats come for ever.
+        let next = async {
+            loop {
+                if let Some(event) = self.ready.pop_front() {
+                    return event;
+                }
+                let message = self.message().await.expect("more events");
+                self.ready.extend(message.events);
             }
-            let message = self.message().await.expect("more events");
-            self.ready.extend(message.events);
-        }
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("the event does not come")
     }
 
     /// The next event of this type.
