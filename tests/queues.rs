@@ -5,7 +5,7 @@ mod support;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use support::{
-    Client, Gate, Watch, Yard, admin, builtin, fields, reason, span, submit, task, wait,
+    Admin, Client, Gate, Watch, Yard, builtin, fields, reason, span, submit, task, wait,
 };
 use taskyard::{
     config::Config,
@@ -13,13 +13,11 @@ use taskyard::{
     proto::v1::{
         EventType, ListQueuesRequest, PauseQueueRequest, Queue, QueueBlock, QueueSettings,
         RateLimit, ResumeQueueRequest, RetryPolicy, SubmitRequest, SubmitResponse, TaskState,
-        UpdateQueueRequest, WhenFull, admin_service_client::AdminServiceClient,
+        UpdateQueueRequest, WhenFull,
     },
     queue::{Overrides, Rate},
 };
-use tonic::{Code, transport::Channel};
-
-type Admin = AdminServiceClient<Channel>;
+use tonic::Code;
 
 /// A configuration that says something of one queue.
 fn declare(queue: &'static str, overrides: Overrides) -> impl FnOnce(&mut Config) {
@@ -135,7 +133,7 @@ async fn within_a_queue_starts_go_by_priority_then_due_time_then_submission_unde
 async fn a_paused_queue_takes_tasks_starts_none_and_stays_paused_over_a_restart() {
     let yard = Yard::start().await;
     let mut client = yard.client().await;
-    let mut control = admin(&yard).await;
+    let mut control = yard.admin().await;
     let mut watch = Watch::live(&mut client).await;
     for _ in 0..2 {
         pause(&mut control, "mail").await;
@@ -154,7 +152,7 @@ async fn a_paused_queue_takes_tasks_starts_none_and_stays_paused_over_a_restart(
 
     let (_, dir) = yard.drain().await;
     let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let (mut client, mut control) = (yard.client().await, admin(&yard).await);
+    let (mut client, mut control) = (yard.client().await, yard.admin().await);
     let mut watch = Watch::after(&mut client, &watch.cursor).await;
     assert!(status(&mut control, "mail").await.paused);
     let other = submit(&mut client, in_queue("other", "noop")).await;
@@ -183,7 +181,7 @@ async fn no_more_of_a_queue_run_than_may_and_the_rest_of_the_crew_is_the_others(
         registry,
     )
     .await;
-    let (mut client, mut control) = (yard.client().await, admin(&yard).await);
+    let (mut client, mut control) = (yard.client().await, yard.admin().await);
     let mut watch = Watch::live(&mut client).await;
     for _ in 0..5 {
         submit(&mut client, in_queue("limited", "gated")).await;
@@ -209,7 +207,7 @@ async fn a_rate_lets_a_burst_through_and_holds_back_what_follows() {
     let hourly = Rate { per_second: 1.0 / 3600.0, burst: 3 };
     let slow = Overrides { rate: Some(Some(hourly)), ..Overrides::default() };
     let yard = Yard::with(declare("slow", slow), builtin()).await;
-    let (mut client, mut control) = (yard.client().await, admin(&yard).await);
+    let (mut client, mut control) = (yard.client().await, yard.admin().await);
     let mut tasks: Vec<SubmitResponse> = Vec::new();
     for _ in 0..5 {
         tasks.push(submit(&mut client, in_queue("slow", "noop")).await);
@@ -234,7 +232,7 @@ async fn a_rate_lets_a_burst_through_and_holds_back_what_follows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_a_queue_can_be_changed_while_callers_wait_and_outlive_a_restart() {
     let (yard, gate, mut client, _) = held(|_| {}).await;
-    let mut control = admin(&yard).await;
+    let mut control = yard.admin().await;
     update(&mut control, "small", QueueSettings { max_tasks: Some(1), ..Default::default() }).await;
     submit(&mut client, in_queue("small", "noop")).await;
     let reject = SubmitRequest { when_full: WhenFull::Reject.into(), ..in_queue("small", "noop") };
@@ -249,7 +247,7 @@ async fn limits_of_a_queue_can_be_changed_while_callers_wait_and_outlive_a_resta
 
     let (_, dir) = yard.drain().await;
     let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let mut control = admin(&yard).await;
+    let mut control = yard.admin().await;
     let small = status(&mut control, "small").await;
     assert_eq!(small.settings.unwrap().max_tasks, Some(2));
     assert_eq!(small.overridden, ["max_tasks"]);
@@ -304,7 +302,7 @@ async fn where_queues_are_fixed_others_are_refused_by_name() {
         builtin(),
     )
     .await;
-    let (mut client, mut control) = (yard.client().await, admin(&yard).await);
+    let (mut client, mut control) = (yard.client().await, yard.admin().await);
     submit(&mut client, in_queue("mail", "noop")).await;
     for queue in ["other", ""] {
         let refused = client.submit(in_queue(queue, "noop")).await.unwrap_err();
@@ -321,7 +319,7 @@ async fn where_queues_are_fixed_others_are_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_are_those_of_the_tasks_that_there_are() {
     let (yard, gate, mut client, _) = held(|_| {}).await;
-    let mut control = admin(&yard).await;
+    let mut control = yard.admin().await;
     let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
     for (at, queue) in ["a", "b", "a", "a", "b"].into_iter().enumerate() {
         let delay = (at % 2 == 1).then(|| span(Duration::from_hours(1))).flatten();
@@ -347,7 +345,7 @@ async fn no_waiting_submitter_starves_whoever_else_submits() {
         submit(&mut client, in_queue("full", "noop")).await;
     }
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let mut control = admin(&yard).await;
+    let mut control = yard.admin().await;
     let mut callers = Vec::new();
     for number in 0..30_u64 {
         let (mut caller, order) = (yard.client().await, Arc::clone(&order));

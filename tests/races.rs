@@ -130,7 +130,7 @@ async fn the_crew_grows_at_once_and_shrinks_without_interrupting() {
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
     let yard = Yard::with(|config| config.workers = 1.try_into().unwrap(), registry).await;
-    let (mut client, mut control) = (yard.client().await, support::admin(&yard).await);
+    let (mut client, mut control) = (yard.client().await, yard.admin().await);
     let mut watch = Watch::live(&mut client).await;
     let mut tasks = Vec::new();
     for _ in 0..6 {
@@ -173,7 +173,7 @@ async fn the_crew_grows_at_once_and_shrinks_without_interrupting() {
 async fn the_crew_is_resized_again_and_again_under_load_and_no_task_is_lost() {
     let yard = Yard::start().await;
     let client = yard.client().await;
-    let mut control = support::admin(&yard).await;
+    let mut control = yard.admin().await;
     let mut callers = JoinSet::new();
     for _ in 0..8 {
         let mut client = client.clone();

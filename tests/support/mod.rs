@@ -24,6 +24,9 @@ use tonic::{Status, Streaming, transport::Channel};
 
 pub type Client = TaskServiceClient<Channel>;
 
+/// An operator's client.
+pub type Admin = AdminServiceClient<Channel>;
+
 /// Long enough that only a hang exceeds it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -92,6 +95,11 @@ impl Yard {
         Self { server, dir }
     }
 
+    pub async fn admin(&self) -> Admin {
+        let address = format!("http://{}", self.server.local_addr());
+        Admin::connect(address).await.expect("the server answers")
+    }
+
     pub async fn client(&self) -> Client {
         connect(self.server.local_addr()).await
     }
@@ -103,12 +111,6 @@ impl Yard {
 
 pub async fn connect(address: std::net::SocketAddr) -> Client {
     TaskServiceClient::connect(format!("http://{address}")).await.expect("the server answers")
-}
-
-/// An operator's client.
-pub async fn admin(yard: &Yard) -> AdminServiceClient<Channel> {
-    let address = format!("http://{}", yard.server.local_addr());
-    AdminServiceClient::connect(address).await.expect("the server answers")
 }
 
 pub fn task(kind: &str) -> SubmitRequest {

@@ -23,9 +23,10 @@ struct Log {
 impl History for Log {
     fn read(&self, after: Seq, _: usize) -> BoxFuture<'_, Result<Vec<EventBatch>, Unreadable>> {
         let batches = self.batches.lock().unwrap();
-        let found = match after.next() < self.oldest {
-            true => Err(Unreadable::Expired(self.oldest)),
-            false => Ok(batches.iter().filter(|batch| batch.last() > after).cloned().collect()),
+        let found = if after.next() < self.oldest {
+            Err(Unreadable::Expired(self.oldest))
+        } else {
+            Ok(batches.iter().filter(|batch| batch.last() > after).cloned().collect())
         };
         Box::pin(async move { found })
     }
