@@ -3,7 +3,10 @@
 
 use crate::{
     admission::Admitted,
-    store::{Submission, record::TaskRecord},
+    store::{
+        Submission,
+        record::{LabelsRecord, TaskRecord},
+    },
     task::NewTask,
 };
 
@@ -14,6 +17,7 @@ pub struct Prepared {
     pub fingerprint: [u8; 16],
     pub place: Admitted,
     pub record: Vec<u8>,
+    pub labels: Option<Vec<u8>>,
 }
 
 impl Prepared {
@@ -21,7 +25,8 @@ impl Prepared {
     pub fn new(submission: Submission, place: Admitted) -> Self {
         let Submission { task, fingerprint } = submission;
         let record = TaskRecord::of(&task).to_bytes();
-        Self { task, fingerprint, place, record }
+        let labels = LabelsRecord::to_bytes(&task.labels);
+        Self { task, fingerprint, place, record, labels }
     }
 
     /// Encodes the rows of several.

@@ -85,6 +85,8 @@ pub fn request(
     request_id: &str,
     now: Timestamp,
 ) -> Result<Option<(Vec<u8>, Submitted)>, rusqlite::Error> {
+    // One transaction, so that the task is there if its request is.
+    let snapshot = connection.unchecked_transaction()?;
     let mut statement = connection.prepare_cached(
         "SELECT request.fingerprint, task.id, task.seq
          FROM request JOIN task ON task.id = request.task WHERE request.id = ?1",
@@ -93,9 +95,11 @@ pub fn request(
         Ok((row.get(0)?, identity.task_id(row.get(1)?), Seq(row.get(2)?)))
     });
     let Some((fingerprint, id, seq)) = found.optional()? else { return Ok(None) };
-    let state = task(connection, identity, id, now)?.map(|task| task.lifecycle.state);
-    let state = state.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    Ok(Some((fingerprint, Submitted { task: id, seq, state, existing: true })))
+    let state = tasks::state(connection, identity, id, now)?;
+    drop(statement);
+    snapshot.finish()?;
+    let submitted = |state| Submitted { task: id, seq, state, existing: true };
+    Ok(state.map(|state| (fingerprint, submitted(state))))
 }
 
 /// What [`events_after`] found.

@@ -14,15 +14,17 @@
 //! stands aside, and costs the others nothing.
 
 use std::{
+    cell::Cell,
     cmp::Reverse,
     collections::BTreeSet,
     num::NonZeroU32,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
 use governor::{
     Quota, RateLimiter,
-    clock::MonotonicClock,
+    clock::Clock,
     middleware::NoOpMiddleware,
     state::{InMemoryState, NotKeyed},
 };
@@ -34,7 +36,12 @@ use crate::{
 
 /// What a start costs a queue of weight 1. Divisible by every weight up to 10,
 /// so that equal shares stay equal.
-const STRIDE: u64 = 2_520_000_000;
+const STRIDE: u128 = 2_520_000_000;
+
+/// How much of its rate a queue may catch up on, however small its burst: the
+/// engine looks at it again only after the commit that it is in, so that without
+/// this what came late would be lost, and the rate not be reached.
+const CATCH_UP: Duration = Duration::from_millis(20);
 
 /// A queue, by its place in the table of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,9 +90,9 @@ pub struct Ready {
     free: Vec<QueueId>,
     /// The queues that may start a task, by pass. Equals always stand in the same
     /// order, so that the starts repeat in a pattern that keeps the shares.
-    turns: BTreeSet<(u64, QueueId)>,
-    /// The pass of the latest start.
-    pass: u64,
+    turns: BTreeSet<(u128, QueueId)>,
+    /// The pass of the latest start. It goes up for ever, which 128 bits can hold.
+    pass: u128,
     /// The queues whose rate holds them back, and until when.
     held: BTreeSet<(Instant, QueueId)>,
     wall: BTreeSet<(Timestamp, u64)>,
@@ -99,9 +106,9 @@ struct Lane {
     running: u32,
     paused: bool,
     max_running: u32,
-    stride: u64,
+    stride: u128,
     limiter: Option<Limiter>,
-    pass: u64,
+    pass: u128,
     stand: Stand,
 }
 
@@ -111,7 +118,7 @@ enum Stand {
     /// Nowhere: it has nothing to start, or may not.
     Aside,
     /// Among the turns.
-    InTurn(u64),
+    InTurn(u128),
     /// Among those that their rate holds back.
     Held(Instant),
 }
@@ -134,7 +141,7 @@ impl Lane {
 
     fn configure(&mut self, settings: &Settings) {
         self.max_running = settings.max_running.unwrap_or(u32::MAX);
-        self.stride = STRIDE / u64::from(settings.weight.max(1));
+        self.stride = STRIDE / u128::from(settings.weight.max(1));
         // A bucket that was emptied is not filled by naming the same rate again.
         if self.limiter.as_ref().map(|limiter| limiter.rate) != settings.rate {
             self.limiter = settings.rate.and_then(Limiter::new);
@@ -150,19 +157,36 @@ impl Lane {
 #[derive(Debug)]
 struct Limiter {
     rate: Rate,
-    bucket: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<Instant>>,
+    now: Now,
+    bucket: RateLimiter<NotKeyed, InMemoryState, Now, NoOpMiddleware<Instant>>,
+}
+
+/// The moment at which the bucket is looked at: the group's.
+#[derive(Clone, Debug)]
+struct Now(Rc<Cell<Instant>>);
+
+impl Clock for Now {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        self.0.get()
+    }
 }
 
 impl Limiter {
     fn new(rate: Rate) -> Option<Self> {
         let period = Duration::try_from_secs_f64(1.0 / rate.per_second).ok()?;
-        let burst = NonZeroU32::new(rate.burst).unwrap_or(NonZeroU32::MIN);
+        let caught_up = CATCH_UP.as_nanos() / period.as_nanos().max(1);
+        let burst = rate.burst.max(u32::try_from(caught_up).unwrap_or(u32::MAX));
+        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::with_period(period)?.allow_burst(burst);
-        Some(Self { rate, bucket: RateLimiter::direct_with_clock(quota, MonotonicClock) })
+        let now = Now(Rc::new(Cell::new(Instant::now())));
+        Some(Self { rate, bucket: RateLimiter::direct_with_clock(quota, now.clone()), now })
     }
 
     /// Takes a start, or tells when there is one.
-    fn take(&self) -> Result<(), Instant> {
+    fn take(&self, now: Instant) -> Result<(), Instant> {
+        self.now.0.set(now);
         self.bucket.check().map_err(|not_until| not_until.earliest_possible())
     }
 }
@@ -217,7 +241,7 @@ impl Ready {
         loop {
             let &(_, id) = self.turns.first()?;
             let lane = &mut self.lanes[id.0 as usize];
-            if let Some(Err(until)) = lane.limiter.as_ref().map(Limiter::take) {
+            if let Some(Err(until)) = lane.limiter.as_ref().map(|limiter| limiter.take(now)) {
                 self.stand_aside(id);
                 self.lane(id).stand = Stand::Held(until);
                 self.held.insert((until, id));
@@ -259,13 +283,13 @@ impl Ready {
     }
 
     /// What holds the due tasks of a queue back.
-    pub fn block(&self, id: QueueId) -> Option<Block> {
+    pub fn block(&self, id: QueueId, now: Instant) -> Option<Block> {
         let lane = &self.lanes[id.0 as usize];
         if lane.paused {
             Some(Block::Paused)
         } else if lane.running >= lane.max_running {
             Some(Block::MaxRunning)
-        } else if matches!(lane.stand, Stand::Held(_)) {
+        } else if matches!(lane.stand, Stand::Held(until) if until > now) {
             Some(Block::RateLimit)
         } else {
             None

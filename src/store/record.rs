@@ -27,16 +27,33 @@ pub struct TaskRecord {
     initial_backoff_micros: u64,
     #[prost(uint64, tag = "7")]
     max_backoff_micros: u64,
-    #[prost(btree_map = "string, string", tag = "8")]
-    pub labels: BTreeMap<String, String>,
-    // 9 was the request_id in format 1; it is a column now.
+    // 8 were the labels, and 9 was the request_id, in format 1; they are columns now.
 }
 
-/// [`TaskRecord`], of which only this is read.
+/// `task.labels`: NULL if there are none.
 #[derive(Clone, PartialEq, prost::Message)]
-struct LabelsOnly {
+pub struct LabelsRecord {
     #[prost(btree_map = "string, string", tag = "8")]
     labels: BTreeMap<String, String>,
+}
+
+impl LabelsRecord {
+    /// As bytes for the row.
+    pub fn to_bytes(labels: &BTreeMap<String, String>) -> Option<Vec<u8>> {
+        (!labels.is_empty()).then(|| Self { labels: labels.clone() }.encode_to_vec())
+    }
+
+    /// From the bytes of a row.
+    pub fn from_bytes(
+        bytes: Option<&[u8]>,
+    ) -> Result<BTreeMap<String, String>, prost::DecodeError> {
+        bytes.map_or(Ok(BTreeMap::new()), |bytes| Self::decode(bytes).map(|record| record.labels))
+    }
+
+    /// From a record of format 1, in which they had the same number.
+    pub fn from_format_1(record: &[u8]) -> Option<Vec<u8>> {
+        Self::decode(record).ok().and_then(|record| Self::to_bytes(&record.labels))
+    }
 }
 
 /// `queue.overrides`: the settings that an operator has changed. For limits that
@@ -127,13 +144,7 @@ impl TaskRecord {
             max_attempts: task.retry.max_attempts,
             initial_backoff_micros: micros(task.retry.initial_backoff),
             max_backoff_micros: micros(task.retry.max_backoff),
-            labels: task.labels.clone(),
         }
-    }
-
-    /// Reads only the labels, and copies nothing else.
-    pub fn labels_from(bytes: &[u8]) -> Result<BTreeMap<String, String>, prost::DecodeError> {
-        LabelsOnly::decode(bytes).map(|record| record.labels)
     }
 
     /// How long one attempt may take.

@@ -74,6 +74,7 @@ pub fn recover<'c>(
         encoder: Encoder::new(newest_event),
         upkeep: Upkeep::new(settings.retention),
         newest_task,
+        newest_ended: sqlite::newest_ended(connection)?,
         max_crashes: settings.max_crashes,
         idle: VecDeque::new(),
         retiring: HashSet::new(),

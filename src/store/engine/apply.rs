@@ -256,6 +256,7 @@ impl Engine<'_> {
             finished: self.group.now.wall,
             due: entry.due,
             bytes,
+            ended: self.ended_row(state == State::Failed),
             execution,
             result,
             failure,

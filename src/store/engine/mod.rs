@@ -77,6 +77,9 @@ pub struct Engine<'c> {
     pub encoder: Encoder,
     pub upkeep: Upkeep,
     pub newest_task: u64,
+    /// The newest row of tasks that have ended. A group has two numbers of its own,
+    /// for those that did not fail and for those that did.
+    pub newest_ended: i64,
     pub max_crashes: u32,
     /// Workers that wait for a task, in the order in which they came.
     pub idle: VecDeque<(WorkerId, Reply<Turn>)>,
@@ -151,8 +154,11 @@ impl Engine<'_> {
                     break;
                 }
             }
-            if idle && self.failure.borrow().is_none() {
-                self.give_back_space();
+            if idle
+                && self.failure.borrow().is_none()
+                && let Err(error) = self.give_back_space()
+            {
+                self.fail(&error);
             }
         }
     }
@@ -252,6 +258,11 @@ impl Engine<'_> {
         Ok(batch)
     }
 
+    /// The row of `ended` for the tasks that end in this group.
+    pub(super) fn ended_row(&self, failed: bool) -> i64 {
+        self.newest_ended + 1 + i64::from(failed)
+    }
+
     /// Writes what is one row for the whole group.
     pub(super) fn write_gathered(&mut self) -> Result<(), GroupError> {
         for (worker, slot) in self.group.slots.drain() {
@@ -264,10 +275,11 @@ impl Engine<'_> {
         for failed in [false, true] {
             let ended = std::mem::take(&mut self.group.ended[usize::from(failed)]);
             if !ended.is_empty() {
-                self.writer.insert_ended(failed, now, &ended)?;
+                self.writer.insert_ended(self.ended_row(failed), failed, now, &ended)?;
                 self.upkeep.tasks_ended(failed, now);
             }
         }
+        self.newest_ended += 2;
         self.write_tallies()?;
         self.forget_trimmed_queues()
     }

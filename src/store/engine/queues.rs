@@ -63,8 +63,8 @@ pub struct Queues {
     admission: Arc<Admission>,
     table: Vec<Option<Queue>>,
     by_name: HashMap<Arc<str>, QueueId>,
-    /// All queues' ended tasks.
-    pub kept: Tally,
+    /// All queues' ended tasks: those that did not fail, and those that did.
+    pub kept: [Tally; 2],
     /// What went through all of them.
     pub meter: Meter,
 }
@@ -75,7 +75,7 @@ impl Queues {
             admission,
             table: Vec::new(),
             by_name: HashMap::new(),
-            kept: Tally::default(),
+            kept: Default::default(),
             meter: Meter::new(now.instant),
         }
     }
@@ -154,8 +154,9 @@ impl Queues {
             let tally = &mut queue.ended[end(state)];
             tally.tasks += more.tasks;
             tally.bytes += more.bytes;
-            self.kept.tasks += more.tasks;
-            self.kept.bytes += more.bytes;
+            let kept = &mut self.kept[usize::from(state == State::Failed)];
+            kept.tasks += more.tasks;
+            kept.bytes += more.bytes;
         }
     }
 
@@ -165,8 +166,9 @@ impl Queues {
             let tally = &mut queue.ended[end(state)];
             tally.tasks = tally.tasks.saturating_sub(1);
             tally.bytes = tally.bytes.saturating_sub(bytes);
-            self.kept.tasks = self.kept.tasks.saturating_sub(1);
-            self.kept.bytes = self.kept.bytes.saturating_sub(bytes);
+            let kept = &mut self.kept[usize::from(state == State::Failed)];
+            kept.tasks = kept.tasks.saturating_sub(1);
+            kept.bytes = kept.bytes.saturating_sub(bytes);
         }
     }
 
@@ -237,7 +239,7 @@ impl Queues {
             settings: queue.settings,
             overrides: queue.overrides,
             paused: queue.paused,
-            block: if draining { Some(Block::Draining) } else { ready.block(id) },
+            block: if draining { Some(Block::Draining) } else { ready.block(id, now.instant) },
             counts,
             waiting_bytes,
             waiting_callers,

@@ -9,7 +9,7 @@ use crate::{
         Error, Submitted,
         prepared::Prepared,
         ready::{Alarm, Moment},
-        sqlite::NewLiveRow,
+        sqlite::{NewLiveRow, TaskRow},
     },
     task::{Due, Lifecycle, State, Timestamp},
 };
@@ -118,7 +118,7 @@ impl Engine<'_> {
     }
 
     fn accept(&mut self, prepared: Prepared) -> Result<Submitted, GroupError> {
-        let Prepared { task, fingerprint, place, record } = prepared;
+        let Prepared { task, fingerprint, place, record, labels } = prepared;
         let now = self.group.now;
         let (due, alarm) = due(task.due, &now);
         self.newest_task += 1;
@@ -133,7 +133,16 @@ impl Engine<'_> {
         let seq = self.encoder.push(&event);
 
         let request_id = task.request_id.as_deref();
-        self.writer.insert_task(number, seq, now.wall, names, request_id, &record)?;
+        self.writer.insert_task(&TaskRow {
+            number,
+            seq,
+            created: now.wall,
+            queue: names.0,
+            kind: names.1,
+            request_id,
+            labels: labels.as_deref(),
+            record: &record,
+        })?;
         let max_attempts = task.retry.max_attempts;
         let bytes = place.bytes();
         let (priority, attempt) = (task.priority, 0);

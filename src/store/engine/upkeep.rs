@@ -30,6 +30,10 @@ const STEP_PAGES: u64 = 256;
 /// Free pages that are never given back: the next tasks need them.
 const SPARE_PAGES: u64 = 256;
 
+/// What has ended stays for so long in any case, so that whoever waited for it can
+/// read it.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What is to be trimmed next.
 #[derive(Debug)]
 pub struct Upkeep {
@@ -75,13 +79,19 @@ impl Upkeep {
     fn keep(&self, failed: bool) -> Duration {
         if failed { self.retention.failed } else { self.retention.finished }
     }
+
+    /// When the oldest of a class is to be trimmed, if it is beyond the bounds or not.
+    fn trim_at(&self, failed: bool, beyond: bool) -> Option<Timestamp> {
+        let keep = if beyond { GRACE } else { self.keep(failed).max(GRACE) };
+        self.oldest_ended[usize::from(failed)].map(|time| time.after(keep))
+    }
 }
 
 impl Engine<'_> {
     /// Looks up what is the oldest of everything.
     pub(in crate::store) fn begin_upkeep(&mut self, newest_batch: Seq) -> Applied {
         self.upkeep.newest_batch = newest_batch;
-        self.upkeep.oldest_events = self.writer.oldest_events()?;
+        self.upkeep.oldest_events = self.writer.oldest_events(self.group.now.wall)?;
         for failed in CLASSES {
             self.look_at_oldest(failed)?;
         }
@@ -89,7 +99,7 @@ impl Engine<'_> {
     }
 
     fn look_at_oldest(&mut self, failed: bool) -> Result<Option<EndedRow>, GroupError> {
-        let row = self.writer.oldest_ended(failed)?;
+        let row = self.writer.oldest_ended(failed, self.group.now.wall)?;
         self.upkeep.oldest_ended[usize::from(failed)] = row.as_ref().map(|row| row.time);
         Ok(row)
     }
@@ -97,26 +107,23 @@ impl Engine<'_> {
     /// How long until there is something to trim or to give back.
     pub(super) fn until_upkeep(&self, now: &Moment) -> Option<Duration> {
         let upkeep = &self.upkeep;
-        if upkeep.space || self.too_much_ended() || self.too_many_events() {
+        if upkeep.space || self.too_many_events() {
             return Some(Duration::ZERO);
         }
-        let rest = |since: Timestamp, keep: Duration| since.after(keep).since(now.wall);
-        let tasks = CLASSES.map(|failed| {
-            upkeep.oldest_ended[usize::from(failed)].map(|time| rest(time, upkeep.keep(failed)))
-        });
+        let tasks = CLASSES.map(|failed| upkeep.trim_at(failed, self.is_beyond(failed)));
         let events = upkeep
             .oldest_events
             .filter(|(first, _)| *first < upkeep.newest_batch)
-            .map(|(_, time)| rest(time, upkeep.retention.events));
-        tasks.into_iter().chain([events]).flatten().min()
+            .map(|(_, time)| time.after(upkeep.retention.events));
+        let next = tasks.into_iter().chain([events]).flatten().min();
+        next.map(|time| time.since(now.wall))
     }
 
-    fn too_much_ended(&self) -> bool {
-        let kept = self.queues.kept;
-        let retention = &self.upkeep.retention;
-        let beyond =
-            kept.tasks > retention.max_finished || kept.bytes > retention.max_finished_bytes;
-        beyond && self.upkeep.oldest_ended.iter().any(Option::is_some)
+    /// Whether more of a class is kept than may be. Dead letters have bounds of their
+    /// own, of the same size: they do not push out what ended well.
+    fn is_beyond(&self, failed: bool) -> bool {
+        let (kept, retention) = (self.queues.kept[usize::from(failed)], &self.upkeep.retention);
+        kept.tasks > retention.max_finished || kept.bytes > retention.max_finished_bytes
     }
 
     fn too_many_events(&self) -> bool {
@@ -145,28 +152,15 @@ impl Engine<'_> {
     }
 
     fn is_due(&self, failed: bool) -> bool {
-        self.is_old(failed) || self.is_beyond(failed)
-    }
-
-    fn is_old(&self, failed: bool) -> bool {
-        let oldest = self.upkeep.oldest_ended[usize::from(failed)];
-        oldest.is_some_and(|time| time.after(self.upkeep.keep(failed)) <= self.group.now.wall)
-    }
-
-    /// Dead letters are trimmed for the sake of the bounds only if nothing else
-    /// is left.
-    fn is_beyond(&self, failed: bool) -> bool {
-        let [others, letters] = self.upkeep.oldest_ended.map(|oldest| oldest.is_some());
-        let first = if failed { letters && !others } else { others };
-        first && self.too_much_ended()
+        let at = self.upkeep.trim_at(failed, self.is_beyond(failed));
+        at.is_some_and(|time| time <= self.group.now.wall)
     }
 
     fn trim_ended(&mut self, failed: bool, left: &mut usize) -> Applied {
         let Some(mut row) = self.look_at_oldest(failed)? else { return Ok(()) };
-        let old = self.is_old(failed);
         let mut trimmed = 0;
-        while trimmed < row.tasks.len() && *left > 0 && (old || self.is_beyond(failed)) {
-            self.trim_task(row.tasks[trimmed], row.time)?;
+        while trimmed < row.tasks.len() && *left > 0 && self.is_due(failed) {
+            self.trim_task(row.tasks[trimmed], row.id)?;
             trimmed += 1;
             *left -= 1;
         }
@@ -178,10 +172,10 @@ impl Engine<'_> {
         Ok(())
     }
 
-    fn trim_task(&mut self, number: u64, ended_by: Timestamp) -> Applied {
+    fn trim_task(&mut self, number: u64, row: i64) -> Applied {
         let Some(task) = self.writer.trimmed_task(number)? else { return Ok(()) };
-        if task.finished > ended_by {
-            // It was redriven, and ended again: its time is another row's.
+        if task.ended != row {
+            // It was redriven, and ended again: another row is its.
             return Ok(());
         }
         self.writer.trim_task(number, task.request_id.as_deref())?;
@@ -201,7 +195,7 @@ impl Engine<'_> {
                 break;
             }
             self.writer.trim_events(first)?;
-            self.upkeep.oldest_events = self.writer.oldest_events()?;
+            self.upkeep.oldest_events = self.writer.oldest_events(self.group.now.wall)?;
             self.upkeep.space = true;
         }
         Ok(())
@@ -215,19 +209,18 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Gives back some of the space that is free, while nobody waits. A failure
-    /// loses nothing: the space is used later.
-    pub(super) fn give_back_space(&mut self) {
+    /// Gives back some of the space that is free, while nobody waits. A reader in
+    /// the way is of no harm; any other failure is one of the disk, as of a commit.
+    pub(super) fn give_back_space(&mut self) -> Applied {
         if !self.upkeep.space {
-            return;
+            return Ok(());
         }
         match self.try_give_back() {
             Ok(more) => self.upkeep.space = more,
-            Err(error) => {
-                self.upkeep.space = false;
-                tracing::warn!(%error, "free space in the store could not be given back");
-            }
+            Err(error) if is_busy(&error) => self.upkeep.space = false,
+            Err(error) => return Err(error.into()),
         }
+        Ok(())
     }
 
     /// Tells whether there is more to give back.
@@ -236,11 +229,17 @@ impl Engine<'_> {
         if free > SPARE_PAGES.max(pages / 4) {
             self.writer.give_back(STEP_PAGES.min(free - SPARE_PAGES))?;
             self.upkeep.gave_back = true;
-            return Ok(true);
+            // Not where the database cannot give back.
+            return Ok(self.writer.pages()?.1 < free);
         }
         if std::mem::take(&mut self.upkeep.gave_back) {
             self.writer.checkpoint()?;
         }
         Ok(false)
     }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }

@@ -1,6 +1,6 @@
 //! Reads tasks: one, or a page of those that match a filter.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, Row, params};
 
@@ -8,7 +8,7 @@ use crate::{
     store::{
         Attempt, Filter, MAX_ATTEMPTS_KEPT, Page, Query, Task,
         identity::Identity,
-        record::{self, TaskRecord},
+        record::{self, LabelsRecord, TaskRecord},
         recovery::waiting_state,
         sqlite::{self, SlotRow},
     },
@@ -45,6 +45,18 @@ pub fn task(
     }
     snapshot.finish()?;
     Ok(task)
+}
+
+/// Where a task stands, within a transaction of the caller's.
+pub fn state(
+    connection: &Connection,
+    identity: Identity,
+    id: TaskId,
+    now: Timestamp,
+) -> Rows<Option<State>> {
+    let query = Query { limit: 1, omit_payloads: true, ..Query::default() };
+    let page = scan(connection, identity, &query, Some(id.number()), now)?;
+    Ok(page.tasks.first().map(|task| task.lifecycle.state))
 }
 
 /// Reads a page, at the moment `now` of the wall clock.
@@ -103,11 +115,12 @@ const COLUMNS: &str = "
     finish.state, finish.finished, finish.due, finish.attempt, finish.failures,
     finish.cancel_requested, finish.worker, finish.started,
     finish.error_reason, finish.error_message, finish.result_type,
-    task.request_id, task.record, finish.result";
+    task.request_id, task.labels, task.record, finish.result";
 
 /// Their places that are used more than once.
-const RECORD: usize = 25;
-const RESULT: usize = 26;
+const LABELS: usize = 25;
+const RECORD: usize = 26;
+const RESULT: usize = 27;
 
 /// Which tables lead the way to the tasks, the first one's id being the order of
 /// the page: those that have not ended are few among many, and so are, at times,
@@ -244,9 +257,13 @@ impl Candidate<'_> {
         if filter.labels.is_empty() {
             return Ok(true);
         }
-        let labels = TaskRecord::labels_from(self.row.get_ref(RECORD)?.as_blob()?)
-            .map_err(|error| damaged(RECORD, &error.to_string()))?;
+        let labels = self.labels()?;
         Ok(filter.labels.iter().all(|(key, value)| labels.get(key) == Some(value)))
+    }
+
+    fn labels(&self) -> Rows<BTreeMap<String, String>> {
+        LabelsRecord::from_bytes(self.row.get_ref(LABELS)?.as_blob_or_null()?)
+            .map_err(|error| damaged(LABELS, &error.to_string()))
     }
 
     fn read(&self, identity: Identity, omit_payloads: bool) -> Rows<Task> {
@@ -265,7 +282,7 @@ impl Candidate<'_> {
             kind: row.get(2)?,
             payload: if omit_payloads { Data::Empty } else { payload },
             priority: record.priority,
-            labels: record.labels,
+            labels: self.labels()?,
             request_id: row.get(24)?,
             timeout,
             max_attempts,

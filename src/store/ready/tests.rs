@@ -79,7 +79,7 @@ fn a_paused_queue_stands_aside() {
     ready.pause(paused, true);
     fill(&mut ready, paused, 2..3);
     fill(&mut ready, other, 10..12);
-    assert_eq!(ready.block(paused), Some(Block::Paused));
+    assert_eq!(ready.block(paused, NOW()), Some(Block::Paused));
     assert_eq!(drain(&mut ready), [10, 11]);
     ready.pause(paused, false);
     assert_eq!(drain(&mut ready), [0, 1, 2]);
@@ -93,7 +93,10 @@ fn no_more_run_than_may() {
     fill(&mut ready, limited, 0..4);
     fill(&mut ready, other, 10..12);
     assert_eq!(drain(&mut ready), [0, 10, 1, 11]);
-    assert_eq!((ready.block(limited), ready.load(limited)), (Some(Block::MaxRunning), (2, 2)));
+    assert_eq!(
+        (ready.block(limited, NOW()), ready.load(limited)),
+        (Some(Block::MaxRunning), (2, 2))
+    );
     ready.ended(limited);
     assert_eq!(drain(&mut ready), [2]);
     ready.configure(limited, &settings(|s| s.max_running = Some(3)));
@@ -109,7 +112,7 @@ fn a_rate_lets_a_burst_through_and_then_holds_back() {
     fill(&mut ready, limited, 0..5);
     fill(&mut ready, other, 10..13);
     assert_eq!(drain(&mut ready), [0, 10, 1, 11, 12]);
-    assert_eq!(ready.block(limited), Some(Block::RateLimit));
+    assert_eq!(ready.block(limited, NOW()), Some(Block::RateLimit));
     let release = ready.next_release().expect("it is held");
     assert!(release > NOW() + Duration::from_mins(50), "an hour a start");
     // Naming the same rate again does not fill the bucket.
@@ -122,16 +125,43 @@ fn a_rate_lets_a_burst_through_and_then_holds_back() {
     assert_eq!(ready.next_release(), None);
 }
 
-#[test]
-fn a_held_queue_comes_back_by_itself() {
+/// Starts of a second in which somebody looks every so often, which is how the
+/// engine does it.
+fn starts_in_a_second(rate: f64, look_every: Duration) -> usize {
     let mut ready = Ready::default();
-    let limited = ready.add(&settings(|s| s.rate = Some(Rate { per_second: 1e6, burst: 1 })));
-    fill(&mut ready, limited, 0..100);
-    let mut started = 0;
-    while started < 100 {
-        started += drain(&mut ready).len();
+    let limited = ready.add(&settings(|s| s.rate = Some(Rate { per_second: rate, burst: 1 })));
+    fill(&mut ready, limited, 0..100_000);
+    let began = NOW();
+    let (mut now, mut starts) = (began, 0);
+    while now < began + Duration::from_secs(1) {
+        while ready.pop(now).is_some() {
+            starts += 1;
+        }
+        now += look_every;
     }
-    assert_eq!(ready.load(limited), (0, 100));
+    starts
+}
+
+#[test]
+fn a_rate_is_reached_although_it_is_looked_at_late() {
+    for rate in [10.0, 300.0, 1_000.0, 10_000.0] {
+        for late in [1, 3, 7] {
+            let starts = starts_in_a_second(rate, Duration::from_millis(late));
+            let share = starts as f64 / rate;
+            assert!((0.95..=1.15).contains(&share), "{starts} at {rate}/s, {late} ms late");
+        }
+    }
+}
+
+#[test]
+fn shares_are_kept_for_as_long_as_anybody_runs_it() {
+    // After as many starts as 64 bits of passes would hold.
+    let mut ready = Ready { pass: u128::from(u64::MAX) - STRIDE, ..Ready::default() };
+    let (heavy, light) = (ready.add(&settings(|s| s.weight = 3)), plain(&mut ready));
+    fill(&mut ready, heavy, 0..1_000);
+    fill(&mut ready, light, 1_000..2_000);
+    let starts: Vec<u64> = (0..400).filter_map(|_| ready.pop(NOW())).collect();
+    assert_eq!(starts.iter().filter(|number| **number < 1_000).count(), 300);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use rusqlite::{Connection, params};
 
 use super::{APPLICATION_ID, DatabaseError, FORMAT, upkeep::pack};
-use crate::store::clock::WallClock;
+use crate::store::{clock::WallClock, record::LabelsRecord};
 
 /// Numbers in one row of `ended` that a migration makes.
 const ENDED_ROW: usize = 1_000;
@@ -15,22 +15,22 @@ const FROM_1: &str = "
 ALTER TABLE task RENAME TO task_1;
 CREATE TABLE task (
     id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, created INTEGER NOT NULL,
-    queue TEXT NOT NULL, kind TEXT NOT NULL, request_id TEXT, record BLOB NOT NULL
+    queue TEXT NOT NULL, kind TEXT NOT NULL, request_id TEXT, labels BLOB, record BLOB NOT NULL
 ) STRICT;
-INSERT INTO task SELECT task_1.id, seq, created, queue, kind, request.id, record
+INSERT INTO task SELECT task_1.id, seq, created, queue, kind, request.id, NULL, record
     FROM task_1 LEFT JOIN (SELECT task, min(id) AS id FROM request GROUP BY task) AS request
     ON request.task = task_1.id ORDER BY task_1.id;
 ALTER TABLE finish RENAME TO finish_1;
 CREATE TABLE finish (
     id INTEGER PRIMARY KEY, state INTEGER NOT NULL, finished INTEGER NOT NULL,
     due INTEGER NOT NULL, attempt INTEGER NOT NULL, failures INTEGER NOT NULL,
-    cancel_requested INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    cancel_requested INTEGER NOT NULL, bytes INTEGER NOT NULL, ended INTEGER NOT NULL,
     worker INTEGER, started INTEGER, error_reason TEXT, error_message TEXT,
     result_type INTEGER, result BLOB
 ) STRICT;
 INSERT INTO finish SELECT finish_1.id, state, finished, due, attempt, failures, cancel_requested,
     length(task.record) + length(task.kind) + length(task.queue) + 100
-        + coalesce(length(result), 0),
+        + coalesce(length(result), 0), 0,
     worker, started, error_reason, error_message, result_type, result
     FROM finish_1 JOIN task ON task.id = finish_1.id ORDER BY finish_1.id;
 DROP TABLE finish_1;
@@ -69,12 +69,28 @@ pub fn migrate(connection: &Connection, format: i32) -> Result<(), DatabaseError
     let now = WallClock::default().now().0;
     connection.execute_batch(&FROM_1.replacen('?', &now.to_string(), 1))?;
     insert_ended(connection)?;
+    insert_labels(connection)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", FORMAT)?;
     connection.execute_batch("COMMIT")?;
-    // Takes effect by the VACUUM, which can be done again after a crash in it.
-    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    connection.execute_batch("VACUUM")?;
+    Ok(())
+}
+
+/// Lets the database give space back, which it can only after it was written anew
+/// with that setting. A failure is of no harm: free space is used again, and the
+/// next start tries once more.
+pub fn allow_giving_back(connection: &Connection) -> Result<(), DatabaseError> {
+    const INCREMENTAL: i64 = 2;
+    let mode: i64 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+    if mode == INCREMENTAL {
+        return Ok(());
+    }
+    let written = connection
+        .pragma_update(None, "auto_vacuum", "INCREMENTAL")
+        .and_then(|()| connection.execute_batch("VACUUM"));
+    if let Err(error) = written {
+        tracing::warn!(%error, "the store cannot give space back until it can be written anew");
+    }
     Ok(())
 }
 
@@ -83,22 +99,41 @@ fn insert_ended(connection: &Connection) -> Result<(), DatabaseError> {
     for failed in [false, true] {
         let mut select = connection
             .prepare("SELECT id, finished FROM finish WHERE (state = 2) = ?1 ORDER BY finished")?;
-        let mut insert =
-            connection.prepare("INSERT INTO ended (failed, time, tasks) VALUES (?1, ?2, ?3)")?;
-        let mut rows = select.query([failed])?;
-        let (mut tasks, mut newest) = (Vec::new(), 0_i64);
-        loop {
-            let row = rows.next()?;
-            if row.is_none() || tasks.len() == ENDED_ROW {
-                if !tasks.is_empty() {
-                    insert.execute(params![failed, newest, pack(&tasks)])?;
-                }
-                tasks.clear();
+        let rows = select.query_map([failed], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let ended: Vec<(u64, i64)> = rows.collect::<Result<_, _>>()?;
+        for chunk in ended.chunks(ENDED_ROW) {
+            let tasks: Vec<u64> = chunk.iter().map(|(task, _)| *task).collect();
+            let newest = chunk.last().map_or(0, |(_, finished)| *finished);
+            connection.execute(
+                "INSERT INTO ended (failed, time, tasks) VALUES (?1, ?2, ?3)",
+                params![failed, newest, pack(&tasks)],
+            )?;
+            let row = connection.last_insert_rowid();
+            for task in tasks {
+                connection
+                    .prepare_cached("UPDATE finish SET ended = ?2 WHERE id = ?1")?
+                    .execute(params![task, row])?;
             }
-            let Some(row) = row else { break };
-            tasks.push(row.get(0)?);
-            newest = row.get(1)?;
         }
+    }
+    Ok(())
+}
+
+/// Labels were a part of the record.
+fn insert_labels(connection: &Connection) -> Result<(), DatabaseError> {
+    let mut select = connection.prepare("SELECT id, record FROM task")?;
+    let mut rows = select.query([])?;
+    let mut labelled = Vec::new();
+    while let Some(row) = rows.next()? {
+        // A damaged record is told when its task is read.
+        let labels =
+            LabelsRecord::from_format_1(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
+        labelled.extend(labels.map(|labels| (row.get::<_, u64>(0), labels)));
+    }
+    for (task, labels) in labelled {
+        connection
+            .prepare_cached("UPDATE task SET labels = ?2 WHERE id = ?1")?
+            .execute(params![task?, labels])?;
     }
     Ok(())
 }

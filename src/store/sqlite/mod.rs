@@ -24,8 +24,8 @@
 //! only if a slot names it. Times are microseconds since the Unix epoch.
 //!
 //! What has ended is trimmed in the order of `ended` and `event`, the oldest
-//! first. A number in `ended` whose task lives again, or ended again later, is
-//! passed over.
+//! first. `finish.ended` names the row of `ended` that a task is trimmed with: a
+//! number in another row, of a task that was redriven, is passed over.
 
 mod migrate;
 mod start;
@@ -40,11 +40,11 @@ use super::identity::Identity;
 use crate::{config::Durability, task::State};
 
 pub use start::{
-    LiveRow, SlotRow, each_live, identity, incarnations, newest, newest_batch, queues, slots,
-    tallies,
+    LiveRow, SlotRow, each_live, identity, incarnations, newest, newest_batch, newest_ended,
+    queues, slots, tallies,
 };
 pub use upkeep::EndedRow;
-pub use writer::{AttemptRow, FinishRow, FinishedTask, NewLiveRow, Writer};
+pub use writer::{AttemptRow, FinishRow, FinishedTask, NewLiveRow, TaskRow, Writer};
 
 /// "task" in ASCII: marks the file as ours.
 const APPLICATION_ID: i32 = 0x7461_736b;
@@ -61,7 +61,7 @@ CREATE TABLE incarnation (
 ) STRICT;
 CREATE TABLE task (
     id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, created INTEGER NOT NULL,
-    queue TEXT NOT NULL, kind TEXT NOT NULL, request_id TEXT, record BLOB NOT NULL
+    queue TEXT NOT NULL, kind TEXT NOT NULL, request_id TEXT, labels BLOB, record BLOB NOT NULL
 ) STRICT;
 CREATE TABLE live (
     id INTEGER PRIMARY KEY, queue TEXT NOT NULL, kind TEXT NOT NULL,
@@ -77,7 +77,7 @@ CREATE TABLE slot (
 CREATE TABLE finish (
     id INTEGER PRIMARY KEY, state INTEGER NOT NULL, finished INTEGER NOT NULL,
     due INTEGER NOT NULL, attempt INTEGER NOT NULL, failures INTEGER NOT NULL,
-    cancel_requested INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    cancel_requested INTEGER NOT NULL, bytes INTEGER NOT NULL, ended INTEGER NOT NULL,
     worker INTEGER, started INTEGER, error_reason TEXT, error_message TEXT,
     result_type INTEGER, result BLOB
 ) STRICT;
@@ -173,6 +173,9 @@ pub fn open_writer(
         0 => create(&connection)?,
         FORMAT => {}
         older => migrate::migrate(&connection, older)?,
+    }
+    if matches!(location, Location::File(_)) {
+        migrate::allow_giving_back(&connection)?;
     }
     Ok(connection)
 }

@@ -118,6 +118,13 @@ pub fn newest_batch(connection: &Connection) -> Result<Seq, DatabaseError> {
     Ok(Seq(first.unwrap_or(0)))
 }
 
+/// The newest row of tasks that have ended; 0 if there is none.
+pub fn newest_ended(connection: &Connection) -> Result<i64, DatabaseError> {
+    let id: Option<i64> =
+        connection.query_row("SELECT max(id) FROM ended", [], |row| row.get(0))?;
+    Ok(id.unwrap_or(0))
+}
+
 /// What is kept of the tasks of one queue that ended in one way.
 #[derive(Debug)]
 pub struct TallyRow {

@@ -23,19 +23,36 @@ pub struct TrimmedTask {
     pub queue: String,
     pub state: State,
     pub bytes: u64,
-    pub finished: Timestamp,
+    pub ended: i64,
     pub request_id: Option<String>,
 }
 
 type Rows<T> = Result<T, rusqlite::Error>;
 
 impl Writer<'_> {
-    pub fn insert_ended(&mut self, failed: bool, time: Timestamp, tasks: &[u64]) -> Rows<()> {
-        self.insert_ended.execute(params![failed, time.0, pack(tasks)]).map(drop)
+    pub fn insert_ended(
+        &mut self,
+        id: i64,
+        failed: bool,
+        time: Timestamp,
+        tasks: &[u64],
+    ) -> Rows<()> {
+        self.insert_ended.execute(params![id, failed, time.0, pack(tasks)]).map(drop)
     }
 
-    /// The oldest row of tasks that ended in failure, or otherwise.
-    pub fn oldest_ended(&mut self, failed: bool) -> Rows<Option<EndedRow>> {
+    /// The oldest row of tasks that ended in failure, or otherwise. A time that has
+    /// not come yet was told by a clock that was wrong: the next time that has come
+    /// counts in its place.
+    pub fn oldest_ended(&mut self, failed: bool, now: Timestamp) -> Rows<Option<EndedRow>> {
+        let Some(mut row) = self.first_ended(failed)? else { return Ok(None) };
+        if row.time > now {
+            let sane = self.sane_ended.query_row(params![failed, now.0], |row| row.get(0));
+            row.time = sane.optional()?.map_or(now, Timestamp);
+        }
+        Ok(Some(row))
+    }
+
+    fn first_ended(&mut self, failed: bool) -> Rows<Option<EndedRow>> {
         let row = self.oldest_ended.query_row([failed], |row| {
             let packed = row.get_ref(2)?.as_blob()?;
             Ok(EndedRow { id: row.get(0)?, time: Timestamp(row.get(1)?), tasks: unpack(packed) })
@@ -59,7 +76,7 @@ impl Writer<'_> {
                 queue: row.get(0)?,
                 state: state_from_column(row.get(1)?).unwrap_or(State::Failed),
                 bytes: row.get(2)?,
-                finished: Timestamp(row.get(3)?),
+                ended: row.get(3)?,
                 request_id: row.get(4)?,
             })
         });
@@ -83,11 +100,17 @@ impl Writer<'_> {
         self.connection.execute(sql, [number.to_be_bytes()]).map(drop)
     }
 
-    /// First and time of the oldest batch of events.
-    pub fn oldest_events(&mut self) -> Rows<Option<(Seq, Timestamp)>> {
+    /// First and time of the oldest batch of events, the time as of
+    /// [`Self::oldest_ended`].
+    pub fn oldest_events(&mut self, now: Timestamp) -> Rows<Option<(Seq, Timestamp)>> {
         let row =
             self.oldest_events.query_row([], |row| Ok((Seq(row.get(0)?), Timestamp(row.get(1)?))));
-        row.optional()
+        let Some((first, time)) = row.optional()? else { return Ok(None) };
+        if time <= now {
+            return Ok(Some((first, time)));
+        }
+        let sane = self.sane_events.query_row([now.0], |row| row.get(0)).optional()?;
+        Ok(Some((first, sane.map_or(now, Timestamp))))
     }
 
     /// Deletes one batch of events.

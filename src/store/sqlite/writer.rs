@@ -13,6 +13,19 @@ use crate::{
 /// An execution, as rows tell of it.
 pub type ExecutionColumns = Option<(WorkerId, Timestamp)>;
 
+/// A task as it was submitted.
+#[derive(Debug)]
+pub struct TaskRow<'a> {
+    pub number: u64,
+    pub seq: Seq,
+    pub created: Timestamp,
+    pub queue: &'a str,
+    pub kind: &'a str,
+    pub request_id: Option<&'a str>,
+    pub labels: Option<&'a [u8]>,
+    pub record: &'a [u8],
+}
+
 /// A task that joins those that have not ended.
 #[derive(Debug)]
 pub struct NewLiveRow<'a> {
@@ -35,6 +48,8 @@ pub struct FinishRow<'a> {
     pub due: Timestamp,
     /// Of the task and its result.
     pub bytes: u64,
+    /// The row of `ended` that it is trimmed with.
+    pub ended: i64,
     pub execution: ExecutionColumns,
     pub result: Option<&'a Data>,
     pub failure: Option<&'a Failure>,
@@ -89,6 +104,8 @@ pub struct Writer<'c> {
     pub(super) delete_ended: Statement<'c>,
     pub(super) select_trimmed: Statement<'c>,
     pub(super) oldest_events: Statement<'c>,
+    pub(super) sane_ended: Statement<'c>,
+    pub(super) sane_events: Statement<'c>,
     pub(super) delete_events: Statement<'c>,
     pub(super) put_tally: Statement<'c>,
     insert_request: Statement<'c>,
@@ -110,7 +127,7 @@ impl<'c> Writer<'c> {
             connection,
             begin: prepare("BEGIN")?,
             commit: prepare("COMMIT")?,
-            insert_task: prepare("INSERT INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?,
+            insert_task: prepare("INSERT INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?,
             insert_live: prepare(
                 "INSERT INTO live VALUES
                  (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 0, 0, NULL, NULL, NULL, NULL)",
@@ -126,7 +143,7 @@ impl<'c> Writer<'c> {
             delete_slot: prepare("DELETE FROM slot WHERE worker = ?1")?,
             insert_finish: prepare(
                 "INSERT INTO finish VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             )?,
             delete_finish: prepare("DELETE FROM finish WHERE id = ?1")?,
             insert_attempt: prepare(
@@ -136,17 +153,21 @@ impl<'c> Writer<'c> {
             delete_attempts: prepare("DELETE FROM attempt WHERE task = ?1")?,
             delete_task: prepare("DELETE FROM task WHERE id = ?1")?,
             delete_request: prepare("DELETE FROM request WHERE id = ?1 AND task = ?2")?,
-            insert_ended: prepare("INSERT INTO ended (failed, time, tasks) VALUES (?1, ?2, ?3)")?,
+            insert_ended: prepare("INSERT INTO ended VALUES (?1, ?2, ?3, ?4)")?,
             oldest_ended: prepare(
                 "SELECT id, time, tasks FROM ended WHERE failed = ?1 ORDER BY id LIMIT 1",
             )?,
             update_ended: prepare("UPDATE ended SET tasks = ?2 WHERE id = ?1")?,
             delete_ended: prepare("DELETE FROM ended WHERE id = ?1")?,
             select_trimmed: prepare(
-                "SELECT task.queue, finish.state, finish.bytes, finish.finished, task.request_id
+                "SELECT task.queue, finish.state, finish.bytes, finish.ended, task.request_id
                  FROM finish JOIN task ON task.id = finish.id WHERE finish.id = ?1",
             )?,
             oldest_events: prepare("SELECT first, time FROM event ORDER BY first LIMIT 1")?,
+            sane_ended: prepare(
+                "SELECT time FROM ended WHERE failed = ?1 AND time <= ?2 ORDER BY id LIMIT 1",
+            )?,
+            sane_events: prepare("SELECT time FROM event WHERE time <= ?1 ORDER BY first LIMIT 1")?,
             delete_events: prepare("DELETE FROM event WHERE first = ?1")?,
             put_tally: prepare("INSERT OR REPLACE INTO tally VALUES (?1, ?2, ?3, ?4)")?,
             insert_request: prepare("INSERT INTO request VALUES (?1, ?2, ?3)")?,
@@ -190,17 +211,19 @@ impl<'c> Writer<'c> {
             .map(drop)
     }
 
-    pub fn insert_task(
-        &mut self,
-        number: u64,
-        seq: Seq,
-        created: Timestamp,
-        (queue, kind): (&str, &str),
-        request_id: Option<&str>,
-        record: &[u8],
-    ) -> Rows<()> {
-        let row = params![number, seq.0, created.0, queue, kind, request_id, record];
-        self.insert_task.execute(row).map(drop)
+    pub fn insert_task(&mut self, row: &TaskRow<'_>) -> Rows<()> {
+        self.insert_task
+            .execute(params![
+                row.number,
+                row.seq.0,
+                row.created.0,
+                row.queue,
+                row.kind,
+                row.request_id,
+                row.labels,
+                row.record,
+            ])
+            .map(drop)
     }
 
     pub fn insert_live(&mut self, row: &NewLiveRow<'_>) -> Rows<()> {
@@ -270,6 +293,7 @@ impl<'c> Writer<'c> {
                 row.life.failures,
                 row.life.cancel_requested,
                 row.bytes,
+                row.ended,
                 row.execution.map(|(worker, _)| worker.0),
                 row.execution.map(|(_, started)| started.0),
                 row.failure.map(|failure| &failure.reason),
