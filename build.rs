@@ -2,9 +2,10 @@
 //!
 //! Two passes over the same definitions. The first makes the messages and the
 //! clients, as anybody would use them. The second makes only the server traits,
-//! on the same messages but for `WatchEventsResponse`: there the server answers
+//! on the same messages but for two. For `WatchEventsResponse` the server answers
 //! with `EncodedWatchEventsResponse`, which is joined from events that were
-//! encoded once, when they were committed.
+//! encoded once, when they were committed; for `SubmitStreamResponse` with
+//! `EncodedSubmitStreamResponse`, which is written without the generated messages.
 
 use std::{env, fs, path::PathBuf};
 
@@ -40,6 +41,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .extern_path(".taskyard.v1", "crate::proto::v1")
         .extern_path(".grpc.health.v1", "crate::proto::health")
         .extern_path(".taskyard.v1.WatchEventsResponse", "crate::grpc::EncodedWatchEventsResponse")
+        .extern_path(
+            ".taskyard.v1.SubmitStreamResponse",
+            "crate::grpc::EncodedSubmitStreamResponse",
+        )
         .out_dir(&servers)
         .compile_fds(descriptors)?;
     Ok(())

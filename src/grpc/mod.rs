@@ -5,6 +5,7 @@
 //! connections below them. An RPC is convert, call, convert. Must not know SQL,
 //! or the channels of the pool.
 
+mod acks;
 mod admin;
 mod arrival;
 mod bulk;
@@ -22,6 +23,7 @@ mod status;
 mod submit;
 mod watch;
 
+pub use acks::EncodedSubmitStreamResponse;
 pub use admin::Admin;
 pub use connections::{Connections, Settings as ConnectionSettings};
 pub use convert::Rules;

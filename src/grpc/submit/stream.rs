@@ -24,16 +24,17 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Code, Status, Streaming};
+use tonic_types::pb;
 use tracing::Instrument as _;
 
 use super::{Place, Submitter, is_final, may_be_known, may_wait};
 use crate::{
     admission::{Admitted, Patience},
     events::BoxFuture,
-    grpc::{convert::Desk, deadline::passed, status},
+    grpc::{EncodedSubmitStreamResponse, acks::AckWriter, convert::Desk, deadline::passed, status},
     handler::Violation,
-    proto::v1::{self, submit_ack::Result as Outcome},
-    store::Submission,
+    proto::v1,
+    store::{Submission, Submitted},
 };
 
 /// Tasks that are committed together.
@@ -43,7 +44,7 @@ const MAX_CHUNK_BYTES: u64 = 1 << 20;
 /// Chunks of one stream that were read, and whose acknowledgements were not sent.
 const MAX_CHUNKS: usize = 4;
 
-type Message = v1::SubmitStreamResponse;
+type Message = EncodedSubmitStreamResponse;
 
 /// The acknowledgements of a stream. Dropping it ends the stream.
 pub struct Acks {
@@ -146,19 +147,25 @@ async fn drive(
 }
 
 async fn commit(submitter: Submitter, room: OwnedPermit<Message>, chunk: Chunk) -> Committed {
-    let Chunk { mut acks, tasks, .. } = chunk;
-    if !tasks.is_empty() {
-        let outcomes = submitter.store.submit_all(tasks).await;
-        let outcomes = outcomes.map_err(|error| status::store(&error))?;
-        let waiting = acks.iter_mut().filter(|ack| ack.result.is_none());
-        for (ack, outcome) in waiting.zip(outcomes) {
-            ack.result = Some(match outcome {
-                Ok(task) => Outcome::Ack(submitter.ack(task)),
-                Err(error) => Outcome::Error(status::to_message(&status::store(&error))),
-            });
+    let Chunk { requests, tasks, .. } = chunk;
+    let outcomes =
+        if tasks.is_empty() { Ok(Vec::new()) } else { submitter.store.submit_all(tasks).await };
+    let mut outcomes = outcomes.map_err(|error| status::store(&error))?.into_iter();
+    let mut acks = AckWriter::new(&submitter.hub, requests.len());
+    for (sequence, decided) in requests {
+        match decided {
+            Decided::Known(task) => acks.taken(sequence, task),
+            Decided::Refused(status) => acks.refused(sequence, *status),
+            Decided::Committed => match outcomes.next() {
+                Some(Ok(task)) => acks.taken(sequence, task),
+                Some(Err(error)) => {
+                    acks.refused(sequence, status::to_message(&status::store(&error)));
+                }
+                None => return Err(status::internal("a task has no outcome")),
+            },
         }
     }
-    Ok((room, Message { acks }))
+    Ok((room, acks.finish()))
 }
 
 impl Reader {
@@ -173,7 +180,7 @@ impl Reader {
             self.room = Some(self.messages.clone().reserve_owned().await.ok()?);
         }
         let mut chunk = Chunk::default();
-        while chunk.acks.is_empty() && self.end.is_none() {
+        while chunk.requests.is_empty() && self.end.is_none() {
             if let Some(held) = &mut self.held {
                 let place = held.place.as_mut().await;
                 if let Some(held) = self.held.take() {
@@ -182,7 +189,7 @@ impl Reader {
             }
             poll_fn(|cx| self.fill(&mut chunk, cx)).await;
         }
-        if chunk.acks.is_empty() {
+        if chunk.requests.is_empty() {
             return None;
         }
         Some((self.room.take()?, chunk))
@@ -197,9 +204,7 @@ impl Reader {
     ) {
         match place {
             Ok(Place::Free(place)) => chunk.add(sequence, submission, place),
-            Ok(Place::NotNeeded(submitted)) => {
-                chunk.tell(sequence, Outcome::Ack(self.submitter.ack(submitted)));
-            }
+            Ok(Place::NotNeeded(task)) => chunk.requests.push((sequence, Decided::Known(task))),
             // Nobody gets in any more.
             Err(status) if status.code() == Code::Unavailable => self.end = Some(Err(status)),
             Err(status) => chunk.refuse(sequence, &status),
@@ -223,7 +228,7 @@ impl Reader {
                     *end = Some(Err(status::repaired(&status, "").unwrap_or(status)));
                 }
                 Poll::Ready(None) => *end = Some(Ok(())),
-                Poll::Pending if chunk.acks.is_empty() => return Poll::Pending,
+                Poll::Pending if chunk.requests.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
             }
         }
@@ -291,28 +296,35 @@ fn take(
 /// Requests that are committed together, in the order in which they came.
 #[derive(Default)]
 struct Chunk {
-    /// One for each; those of `tasks` have no result yet.
-    acks: Vec<v1::SubmitAck>,
+    /// Each with its sequence number.
+    requests: Vec<(u64, Decided)>,
     tasks: Vec<(Submission, Admitted)>,
     bytes: u64,
 }
 
+/// What a request's acknowledgement will say.
+enum Decided {
+    /// What becomes of its task, which is one of those to be committed.
+    Committed,
+    /// That its task was there already.
+    Known(Submitted),
+    /// This.
+    Refused(Box<pb::Status>),
+}
+
 impl Chunk {
     fn is_full(&self) -> bool {
-        self.acks.len() >= MAX_CHUNK_TASKS || self.bytes >= MAX_CHUNK_BYTES
+        self.requests.len() >= MAX_CHUNK_TASKS || self.bytes >= MAX_CHUNK_BYTES
     }
 
     fn add(&mut self, sequence: u64, submission: Submission, place: Admitted) {
         self.bytes += place.bytes();
-        self.acks.push(v1::SubmitAck { sequence, result: None });
+        self.requests.push((sequence, Decided::Committed));
         self.tasks.push((submission, place));
     }
 
-    fn tell(&mut self, sequence: u64, outcome: Outcome) {
-        self.acks.push(v1::SubmitAck { sequence, result: Some(outcome) });
-    }
-
     fn refuse(&mut self, sequence: u64, status: &Status) {
-        self.tell(sequence, Outcome::Error(status::to_message(status)));
+        let refused = Decided::Refused(Box::new(status::to_message(status)));
+        self.requests.push((sequence, refused));
     }
 }
