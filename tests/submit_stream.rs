@@ -226,29 +226,30 @@ async fn a_stream_that_leaves_the_line_keeps_no_place() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_not_read() {
-    const TASKS: u64 = 200_000;
+    const TASKS: u64 = 100_000;
     let yard = Yard::start().await;
     let mut client = yard.client().await;
     let mut other = yard.client().await;
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
+    // Refused ones, so that the server's speed is not the disk's; and large enough
+    // to see at once that it reads on.
+    let data = Payload::Data(vec![0; 1 << 10].into());
+    let refused = SubmitRequest { payload: Some(data), ..task("unheard-of") };
     let requests = tokio_stream::iter(0..TASKS).map(move |sequence| {
         counter.fetch_add(1, Ordering::Relaxed);
-        // Refused ones, so that the server's speed is not the disk's.
-        SubmitStreamRequest { sequence, request: Some(task("unheard-of")) }
+        SubmitStreamRequest { sequence, request: Some(refused.clone()) }
     });
     let call = client.submit_stream(requests).await.expect("the stream begins");
     let mut acks = Acks::of(call.into_inner());
     // Until it stands still while others are served.
-    let mut before = 0;
-    loop {
+    let (mut before, mut still) = (0, 0);
+    while still < 3 {
         for _ in 0..200 {
             submit(&mut other, task("noop")).await;
         }
         let now = sent.load(Ordering::Relaxed);
-        if now == before && now > 0 {
-            break;
-        }
+        still = if now == before && now > 0 { still + 1 } else { 0 };
         before = now;
     }
     assert!(before < TASKS / 2, "{before} requests were read, and no answer was");
