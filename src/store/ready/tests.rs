@@ -127,15 +127,15 @@ fn a_rate_lets_a_burst_through_and_then_holds_back() {
 
 /// Starts of a second in which somebody looks every so often, which is how the
 /// engine does it.
-fn starts_in_a_second(rate: f64, look_every: Duration) -> usize {
+fn starts_in_a_second(rate: f64, look_every: Duration) -> f64 {
     let mut ready = Ready::default();
     let limited = ready.add(&settings(|s| s.rate = Some(Rate { per_second: rate, burst: 1 })));
     fill(&mut ready, limited, 0..100_000);
     let began = NOW();
-    let (mut now, mut starts) = (began, 0);
+    let (mut now, mut starts) = (began, 0.0);
     while now < began + Duration::from_secs(1) {
         while ready.pop(now).is_some() {
-            starts += 1;
+            starts += 1.0;
         }
         now += look_every;
     }
@@ -147,7 +147,7 @@ fn a_rate_is_reached_although_it_is_looked_at_late() {
     for rate in [10.0, 300.0, 1_000.0, 10_000.0] {
         for late in [1, 3, 7] {
             let starts = starts_in_a_second(rate, Duration::from_millis(late));
-            let share = starts as f64 / rate;
+            let share = starts / rate;
             assert!((0.95..=1.15).contains(&share), "{starts} at {rate}/s, {late} ms late");
         }
     }
