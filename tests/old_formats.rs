@@ -6,11 +6,12 @@ mod support;
 
 use std::{fs, path::Path, time::Duration};
 
-use support::{Watch, Yard, builtin, get, submit, task, wait};
+use support::{Client, Watch, Yard, builtin, get, submit, task, wait};
 use taskyard::{
     config::{Config, Retention},
     proto::v1::{
-        EventType, ListTasksRequest, RedriveTaskRequest, SubmitRequest, TaskFilter, TaskState,
+        EventType, ListQueuesRequest, ListTasksRequest, RedriveTaskRequest, SubmitRequest, Task,
+        TaskFilter, TaskState,
     },
 };
 use tempfile::TempDir;
@@ -32,6 +33,10 @@ fn settle(config: &mut Config) {
     config.drain_timeout = Duration::from_millis(200);
 }
 
+async fn list(client: &mut Client) -> Vec<Task> {
+    client.list_tasks(ListTasksRequest::default()).await.unwrap().into_inner().tasks
+}
+
 #[tokio::test]
 async fn format_1_is_brought_to_the_present_one() {
     let mut dir = left_behind("format-1.db");
@@ -39,8 +44,7 @@ async fn format_1_is_brought_to_the_present_one() {
     for start in 1..=2 {
         let yard = Yard::on(dir, settle, builtin()).await;
         let mut client = yard.client().await;
-        let all = ListTasksRequest::default();
-        let tasks = client.list_tasks(all).await.unwrap().into_inner().tasks;
+        let tasks = list(&mut client).await;
         assert!(tasks.len() >= 7, "{} tasks", tasks.len());
         let count = |state| tasks.iter().filter(|task| task.state() == state).count();
         assert_eq!((count(TaskState::Failed), count(TaskState::Cancelled)), (2, 1));
@@ -83,4 +87,58 @@ async fn a_dead_letter_of_format_1_lives_again() {
     assert_eq!(ended.error.unwrap().reason, "UNKNOWN_KIND");
     assert_eq!(ended.attempts.last().map(|attempt| attempt.attempt), Some(3));
     assert_eq!(ended.attempts[0].attempt, 2, "format 1 remembered only the latest");
+}
+
+#[tokio::test]
+async fn what_format_1_left_is_counted_trimmed_and_given_back() {
+    // All of it ended long ago.
+    let trim = |config: &mut Config| {
+        config.retention.finished = Duration::ZERO;
+        config.retention.failed = Duration::ZERO;
+        config.drain_timeout = Duration::from_millis(200);
+    };
+    let yard = Yard::on(left_behind("format-1.db"), trim, builtin()).await;
+    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    loop {
+        let queues = admin.list_queues(ListQueuesRequest::default()).await.unwrap().into_inner();
+        let ended = queues
+            .queues
+            .iter()
+            .filter_map(|queue| queue.counts)
+            .map(|counts| counts.succeeded + counts.failed + counts.cancelled);
+        let (ended, listed) = (ended.sum::<u64>(), list(&mut client).await);
+        let still = listed.iter().filter(|task| task.finish_time.is_some()).count();
+        assert!(ended == 5 || ended == 0, "{ended} of 5 are counted");
+        if ended == 0 && still == 0 {
+            break;
+        }
+    }
+    // A request id goes with its task.
+    let order = SubmitRequest { request_id: "order-7".into(), ..task("noop") };
+    assert!(!submit(&mut client, order).await.existing);
+    let dir = yard.drain().await.1;
+    let file = rusqlite::Connection::open(dir.path().join("taskyard.db")).unwrap();
+    let mode: i64 = file.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap();
+    assert_eq!(mode, 2, "it gives space back");
+}
+
+#[tokio::test]
+async fn a_migration_that_ended_before_its_last_step_is_finished_by_the_next_start() {
+    let yard = Yard::on(left_behind("format-1.db"), settle, builtin()).await;
+    let dir = yard.drain().await.1;
+    // As a crash between the migration and the writing anew leaves it.
+    let path = dir.path().join("taskyard.db");
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.pragma_update(None, "journal_mode", "DELETE").unwrap();
+    file.pragma_update(None, "auto_vacuum", "NONE").unwrap();
+    file.execute_batch("VACUUM").unwrap();
+    drop(file);
+    let mode = || -> i64 {
+        let file = rusqlite::Connection::open(&path).unwrap();
+        file.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap()
+    };
+    assert_eq!(mode(), 0);
+    let yard = Yard::on(dir, settle, builtin()).await;
+    assert_eq!(mode(), 2);
+    drop(yard.drain().await);
 }

@@ -160,7 +160,7 @@ impl Rig {
             let page = self.store.list(query.clone()).await?;
             let ids: Vec<TaskId> = page.tasks.iter().map(|task| task.id).collect();
             left -= ids.len();
-            self.store.cancel(ids).await?;
+            self.store.cancel(ids, Vec::new()).await?;
             query.beyond = page.next;
         }
         Ok(())
@@ -209,7 +209,7 @@ fn ended(turn: &Turn, queue: &str) -> Result<Finished, Error> {
 
 /// Reports the last execution of a worker that then leaves.
 async fn report(store: &SqliteStore, worker: u32, finished: Option<Finished>) -> Result<(), Error> {
-    store.retire(WorkerId(worker)).await?;
+    store.retire(vec![WorkerId(worker)]).await?;
     store.turn(WorkerId(worker), finished).await?;
     store.leave(WorkerId(worker)).await
 }

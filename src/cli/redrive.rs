@@ -11,10 +11,10 @@ use super::{
     each::each,
     exit::Exit,
     filter::{EndedArgs, FilterArgs, parse_dead_state},
-    output::OutputArgs,
+    output::{OutputArgs, note},
     problem::Problem,
     steps::{self, Step, asked_rest, full_queue, is_full, no_room},
-    units::parse_span,
+    units::{counted, parse_span},
     until_ctrl_c,
 };
 use crate::proto::v1::{RedriveTaskRequest, RedriveTasksRequest, Task, TaskFilter, TaskState};
@@ -118,6 +118,12 @@ async fn step(client: Client, filter: TaskFilter, token: String) -> Result<Step,
         .ask(&client, &request, async |mut client, request| client.redrive_tasks(request).await)
         .await?;
     let changed = response.redriven.into();
+    if response.passed_over > 0 {
+        let tasks = counted(response.passed_over.into(), "task");
+        note(format!(
+            "{tasks} passed over: their queue is too small for them, or no longer exists"
+        ));
+    }
     Ok(Step { changed, next: response.next_page_token, full: response.full_queue })
 }
 

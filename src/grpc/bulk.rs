@@ -38,15 +38,20 @@ pub async fn cancel(
     store: &dyn Store,
     Listing { query, pages }: Listing,
 ) -> Result<v1::CancelTasksResponse, Status> {
+    let among = query.filter.states.clone();
     let Page { tasks, next } = Page::read(store, query).await?;
     let mut cancelled = 0;
     if !tasks.is_empty() {
-        let outcomes = store.cancel(tasks).await.map_err(|error| status::store(&error))?;
+        let outcomes = store.cancel(tasks, among).await.map_err(|error| status::store(&error))?;
         for outcome in outcomes {
             match outcome {
                 Ok(()) => cancelled += 1,
-                // It ended since the page was read, and may be forgotten by now.
-                Err(store::Error::Ended { .. } | store::Error::NotFound(_)) => {}
+                // It moved on since the page was read, and may be forgotten by now.
+                Err(
+                    store::Error::Ended { .. }
+                    | store::Error::Moved { .. }
+                    | store::Error::NotFound(_),
+                ) => {}
                 Err(error) => return Err(status::store(&error)),
             }
         }
@@ -62,22 +67,25 @@ pub async fn redrive(
     store: &dyn Store,
     Listing { query, pages }: Listing,
 ) -> Result<v1::RedriveTasksResponse, Status> {
+    let among = query.filter.states.clone();
     let Page { tasks, next } = Page::read(store, query).await?;
     let mut step = Redriven::default();
     if !tasks.is_empty() {
-        let outcomes = store.redrive(tasks.clone()).await;
+        let outcomes = store.redrive(tasks.clone(), among).await;
         let outcomes = outcomes.map_err(|error| status::store(&error))?;
         for (task, outcome) in tasks.into_iter().zip(outcomes) {
             step.note(task, outcome)?;
         }
     }
-    let Redriven { redriven, full } = step;
+    let Redriven { redriven, passed_over, full } = step;
     let Some((task, error)) = full else {
         let next_page_token = Page::token(next, pages);
-        return Ok(v1::RedriveTasksResponse { redriven, next_page_token, ..Default::default() });
+        let full_queue = String::new();
+        return Ok(v1::RedriveTasksResponse { redriven, next_page_token, full_queue, passed_over });
     };
     match error {
         store::Error::NoRoom { queue, .. } if redriven > 0 => Ok(v1::RedriveTasksResponse {
+            passed_over,
             redriven,
             // So that the next step begins with this task.
             next_page_token: pages.token(task.number().saturating_sub(1)),
@@ -90,6 +98,8 @@ pub async fn redrive(
 #[derive(Default)]
 struct Redriven {
     redriven: u32,
+    /// Tasks that will never have room.
+    passed_over: u32,
     /// The first task whose queue had no room.
     full: Option<(TaskId, store::Error)>,
 }
@@ -102,6 +112,7 @@ impl Redriven {
             Err(
                 store::Error::Ended { .. }
                 | store::Error::NotEnded { .. }
+                | store::Error::Moved { .. }
                 | store::Error::NotFound(_),
             ) => {}
             Err(error @ store::Error::NoRoom { cause, .. }) => match cause {
@@ -109,11 +120,11 @@ impl Redriven {
                     self.full.get_or_insert((task, error));
                 }
                 Refused::Draining | Refused::StoreFailed => return Err(status::store(&error)),
-                // It will never have room; waiting for it would keep the others out.
+                // It will never have room, and the others need not wait for it.
                 Refused::LargerThanQueue { .. }
                 | Refused::MoreThanQueue { .. }
                 | Refused::UnknownQueue
-                | Refused::Deadline => {}
+                | Refused::Deadline => self.passed_over += 1,
             },
             Err(error) => return Err(status::redrive(&error)),
         }

@@ -200,7 +200,7 @@ impl task_service_server::TaskService for Service {
         let deadline = deadline_of(&request);
         let id = convert::task_id(&request.get_ref().task_id).map_err(invalid)?;
         let cancel = async {
-            let outcomes = self.store.cancel(vec![id]).await;
+            let outcomes = self.store.cancel(vec![id], Vec::new()).await;
             all_done(outcomes).map_err(|error| status::store(&error))?;
             self.read(id).await
         };
@@ -225,7 +225,7 @@ impl task_service_server::TaskService for Service {
         let deadline = deadline_of(&request);
         let id = convert::task_id(&request.get_ref().task_id).map_err(invalid)?;
         let redrive = async {
-            let outcomes = self.store.redrive(vec![id]).await;
+            let outcomes = self.store.redrive(vec![id], Vec::new()).await;
             all_done(outcomes).map_err(|error| status::redrive(&error))?;
             self.read(id).await
         };

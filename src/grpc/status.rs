@@ -139,6 +139,10 @@ pub fn store(error: &store::Error) -> Status {
             let message = format!("task {task} is {} and has not ended", name(*state));
             wrong_state("TASK_NOT_ENDED", *task, *state, message)
         }
+        store::Error::Moved { task, state } => {
+            let message = format!("task {task} is {} by now", name(*state));
+            wrong_state("TASK_MOVED", *task, *state, message)
+        }
         store::Error::NoRoom { queue, cause } => refused(queue, *cause),
         store::Error::NotAll(causes) => refused_together(causes),
         store::Error::RequestIdReused(task) => Status::with_error_details(

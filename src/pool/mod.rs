@@ -14,14 +14,17 @@ mod retry;
 mod worker;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::{task::JoinSet, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     handler::Registry,
@@ -56,6 +59,8 @@ struct Shared {
     registry: Arc<Registry>,
     settings: Settings,
     crew: Mutex<Crew>,
+    /// What is under way for a caller that may leave.
+    errands: TaskTracker,
     tally: Arc<Tally>,
     interrupt: CancellationToken,
     stop_handlers: CancellationToken,
@@ -66,7 +71,9 @@ struct Crew {
     size: u32,
     /// Who is there, or has yet to leave.
     members: BTreeMap<WorkerId, Arc<Desk>>,
-    working: JoinSet<WorkerId>,
+    working: JoinSet<()>,
+    /// Which worker each of their tasks is.
+    tasks: HashMap<tokio::task::Id, WorkerId>,
     /// Nobody joins any more.
     closed: bool,
 }
@@ -99,6 +106,7 @@ impl Pool {
             size: settings.workers.get(),
             members: BTreeMap::new(),
             working: JoinSet::new(),
+            tasks: HashMap::new(),
             closed: false,
         };
         let shared = Arc::new(Shared {
@@ -106,6 +114,7 @@ impl Pool {
             registry: Arc::clone(registry),
             settings,
             crew: Mutex::new(crew),
+            errands: TaskTracker::new(),
             tally: Arc::default(),
             interrupt: CancellationToken::new(),
             stop_handlers: CancellationToken::new(),
@@ -132,10 +141,14 @@ impl Pool {
             self.shared.hire(&mut crew);
             leaving
         };
-        for worker in leaving {
-            self.shared.store.retire(worker).await?;
+        if leaving.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        // On its way whether the caller stays or not: whoever is marked as leaving
+        // must be told.
+        let store = Arc::clone(&self.shared.store);
+        let told = self.shared.errands.spawn(async move { store.retire(leaving).await });
+        told.await.unwrap_or(Err(store::Error::Draining))
     }
 
     /// The crew as it stands.
@@ -170,7 +183,11 @@ impl Pool {
             (stop_at, Some(&self.shared.stop_handlers)),
             (give_up_at, None),
         ] {
-            let all_left = async { while working.join_next().await.is_some() {} };
+            let all_left = async {
+                while let Some(left) = working.join_next_with_id().await {
+                    self.shared.crew().forget(left);
+                }
+            };
             if tokio::time::timeout_at(deadline, all_left).await.is_ok() {
                 break;
             }
@@ -178,6 +195,9 @@ impl Pool {
                 signal.cancel();
             }
         }
+        self.shared.errands.close();
+        // They end with the store, which is yet to be closed, at the latest.
+        drop(tokio::time::timeout_at(give_up_at, self.shared.errands.wait()).await);
         let (finished, interrupted) = self.shared.tally.ended_in_drain();
         Drained { finished, interrupted, stuck: working.len() }
     }
@@ -213,7 +233,8 @@ impl Shared {
                 interrupt: self.interrupt.clone(),
                 stop_handlers: self.stop_handlers.clone(),
             };
-            crew.working.spawn(worker.run());
+            let task = crew.working.spawn(worker.run());
+            crew.tasks.insert(task.id(), id);
         }
     }
 }
@@ -221,10 +242,16 @@ impl Shared {
 impl Crew {
     /// Forgets those that have left.
     fn reap(&mut self) {
-        while let Some(left) = self.working.try_join_next() {
-            if let Ok(worker) = left {
-                self.members.remove(&worker);
-            }
+        while let Some(left) = self.working.try_join_next_with_id() {
+            self.forget(left);
+        }
+    }
+
+    /// Also one whose task has panicked, which no handler can make it do.
+    fn forget(&mut self, left: Result<(tokio::task::Id, ()), JoinError>) {
+        let task = left.map_or_else(|error| error.id(), |(task, ())| task);
+        if let Some(worker) = self.tasks.remove(&task) {
+            self.members.remove(&worker);
         }
     }
 

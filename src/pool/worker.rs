@@ -76,13 +76,8 @@ enum Signal {
 }
 
 impl Worker {
-    /// Works until the store says stop, or fails. Returns who has left.
-    pub async fn run(self) -> WorkerId {
-        self.work().await;
-        self.id
-    }
-
-    async fn work(&self) {
+    /// Works until the store says stop, or fails.
+    pub async fn run(self) {
         if let Err(error) = self.store.join(self.id).await {
             return warn!(worker = %self.id, %error, "a worker could not join the crew");
         }

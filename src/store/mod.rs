@@ -88,21 +88,32 @@ pub trait Store: History {
     ) -> BoxFuture<'_, Result<Option<Submitted>, Error>>;
 
     /// Cancels tasks that wait, and signals the handlers of those that run, in
-    /// one commit. Each has its own result, in order.
+    /// one commit; of those, only tasks that stand in one of the states `among`, if
+    /// any are named. Each has its own result, in order.
     ///
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::NotFound`],
-    /// [`Error::Ended`].
-    fn cancel(&self, tasks: Vec<TaskId>) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>>;
+    /// [`Error::Ended`], [`Error::Moved`].
+    fn cancel(
+        &self,
+        tasks: Vec<TaskId>,
+        among: Vec<State>,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>>;
 
     /// Puts tasks that have failed or were cancelled back into their queues, in
-    /// one commit. Each has its own result, in order; after the first
-    /// [`Error::NoRoom`] the others of its queue have none either.
+    /// one commit; of those, only tasks that stand in one of the states `among`, if
+    /// any are named. Each has its own result, in order; after the first that finds
+    /// its queue full, the others of that queue find it so too.
     ///
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::NotFound`],
-    /// [`Error::Ended`] (it has succeeded), [`Error::NotEnded`], [`Error::NoRoom`].
-    fn redrive(&self, tasks: Vec<TaskId>) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>>;
+    /// [`Error::Ended`] (it has succeeded), [`Error::NotEnded`], [`Error::NoRoom`],
+    /// [`Error::Moved`].
+    fn redrive(
+        &self,
+        tasks: Vec<TaskId>,
+        among: Vec<State>,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>>;
 
     /// Records that a worker has joined the crew.
     ///
@@ -128,12 +139,12 @@ pub trait Store: History {
     /// [`Error::Draining`], [`Error::Failed`].
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Answers the worker's next turn, or the one that it waits in, with
+    /// Answers the next turn of these workers, or the one that they wait in, with
     /// [`Turn::Stop`].
     ///
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`].
-    fn retire(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
+    fn retire(&self, workers: Vec<WorkerId>) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Changes a queue: holds also over restarts.
     ///
@@ -199,6 +210,14 @@ pub enum Error {
     /// The task has not ended.
     #[error("task {task} has not ended: {state:?}")]
     NotEnded {
+        /// Which task.
+        task: TaskId,
+        /// Where it stands.
+        state: State,
+    },
+    /// The task stands in none of the states that were meant.
+    #[error("task {task} is {state:?} by now")]
+    Moved {
         /// Which task.
         task: TaskId,
         /// Where it stands.

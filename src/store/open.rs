@@ -23,7 +23,7 @@ use crate::{
     config::{Durability, Retention},
     event::Seq,
     events::{BoxFuture, EventBatch, History, Hub, Unreadable},
-    task::{TaskId, WorkerId},
+    task::{State, TaskId, WorkerId},
 };
 
 /// Commands on their way to the engine; a further one waits, in order.
@@ -220,16 +220,24 @@ impl Store for SqliteStore {
         })
     }
 
-    fn cancel(&self, tasks: Vec<TaskId>) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>> {
-        Box::pin(self.command(move |reply| Message::Cancel(tasks, reply)))
+    fn cancel(
+        &self,
+        tasks: Vec<TaskId>,
+        among: Vec<State>,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>> {
+        Box::pin(self.command(move |reply| Message::Cancel(tasks, among, reply)))
     }
 
-    fn redrive(&self, tasks: Vec<TaskId>) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>> {
-        Box::pin(self.command(move |reply| Message::Redrive(tasks, reply)))
+    fn redrive(
+        &self,
+        tasks: Vec<TaskId>,
+        among: Vec<State>,
+    ) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>> {
+        Box::pin(self.command(move |reply| Message::Redrive(tasks, among, reply)))
     }
 
-    fn retire(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.command(move |reply| Message::Retire(worker, reply)))
+    fn retire(&self, workers: Vec<WorkerId>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.command(move |reply| Message::Retire(workers, reply)))
     }
 
     fn change_queue(

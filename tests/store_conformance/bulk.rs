@@ -4,8 +4,8 @@ use taskyard::{
     admission::{Limit, Refused},
     event::Seq,
     proto::v1::EventType::{self, Cancelled, Redriven},
-    queue::Overrides,
-    store::{Error, Outcome},
+    queue::{Field, Overrides},
+    store::{Error, Outcome, QueueChange},
     task::{Data, NewTask, State, TaskId},
 };
 
@@ -43,7 +43,7 @@ pub async fn tasks_are_cancelled_together_each_with_its_own_result(provider: &im
     let before = yard.hub.newest();
     let which =
         vec![succeeded, scheduled, nobody(), queued, failed, running, queued, cancelled, running];
-    let results = patient(yard.store.cancel(which)).await.expect("a commit");
+    let results = patient(yard.store.cancel(which, Vec::new())).await.expect("a commit");
     let expected = vec![
         Err(Error::Ended { task: succeeded, state: State::Succeeded }),
         Ok(()),
@@ -88,7 +88,7 @@ pub async fn tasks_are_redriven_together_each_with_its_own_result(provider: &imp
     let queued = yard.submit(task("a")).await;
     let before = yard.hub.newest();
     let which = vec![cancelled, succeeded, failed, queued, nobody(), running, failed, stopped];
-    let results = patient(yard.store.redrive(which)).await.expect("a commit");
+    let results = patient(yard.store.redrive(which, Vec::new())).await.expect("a commit");
     let expected = vec![
         Ok(()),
         Err(Error::Ended { task: succeeded, state: State::Succeeded }),
@@ -127,7 +127,7 @@ pub async fn a_full_queue_takes_no_more_redriven_tasks(provider: &impl Provider)
     let of_b = failures(&mut yard, vec![task("b"); 2]).await;
     let waits = yard.submit(task("a")).await;
     let which = [of_a[0], of_b[0], of_a[1], of_a[2], nobody(), waits, of_b[1], of_a[3]];
-    let results = patient(yard.store.redrive(which.into())).await.expect("a commit");
+    let results = patient(yard.store.redrive(which.into(), Vec::new())).await.expect("a commit");
     for (at, (id, result)) in which.into_iter().zip(results).enumerate() {
         let right = match (at, result) {
             (0 | 1 | 2 | 6, Ok(())) => true,
@@ -162,7 +162,7 @@ pub async fn after_one_that_does_not_fit_none_of_its_queue_is_redriven(provider:
     let other = failures(&mut yard, vec![task("b")]).await;
     let waits = yard.submit(sized(1_000)).await;
     let which = vec![failed[0], failed[1], failed[2], other[0]];
-    let results = patient(yard.store.redrive(which)).await.expect("a commit");
+    let results = patient(yard.store.redrive(which, Vec::new())).await.expect("a commit");
     assert_eq!((&results[0], &results[3]), (&Ok(()), &Ok(())));
     for result in &results[1..3] {
         assert!(
@@ -177,5 +177,39 @@ pub async fn after_one_that_does_not_fit_none_of_its_queue_is_redriven(provider:
     }
     assert_eq!(yard.state(waits).await, State::Succeeded);
     assert_eq!(yard.redrive(failed[1]).await, Ok(()));
+    yard.check().await;
+}
+
+pub async fn one_that_never_fits_keeps_nobody_out(provider: &impl Provider) {
+    let mut yard = Yard::new(provider).await;
+    let large = NewTask { payload: Data::Bytes(vec![0; 9_000].into()), ..task("a") };
+    let failed = failures(&mut yard, vec![large, task("a"), task("a")]).await;
+    let lowered = Overrides { max_bytes: Some(4_000), ..Overrides::default() };
+    yard.change("a", QueueChange::Settings(vec![Field::MaxBytes], Box::new(lowered))).await;
+    let results = patient(yard.store.redrive(failed.clone(), Vec::new())).await.expect("a commit");
+    assert!(
+        matches!(&results[0], Err(Error::NoRoom { cause: Refused::LargerThanQueue { .. }, .. })),
+        "{results:?}"
+    );
+    assert_eq!(&results[1..], [Ok(()), Ok(())]);
+    assert_eq!(yard.state(failed[0]).await, State::Failed);
+    yard.check().await;
+}
+
+pub async fn only_tasks_in_the_states_that_are_meant_are_changed(provider: &impl Provider) {
+    let mut yard = Yard::new(provider).await;
+    let running = yard.submit(task("a")).await;
+    let run = yard.start().await;
+    let (queued, scheduled) = (yard.submit(task("a")).await, yard.submit(later("a")).await);
+    let all = vec![running, queued, scheduled];
+    let moved = |task, state| Err(Error::Moved { task, state });
+    let results = patient(yard.store.cancel(all.clone(), vec![State::Queued])).await;
+    let expected = vec![moved(running, State::Running), Ok(()), moved(scheduled, State::Scheduled)];
+    assert_eq!(results, Ok(expected));
+    assert!(!run.given.cancel.is_cancelled());
+    yard.end(run, broken()).await;
+    let results = patient(yard.store.redrive(all, vec![State::Failed])).await.expect("a commit");
+    assert_eq!(&results[..2], [Ok(()), moved(queued, State::Cancelled)]);
+    assert!(matches!(results[2], Err(Error::NotEnded { .. })), "{results:?}");
     yard.check().await;
 }

@@ -42,7 +42,7 @@ pub async fn a_task_starts_on_a_worker_that_waits(provider: &impl Provider) {
 pub async fn a_retired_worker_that_waits_is_told_to_stop(provider: &impl Provider) {
     let mut yard = Yard::new(provider).await;
     let (leaves, mut stays) = (yard.wait().await, yard.wait().await);
-    patient(yard.store.retire(leaves.worker)).await.expect("it retires");
+    patient(yard.store.retire(vec![leaves.worker])).await.expect("it retires");
     leaves.stop().await;
     assert!(stays.is_idle().await, "only that one");
     let id = yard.submit(task("a")).await;
@@ -56,7 +56,7 @@ pub async fn a_retired_worker_that_is_busy_is_told_to_stop_at_its_next_turn(
     let mut yard = Yard::new(provider).await;
     let (first, second) = (yard.submit(task("a")).await, yard.submit(task("a")).await);
     let run = yard.start().await;
-    patient(yard.store.retire(run.worker)).await.expect("it retires");
+    patient(yard.store.retire(vec![run.worker])).await.expect("it retires");
     assert_eq!(yard.state(first).await, State::Running);
     assert!(!run.given.cancel.is_cancelled(), "it is not interrupted");
     let turn = patient(yard.store.turn(run.worker, Some(run.finished(done())))).await;
@@ -71,7 +71,7 @@ pub async fn a_worker_that_comes_back_is_given_work(provider: &impl Provider) {
     let mut yard = Yard::new(provider).await;
     let waiting = yard.wait().await;
     let worker = waiting.worker;
-    patient(yard.store.retire(worker)).await.expect("it retires");
+    patient(yard.store.retire(vec![worker])).await.expect("it retires");
     waiting.stop().await;
     patient(yard.store.leave(worker)).await.expect("it leaves");
     patient(yard.store.join(worker)).await.expect("it joins");

@@ -41,6 +41,8 @@ macro_rules! store {
                 tasks_are_redriven_together_each_with_its_own_result,
                 a_full_queue_takes_no_more_redriven_tasks,
                 after_one_that_does_not_fit_none_of_its_queue_is_redriven,
+                one_that_never_fits_keeps_nobody_out,
+                only_tasks_in_the_states_that_are_meant_are_changed,
             ],
             counts: [
                 counts_agree_with_lists_after_every_transition,

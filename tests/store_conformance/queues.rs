@@ -89,7 +89,7 @@ pub async fn a_pause_outlives_restarts_and_crashes(provider: &impl Provider) {
         let mut idle = yard.wait().await;
         assert!(idle.is_idle().await);
         // So that the worker is not left without its answer.
-        patient(yard.store.retire(idle.worker)).await.expect("it retires");
+        patient(yard.store.retire(vec![idle.worker])).await.expect("it retires");
         idle.stop().await;
     }
     yard.change("a", QueueChange::Resume).await;

@@ -89,11 +89,11 @@ pub async fn a_closed_store_refuses_and_can_still_be_read(provider: &impl Provid
     let batch = || vec![yard.ready(task("a"))];
     assert_eq!(patient(store.submit_all(batch())).await, Err(draining.clone()));
     assert_eq!(patient(store.submit_atomic(batch())).await, Err(draining.clone()));
-    assert_eq!(patient(store.cancel(vec![kept])).await, Err(draining.clone()));
-    assert_eq!(patient(store.redrive(vec![kept])).await, Err(draining.clone()));
+    assert_eq!(patient(store.cancel(vec![kept], Vec::new())).await, Err(draining.clone()));
+    assert_eq!(patient(store.redrive(vec![kept], Vec::new())).await, Err(draining.clone()));
     assert_eq!(patient(store.join(WorkerId(9))).await, Err(draining.clone()));
     assert_eq!(patient(store.leave(WorkerId(9))).await, Err(draining.clone()));
-    assert_eq!(patient(store.retire(WorkerId(9))).await, Err(draining.clone()));
+    assert_eq!(patient(store.retire(vec![WorkerId(9)])).await, Err(draining.clone()));
     let pause = store.change_queue("a".into(), QueueChange::Pause);
     assert_eq!(patient(pause).await, Err(draining.clone()));
     assert_eq!(patient(store.overview(None)).await, Err(draining));

@@ -160,8 +160,8 @@ pub async fn nothing_to_do_is_done(provider: &impl Provider) {
     let yard = Yard::new(provider).await;
     assert_eq!(patient(yard.store.submit_all(Vec::new())).await, Ok(Vec::new()));
     assert_eq!(patient(yard.store.submit_atomic(Vec::new())).await, Ok(Vec::new()));
-    assert_eq!(patient(yard.store.cancel(Vec::new())).await, Ok(Vec::new()));
-    assert_eq!(patient(yard.store.redrive(Vec::new())).await, Ok(Vec::new()));
+    assert_eq!(patient(yard.store.cancel(Vec::new(), Vec::new())).await, Ok(Vec::new()));
+    assert_eq!(patient(yard.store.redrive(Vec::new(), Vec::new())).await, Ok(Vec::new()));
     assert_eq!(yard.hub.newest(), Seq(0));
     yard.check().await;
 }

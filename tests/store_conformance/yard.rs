@@ -165,12 +165,12 @@ impl<'p, P: Provider> Yard<'p, P> {
     }
 
     pub async fn cancel(&self, id: TaskId) -> Result<(), Error> {
-        let results = patient(self.store.cancel(vec![id])).await.expect("a commit");
+        let results = patient(self.store.cancel(vec![id], Vec::new())).await.expect("a commit");
         results.into_iter().next().expect("a result")
     }
 
     pub async fn redrive(&self, id: TaskId) -> Result<(), Error> {
-        let results = patient(self.store.redrive(vec![id])).await.expect("a commit");
+        let results = patient(self.store.redrive(vec![id], Vec::new())).await.expect("a commit");
         results.into_iter().next().expect("a result")
     }
 
@@ -232,7 +232,7 @@ impl<'p, P: Provider> Yard<'p, P> {
     }
 
     pub async fn report(&self, worker: WorkerId, finished: Finished) {
-        patient(self.store.retire(worker)).await.expect("it retires");
+        patient(self.store.retire(vec![worker])).await.expect("it retires");
         let turn = patient(self.store.turn(worker, Some(finished))).await;
         assert!(matches!(turn, Ok(Turn::Stop)), "a retired worker is told to stop: {turn:?}");
         patient(self.store.leave(worker)).await.expect("it leaves");

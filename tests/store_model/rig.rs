@@ -183,7 +183,7 @@ impl Rig {
 
     pub async fn cancel(&mut self, at: usize) {
         let id = self.model.tasks[at].id;
-        let answer = self.store.cancel(vec![id]).await;
+        let answer = self.store.cancel(vec![id], Vec::new()).await;
         let expected = self.model.cancel(at);
         assert_eq!(answer, Ok(vec![expected.map_err(|state| Error::Ended { task: id, state })]));
         for (worker, at) in &self.model.busy {
@@ -195,7 +195,7 @@ impl Rig {
     pub async fn redrive(&mut self, at: usize) {
         let (id, state) = (self.model.tasks[at].id, self.model.tasks[at].state);
         let full = self.model.waits_in(self.model.tasks[at].queue) as u64 >= PLACES;
-        let answer = self.store.redrive(vec![id]).await.unwrap().pop().unwrap();
+        let answer = self.store.redrive(vec![id], Vec::new()).await.unwrap().pop().unwrap();
         if full && matches!(state, State::Failed | State::Cancelled) {
             return assert!(matches!(answer, Err(Error::NoRoom { .. })), "{answer:?}");
         }
@@ -255,7 +255,7 @@ impl Rig {
         }
         // Answered after what the turn has committed.
         let unknown = TaskId::new(1 << 40, 0);
-        let answer = self.store.cancel(vec![unknown]).await;
+        let answer = self.store.cancel(vec![unknown], Vec::new()).await;
         assert_eq!(answer, Ok(vec![Err(Error::NotFound(unknown))]));
         let due = self.store.get(self.model.tasks[at].id).await.unwrap().due;
         assert!(due >= self.model.tasks[at].due);

@@ -34,16 +34,16 @@ impl Engine<'_> {
             Message::Submit(prepared, reply) => self.submit(*prepared, reply),
             Message::SubmitAll(all, reply) => self.submit_all(all, reply),
             Message::SubmitAtomic(all, reply) => self.submit_atomic(all, reply),
-            Message::Cancel(tasks, reply) => self.cancel_all(tasks, reply),
-            Message::Redrive(tasks, reply) => self.redrive_all(tasks, reply),
+            Message::Cancel(tasks, among, reply) => self.cancel_all(tasks, &among, reply),
+            Message::Redrive(tasks, among, reply) => self.redrive_all(tasks, &among, reply),
             Message::Turn(worker, finished, reply) => self.turn(worker, finished, reply),
             Message::Join(worker, reply) => {
                 self.tell_crew(EventType::WorkerStarted, Some(worker));
                 self.done(reply);
                 Ok(())
             }
-            Message::Retire(worker, reply) => {
-                self.retire(worker);
+            Message::Retire(workers, reply) => {
+                workers.into_iter().for_each(|worker| self.retire(worker));
                 self.done(reply);
                 Ok(())
             }
@@ -71,8 +71,13 @@ impl Engine<'_> {
         self.group.effects.push(Effect::Done(reply, Ok(())));
     }
 
-    fn cancel_all(&mut self, tasks: Vec<TaskId>, reply: Reply<Vec<Result<(), Error>>>) -> Applied {
-        let decided = tasks.into_iter().map(|task| self.cancel(task));
+    fn cancel_all(
+        &mut self,
+        tasks: Vec<TaskId>,
+        among: &[State],
+        reply: Reply<Vec<Result<(), Error>>>,
+    ) -> Applied {
+        let decided = tasks.into_iter().map(|task| self.cancel(task, among));
         let decided: Result<Vec<_>, _> = decided.collect();
         self.each(reply, decided.map(Ok))
     }
@@ -110,7 +115,7 @@ impl Engine<'_> {
         }
     }
 
-    fn cancel(&mut self, id: TaskId) -> Result<Result<(), Error>, GroupError> {
+    fn cancel(&mut self, id: TaskId, among: &[State]) -> Result<Result<(), Error>, GroupError> {
         if !self.identity.owns(id) {
             return Ok(Err(Error::NotFound(id)));
         }
@@ -122,6 +127,9 @@ impl Engine<'_> {
             });
         };
         let waiting = entry.life.state;
+        if !among.is_empty() && !among.contains(&waiting) {
+            return Ok(Err(Error::Moved { task: id, state: waiting }));
+        }
         let (queue, alarm, rank) = (entry.queue, entry.alarm, entry.rank(id.number()));
         let failure = Failure::new("CANCELLED", "cancelled before it started");
         self.transition(

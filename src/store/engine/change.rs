@@ -12,7 +12,7 @@ use crate::{
         record::{QueueRecord, TaskRecord},
         sqlite::{AttemptRow, FinishedTask, NewLiveRow},
     },
-    task::{self, Budget, Command, Refusal, TaskId, invariants},
+    task::{self, Budget, Command, Refusal, State, TaskId, invariants},
 };
 
 type Applied = Result<(), GroupError>;
@@ -21,6 +21,7 @@ impl Engine<'_> {
     pub(super) fn redrive_all(
         &mut self,
         tasks: Vec<TaskId>,
+        among: &[State],
         reply: Reply<Vec<Result<(), Error>>>,
     ) -> Applied {
         if self.draining {
@@ -28,7 +29,7 @@ impl Engine<'_> {
         }
         // No task overtakes one of its queue that found no room.
         let mut full = HashMap::new();
-        let decided = tasks.into_iter().map(|task| self.redrive(task, &mut full));
+        let decided = tasks.into_iter().map(|task| self.redrive(task, among, &mut full));
         let decided: Result<Vec<_>, _> = decided.collect();
         self.each(reply, decided.map(Ok))
     }
@@ -37,6 +38,7 @@ impl Engine<'_> {
     fn redrive(
         &mut self,
         id: TaskId,
+        among: &[State],
         full: &mut HashMap<String, Refused>,
     ) -> Result<Result<(), Error>, GroupError> {
         let number = id.number();
@@ -49,6 +51,10 @@ impl Engine<'_> {
         let Some(ended) = self.writer.finished_task(number)? else {
             return Ok(Err(Error::NotFound(id)));
         };
+        let state = ended.life.state;
+        if !among.is_empty() && !among.contains(&state) {
+            return Ok(Err(Error::Moved { task: id, state }));
+        }
         // What counts of the budget begins anew, so the old one does not matter.
         let budget = Budget { max_attempts: 1, max_crashes: self.max_crashes };
         let (life, told) = match task::decide(ended.life, budget, Command::Redrive) {
@@ -68,7 +74,9 @@ impl Engine<'_> {
         let place = match self.admission.try_admit(&ended.queue, ended.bytes) {
             Ok(place) => place,
             Err(cause) => {
-                full.insert(ended.queue.clone(), cause);
+                if matches!(cause, Refused::Full { .. } | Refused::TooManyQueues(_)) {
+                    full.insert(ended.queue.clone(), cause);
+                }
                 return Ok(Err(no_room(&ended.queue, cause)));
             }
         };

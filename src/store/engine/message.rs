@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::effects::{Reply, refuse};
 use crate::{
     store::{Error, Finished, Outcome, Overview, QueueChange, Submitted, Turn, prepared::Prepared},
-    task::{TaskId, WorkerId},
+    task::{State, TaskId, WorkerId},
 };
 
 /// A command and where its answer goes.
@@ -19,16 +19,16 @@ pub enum Message {
     SubmitAll(Vec<Prepared>, Reply<Vec<Result<Submitted, Error>>>),
     /// Take tasks, all or none.
     SubmitAtomic(Vec<Prepared>, Reply<Vec<Submitted>>),
-    /// End tasks.
-    Cancel(Vec<TaskId>, Reply<Vec<Result<(), Error>>>),
-    /// Let tasks live again.
-    Redrive(Vec<TaskId>, Reply<Vec<Result<(), Error>>>),
+    /// End tasks, of those in these states.
+    Cancel(Vec<TaskId>, Vec<State>, Reply<Vec<Result<(), Error>>>),
+    /// Let tasks live again, of those in these states.
+    Redrive(Vec<TaskId>, Vec<State>, Reply<Vec<Result<(), Error>>>),
     /// A worker reports, and asks for work.
     Turn(WorkerId, Option<Box<Finished>>, Reply<Turn>),
     /// A worker joins the crew.
     Join(WorkerId, Reply<()>),
-    /// A worker is to leave.
-    Retire(WorkerId, Reply<()>),
+    /// Workers are to leave.
+    Retire(Vec<WorkerId>, Reply<()>),
     /// A worker has left the crew.
     Leave(WorkerId, Reply<()>),
     /// Change a queue.
@@ -52,7 +52,7 @@ impl Message {
             Self::SubmitAll(all, _) | Self::SubmitAtomic(all, _) => {
                 all.iter().map(|prepared| prepared.record.len() + AROUND).sum()
             }
-            Self::Cancel(tasks, _) | Self::Redrive(tasks, _) => tasks.len() * AROUND,
+            Self::Cancel(tasks, ..) | Self::Redrive(tasks, ..) => tasks.len() * AROUND,
             Self::Turn(_, Some(finished), _) => match &finished.outcome {
                 Outcome::Succeeded(result) => result.len() + AROUND,
                 _ => AROUND,
@@ -68,7 +68,7 @@ impl Message {
             Self::Submit(_, reply) => refuse(reply, cause),
             Self::SubmitAll(_, reply) => refuse(reply, cause),
             Self::SubmitAtomic(_, reply) => refuse(reply, cause),
-            Self::Cancel(_, reply) | Self::Redrive(_, reply) => refuse(reply, cause),
+            Self::Cancel(.., reply) | Self::Redrive(.., reply) => refuse(reply, cause),
             Self::Join(_, reply)
             | Self::Retire(_, reply)
             | Self::Leave(_, reply)
