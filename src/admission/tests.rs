@@ -1,4 +1,6 @@
-use super::*;
+use std::time::Instant;
+
+use super::{drain_rate::DrainRate, *};
 
 fn gate(tasks: u64, bytes: u64) -> Arc<Admission> {
     let room_timeout = Duration::from_mins(1);

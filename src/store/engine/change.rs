@@ -7,7 +7,7 @@ use crate::{
     admission::Refused,
     event::{Event, EventType},
     store::{
-        Error, MAX_ATTEMPTS_KEPT, QueueChange,
+        Error, MAX_ATTEMPTS_KEPT, Overview, QueueChange,
         ready::{Alarm, QueueId},
         record::{QueueRecord, TaskRecord},
         sqlite::{AttemptRow, FinishedTask, NewLiveRow},
@@ -204,13 +204,23 @@ impl Engine<'_> {
     /// Answers whoever asked how the queues stand, with what the group made of
     /// them.
     pub(super) fn answer_overviews(&mut self) {
+        // Of all queues it is made once, however many ask.
+        let mut of_all: Option<Box<Overview>> = None;
         for (only, reply) in std::mem::take(&mut self.group.overviews) {
-            let (began_at, now) = (self.clock.began_at(), self.group.now);
-            let draining = self.draining;
-            let overview =
-                self.queues.overview(only.as_deref(), &self.ready, draining, began_at, &now);
-            self.group.effects.push(Effect::Overview(reply, Box::new(overview)));
+            let overview = match (&only, &of_all) {
+                (None, Some(made)) => made.clone(),
+                _ => Box::new(self.overview(only.as_deref())),
+            };
+            if only.is_none() {
+                of_all.get_or_insert_with(|| overview.clone());
+            }
+            self.group.effects.push(Effect::Overview(reply, overview));
         }
+    }
+
+    fn overview(&mut self, only: Option<&str>) -> Overview {
+        let (began_at, now) = (self.clock.began_at(), self.group.now);
+        self.queues.overview(only, &self.ready, self.draining, began_at, &now)
     }
 
     /// Writes how many tasks have ended, of the queues where that has changed.

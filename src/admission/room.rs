@@ -1,0 +1,202 @@
+//! One queue: its settings, what is used of its limits, and its line.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Limit, MAX_WAITING_BYTES, MAX_WAITING_CALLERS, Places, Refused, WhenFull,
+    drain_rate::DrainRate, lock,
+};
+use crate::queue::Settings;
+
+/// One queue's settings, what is used of its limits, and its line.
+#[derive(Debug)]
+pub struct Room {
+    pub queue: Arc<str>,
+    pub state: Mutex<RoomState>,
+}
+
+#[derive(Debug)]
+pub struct RoomState {
+    pub settings: Settings,
+    pub tasks: u64,
+    pub bytes: u64,
+    /// By ticket, so in the order of arrival.
+    pub line: BTreeMap<u64, Waiting>,
+    line_bytes: u64,
+    next_ticket: u64,
+    drain: DrainRate,
+}
+
+#[derive(Debug)]
+pub struct Waiting {
+    tasks: u64,
+    bytes: u64,
+    grant: oneshot::Sender<Result<Places, Refused>>,
+}
+
+/// Somebody who leaves the line, and with what.
+type Served = (Waiting, Result<Places, Refused>);
+
+pub enum Entry {
+    Inside(Places),
+    InLine(Turn),
+}
+
+impl RoomState {
+    fn fits(&self, tasks: u64, bytes: u64) -> bool {
+        self.tasks.saturating_add(tasks) <= self.settings.max_tasks
+            && self.bytes.saturating_add(bytes) <= self.settings.max_bytes
+    }
+
+    fn refusal(&self) -> Refused {
+        let Settings { max_tasks, max_bytes, .. } = self.settings;
+        let limit =
+            if self.tasks >= max_tasks { Limit::Tasks(max_tasks) } else { Limit::Bytes(max_bytes) };
+        let retry_after = self.drain.time_for(self.line.len() as u64 + 1, Instant::now());
+        Refused::Full { limit, retry_after }
+    }
+}
+
+impl Room {
+    pub fn new(queue: Arc<str>, settings: Settings) -> Arc<Self> {
+        let state = RoomState {
+            settings,
+            tasks: 0,
+            bytes: 0,
+            line: BTreeMap::new(),
+            line_bytes: 0,
+            next_ticket: 0,
+            drain: DrainRate::new(Instant::now()),
+        };
+        Arc::new(Self { queue, state: Mutex::new(state) })
+    }
+
+    pub fn enter(
+        self: &Arc<Self>,
+        tasks: u64,
+        bytes: u64,
+        when_full: WhenFull,
+    ) -> Result<Entry, Refused> {
+        let mut state = lock(&self.state);
+        if let Some(never) = never_fits(&state.settings, tasks, bytes) {
+            return Err(never);
+        }
+        if state.line.is_empty() && state.fits(tasks, bytes) {
+            return Ok(Entry::Inside(self.seat(&mut state, tasks, bytes)));
+        }
+        let line_full = state.line.len() >= MAX_WAITING_CALLERS
+            || state.line_bytes.saturating_add(bytes) > MAX_WAITING_BYTES;
+        if when_full == WhenFull::Reject || line_full {
+            return Err(state.refusal());
+        }
+        let (grant, granted) = oneshot::channel();
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.line_bytes += bytes;
+        state.line.insert(ticket, Waiting { tasks, bytes, grant });
+        Ok(Entry::InLine(Turn { room: Arc::clone(self), ticket, bytes, granted }))
+    }
+
+    pub fn configure(self: &Arc<Self>, settings: Settings) {
+        let served = {
+            let mut state = lock(&self.state);
+            state.settings = settings;
+            self.serve_line(&mut state)
+        };
+        hand_over(served);
+    }
+
+    pub fn leave(self: &Arc<Self>, tasks: u64, bytes: u64) {
+        let granted = {
+            let mut state = lock(&self.state);
+            state.tasks -= tasks;
+            state.bytes -= bytes;
+            state.drain.left(tasks, Instant::now());
+            self.serve_line(&mut state)
+        };
+        hand_over(granted);
+    }
+
+    /// Takes from the front of the line whoever fits, and whoever never will
+    /// since the limits were lowered.
+    fn serve_line(self: &Arc<Self>, state: &mut RoomState) -> Vec<Served> {
+        let mut served = Vec::new();
+        while let Some((_, first)) = state.line.first_key_value() {
+            let (tasks, bytes) = (first.tasks, first.bytes);
+            let answer = match never_fits(&state.settings, tasks, bytes) {
+                Some(never) => Err(never),
+                None if state.fits(tasks, bytes) => Ok(()),
+                None => break,
+            };
+            let Some((_, waiting)) = state.line.pop_first() else { break };
+            state.line_bytes -= bytes;
+            let answer = answer.map(|()| self.seat(state, tasks, bytes));
+            served.push((waiting, answer));
+        }
+        served
+    }
+
+    fn seat(self: &Arc<Self>, state: &mut RoomState, tasks: u64, bytes: u64) -> Places {
+        state.tasks += tasks;
+        state.bytes += bytes;
+        Places { room: Arc::clone(self), tasks, bytes }
+    }
+
+    pub fn full(&self) -> Refused {
+        lock(&self.state).refusal()
+    }
+}
+
+/// Hands places over once the room's lock is free: places whose caller has
+/// gone are dropped here, which takes the lock again to pass them on.
+fn hand_over(served: Vec<Served>) {
+    for (waiting, answer) in served {
+        drop(waiting.grant.send(answer));
+    }
+}
+
+fn never_fits(settings: &Settings, tasks: u64, bytes: u64) -> Option<Refused> {
+    if bytes > settings.max_bytes {
+        Some(Refused::LargerThanQueue { bytes, limit: settings.max_bytes })
+    } else if tasks > settings.max_tasks {
+        Some(Refused::MoreThanQueue { tasks, limit: settings.max_tasks })
+    } else {
+        None
+    }
+}
+
+/// A caller's stand in the line; dropping it leaves the line.
+pub struct Turn {
+    room: Arc<Room>,
+    ticket: u64,
+    bytes: u64,
+    granted: oneshot::Receiver<Result<Places, Refused>>,
+}
+
+impl Turn {
+    /// `None` if the line is emptied without an answer.
+    pub async fn granted(mut self) -> Option<Result<Places, Refused>> {
+        (&mut self.granted).await.ok()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let granted = {
+            let mut state = lock(&self.room.state);
+            if state.line.remove(&self.ticket).is_none() {
+                return;
+            }
+            state.line_bytes -= self.bytes;
+            // If this caller stood in front, the next one may fit.
+            self.room.serve_line(&mut state)
+        };
+        hand_over(granted);
+    }
+}
