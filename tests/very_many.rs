@@ -97,16 +97,17 @@ async fn a_crowd_is_listed_cancelled_and_drained_and_others_do_not_notice() {
 
     let labelled = CancelTasksRequest { filter: Some(crowd()), ..Default::default() };
     let (mut cancelled, mut steps, mut request) = (0, 0, labelled.clone());
-    while cancelled < BATCHES * BATCH / 2 {
+    let crowded = (BATCHES * BATCH) as u64;
+    while cancelled < crowded / 2 {
         let step = client.cancel_tasks(request).await.unwrap().into_inner();
-        cancelled += step.cancelled as usize;
+        cancelled += u64::from(step.cancelled);
         steps += 1;
         request = CancelTasksRequest { page_token: step.next_page_token, ..labelled.clone() };
     }
     let while_cancelled = others.count() - while_listed;
     assert!(while_cancelled * 5 >= steps, "{while_cancelled} others ran during {steps} steps");
 
-    let left = (BATCHES * BATCH - cancelled) as u64;
+    let left = crowded - cancelled;
     let crowd = |counts: Vec<_>| -> TaskCounts { counts.into_iter().next().unwrap() };
     let mut counts = async || {
         let request = ListQueuesRequest { queue: "crowd".into(), ..Default::default() };
@@ -114,7 +115,7 @@ async fn a_crowd_is_listed_cancelled_and_drained_and_others_do_not_notice() {
         crowd(queues.into_iter().filter_map(|queue| queue.counts).collect())
     };
     let waiting = counts().await;
-    assert_eq!((waiting.queued, waiting.cancelled as usize), (left, cancelled));
+    assert_eq!((waiting.queued, waiting.cancelled), (left, cancelled));
     others.over.store(true, Ordering::Relaxed);
     others.work.await.unwrap();
 

@@ -69,7 +69,7 @@ pub async fn redrive(
 ) -> Result<v1::RedriveTasksResponse, Status> {
     let among = query.filter.states.clone();
     let Page { tasks, next } = Page::read(store, query).await?;
-    let mut step = Redriven::default();
+    let mut step = Step::default();
     if !tasks.is_empty() {
         let outcomes = store.redrive(tasks.clone(), among).await;
         let outcomes = outcomes.map_err(|error| status::store(&error))?;
@@ -77,7 +77,7 @@ pub async fn redrive(
             step.note(task, outcome)?;
         }
     }
-    let Redriven { redriven, passed_over, full } = step;
+    let Step { redriven, passed_over, full } = step;
     let Some((task, error)) = full else {
         let next_page_token = Page::token(next, pages);
         let full_queue = String::new();
@@ -95,8 +95,9 @@ pub async fn redrive(
     }
 }
 
+/// What became of the tasks of a page.
 #[derive(Default)]
-struct Redriven {
+struct Step {
     redriven: u32,
     /// Tasks that will never have room.
     passed_over: u32,
@@ -104,7 +105,7 @@ struct Redriven {
     full: Option<(TaskId, store::Error)>,
 }
 
-impl Redriven {
+impl Step {
     fn note(&mut self, task: TaskId, outcome: Result<(), store::Error>) -> Result<(), Status> {
         match outcome {
             Ok(()) => self.redriven += 1,

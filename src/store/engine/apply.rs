@@ -43,7 +43,9 @@ impl Engine<'_> {
                 Ok(())
             }
             Message::Retire(workers, reply) => {
-                workers.into_iter().for_each(|worker| self.retire(worker));
+                for worker in workers {
+                    self.retire(worker);
+                }
                 self.done(reply);
                 Ok(())
             }
