@@ -218,13 +218,19 @@ fn overrides(settings: &v1::QueueSettings, fields: &[Field], checks: &mut Checks
 /// A rate; `None` for no limit.
 fn rate(name: &str, given: v1::RateLimit, checks: &mut Checks) -> Option<queue::Rate> {
     let v1::RateLimit { starts_per_second, burst } = given;
+    let burst_field = format!("{name}.burst");
     if starts_per_second == 0.0 {
+        // Whoever gives a burst means a limit, and must not lift it by a slip.
+        if burst > 0 {
+            let wrong = format!("{burst} goes not together with a rate of 0, which is no limit");
+            checks.wrong(&burst_field, wrong);
+        }
         return None;
     }
     let bounds = &queue::STARTS_PER_SECOND;
     let field = format!("{name}.starts_per_second");
     let per_second = checks.within(&field, Some(starts_per_second), bounds);
-    let burst = checks.within(&format!("{name}.burst"), Some(burst.max(1)), &queue::BURST);
+    let burst = checks.within(&burst_field, Some(burst.max(1)), &queue::BURST);
     Some(queue::Rate { per_second: per_second?, burst: burst? })
 }
 

@@ -75,7 +75,7 @@ fn a_mask_chooses_and_resets() {
 fn zero_lifts_a_limit() {
     let lifted = v1::QueueSettings {
         max_running: Some(0),
-        rate_limit: Some(v1::RateLimit { starts_per_second: 0.0, burst: 7 }),
+        rate_limit: Some(v1::RateLimit { starts_per_second: 0.0, burst: 0 }),
         ..Default::default()
     };
     let lifted = update(request(lifted, &[])).expect("valid").values;
@@ -84,6 +84,15 @@ fn zero_lifts_a_limit() {
     let once = v1::QueueSettings { rate_limit: Some(once), ..Default::default() };
     let rate = update(request(once, &[])).expect("valid").values.rate;
     assert_eq!(rate, Some(Some(queue::Rate { per_second: 2.0, burst: 1 })));
+}
+
+#[test]
+fn a_burst_without_a_rate_is_wrong() {
+    for (starts_per_second, burst) in [(0.0, 7), (-0.0, 1), (0.0, 1_000_001), (0.0, u32::MAX)] {
+        let rate = v1::RateLimit { starts_per_second, burst };
+        let wrong = v1::QueueSettings { rate_limit: Some(rate), ..Default::default() };
+        assert_eq!(fields(update(request(wrong, &[]))), ["settings.rate_limit.burst"]);
+    }
 }
 
 #[test]
@@ -116,7 +125,7 @@ fn everything_wrong_with_an_update_is_named() {
             "settings.attempt_timeout",
         ]
     );
-    for endless in [f64::INFINITY, -1.0, 0.000_01] {
+    for endless in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -1.0, 0.000_01] {
         let rate = v1::RateLimit { starts_per_second: endless, burst: 1 };
         let wrong = v1::QueueSettings { rate_limit: Some(rate), ..Default::default() };
         assert_eq!(fields(update(request(wrong, &[]))), ["settings.rate_limit.starts_per_second"]);
