@@ -261,6 +261,22 @@ async fn all_that_is_wrong_is_named_in_one_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_times_are_both_looked_at_and_contradict_each_other() {
+    let yard = Yard::start().await;
+    let mut client = yard.client().await;
+    let none = Timestamp { seconds: i64::MAX, nanos: 0 };
+    for (delay, run_at, named) in [
+        (seconds(1), Timestamp::default(), vec!["run_at"]),
+        (seconds(1), none, vec!["run_at", "run_at"]),
+        (seconds(-1), Timestamp::default(), vec!["run_at", "delay"]),
+        (seconds(-1), none, vec!["run_at", "delay", "run_at"]),
+    ] {
+        let request = with(|task| (task.delay, task.run_at) = (delay, Some(run_at)));
+        assert_eq!(refused(&mut client, request).await, named);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_violations_fit_into_one_status() {
     let yard = Yard::start().await;
     let mut client = yard.client().await;

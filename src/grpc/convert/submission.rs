@@ -15,7 +15,7 @@ use crate::{
     proto::v1::{self, submit_request},
     queue,
     store::Submission,
-    task::{Data, Due, NewTask},
+    task::{Data, Due, NewTask, Timestamp},
 };
 
 /// What submissions may have, as configured.
@@ -219,20 +219,23 @@ fn due(
     if delay.is_some() && run_at.is_some() {
         checks.wrong("run_at", "goes not together with delay: give one of them");
     }
-    if let Some(delay) = checks.duration("delay", delay, (Duration::ZERO, MAX_DELAY)) {
-        return if delay.is_zero() { Due::Now } else { Due::After(delay) };
+    // Both are looked at, so that neither's fault hides behind the contradiction.
+    let delay = checks.duration("delay", delay, (Duration::ZERO, MAX_DELAY));
+    let time = run_at.and_then(|given| start_time(given, checks));
+    match (delay, time) {
+        (Some(delay), _) if !delay.is_zero() => Due::After(delay),
+        (None, Some(time)) => Due::At(time),
+        _ => Due::Now,
     }
-    let Some(given) = run_at else { return Due::Now };
+}
+
+fn start_time(given: prost_types::Timestamp, checks: &mut Checks) -> Option<Timestamp> {
+    let time = time_of(given);
     let horizon = now().after(MAX_DELAY);
-    match time_of(given) {
-        Some(time) if time <= horizon => Due::At(time),
-        Some(_) => {
-            checks.wrong("run_at", "is more than 366 d ahead");
-            Due::Now
-        }
-        None => {
-            checks.wrong("run_at", NO_TIME);
-            Due::Now
-        }
+    match time {
+        None => checks.wrong("run_at", NO_TIME),
+        Some(time) if time > horizon => checks.wrong("run_at", "is more than 366 d ahead"),
+        Some(_) => return time,
     }
+    None
 }
