@@ -214,7 +214,6 @@ impl task_service_server::TaskService for Service {
     ) -> Result<Response<v1::CancelTasksResponse>, Status> {
         let deadline = deadline_of(&request);
         let step = convert::cancellation(request.into_inner()).map_err(invalid)?;
-        let Some(step) = step else { return Ok(Response::new(v1::CancelTasksResponse::default())) };
         within(deadline, bulk::cancel(&*self.store, step)).await.map(Response::new)
     }
 

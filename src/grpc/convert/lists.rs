@@ -43,23 +43,32 @@ pub fn listing(request: v1::ListTasksRequest) -> Result<Listing, Vec<Violation>>
     checks.finish(Listing { query, pages })
 }
 
-/// Checks a step of a cancellation. `None` if what is meant has ended already:
-/// there is nothing to look for.
+/// Checks a step of a cancellation.
 ///
 /// # Errors
-/// Everything that is wrong with it.
-pub fn cancellation(request: v1::CancelTasksRequest) -> Result<Option<Listing>, Vec<Violation>> {
+/// Everything that is wrong with it; also what only tasks that have ended match,
+/// as whoever asks for that believes something else.
+pub fn cancellation(request: v1::CancelTasksRequest) -> Result<Listing, Vec<Violation>> {
     let v1::CancelTasksRequest { filter, page_size, page_token } = request;
     let mut checks = Checks::default();
     let mut step = step(Purpose::Cancel, filter, page_size, &page_token, &mut checks);
-    let states = &mut step.query.filter.states;
+    let Filter { states, finished, .. } = &mut step.query.filter;
+    let wrong = "only tasks that have ended match, and those cannot be cancelled";
+    if !states.is_empty() && states.iter().all(|state| state.is_terminal()) {
+        checks.wrong("filter.states", wrong);
+    }
+    if finished.from.is_some() {
+        checks.wrong("filter.finished_from", wrong);
+    }
+    if finished.before.is_some() {
+        checks.wrong("filter.finished_before", wrong);
+    }
     if states.is_empty() {
         states.extend(State::ALL);
     }
     // Looking at what has ended would take time for nothing.
     states.retain(|state| !state.is_terminal());
-    let nothing = states.is_empty();
-    checks.finish((!nothing).then_some(step))
+    checks.finish(step)
 }
 
 /// Checks a step of a redrive.

@@ -125,14 +125,14 @@ fn pages_have_bounds() {
         filter: Some(states(&[v1::TaskState::Queued])),
         ..Default::default()
     };
-    let step = cancellation(request).expect("it is valid").expect("something to look at");
+    let step = cancellation(request).expect("it is valid");
     assert_eq!((step.query.limit, step.query.omit_payloads), (1_000, true));
 }
 
-fn cancel(filter: Option<v1::TaskFilter>) -> Result<Option<Vec<State>>, Vec<String>> {
+fn cancel(filter: Option<v1::TaskFilter>) -> Result<Vec<State>, Vec<String>> {
     let request = v1::CancelTasksRequest { filter, ..Default::default() };
     match cancellation(request) {
-        Ok(step) => Ok(step.map(|step| step.query.filter.states)),
+        Ok(step) => Ok(step.query.filter.states),
         wrong @ Err(_) => Err(fields(wrong)),
     }
 }
@@ -141,9 +141,21 @@ fn cancel(filter: Option<v1::TaskFilter>) -> Result<Option<Vec<State>>, Vec<Stri
 fn a_cancellation_looks_only_at_what_has_not_ended() {
     use v1::TaskState as S;
     let of_queue = v1::TaskFilter { queues: texts(&["q"]), ..Default::default() };
-    assert_eq!(cancel(Some(of_queue)), Ok(Some(vec![Scheduled, Queued, Running])));
-    assert_eq!(cancel(Some(states(&[S::Running, S::Failed]))), Ok(Some(vec![Running])));
-    assert_eq!(cancel(Some(states(&[S::Failed, S::Cancelled]))), Ok(None));
+    assert_eq!(cancel(Some(of_queue)), Ok(vec![Scheduled, Queued, Running]));
+    assert_eq!(cancel(Some(states(&[S::Running, S::Failed]))), Ok(vec![Running]));
+}
+
+#[test]
+fn a_cancellation_of_what_has_ended_is_wrong() {
+    use v1::TaskState as S;
+    let ended = states(&[S::Succeeded, S::Failed, S::Cancelled]);
+    assert_eq!(cancel(Some(ended)), Err(vec!["filter.states".into()]));
+    let mut filter = v1::TaskFilter { finished_from: Some(at(1)), ..states(&[S::Running]) };
+    assert_eq!(cancel(Some(filter.clone())), Err(vec!["filter.finished_from".into()]));
+    filter.finished_before = Some(at(2));
+    filter.states = vec![S::Failed.into()];
+    let all = ["filter.states", "filter.finished_from", "filter.finished_before"];
+    assert_eq!(cancel(Some(filter)), Err(texts(&all)));
 }
 
 #[test]
