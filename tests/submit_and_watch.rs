@@ -234,6 +234,31 @@ async fn followers_are_watchers_and_one_too_many_enqueues_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_room_is_no_watcher_yet() {
+    let tight = |config: &mut Config| {
+        config.max_watchers = 1;
+        config.queue_max_tasks = 1;
+    };
+    let yard = Yard::with(tight, builtin()).await;
+    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    support::pause(&mut admin, "q").await;
+    let request = SubmitRequest { queue: "q".into(), ..task("noop") };
+    let first = submit(&mut client, request.clone()).await;
+    let waiting = tokio::spawn({
+        let mut client = client.clone();
+        async move { Following::begin(&mut client, request).await.map(|_| ()) }
+    });
+    support::until_in_line(&mut admin, "q").await;
+    let watch = Watch::live(&mut client).await;
+    support::resume(&mut admin, "q").await;
+    let refused = waiting.await.unwrap().expect_err("one watcher too many");
+    assert_eq!(reason(&refused), "TOO_MANY_WATCHERS");
+    wait(&mut client, &first.task_id).await;
+    assert_eq!(count(&mut client).await, 1, "nothing was enqueued");
+    drop(watch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_told_before_any_message_and_takes_no_place() {
     let yard = Yard::with(|config| config.max_watchers = 1, builtin()).await;
     let mut client = yard.client().await;

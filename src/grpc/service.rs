@@ -115,9 +115,10 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let deadline = deadline_of(&request);
-        // A watcher too many enqueues nothing.
-        let place = self.watchers.place()?;
         let ready = self.submitter.prepare(request.into_inner(), deadline).await?;
+        // Not before: whoever waits for room watches nothing yet. A watcher too many
+        // enqueues nothing.
+        let place = self.watchers.place()?;
         // Open before the task is committed, so that its events arrive by themselves.
         let live = self.watchers.tail(None);
         let task = within(deadline, self.submitter.commit(ready)).await?;

@@ -12,8 +12,9 @@ use taskyard::{
     drain,
     handler::{Error, Execution, Handler, Noop, Output, Registry, Sleep},
     proto::v1::{
-        self, Event, EventType, GetTaskRequest, ListTasksRequest, SubmitRequest, SubmitResponse,
-        Task, TaskState, WaitTaskRequest, WatchEventsRequest, WatchEventsResponse, WatchStart,
+        self, Event, EventType, GetTaskRequest, ListQueuesRequest, ListTasksRequest,
+        PauseQueueRequest, Queue, ResumeQueueRequest, SubmitRequest, SubmitResponse, Task,
+        TaskState, WaitTaskRequest, WatchEventsRequest, WatchEventsResponse, WatchStart,
         WhenFull, admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient,
     },
     server::Server,
@@ -248,6 +249,37 @@ pub async fn full_yard(change: impl FnOnce(&mut Config)) -> (Yard, Gate, Client)
         submit(&mut client, task("gated")).await;
     }
     (yard, gate, client)
+}
+
+/// A queue as it stands; it must be there.
+pub async fn queue(admin: &mut Admin, name: &str) -> Queue {
+    let one = ListQueuesRequest { queue: name.into(), ..Default::default() };
+    let mut queues = admin.list_queues(one).await.expect("the queues").into_inner().queues;
+    queues.pop().expect("it is there")
+}
+
+/// Waits until a caller stands in line for room in the queue; answers with how the
+/// queue stands then.
+pub async fn until_in_line(admin: &mut Admin, name: &str) -> Queue {
+    let looking = async {
+        loop {
+            let queue = queue(admin, name).await;
+            if queue.waiting_callers > 0 {
+                return queue;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.expect("nobody stands in line")
+}
+
+/// Pauses a queue.
+pub async fn pause(admin: &mut Admin, name: &str) {
+    admin.pause_queue(PauseQueueRequest { queue: name.into() }).await.expect("paused");
+}
+
+/// Resumes a queue.
+pub async fn resume(admin: &mut Admin, name: &str) {
+    admin.resume_queue(ResumeQueueRequest { queue: name.into() }).await.expect("resumed");
 }
 
 /// The request, as of somebody who does not wait for room.
