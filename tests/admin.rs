@@ -317,6 +317,32 @@ async fn where_queues_are_fixed_another_is_a_wrong_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_not_declared_any_more_is_changed_as_long_as_it_is_there() {
+    let yard = Yard::with(fixed, builtin()).await;
+    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    pause(&mut admin, "mail").await.expect("it is declared");
+    let held = submit(&mut client, queued(task("noop"), "mail")).await;
+    drop((client, admin));
+    let (_, dir) = yard.drain().await;
+    let without_mail = |config: &mut Config| {
+        fixed(config);
+        config.queues.remove("mail");
+    };
+    let yard = Yard::on(dir, without_mail, builtin()).await;
+    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    assert!(pause(&mut admin, "mail").await.expect("it is there").paused);
+    let weight = QueueSettings { weight: Some(2), ..Default::default() };
+    update(&mut admin, "mail", weight, &[]).await.expect("it is there");
+    let refused = client.submit(queued(task("noop"), "mail")).await.unwrap_err();
+    assert_eq!(fields(&refused), ["queue"], "it takes no new task");
+    assert!(!resume(&mut admin, "mail").await.expect("it is there").paused);
+    assert_eq!(wait(&mut client, &held.task_id).await.state(), TaskState::Succeeded);
+    let refused = pause(&mut admin, "post").await.unwrap_err();
+    assert_eq!((refused.code(), fields(&refused)), (Code::InvalidArgument, vec!["queue".into()]));
+    assert!(refused.message().contains("fixes the queues: default"), "{}", refused.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_larger_queue_lets_those_in_who_wait() {
     let (yard, gate, client) = full_yard(|_| {}).await;
     let mut admin = yard.admin().await;

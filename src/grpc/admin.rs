@@ -11,12 +11,12 @@ use super::{
     stubs::v1::admin_service_server,
 };
 use crate::{
-    admission::Admission,
+    admission::{Admission, Refused},
     drain::Switch,
     handler::Violation,
     pool::Pool,
     proto::v1,
-    store::{Overview, QueueChange, Store},
+    store::{self, Overview, QueueChange, Store},
 };
 
 /// The service for operators.
@@ -44,13 +44,12 @@ impl Admin {
         self.store.overview(queue).await.map_err(|error| status::store(&error))
     }
 
-    /// Changes a queue, and reads how it stands then.
+    /// Changes a queue, and reads how it stands then. Whether there may be such a
+    /// queue is for the store to say: it goes on with one that is not configured any
+    /// more, and that one must still be resumed.
     async fn change(&self, queue: Arc<str>, change: QueueChange) -> Result<v1::Queue, Status> {
-        if !self.admission.book().allows(&queue) {
-            return Err(self.unknown(&queue));
-        }
         let changed = self.store.change_queue(Arc::clone(&queue), change).await;
-        changed.map_err(|error| status::store(&error))?;
+        changed.map_err(|error| self.not_changed(&error))?;
         let overview = self.overview(Some(Arc::clone(&queue))).await?;
         // One that is as configured, and has no tasks, is none that is listed.
         let none = || convert::empty_queue(&queue, &self.admission.book().settings(&queue));
@@ -59,9 +58,6 @@ impl Admin {
 
     /// Sets settings, if what comes of it is allowed.
     async fn update(&self, update: convert::Update) -> Result<v1::Queue, Status> {
-        if !self.admission.book().allows(&update.queue) {
-            return Err(self.unknown(&update.queue));
-        }
         let overview = self.overview(Some(Arc::clone(&update.queue))).await?;
         let changed = overview.queues.first().map(|queue| queue.overrides).unwrap_or_default();
         let configured = self.admission.book().settings(&update.queue);
@@ -70,9 +66,14 @@ impl Admin {
         self.change(queue, QueueChange::Settings(fields, Box::new(values))).await
     }
 
-    fn unknown(&self, queue: &str) -> Status {
-        let wrong = convert::unknown_queue(queue, &self.admission);
-        status::invalid(&[Violation::new("queue", wrong)])
+    fn not_changed(&self, error: &store::Error) -> Status {
+        match error {
+            store::Error::NoRoom { queue, cause: Refused::UnknownQueue } => {
+                let wrong = convert::unknown_queue(queue, &self.admission);
+                status::invalid(&[Violation::new("queue", wrong)])
+            }
+            error => status::store(error),
+        }
     }
 }
 
