@@ -4,8 +4,8 @@ mod support;
 
 use prost::Message as _;
 use support::{
-    Client, Gate, PATIENCE, Watch, Yard, count, fields, full_yard, reason, reject, submit, task,
-    wait,
+    Client, Gate, PATIENCE, Watch, Yard, builtin, count, fields, full_yard, pause, reason, reject,
+    resume, submit, task, until_in_line, wait,
     wire::{call, framed},
 };
 use taskyard::proto::v1::{
@@ -249,6 +249,47 @@ async fn all_wait_for_room_together() {
     });
     gate.open();
     assert_eq!(waiting.await.unwrap().expect("taken").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_wait_in_one_line_and_hold_no_place_of_another_queue() {
+    let yard = Yard::with(|config| config.queue_max_tasks = 2, builtin()).await;
+    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let of = |queue: &str| SubmitRequest { queue: queue.into(), ..task("noop") };
+    for queue in ["a", "b"] {
+        pause(&mut admin, queue).await;
+    }
+    let mut first = Vec::new();
+    for _ in 0..2 {
+        first.push(submit(&mut client, of("b")).await.task_id);
+    }
+    let waiting = tokio::spawn({
+        let (mut client, requests) = (client.clone(), vec![of("a"), of("b"), of("a"), of("c")]);
+        async move { together(&mut client, requests).await }
+    });
+    until_in_line(&mut admin, "b").await;
+    // The places of the other queues are theirs who can use them.
+    for queue in ["a", "a", "c", "c"] {
+        submit(&mut client, reject(of(queue))).await;
+    }
+    // Let in there, it finds that the next queue is full, and waits there alone.
+    resume(&mut admin, "b").await;
+    until_in_line(&mut admin, "a").await;
+    for task_id in first {
+        wait(&mut client, &task_id).await;
+    }
+    pause(&mut admin, "b").await;
+    for _ in 0..2 {
+        submit(&mut client, reject(of("b"))).await;
+    }
+    resume(&mut admin, "a").await;
+    until_in_line(&mut admin, "b").await;
+    resume(&mut admin, "b").await;
+    let acks = waiting.await.unwrap().expect("taken");
+    for ack in acks {
+        assert_eq!(wait(&mut client, &ack.task_id).await.state(), TaskState::Succeeded);
+    }
+    assert_eq!(count(&mut client).await, 12);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::{Place, Submitter, may_be_known};
+use super::{Place, Submitter, may_be_known, may_wait};
 use crate::{
     admission::{Admitted, Patience, Places, Refused, WhenFull},
     grpc::{convert, deadline::within, status},
@@ -152,6 +152,12 @@ impl Submitter {
     }
 
     /// A place for each task, in order; or the queue that refused, and why.
+    ///
+    /// All places are looked for at once. Where a queue is full, all that were found
+    /// are given back, as their queues' other submitters can use them meanwhile; then
+    /// this waits in that queue's line, and with what it gets there looks for the
+    /// rest again. So it holds nothing while it waits, and two batches never wait for
+    /// each other.
     async fn places(
         &self,
         tasks: &[Submission],
@@ -164,10 +170,13 @@ impl Submitter {
             *tasks += 1;
             *bytes += store::weight(task);
         }
-        // In the order of the queues' names, so that two batches never wait for
-        // each other.
         let mut places: BTreeMap<&Arc<str>, Places> = BTreeMap::new();
-        for (queue, (tasks, bytes)) in wanted {
+        while let Err((queue, refused)) = self.rest_at_once(&wanted, &mut places).await {
+            places.clear();
+            if !may_wait(when_full, refused) {
+                return Err((Arc::clone(queue), refused));
+            }
+            let (tasks, bytes) = wanted.get(queue).copied().unwrap_or_default();
             let found = self.admission.admit_together(queue, tasks, bytes, when_full, patience);
             places.insert(queue, found.await.map_err(|refused| (Arc::clone(queue), refused))?);
         }
@@ -177,6 +186,24 @@ impl Submitter {
             place.ok_or_else(|| (Arc::clone(&task.queue), Refused::UnknownQueue))
         };
         tasks.iter().map(place).collect()
+    }
+
+    /// Adds to `places` those that are wanted of the other queues, without waiting;
+    /// or tells the first queue that refused, and why.
+    async fn rest_at_once<'a>(
+        &self,
+        wanted: &BTreeMap<&'a Arc<str>, (u64, u64)>,
+        places: &mut BTreeMap<&'a Arc<str>, Places>,
+    ) -> Result<(), (&'a Arc<str>, Refused)> {
+        for (queue, (tasks, bytes)) in wanted {
+            if places.contains_key(queue) {
+                continue;
+            }
+            let (reject, any) = (WhenFull::Reject, Patience::Unlimited);
+            let found = self.admission.admit_together(queue, *tasks, *bytes, reject, any);
+            places.insert(queue, found.await.map_err(|refused| (*queue, refused))?);
+        }
+        Ok(())
     }
 
     /// The outcomes of all tasks, if every one of them is there already.

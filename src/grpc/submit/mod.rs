@@ -1,9 +1,9 @@
 //! Tasks that are handed in: one, a batch, or a stream of them.
 //!
 //! Owns the way from a request to its acknowledgement: check, find a place,
-//! commit. One rule holds for all three: nobody waits for room while it holds
-//! places of tasks that are not committed. Those tasks cannot start, so the room
-//! might never come.
+//! commit. One rule holds for all three: nobody waits for room, in whichever
+//! queue, while it holds places of tasks that are not committed. Those tasks cannot
+//! start, so the room might never come; and others could use their places.
 
 mod batch;
 mod stream;
