@@ -6,11 +6,11 @@ use prost::Message as _;
 use support::{
     Client, Gate, PATIENCE, Watch, Yard, builtin, count, fields, full_yard, pause, reason, reject,
     resume, submit, task, until_in_line, wait,
-    wire::{call, framed},
+    wire::{call, call_for, framed},
 };
 use taskyard::proto::v1::{
-    EventType, ListTasksRequest, SubmitBatchRequest, SubmitRequest, SubmitResponse, TaskState,
-    submit_result::Result as Outcome,
+    EventType, ListTasksRequest, SubmitBatchRequest, SubmitBatchResponse, SubmitRequest,
+    SubmitResponse, TaskState, submit_result::Result as Outcome,
 };
 use tonic::{Code, Status};
 use tonic_types::{RpcStatusExt as _, StatusExt as _};
@@ -319,6 +319,27 @@ async fn a_deadline_that_passes_in_the_line_enqueues_nothing() {
     assert!(late.message().contains("nothing was enqueued"), "{}", late.message());
     gate.open();
     assert_eq!(count(&mut client).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_that_passes_in_the_line_ends_the_batch() {
+    let (yard, gate, mut client) = full_yard(|_| {}).await;
+    let free = || SubmitRequest { queue: "other".into(), ..task("gated") };
+    let requests = vec![free(), task("unheard-of"), task("gated"), free(), task("unheard-of")];
+    let body = framed(&SubmitBatchRequest { requests, atomic: false }.encode_to_vec());
+    let address = yard.server.local_addr();
+    let (end, message) = call_for(address, PATH, &[("grpc-timeout", "500m")], body).await;
+    assert_eq!(end.code(), Code::Ok, "{end:?}");
+    let results = SubmitBatchResponse::decode(&message[5..]).expect("a message").results;
+    let outcomes: Vec<_> = results.into_iter().map(|result| result.result.unwrap()).collect();
+    let late = || (Code::DeadlineExceeded, "DEADLINE".to_owned());
+    assert_eq!(ack(&outcomes[0]).state(), TaskState::Queued, "it was committed in time");
+    assert_eq!(error(&outcomes[1]), (Code::InvalidArgument, "INVALID_FIELDS".into()));
+    assert_eq!([2, 3, 4].map(|at| error(&outcomes[at])), [late(), late(), late()]);
+    // Whatever was handed to the store before this would be there.
+    submit(&mut client, free()).await;
+    assert_eq!(count(&mut client).await, 5);
+    gate.open();
 }
 
 #[tokio::test(flavor = "multi_thread")]

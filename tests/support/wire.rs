@@ -28,6 +28,16 @@ pub async fn call(
     headers: &[(&'static str, &'static str)],
     body: Bytes,
 ) -> Status {
+    call_for(address, path, headers, body).await.0
+}
+
+/// As [`call`]; answers with what came before the status, too, as it was framed.
+pub async fn call_for(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&'static str, &'static str)],
+    body: Bytes,
+) -> (Status, Bytes) {
     let exchange = async {
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
@@ -43,21 +53,23 @@ pub async fn call(
         // The answer to a wrong path may be there before the body is sent.
         drop(out.send_data(body, true));
         let response = response.await.expect("an answer");
-        let status = match Status::from_header_map(response.headers()) {
-            Some(status) => status,
-            None => status_at_the_end(response.into_body()).await,
+        let answer = match Status::from_header_map(response.headers()) {
+            Some(status) => (status, Bytes::new()),
+            None => all_of(response.into_body()).await,
         };
         connection.abort();
-        status
+        answer
     };
     timeout(PATIENCE, exchange).await.expect("the call hangs")
 }
 
-async fn status_at_the_end(mut body: h2::RecvStream) -> Status {
+async fn all_of(mut body: h2::RecvStream) -> (Status, Bytes) {
+    let mut message = BytesMut::new();
     while let Some(data) = body.data().await {
         let data = data.expect("the stream is whole");
         body.flow_control().release_capacity(data.len()).unwrap();
+        message.put(data);
     }
     let trailers = body.trailers().await.unwrap().expect("trailers");
-    Status::from_header_map(&trailers).expect("a status")
+    (Status::from_header_map(&trailers).expect("a status"), message.freeze())
 }

@@ -67,6 +67,11 @@ impl Submitter {
             match self.place_later(&submission, when_full, patience, refused).await {
                 Ok(Place::Free(place)) => chunk.push((at, submission, place)),
                 Ok(Place::NotNeeded(submitted)) => results.set(at, Ok(self.ack(submitted))),
+                // Nobody waits for what the others would get now.
+                Err(late) if late.code() == Code::DeadlineExceeded => {
+                    results.fill(&late);
+                    break;
+                }
                 Err(refused) => results.set(at, Err(refused)),
             }
         }
@@ -230,6 +235,13 @@ impl Results {
     fn set(&mut self, at: usize, result: Result<v1::SubmitResponse, Status>) {
         if let Some(place) = self.of.get_mut(at) {
             *place = Some(result);
+        }
+    }
+
+    /// Nothing more becomes of the others than this.
+    fn fill(&mut self, status: &Status) {
+        for place in self.of.iter_mut().filter(|place| place.is_none()) {
+            *place = Some(Err(status.clone()));
         }
     }
 
