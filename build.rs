@@ -2,10 +2,12 @@
 //!
 //! Two passes over the same definitions. The first makes the messages and the
 //! clients, as anybody would use them. The second makes only the server traits,
-//! on the same messages but for two. For `WatchEventsResponse` the server answers
+//! on the same messages but for three. For `WatchEventsResponse` the server answers
 //! with `EncodedWatchEventsResponse`, which is joined from events that were
 //! encoded once, when they were committed; for `SubmitStreamResponse` with
 //! `EncodedSubmitStreamResponse`, which is written without the generated messages.
+//! And it reads `SubmitBatchRequest` as `BoundedSubmitBatchRequest`, which keeps no
+//! more requests than a batch may have.
 
 use std::{env, fs, path::PathBuf};
 
@@ -45,6 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".taskyard.v1.SubmitStreamResponse",
             "crate::grpc::EncodedSubmitStreamResponse",
         )
+        .extern_path(".taskyard.v1.SubmitBatchRequest", "crate::grpc::BoundedSubmitBatchRequest")
         .out_dir(&servers)
         .compile_fds(descriptors)?;
     Ok(())

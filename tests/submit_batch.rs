@@ -139,6 +139,31 @@ async fn a_batch_that_is_wrong_as_a_whole_enqueues_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn millions_of_requests_take_no_memory_and_are_counted() {
+    /// More than all other tests here take together; the requests took far more.
+    const MOST_MIB: u64 = 200;
+    let yard = Yard::start().await;
+    let body = framed(&[0x0a, 0x00].repeat(2_000_000));
+    let before = peak_mib();
+    let refused = call(yard.server.local_addr(), PATH, &[], body).await;
+    assert_eq!(
+        (refused.code(), fields(&refused)),
+        (Code::InvalidArgument, vec!["requests".into()])
+    );
+    assert!(refused.message().contains("there are 2000000; at most 1000"), "{refused:?}");
+    let grown = peak_mib() - before;
+    assert!(grown < MOST_MIB, "{grown} MiB for a message of 4 MB");
+}
+
+/// The most memory that this process has had, where that can be told.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or_default() / 1_024
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_batch_finds_its_tasks() {
     let yard = Yard::start().await;
     let mut client = yard.client().await;

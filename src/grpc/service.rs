@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Submitter, Watchers, bulk, convert,
+    BoundedSubmitBatchRequest, Submitter, Watchers, bulk, convert,
     deadline::{deadline_of, within},
     follow::Past,
     status,
@@ -91,7 +91,7 @@ impl task_service_server::TaskService for Service {
 
     async fn submit_batch(
         &self,
-        request: Request<v1::SubmitBatchRequest>,
+        request: Request<BoundedSubmitBatchRequest>,
     ) -> Result<Response<v1::SubmitBatchResponse>, Status> {
         let deadline = deadline_of(&request);
         self.submitter.submit_batch(request.into_inner(), deadline).await.map(Response::new)

@@ -14,8 +14,8 @@ use taskyard::{
     proto::v1::{
         self, Event, EventType, GetTaskRequest, ListQueuesRequest, ListTasksRequest,
         PauseQueueRequest, Queue, ResumeQueueRequest, SubmitRequest, SubmitResponse, Task,
-        TaskState, WaitTaskRequest, WatchEventsRequest, WatchEventsResponse, WatchStart,
-        WhenFull, admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient,
+        TaskState, WaitTaskRequest, WatchEventsRequest, WatchEventsResponse, WatchStart, WhenFull,
+        admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient,
     },
     server::Server,
 };

@@ -4,22 +4,24 @@
 use std::collections::HashMap;
 
 use super::Checks;
-use crate::{handler::Violation, proto::v1};
-
-/// Requests of a batch.
-const MAX_REQUESTS: usize = 1_000;
+use crate::{
+    grpc::request::{BoundedSubmitBatchRequest, MAX_REQUESTS},
+    handler::Violation,
+};
 
 /// Checks what a batch must be whatever is in it.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub fn batch(requests: &[v1::SubmitRequest]) -> Result<(), Vec<Violation>> {
+pub fn batch(given: &BoundedSubmitBatchRequest) -> Result<(), Vec<Violation>> {
+    let BoundedSubmitBatchRequest { requests, left_out, .. } = given;
     let mut checks = Checks::default();
     if requests.is_empty() {
         checks.wrong("requests", "is empty");
     }
-    if requests.len() > MAX_REQUESTS {
-        checks.wrong("requests", format!("there are {}; at most {MAX_REQUESTS}", requests.len()));
+    let sent = requests.len() + left_out;
+    if sent > MAX_REQUESTS {
+        checks.wrong("requests", format!("there are {sent}; at most {MAX_REQUESTS}"));
         return checks.finish(());
     }
     let mut known = HashMap::with_capacity(requests.len());
@@ -48,6 +50,7 @@ pub fn of_request(at: usize, wrong: Vec<Violation>) -> impl Iterator<Item = Viol
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::v1;
 
     fn requests(ids: &[&str]) -> Vec<v1::SubmitRequest> {
         let request =
@@ -55,15 +58,19 @@ mod tests {
         ids.iter().map(request).collect()
     }
 
-    fn wrong(requests: &[v1::SubmitRequest]) -> Vec<String> {
-        let wrong = batch(requests).err().unwrap_or_default();
+    fn wrong(requests: Vec<v1::SubmitRequest>) -> Vec<String> {
+        told(&BoundedSubmitBatchRequest { requests, ..Default::default() })
+    }
+
+    fn told(batch: &BoundedSubmitBatchRequest) -> Vec<String> {
+        let wrong = super::batch(batch).err().unwrap_or_default();
         wrong.into_iter().map(|violation| violation.field).collect()
     }
 
     #[test]
     fn every_repeated_id_is_named() {
-        assert_eq!(wrong(&requests(&["", "", "a", "b"])), [""; 0]);
-        let repeated = wrong(&requests(&["a", "", "b", "a", "b", "a"]));
+        assert_eq!(wrong(requests(&["", "", "a", "b"])), [""; 0]);
+        let repeated = wrong(requests(&["a", "", "b", "a", "b", "a"]));
         assert_eq!(
             repeated,
             ["requests[3].request_id", "requests[4].request_id", "requests[5].request_id"]
@@ -72,8 +79,10 @@ mod tests {
 
     #[test]
     fn a_batch_has_one_to_a_thousand_requests() {
-        assert_eq!(wrong(&[]), ["requests"]);
-        assert_eq!(wrong(&requests(&[""; MAX_REQUESTS])), [""; 0]);
-        assert_eq!(wrong(&requests(&[""; MAX_REQUESTS + 1])), ["requests"]);
+        assert_eq!(wrong(vec![]), ["requests"]);
+        assert_eq!(wrong(requests(&[""; MAX_REQUESTS])), [""; 0]);
+        let (requests, atomic) = (requests(&[""; MAX_REQUESTS]), true);
+        let more = BoundedSubmitBatchRequest { requests, left_out: 1, atomic };
+        assert_eq!(told(&more), ["requests"]);
     }
 }

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use super::{Place, Submitter, may_be_known, may_wait};
 use crate::{
     admission::{Admitted, Patience, Places, Refused, WhenFull},
-    grpc::{convert, deadline::within, status},
+    grpc::{BoundedSubmitBatchRequest, convert, deadline::within, status},
     handler::Violation,
     proto::v1::{self, submit_result::Result as Outcome},
     store::{self, Submission, Submitted},
@@ -21,10 +21,10 @@ impl Submitter {
     /// Why nothing of it was taken, or is known to be.
     pub async fn submit_batch(
         &self,
-        batch: v1::SubmitBatchRequest,
+        batch: BoundedSubmitBatchRequest,
         deadline: Option<Instant>,
     ) -> Result<v1::SubmitBatchResponse, Status> {
-        convert::batch(&batch.requests).map_err(|wrong| status::invalid(&wrong))?;
+        convert::batch(&batch).map_err(|wrong| status::invalid(&wrong))?;
         // One patience for all of them, however many have to wait.
         let patience = self.admission.patience(deadline);
         let outcomes = if batch.atomic {
