@@ -3,7 +3,7 @@
 //! Owns the arithmetic of waiting: how long tasks wait on average for a load and
 //! a crew of some size ([`mean_wait`]), which crew holds a wait that someone
 //! wants ([`workers_for`]), and how long a task submitted now would wait
-//! ([`wait_now`]). Pure: must not know clocks, I/O or any other module; whoever
+//! ([`wait_now`]; of many queues at once, [`Backlog`]). Pure: must not know clocks, I/O or any other module; whoever
 //! measures hands the figures in.
 //!
 //! The averages are those of the queue M/M/c: tasks arrive independently of each
@@ -27,7 +27,7 @@ mod backlog;
 
 use std::time::Duration;
 
-pub use backlog::{CrewView, LONGEST_WAIT, QueueView, wait_now};
+pub use backlog::{Backlog, CrewView, LONGEST_WAIT, QueueView, wait_now};
 
 /// Workers that a crew may have; a larger number counts as this one.
 pub const MAX_WORKERS: u32 = 10_000;

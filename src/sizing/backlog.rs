@@ -57,6 +57,44 @@ pub struct CrewView {
 /// was measured. At most [`LONGEST_WAIT`].
 #[must_use]
 pub fn wait_now(queue: &QueueView, others: &[QueueView], crew: &CrewView) -> Option<Duration> {
+    let typical = typical(queue, crew);
+    wait(queue, &Rivals::of(others, typical), weight(queue), crew)
+}
+
+/// All queues, to tell the wait of each: one sort for all of them.
+#[derive(Clone, Debug)]
+pub struct Backlog {
+    rivals: Rivals,
+    crew: CrewView,
+}
+
+impl Backlog {
+    /// The queues as they stand.
+    #[must_use]
+    pub fn of(queues: &[QueueView], crew: CrewView) -> Self {
+        Self { rivals: Rivals::of(queues, crew.mean_service), crew }
+    }
+
+    /// [`wait_now`] of a queue that is one of them, beside all others. Only where
+    /// the crew has no mean service, though a queue has one, may it differ: limits
+    /// of others that cannot be told count as none then.
+    #[must_use]
+    pub fn wait_now(&self, queue: &QueueView) -> Option<Duration> {
+        // A rival is among them with its own limits. Those change what it gets only
+        // if they are below its share, and then they decide in the end, too.
+        let more_weight = if is_rival(queue) { 0.0 } else { weight(queue) };
+        wait(queue, &self.rivals, more_weight, &self.crew)
+    }
+}
+
+/// How long tasks run, if it was measured.
+fn typical(queue: &QueueView, crew: &CrewView) -> Option<Duration> {
+    crew.mean_service.or(queue.mean_service)
+}
+
+/// How long a task of `queue` waits beside `rivals`, when they are joined by one of
+/// `more_weight`.
+fn wait(queue: &QueueView, rivals: &Rivals, more_weight: f64, crew: &CrewView) -> Option<Duration> {
     if queue.blocked || crew.workers == 0 {
         return None;
     }
@@ -64,10 +102,10 @@ pub fn wait_now(queue: &QueueView, others: &[QueueView], crew: &CrewView) -> Opt
     if crew.idle > 0 && queue.queued == 0 && !at_limit {
         return Some(Duration::ZERO);
     }
-    let typical = crew.mean_service.or(queue.mean_service);
+    let typical = typical(queue, crew);
     let share = typical.map(|service| {
         let completed = f64::from(crew.workers) / service.as_secs_f64();
-        fair_share(queue, others, completed, typical)
+        rivals.level(completed, more_weight) * weight(queue)
     });
     let starts = match (share, limit(queue, typical)) {
         (Some(share), limit) => share.min(limit),
@@ -78,31 +116,65 @@ pub fn wait_now(queue: &QueueView, others: &[QueueView], crew: &CrewView) -> Opt
     (starts > 0.0).then(|| time_for(queue.queued, starts))
 }
 
-/// The starts per second that a queue without limits gets of `completed`.
-fn fair_share(
-    queue: &QueueView,
-    others: &[QueueView],
-    completed: f64,
-    typical: Option<Duration>,
-) -> f64 {
-    let mut rivals: Vec<(f64, f64)> = others
-        .iter()
-        .filter(|other| other.queued > 0 && !other.blocked)
-        .map(|other| (weight(other), limit(other, typical)))
-        .collect();
-    // The most limited for its weight first: what it leaves, the next ones share.
-    rivals.sort_by(|(a_weight, a), (b_weight, b)| (a / a_weight).total_cmp(&(b / b_weight)));
-    let own = weight(queue);
-    let mut weights = rivals.iter().fold(own, |sum, (weight, _)| sum + weight);
-    let mut left = completed;
-    for (weight, limit) in rivals {
-        if limit >= left * weight / weights {
-            break;
+/// Whether a queue takes its share from others.
+fn is_rival(queue: &QueueView) -> bool {
+    queue.queued > 0 && !queue.blocked
+}
+
+/// Queues that share what the crew completes.
+#[derive(Clone, Debug)]
+struct Rivals {
+    /// Those with limits, the most limited for its weight first: what it leaves,
+    /// the next ones share.
+    limited: Vec<Limited>,
+    /// What all of them weigh, and what those with limits do and may take.
+    weights: f64,
+    all_limited: (f64, f64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limited {
+    weight: f64,
+    limit: f64,
+    /// The weight and the limits of all before it.
+    before: (f64, f64),
+}
+
+impl Rivals {
+    fn of(queues: &[QueueView], typical: Option<Duration>) -> Self {
+        let rivals = queues.iter().filter(|queue| is_rival(queue));
+        let rivals = rivals.map(|queue| (weight(queue), limit(queue, typical)));
+        let (mut limited, mut weights) = (Vec::new(), 0.0);
+        for (weight, limit) in rivals {
+            weights += weight;
+            if limit.is_finite() {
+                limited.push(Limited { weight, limit, before: (0.0, 0.0) });
+            }
         }
-        left -= limit;
-        weights -= weight;
+        limited.sort_by(|a, b| (a.limit / a.weight).total_cmp(&(b.limit / b.weight)));
+        let mut before = (0.0, 0.0_f64);
+        for rival in &mut limited {
+            rival.before = before;
+            // Not infinite, or what is left of something infinite would be no number.
+            before = (before.0 + rival.weight, (before.1 + rival.limit).min(f64::MAX));
+        }
+        Self { limited, weights, all_limited: before }
     }
-    left * own / weights
+
+    /// The starts per second for each unit of weight, of `completed` in all, that go
+    /// to whoever is not limited, when one of `more_weight` joins who is not.
+    /// Infinite if limits hold everybody back.
+    fn level(&self, completed: f64, more_weight: f64) -> f64 {
+        let weights = self.weights + more_weight;
+        // Once a limit is no less than the level, neither are those that follow.
+        let satisfied = self.limited.partition_point(|Limited { weight, limit, before }| {
+            *limit < (completed - before.1) * weight / (weights - before.0)
+        });
+        let rest = self.limited.get(satisfied);
+        let (weight, taken) = rest.map_or(self.all_limited, |rest| rest.before);
+        let left = weights - weight;
+        if left > 0.0 { (completed - taken) / left } else { f64::INFINITY }
+    }
 }
 
 fn weight(queue: &QueueView) -> f64 {

@@ -12,7 +12,7 @@ use crate::{
     pool,
     proto::v1,
     queue::Block,
-    sizing::{self, CrewView, Load, QueueView},
+    sizing::{self, Backlog, CrewView, Load, QueueView},
     store::{Flow, Overview, QueueStatus},
 };
 
@@ -56,7 +56,7 @@ pub fn stats(overview: Overview, crew: &pool::Status, target: Duration) -> v1::G
         advice: Some(advice(&overview.flow, crew.size, target)),
         start_time: Some(timestamp(overview.since)),
         time: Some(timestamp(overview.now)),
-        queues: queues(overview.queues, &view),
+        queues: queues(overview.queues, view),
     }
 }
 
@@ -77,35 +77,17 @@ fn busy_now(crew: &pool::Status) -> f64 {
     (busy / f64::from(crew.size.max(1))).clamp(0.0, 1.0)
 }
 
-fn queues(mut all: Vec<QueueStatus>, crew: &CrewView) -> Vec<v1::QueueStats> {
+fn queues(mut all: Vec<QueueStatus>, crew: CrewView) -> Vec<v1::QueueStats> {
+    let views: Vec<QueueView> = all.iter().map(view).collect();
+    // Those that are not told of take their share, too.
+    let backlog = Backlog::of(&views, crew);
     if all.len() > MAX_QUEUES {
         all.sort_by_key(|queue| Reverse(queue.counts.live()));
+        all.truncate(MAX_QUEUES);
+        all.sort_by(|one, other| one.name.cmp(&other.name));
     }
-    // What has no work takes nothing from the others.
-    let mut views: Vec<QueueView> = all.iter().map(view).collect();
-    let works = |view: &QueueView| view.queued + view.running > 0;
-    let idle: Vec<bool> = views.iter().map(|view| !works(view)).collect();
-    let busy: Vec<QueueView> = views.iter().copied().filter(works).collect();
-    all.truncate(MAX_QUEUES);
-    views.truncate(MAX_QUEUES);
-    let mut at_busy = 0;
-    let mut others = busy;
-    let mut told = Vec::with_capacity(all.len());
-    for ((queue, view), idle) in all.into_iter().zip(views).zip(idle) {
-        let wait_now = if idle {
-            sizing::wait_now(&view, &others, crew)
-        } else {
-            // The others are all but this one, which changes places with the first.
-            others.swap(0, at_busy);
-            let wait = sizing::wait_now(&view, &others[1..], crew);
-            others.swap(0, at_busy);
-            at_busy += 1;
-            wait
-        };
-        told.push(queue_stats(&queue, wait_now, crew.workers));
-    }
-    told.sort_by(|one, other| one.queue.cmp(&other.queue));
-    told
+    let told = |queue| queue_stats(queue, backlog.wait_now(&view(queue)), crew.workers);
+    all.iter().map(told).collect()
 }
 
 fn view(queue: &QueueStatus) -> QueueView {

@@ -115,6 +115,21 @@ fn no_wait_is_told_beyond_a_year() {
     assert_eq!(wait_now(&queue(1_000), &[queue(1)], &instant), Some(Duration::ZERO));
 }
 
+#[test]
+fn many_queues_are_told_of_with_one_look_at_all() {
+    let rated = QueueView { rate_per_second: Some(1.0), weight: 5, ..queue(1_000) };
+    let narrow = QueueView { max_running: Some(2), running: 2, weight: 5, ..queue(1_000) };
+    let own = QueueView { weight: 5, ..queue(34) };
+    let backlog = Backlog::of(&[queue(1), rated, own, queue(0), narrow, queue(1)], busy(10));
+    assert_eq!(backlog.wait_now(&own), Some(seconds(7.0)));
+    assert_eq!(backlog.wait_now(&rated), Some(seconds(1_001.0)));
+    assert_eq!(backlog.wait_now(&narrow), Some(seconds(500.5)));
+    // One that has nothing yet takes its share from all.
+    assert_eq!(backlog.wait_now(&queue(0)), Some(seconds(8.0 / 7.0)));
+    let alone = Backlog::of(&[rated], busy(10));
+    assert_eq!(alone.wait_now(&rated), Some(seconds(1_001.0)), "the crew is not the limit");
+}
+
 fn any_queue() -> impl Strategy<Value = QueueView> {
     let service = option::of((0..10_000_000_u64).prop_map(Duration::from_micros));
     let numbers = (0..10_000_u64, 0..100_u64, 0..=1_000_u32);
@@ -157,6 +172,27 @@ proptest! {
         prop_assert_eq!(sooner.is_some(), wait.is_some());
         if let (Some(wait), Some(sooner)) = (wait, sooner) {
             prop_assert!(sooner <= wait + Duration::from_micros(1), "{wait:?}, then {sooner:?}");
+        }
+    }
+
+    #[test]
+    fn one_look_at_all_tells_of_each_what_a_look_at_the_others_does(
+        queues in vec(any_queue(), 1..8),
+        workers in 0..100_u32,
+        idle in 0..3_u32,
+        micros in 1..10_000_000_u64,
+    ) {
+        let crew = CrewView { workers, idle, mean_service: Some(Duration::from_micros(micros)) };
+        let backlog = Backlog::of(&queues, crew);
+        for (at, queue) in queues.iter().enumerate() {
+            let mut others = queues.clone();
+            others.remove(at);
+            let (alone, at_once) = (wait_now(queue, &others, &crew), backlog.wait_now(queue));
+            prop_assert_eq!(alone.is_some(), at_once.is_some());
+            if let (Some(alone), Some(at_once)) = (alone, at_once) {
+                let rounding = alone / 1_000_000 + Duration::from_nanos(10);
+                prop_assert!(alone.abs_diff(at_once) <= rounding, "{alone:?}, {at_once:?}");
+            }
         }
     }
 }
