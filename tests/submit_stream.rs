@@ -10,15 +10,20 @@ use std::sync::{
 use bytes::Bytes;
 use prost::Message as _;
 use support::{
-    Client, Gate, PATIENCE, Watch, Yard, builtin, count, full_yard, reason, reject, submit, task,
+    Client, Gate, PATIENCE, Watch, Yard, builtin, count, full_yard, pause, queue, reason, reject,
+    resume, submit, task, until_in_line,
     wire::{call, framed},
 };
-use taskyard::proto::v1::{
-    EventType, ListTasksRequest, SubmitAck, SubmitRequest, SubmitStreamRequest,
-    SubmitStreamResponse, submit_ack::Result as Outcome, submit_request::Payload,
+use taskyard::{
+    config::Config,
+    proto::v1::{
+        EventType, ListTasksRequest, SubmitAck, SubmitRequest, SubmitStreamRequest,
+        SubmitStreamResponse, submit_ack::Result as Outcome, submit_request::Payload,
+    },
 };
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tonic_types::RpcStatusExt as _;
 
@@ -258,6 +263,70 @@ async fn a_client_that_does_not_read_is_not_read() {
         assert_eq!(acks.refused().await.0, sequence);
     }
     assert_eq!(acks.next().await.expect("a good end"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_tasks_are_taken_only_as_far_as_the_queue_holds_them() {
+    /// With what a task has beside its payload, seven of them.
+    const QUEUE_BYTES: u64 = 4 << 20;
+    let small = |config: &mut Config| {
+        config.queue_max_bytes = QUEUE_BYTES;
+        config.workers = 1.try_into().unwrap();
+    };
+    let yard = Yard::with(small, builtin()).await;
+    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    pause(&mut admin, "q").await;
+    let mut watch = Watch::live(&mut client).await;
+    let (sent, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let data = Payload::Data(vec![7; 512 << 10].into());
+    let large = SubmitRequest { queue: "q".into(), payload: Some(data), ..task("noop") };
+    let (counter, stopped) = (Arc::clone(&sent), stop.clone());
+    // For ever, until it is told to stop.
+    let requests = std::iter::from_fn(move || {
+        let go_on = !stopped.is_cancelled();
+        go_on.then(|| SubmitStreamRequest {
+            sequence: counter.fetch_add(1, Ordering::Relaxed),
+            request: Some(large.clone()),
+        })
+    });
+    let call = client.submit_stream(tokio_stream::iter(requests)).await.expect("it begins");
+    let mut acks = Acks::of(call.into_inner());
+    let mut taken = Vec::new();
+    for sequence in 0..7 {
+        let (of, submitted) = acks.taken().await;
+        assert_eq!(of, sequence);
+        taken.push(submitted.task_id);
+    }
+    // The next one stands in line; what the client sends beside it goes no further
+    // than what the connection holds.
+    until_in_line(&mut admin, "q").await;
+    let (mut before, mut still) = (0, 0);
+    while still < 200 {
+        let queue = queue(&mut admin, "q").await;
+        let waiting = queue.counts.expect("always set").queued;
+        assert_eq!((waiting, queue.waiting_callers), (7, 1));
+        assert!(queue.waiting_bytes <= QUEUE_BYTES, "{}", queue.waiting_bytes);
+        let now = sent.load(Ordering::Relaxed);
+        still = if now == before { still + 1 } else { 0 };
+        before = now;
+    }
+    assert!(before < 40, "{before} requests of 512 KiB were read");
+    resume(&mut admin, "q").await;
+    for sequence in 7.. {
+        // Well past what was held back.
+        if sequence == before + 20 {
+            stop.cancel();
+        }
+        let Some(ack) = acks.next().await.expect("a good end") else { break };
+        assert_eq!(ack.sequence, sequence);
+        let Some(Outcome::Ack(submitted)) = ack.result else { panic!("refused: {ack:?}") };
+        taken.push(submitted.task_id);
+    }
+    assert_eq!(taken.len() as u64, sent.load(Ordering::Relaxed), "each has its answer");
+    for task_id in &taken {
+        assert_eq!(&watch.until(EventType::Started).await.task_id, task_id, "in order");
+    }
+    assert_eq!(count(&mut client).await, taken.len(), "once each");
 }
 
 #[tokio::test(flavor = "multi_thread")]
