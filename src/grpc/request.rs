@@ -21,7 +21,7 @@ const ATOMIC_FIELD: u32 = 2;
 /// What [`crate::proto::v1::SubmitBatchRequest`] says, as far as it may be taken.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BoundedSubmitBatchRequest {
-    /// The first [`MAX_REQUESTS`].
+    /// The first 1,000, which is the most that a batch may have.
     pub requests: Vec<SubmitRequest>,
     /// How many came after those.
     pub left_out: usize,
