@@ -67,6 +67,8 @@ pub enum Limit {
     Tasks(u64),
     /// So many bytes.
     Bytes(u64),
+    /// As many callers stand in line as may, or hold as many bytes as may.
+    Line,
 }
 
 /// Why there is no place.
@@ -248,9 +250,9 @@ impl Admission {
         places.take(bytes).ok_or(Refused::UnknownQueue)
     }
 
-    /// Finds places for `tasks` tasks of `bytes` in all that must go together.
-    /// Who needs places in several queues asks for them in the order of the
-    /// queues' names, so that two such callers never wait for each other.
+    /// Finds places for `tasks` tasks of `bytes` in all that must go together. Who
+    /// needs places in several queues waits in one line only, and holds none while
+    /// it does: otherwise one queue that is stuck would fill the others.
     ///
     /// # Errors
     /// See [`Refused`].

@@ -279,7 +279,8 @@ fn tasks_that_have_not_ended_are_cancelled_by_filter() {
     let cancel = ["cancel", "--all", "--label", "a=1"];
     assert_eq!(told_one(&serve, &cancel), json!({ "cancelled": 2, "complete": true }));
     assert_eq!(told(&serve, &["list", "--state", "cancelled"]).len(), 2);
-    assert_eq!(serve.run(&["cancel", "--all"]).ends(0).out, "1 task cancelled\n");
+    serve.run(&["cancel", "--all"]).ends(2);
+    assert_eq!(serve.run(&["cancel", "--all", "--yes"]).ends(0).out, "1 task cancelled\n");
     assert_eq!(told_one(&serve, &["get", &done])["state"], "SUCCEEDED");
 }
 

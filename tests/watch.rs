@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::HashMap;
 
-use support::{Client, Watch, Yard, builtin, reason, submit, task};
+use support::{Client, Watch, Yard, builtin, reason, submit, task, wait};
 use taskyard::proto::v1::{
     Event, EventType, WatchEventsRequest, WatchHeartbeat, watch_events_response::Control,
 };
@@ -153,5 +153,30 @@ async fn watchers_are_limited_and_leaving_makes_room() {
             Ok(_) => break,
             Err(still) => assert_eq!(reason(&still), "TOO_MANY_WATCHERS"),
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_oldest_event_is_the_oldest_that_is_kept() {
+    let few = |config: &mut taskyard::config::Config| config.retention.max_events = 20;
+    let mut yard = Yard::with(few, builtin()).await;
+    for start in 1..=2 {
+        let mut client = yard.client().await;
+        let mut last = String::new();
+        for _ in 0..30 {
+            last = submit(&mut client, task("noop")).await.task_id;
+            wait(&mut client, &last).await;
+        }
+        let mut watch = Watch::oldest(&mut client).await;
+        let first = watch.event().await;
+        assert!(first.seq > 60, "start {start}: event {} of 90 and more", first.seq);
+        let mut before = first;
+        while before.task_id != last || before.r#type() != EventType::Succeeded {
+            let event = watch.event().await;
+            assert_eq!(event.seq, before.seq + 1, "all of them from there on");
+            before = event;
+        }
+        let (_, dir) = yard.drain().await;
+        yard = Yard::on(dir, few, builtin()).await;
     }
 }

@@ -92,8 +92,14 @@ impl Room {
         }
         let line_full = state.line.len() >= MAX_WAITING_CALLERS
             || state.line_bytes.saturating_add(bytes) > MAX_WAITING_BYTES;
-        if when_full == WhenFull::Reject || line_full {
+        if when_full == WhenFull::Reject {
             return Err(state.refusal());
+        }
+        if line_full {
+            let Refused::Full { retry_after, .. } = state.refusal() else {
+                return Err(state.refusal());
+            };
+            return Err(Refused::Full { limit: Limit::Line, retry_after });
         }
         let (grant, granted) = oneshot::channel();
         let ticket = state.next_ticket;

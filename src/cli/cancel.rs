@@ -29,6 +29,9 @@ pub struct CancelArgs {
     states: Vec<TaskState>,
     #[command(flatten)]
     filter: FilterArgs,
+    /// Cancel everything: with --all and no filter
+    #[arg(long, requires = "all")]
+    yes: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -41,6 +44,10 @@ pub async fn run(server: &ServerArgs, args: CancelArgs) -> Result<Exit, Problem>
         let client = server.connect().await?;
         let cancel = each(&args.tasks, format, |task_id| one(client.clone(), task_id));
         return until_ctrl_c(cancel).await;
+    }
+    if args.states.is_empty() && args.filter.is_empty() && !args.yes {
+        return Err(Problem::usage("--all without a filter cancels every task of every queue")
+            .hint("say which by --queue, --kind, --label, --state or a time; or add --yes"));
     }
     let states = if args.states.is_empty() { LIVE.to_vec() } else { args.states };
     let filter = args.filter.filter(&states, EndedArgs::default())?;

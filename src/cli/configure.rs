@@ -12,7 +12,7 @@ use super::{
     exit::Exit,
     output::OutputArgs,
     problem::Problem,
-    queues::show,
+    queues::{say_if_new, show},
     units::{parse_span, to_wire},
 };
 use crate::{
@@ -122,6 +122,7 @@ fn flag(field: Field) -> String {
 pub async fn run(server: &ServerArgs, args: ConfigureArgs) -> Result<Exit, Problem> {
     let request = request(args.queue, &args.changes)?;
     let admin = server.connect_admin().await?;
+    say_if_new(&admin, &request.queue).await;
     let ask = async |mut admin: Admin, request| admin.update_queue(request).await;
     let response = Persistence::BRIEF.ask(&admin, &request, ask).await?;
     show(&response.queue.unwrap_or_default(), args.output.output)?;

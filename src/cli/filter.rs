@@ -40,6 +40,15 @@ pub struct EndedArgs {
 }
 
 impl FilterArgs {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_empty()
+            && self.kinds.is_empty()
+            && self.labels.is_empty()
+            && self.created_since.is_none()
+            && self.created_before.is_none()
+    }
+
     /// The filter for tasks in these states, which ended as `ended` says.
     ///
     /// # Errors

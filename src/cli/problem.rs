@@ -142,7 +142,7 @@ pub fn told(status: &Status) -> String {
     for (field, description) in violations(status) {
         let line = format!("{}: {}", printable(&field), printable(&description));
         // A message may name its only violation in full already.
-        if !text.contains(&line) {
+        if !text.contains(&line) && description != status.message() {
             let _ = write!(text, "\n  {line}");
         }
     }

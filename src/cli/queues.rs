@@ -11,7 +11,10 @@ use super::{
     problem::Problem,
     units,
 };
-use crate::proto::v1::{ListQueuesRequest, PauseQueueRequest, Queue, ResumeQueueRequest};
+use crate::{
+    proto::v1::{ListQueuesRequest, PauseQueueRequest, Queue, ResumeQueueRequest},
+    text::quoted,
+};
 
 /// Arguments of `queues`.
 #[derive(Debug, clap::Args)]
@@ -123,6 +126,7 @@ pub struct NamesArgs {
 pub async fn pause(server: &ServerArgs, args: NamesArgs) -> Result<Exit, Problem> {
     let admin = server.connect_admin().await?;
     for_each(args, async |queue| {
+        say_if_new(&admin, &queue).await;
         let request = PauseQueueRequest { queue };
         let ask = async |mut admin: Admin, request| admin.pause_queue(request).await;
         let response = Persistence::BRIEF.ask(&admin, &request, ask).await?;
@@ -135,12 +139,24 @@ pub async fn pause(server: &ServerArgs, args: NamesArgs) -> Result<Exit, Problem
 pub async fn resume(server: &ServerArgs, args: NamesArgs) -> Result<Exit, Problem> {
     let admin = server.connect_admin().await?;
     for_each(args, async |queue| {
+        say_if_new(&admin, &queue).await;
         let request = ResumeQueueRequest { queue };
         let ask = async |mut admin: Admin, request| admin.resume_queue(request).await;
         let response = Persistence::BRIEF.ask(&admin, &request, ask).await?;
         Ok(response.queue.unwrap_or_default())
     })
     .await
+}
+
+/// A mistyped name makes a queue, too: whoever meant another one is told.
+pub async fn say_if_new(admin: &Admin, queue: &str) {
+    let request = ListQueuesRequest { queue: queue.to_owned(), ..Default::default() };
+    let ask = async |mut admin: Admin, request| admin.list_queues(request).await;
+    if let Ok(known) = Persistence::BRIEF.ask(admin, &request, ask).await
+        && known.queues.is_empty()
+    {
+        note(format!("there was no queue {} so far", quoted(queue)));
+    }
 }
 
 /// Changes each queue, then shows those that were changed. One that cannot be is

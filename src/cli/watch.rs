@@ -50,7 +50,9 @@ pub async fn run(server: &ServerArgs, args: WatchArgs) -> Result<Exit, Problem> 
     let mut printer = Printer::new(Out::stdout(), args.output.output, args.count);
     let mut ctrl_c = CtrlC::listen()?;
     let ended = watch(&mut follower, &mut printer, &mut ctrl_c).await;
-    if let Some(cursor) = printer.cursor.as_deref().filter(|_| !is_closed(&ended)) {
+    // Where it was refused there is nothing to go on from.
+    let refused = matches!(&ended, Err(problem) if problem.exit() == Exit::Refused);
+    if let Some(cursor) = printer.cursor.as_deref().filter(|_| !is_closed(&ended) && !refused) {
         note(format!("to go on from here: taskyard watch --after {cursor}"));
     }
     ended

@@ -73,6 +73,8 @@ pub enum Unreadable {
 #[derive(Debug)]
 struct Shared {
     newest: AtomicU64,
+    /// The oldest event that is kept.
+    oldest: AtomicU64,
     chronicle: Chronicle,
     completions: Completions,
 }
@@ -86,6 +88,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// The events before `oldest` are no longer kept.
+    pub fn kept_from(&self, oldest: Seq) {
+        self.shared.oldest.store(oldest.0, Ordering::Release);
+    }
+
     /// Hands on one committed batch, in the order of commits.
     pub fn publish(&self, batch: EventBatch) {
         self.shared.newest.store(batch.last().0, Ordering::Release);
@@ -107,7 +114,8 @@ pub struct Hub {
 pub fn hub(newest: Seq, chronicle: Chronicle) -> (Publisher, Hub) {
     let (sender, _) = broadcast::channel(BROADCAST_BATCHES);
     let completions = Completions::default();
-    let shared = Arc::new(Shared { newest: AtomicU64::new(newest.0), chronicle, completions });
+    let (newest, oldest) = (AtomicU64::new(newest.0), AtomicU64::new(1));
+    let shared = Arc::new(Shared { newest, oldest, chronicle, completions });
     let hub = Hub { sender: sender.downgrade(), shared: Arc::clone(&shared) };
     (Publisher { sender, shared }, hub)
 }
@@ -117,6 +125,12 @@ impl Hub {
     #[must_use]
     pub fn newest(&self) -> Seq {
         Seq(self.shared.newest.load(Ordering::Acquire))
+    }
+
+    /// The oldest event that is kept, or the next one if none is.
+    #[must_use]
+    pub fn oldest(&self) -> Seq {
+        Seq(self.shared.oldest.load(Ordering::Acquire))
     }
 
     /// The cursor after event `seq`.

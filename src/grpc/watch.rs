@@ -68,7 +68,7 @@ impl Watchers {
     ) -> Result<WatchStream, Status> {
         let after = match watch.start {
             WatchStart::Live => None,
-            WatchStart::Oldest => Some(Seq(0)),
+            WatchStart::Oldest => Some(self.hub.oldest().previous()),
             WatchStart::After(cursor) => {
                 Some(self.hub.resolve(cursor).map_err(|wrong| status::cursor(wrong, &self.hub))?)
             }

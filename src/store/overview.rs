@@ -68,4 +68,6 @@ pub struct Flow {
     pub mean_service: Option<Duration>,
     /// How long tasks that started had been due.
     pub mean_wait: Option<Duration>,
+    /// Executions under way, on average: also of those that have not ended.
+    pub mean_running: f64,
 }

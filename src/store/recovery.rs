@@ -147,6 +147,9 @@ fn begin_incarnation(
     }
     engine.writer.commit()?;
     engine.begin_upkeep(newest_batch).map_err(damaged)?;
+    if let Some(first) = engine.upkeep.first_event() {
+        engine.publisher.kept_from(first);
+    }
     if let Some(batch) = batch {
         engine.publisher.publish(batch);
     }

@@ -127,7 +127,7 @@ pub fn task_block(task: Task) -> String {
         }
     };
     row("priority", if task.priority == 0 { String::new() } else { task.priority.to_string() });
-    row("attempt", format!("{} of {}", task.attempt, task.max_attempts));
+    row("attempt", attempts(&task, " of "));
     row("worker", printable(&task.worker));
     row("created", task.create_time.map(units::calendar).unwrap_or_default());
     row("due", due(&task));
@@ -226,6 +226,17 @@ pub fn task_table(tasks: &[Task], with_header: bool) -> String {
     aligned(LIST, &rows)
 }
 
+/// Which attempt it is, of how many. Executions that a crash or a drain ended, and
+/// those before a redrive, count on without using any up: beyond the number that a
+/// task is granted it would only confuse.
+fn attempts(task: &Task, of: &str) -> String {
+    if task.attempt > task.max_attempts {
+        task.attempt.to_string()
+    } else {
+        format!("{}{of}{}", task.attempt, task.max_attempts)
+    }
+}
+
 fn table_row(task: &Task) -> [String; 8] {
     let state = task.state();
     let ran = match (task.start_time, task.finish_time) {
@@ -237,7 +248,7 @@ fn table_row(task: &Task) -> [String; 8] {
         state_style(state).apply_to(json::state_name(state)).to_string(),
         printable(&task.kind),
         printable(&task.queue),
-        format!("{}/{}", task.attempt, task.max_attempts),
+        attempts(task, "/"),
         task.create_time.map(units::calendar).unwrap_or_default(),
         ran,
         task.error.as_ref().map(|error| printable(&error.reason)).unwrap_or_default(),

@@ -19,8 +19,6 @@ use crate::{
 /// Queues that are told of.
 const MAX_QUEUES: usize = 1_000;
 const DEFAULT_TARGET: Duration = Duration::from_secs(1);
-/// The time constant of the averages.
-const WINDOW: Duration = Duration::from_mins(1);
 
 /// Checks which wait is to be held.
 ///
@@ -46,7 +44,7 @@ pub fn stats(overview: Overview, crew: &pool::Status, target: Duration) -> v1::G
         crew: Some(v1::CrewStats {
             workers: crew.size,
             busy_workers: busy,
-            busy_share: share(&overview.flow, crew.size).max(busy_now(crew)),
+            busy_share: share(&overview.flow, crew.size),
             arrival_rate: overview.flow.arrival_rate,
             completion_rate: overview.flow.completion_rate,
             mean_service: overview.flow.mean_service.map(duration),
@@ -60,21 +58,9 @@ pub fn stats(overview: Overview, crew: &pool::Status, target: Duration) -> v1::G
     }
 }
 
-/// The part of the time of `workers` that went into what ended.
+/// The part of the time of `workers` that was spent on what flows.
 fn share(flow: &Flow, workers: u32) -> f64 {
-    let busy = flow.completion_rate * flow.mean_service.unwrap_or_default().as_secs_f64();
-    (busy / f64::from(workers.max(1))).clamp(0.0, 1.0)
-}
-
-/// The part of the crew's time, weighted as the averages are, that went into what
-/// still runs: executions that take longer than that end too rarely to be seen
-/// otherwise.
-fn busy_now(crew: &pool::Status) -> f64 {
-    let running = crew.workers.iter().filter_map(|worker| worker.running.as_ref());
-    let busy: f64 = running
-        .map(|running| -(-running.running_for.as_secs_f64() / WINDOW.as_secs_f64()).exp_m1())
-        .sum();
-    (busy / f64::from(crew.size.max(1))).clamp(0.0, 1.0)
+    (flow.mean_running / f64::from(workers.max(1))).clamp(0.0, 1.0)
 }
 
 fn queues(mut all: Vec<QueueStatus>, crew: CrewView) -> Vec<v1::QueueStats> {
@@ -124,6 +110,10 @@ fn advice(flow: &Flow, workers: u32, target: Duration) -> v1::SizingAdvice {
             ..Default::default()
         };
     };
+    // What still runs tells of long executions before they end: by Little's law the
+    // mean number that run is their rate times their length.
+    let seen = Duration::try_from_secs_f64(flow.mean_running / flow.completion_rate);
+    let mean_service = mean_service.max(seen.unwrap_or_default());
     let load = Load { arrival_rate: flow.arrival_rate, mean_service };
     let advised = sizing::workers_for(target, &load);
     let expected = advised.and_then(|workers| sizing::mean_wait(workers, &load));
@@ -148,19 +138,33 @@ fn summary(
     target: Duration,
 ) -> String {
     let now = match current {
-        Some(wait) => format!("with {workers} workers, tasks wait {} on average", rounded(wait)),
+        Some(wait) => format!("with {}, tasks wait {} on average", crew(workers), rounded(wait)),
+        None if workers == 1 => "1 worker cannot keep up, and the wait grows".into(),
         None => format!("{workers} workers cannot keep up, and the wait grows"),
     };
     let then = match advised {
-        Some(advised) => format!("{advised} hold a mean wait of {}", humane(target)),
+        Some(1) => format!("1 worker holds a mean wait of {}", humane(target)),
+        Some(advised) => format!("{advised} workers hold a mean wait of {}", humane(target)),
         None => format!("more than {} would be needed", sizing::MAX_WORKERS),
     };
     format!("the load is {offered_load:.2} workers; {now}; {then}")
 }
 
-/// To three digits: more would say more than is known.
+fn crew(workers: u32) -> String {
+    if workers == 1 { "1 worker".into() } else { format!("{workers} workers") }
+}
+
+/// To about three digits: more would say more than is known.
 fn rounded(span: Duration) -> String {
-    format!("{span:.3?}")
+    let seconds = span.as_secs_f64();
+    match seconds {
+        s if s < 0.001 => "less than 1 ms".into(),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.0} h", s / 3600.0),
+    }
 }
 
 #[cfg(test)]

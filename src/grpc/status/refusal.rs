@@ -7,7 +7,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{DOMAIN, details, draining, invalid, plain, push_back, store as of_store, too_large};
 use crate::{
-    admission::{Limit, MAX_WAITING_CALLERS, Refused},
+    admission::{Limit, MAX_WAITING_BYTES, MAX_WAITING_CALLERS, Refused},
     handler::Violation,
     store,
 };
@@ -50,9 +50,14 @@ pub fn refused(queue: &str, refused: Refused) -> Status {
 
 fn queue_full(queue: &str, limit: Limit, retry_after: Duration) -> Status {
     let what = match limit {
+        Limit::Tasks(1) => "1 task waits in it".into(),
         Limit::Tasks(tasks) => format!("{tasks} tasks wait in it"),
-        Limit::Bytes(bytes) => format!(
-            "its {bytes} bytes are used, or more than {MAX_WAITING_CALLERS} callers wait for room"
+        Limit::Bytes(bytes) => {
+            format!("the tasks that wait in it leave too little of its {bytes} bytes")
+        }
+        Limit::Line => format!(
+            "and so is its line: at most {MAX_WAITING_CALLERS} callers, with {} MiB of tasks, may wait for room",
+            MAX_WAITING_BYTES >> 20
         ),
     };
     let millis = retry_after.as_millis();

@@ -230,8 +230,6 @@ impl Engine<'_> {
     }
 
     fn measure_end(&mut self, queue: QueueId, ran: Option<Duration>) {
-        // After a crash nobody knows how long it ran.
-        let Some(ran) = ran else { return };
         let now = self.group.now.instant;
         self.queues.meter.ended(now, ran);
         if let Some(queue) = self.queues.get_mut(queue) {

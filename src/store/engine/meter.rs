@@ -18,6 +18,9 @@ pub struct Meter {
     service_seconds: f64,
     starts: f64,
     wait_seconds: f64,
+    /// Executions under way, and the time that they take.
+    running: f64,
+    busy_seconds: f64,
 }
 
 impl Meter {
@@ -30,6 +33,8 @@ impl Meter {
             service_seconds: 0.0,
             starts: 0.0,
             wait_seconds: 0.0,
+            running: 0.0,
+            busy_seconds: 0.0,
         }
     }
 
@@ -44,11 +49,14 @@ impl Meter {
         self.decay(now);
         self.starts += 1.0;
         self.wait_seconds += waited.as_secs_f64();
+        self.running += 1.0;
     }
 
-    /// An execution ended that ran for so long.
-    pub fn ended(&mut self, now: Instant, ran: Duration) {
+    /// An execution ended that ran for so long; `None` if it was another process's.
+    pub fn ended(&mut self, now: Instant, ran: Option<Duration>) {
+        let Some(ran) = ran else { return };
         self.decay(now);
+        self.running = (self.running - 1.0).max(0.0);
         self.completions += 1.0;
         self.service_seconds += ran.as_secs_f64();
     }
@@ -64,6 +72,7 @@ impl Meter {
             completion_rate: self.completions / full,
             mean_service: mean(self.service_seconds, self.completions),
             mean_wait: mean(self.wait_seconds, self.starts),
+            mean_running: self.busy_seconds / full,
         }
     }
 
@@ -71,7 +80,8 @@ impl Meter {
         if now <= self.at {
             return;
         }
-        let factor = (-now.duration_since(self.at).div_duration_f64(WINDOW)).exp();
+        let age = now.duration_since(self.at).div_duration_f64(WINDOW);
+        let factor = (-age).exp();
         self.at = now;
         for sum in [
             &mut self.arrivals,
@@ -79,9 +89,12 @@ impl Meter {
             &mut self.service_seconds,
             &mut self.starts,
             &mut self.wait_seconds,
+            &mut self.busy_seconds,
         ] {
             *sum *= factor;
         }
+        // What has run since then, each moment weighted by its age.
+        self.busy_seconds += self.running * WINDOW.as_secs_f64() * -(-age).exp_m1();
     }
 }
 
@@ -120,11 +133,11 @@ mod tests {
         let mut meter = Meter::new(began);
         let (slow, fast) = (Duration::from_secs(10), Duration::from_secs(1));
         for second in 0..120 {
-            meter.ended(after(began, f64::from(second)), slow);
+            meter.ended(after(began, f64::from(second)), Some(slow));
             meter.started(after(began, f64::from(second)), slow);
         }
         for second in 120..300 {
-            meter.ended(after(began, f64::from(second)), fast);
+            meter.ended(after(began, f64::from(second)), Some(fast));
             meter.started(after(began, f64::from(second)), fast);
         }
         let flow = meter.flow(after(began, 300.0));
@@ -134,11 +147,29 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_counts_before_it_ends() {
+        let began = Instant::now();
+        let mut meter = Meter::new(began);
+        for _ in 0..4 {
+            meter.started(began, Duration::ZERO);
+        }
+        for seconds in [1.0, 10.0, 100.0] {
+            let running = meter.flow(after(began, seconds)).mean_running;
+            assert!((3.99..4.01).contains(&running), "after {seconds} s: {running}");
+        }
+        for _ in 0..4 {
+            meter.ended(after(began, 100.0), Some(Duration::from_secs(100)));
+        }
+        let rested = meter.flow(after(began, 160.0)).mean_running;
+        assert!((1.0..2.0).contains(&rested), "4/e a window later, and a bit more: {rested}");
+    }
+
+    #[test]
     fn nothing_measured_is_no_mean() {
         let began = Instant::now();
         let mut meter = Meter::new(began);
         assert_eq!(meter.flow(began), Flow::default());
-        meter.ended(began, Duration::from_secs(1));
+        meter.ended(began, Some(Duration::from_secs(1)));
         let flow = meter.flow(after(began, 3600.0));
         assert_eq!(flow.mean_service, None, "an hour later");
         assert!(flow.completion_rate < 1e-9, "{flow:?}");

@@ -203,6 +203,9 @@ impl Engine<'_> {
         let written = self.write_group(arrived, &mut closing);
         match written {
             Ok(batch) => {
+                if let Some(first) = self.upkeep.first_event() {
+                    self.publisher.kept_from(first);
+                }
                 if let Some(batch) = batch {
                     self.publisher.publish(batch);
                 }

@@ -71,6 +71,11 @@ impl Upkeep {
         self.oldest_events.get_or_insert((first, now));
     }
 
+    /// The oldest event that is kept.
+    pub fn first_event(&self) -> Option<Seq> {
+        self.oldest_events.map(|(first, _)| first)
+    }
+
     /// Tasks have ended.
     pub fn tasks_ended(&mut self, failed: bool, now: Timestamp) {
         self.oldest_ended[usize::from(failed)].get_or_insert(now);

@@ -17,6 +17,7 @@ fn flow(arrival_rate: f64, service: u64) -> Flow {
         completion_rate: arrival_rate,
         mean_service: Some(Duration::from_millis(service)),
         mean_wait: None,
+        mean_running: arrival_rate * Duration::from_millis(service).as_secs_f64(),
     }
 }
 
@@ -108,13 +109,14 @@ fn nothing_is_advised_before_something_was_measured() {
 }
 
 #[test]
-fn executions_that_have_not_ended_count_as_busy() {
-    let share = |running_for| {
-        let stats = told(vec![], Flow::default(), &crew(&[Some(running_for), None]));
-        stats.crew.expect("always set").busy_share
-    };
-    assert!((share(3_600) - 0.5).abs() < 1e-6, "one of two, all the time");
-    assert!(share(0) < 1e-6);
+fn executions_that_have_not_ended_count_as_busy_and_as_long() {
+    // Four of four workers run, and hardly anything has ended.
+    let full = Flow { mean_running: 4.0, ..flow(0.1, 1_000) };
+    let stats = told(vec![], full, &crew(&[None; 4]));
+    assert!((stats.crew.expect("always set").busy_share - 1.0).abs() < 1e-9);
+    // Four at a time of one every ten seconds: they take forty seconds.
+    let load = stats.advice.expect("always set").offered_load;
+    assert!((load - 4.0).abs() < 1e-6, "{load}");
 }
 
 #[test]
