@@ -68,6 +68,9 @@ pub struct Subject<'a> {
     pub kind: &'a str,
     /// Which execution; 0 before the first.
     pub attempt: u32,
+    /// Its labels, in the form in which they are kept with it and appended to what
+    /// is told of it; empty if it has none.
+    pub labels: &'a [u8],
 }
 
 /// One event, borrowed from whoever decided it: it is encoded at once.

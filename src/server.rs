@@ -13,7 +13,8 @@ use crate::{
     drain,
     events::History,
     grpc::{
-        self, Admin, ConnectionSettings, Connections, Ending, Health, Service, Submitter, Watchers,
+        self, Admin, ConnectionSettings, Connections, Ending, Feed, Health, Service, Sources,
+        Submitter, WatchLimits, WatchSettings, Watchers,
     },
     handler::Registry,
     pool::{self, Pool},
@@ -83,8 +84,6 @@ impl Server {
         let health = Health::serving();
         let pool = Pool::start(&store, &registry, pool_settings(config));
         let switch = drain::Switch::default();
-        let admin =
-            Admin::new(Arc::clone(&store), Arc::clone(&admission), pool.clone(), switch.clone());
         let submitter = Submitter::new(
             Arc::clone(&store),
             Arc::clone(&admission),
@@ -92,7 +91,16 @@ impl Server {
             hub.clone(),
             rules(config),
         );
-        let watchers = Watchers::new(hub, history, config.max_watchers, config.heartbeat);
+        let feed = Feed { hub, history };
+        let sources = Sources { feed, store: Arc::clone(&store), pool: pool.clone() };
+        let watchers = Watchers::new(sources, watch_settings(config));
+        let admin = Admin::new(
+            Arc::clone(&store),
+            Arc::clone(&admission),
+            pool.clone(),
+            watchers.clone(),
+            switch.clone(),
+        );
         let ending = Ending::default();
         let service = Service::new(Arc::clone(&store), submitter, watchers, ending.clone());
         let routes = grpc::routes(service, admin, health.clone(), config.max_message)?;
@@ -232,6 +240,20 @@ fn pool_settings(config: &Config) -> pool::Settings {
         workers: config.workers,
         cancel_grace: config.cancel_grace,
         max_result: config.max_result,
+    }
+}
+
+fn watch_settings(config: &Config) -> WatchSettings {
+    let some = |span: Duration| (!span.is_zero()).then_some(span);
+    WatchSettings {
+        limits: WatchLimits {
+            watchers: config.max_watchers,
+            per_connection: config.max_watchers_per_connection,
+            per_peer: config.max_watchers_per_peer,
+        },
+        heartbeat: config.heartbeat,
+        stall_timeout: some(config.watch_stall_timeout),
+        lifetime: some(config.watch_lifetime),
     }
 }
 

@@ -354,6 +354,7 @@ async fn cursors_that_lead_nowhere() {
         after_cursor: cursor.into(),
         start,
         heartbeat_interval,
+        ..Default::default()
     };
     for (request, named) in [
         (watch("garbage", 0, None), &["after_cursor"][..]),

@@ -99,7 +99,11 @@ async fn the_acknowledgement_comes_first_and_then_this_tasks_life() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_are_followed_at_once() {
-    let yard = Yard::with(|config| config.workers = 8.try_into().unwrap(), builtin()).await;
+    let many = |config: &mut Config| {
+        config.workers = 8.try_into().unwrap();
+        config.max_watchers_per_connection = 200;
+    };
+    let yard = Yard::with(many, builtin()).await;
     let client = yard.client().await;
     let mut followers = JoinSet::new();
     for _ in 0..200 {

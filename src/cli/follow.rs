@@ -187,7 +187,7 @@ fn request(from: &From) -> WatchEventsRequest {
         From::Oldest => (String::new(), WatchStart::Oldest),
         From::Cursor(cursor) => (cursor.clone(), WatchStart::Unspecified),
     };
-    WatchEventsRequest { after_cursor, start: start.into(), heartbeat_interval: None }
+    WatchEventsRequest { after_cursor, start: start.into(), ..WatchEventsRequest::default() }
 }
 
 #[cfg(test)]

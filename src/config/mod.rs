@@ -166,6 +166,16 @@ pub struct Config {
     pub heartbeat: Duration,
     /// Watchers at a time: 1 to 1,000,000. Default 1,000.
     pub max_watchers: usize,
+    /// Watchers at a time on one connection: 1 to 1,000,000. Default 100.
+    pub max_watchers_per_connection: usize,
+    /// Watchers at a time from one IP address: 1 to 1,000,000. Default 1,000.
+    pub max_watchers_per_peer: usize,
+    /// How long a watcher may not read, although there is something, before it is
+    /// ended: up to 24 hours; zero is for ever. Default 5 min.
+    pub watch_stall_timeout: Duration,
+    /// How long a watch may last, less up to a tenth by chance: up to 30 days; zero
+    /// is for ever. Default zero.
+    pub watch_lifetime: Duration,
     /// Connections at a time: 1 to 1,000,000. Default 1,000.
     pub max_connections: usize,
     /// Which log lines are written: a `tracing` filter. Default `info`.
@@ -227,6 +237,10 @@ impl Default for Config {
             max_crashes: 3,
             heartbeat: Duration::from_secs(15),
             max_watchers: 1_000,
+            max_watchers_per_connection: 100,
+            max_watchers_per_peer: 1_000,
+            watch_stall_timeout: Duration::from_mins(5),
+            watch_lifetime: Duration::ZERO,
             max_connections: 1_000,
             log: "info".into(),
             log_format: LogFormat::default(),

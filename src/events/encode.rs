@@ -23,6 +23,14 @@ use crate::{
 /// The field number of `WatchEventsResponse.events`.
 const EVENTS_FIELD: u32 = 2;
 
+/// Bytes of events in one batch, unless a single event has more. A commit with more
+/// of them (labels are repeated by every event of their task) makes several batches,
+/// so that nobody who holds one holds much.
+pub const MAX_BATCH_BYTES: usize = 256 << 10;
+
+/// Bytes before an event at most: its tag and its length.
+const MAX_HEAD: usize = 11;
+
 /// Collects the events of one commit.
 #[derive(Debug)]
 pub struct Encoder {
@@ -32,6 +40,8 @@ pub struct Encoder {
     body: Vec<u8>,
     text: String,
     ended: Vec<u64>,
+    /// Batches of this commit that are full.
+    full: Vec<EventBatch>,
 }
 
 impl Encoder {
@@ -45,6 +55,7 @@ impl Encoder {
             body: Vec::new(),
             text: String::new(),
             ended: Vec::new(),
+            full: Vec::new(),
         }
     }
 
@@ -53,16 +64,19 @@ impl Encoder {
         self.newest
     }
 
-    /// Whether nothing was added since the last batch.
+    /// Whether nothing was added since the last commit.
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.data.is_empty() && self.full.is_empty()
     }
 
     /// Adds an event, and returns the number that it got.
     pub fn push(&mut self, event: &Event<'_>) -> Seq {
-        self.newest = self.newest.next();
         self.body.clear();
-        self.encode(event);
+        self.encode(event, self.newest.next());
+        if !self.data.is_empty() && self.data.len() + self.body.len() + MAX_HEAD > MAX_BATCH_BYTES {
+            self.seal();
+        }
+        self.newest = self.newest.next();
         encode_key(EVENTS_FIELD, WireType::LengthDelimited, &mut self.data);
         encode_varint(self.body.len() as u64, &mut self.data);
         self.data.extend_from_slice(&self.body);
@@ -76,21 +90,34 @@ impl Encoder {
         self.newest
     }
 
-    /// Everything since the last batch, as one; `None` if that is nothing.
-    pub fn take(&mut self) -> Option<EventBatch> {
-        if self.data.is_empty() {
-            return None;
+    /// Everything since the last commit, in order: one batch, mostly.
+    pub fn take_all(&mut self) -> Vec<EventBatch> {
+        if !self.data.is_empty() {
+            self.seal();
         }
-        let data = Bytes::from(std::mem::take(&mut self.data));
-        let ended = std::mem::take(&mut self.ended).into_boxed_slice();
-        let batch = EventBatch::new(self.first, self.newest, data, ended);
-        self.first = self.newest.next();
-        Some(batch)
+        std::mem::take(&mut self.full)
     }
 
-    fn encode(&mut self, event: &Event<'_>) {
-        let Self { newest, body, text, .. } = self;
-        put_uint(body, 1, newest.0);
+    /// Everything as one batch, whatever its size, as earlier versions made it.
+    #[cfg(test)]
+    pub fn take(&mut self) -> Option<EventBatch> {
+        let all = self.take_all();
+        let (first, last) = (all.first()?.first(), all.last()?.last());
+        let data: Vec<u8> = all.iter().flat_map(|batch| batch.data().to_vec()).collect();
+        let ended: Vec<u64> = all.iter().flat_map(|batch| batch.ended().to_vec()).collect();
+        Some(EventBatch::new(first, last, data.into(), ended.into()))
+    }
+
+    fn seal(&mut self) {
+        let data = Bytes::from(std::mem::take(&mut self.data));
+        let ended = std::mem::take(&mut self.ended).into_boxed_slice();
+        self.full.push(EventBatch::new(self.first, self.newest, data, ended));
+        self.first = self.newest.next();
+    }
+
+    fn encode(&mut self, event: &Event<'_>, seq: Seq) {
+        let Self { body, text, .. } = self;
+        put_uint(body, 1, seq.0);
         put_time(body, 2, event.time);
         put_uint(body, 3, wire_type(event.event_type));
         if let Some(task) = event.task {
@@ -114,6 +141,10 @@ impl Encoder {
         }
         if let Some(due) = event.next_due {
             put_time(body, 12, due);
+        }
+        // Encoded when the task was submitted, as field 13 repeats them.
+        if let Some(task) = event.task {
+            body.extend_from_slice(task.labels);
         }
     }
 }

@@ -14,6 +14,7 @@ mod batch;
 mod completions;
 mod cursor;
 mod encode;
+mod filter;
 mod outline;
 mod tail;
 
@@ -33,13 +34,14 @@ use crate::{event::Seq, task::TaskId};
 pub use batch::EventBatch;
 pub use completions::{Completion, Completions, MAX_WAITERS, TooManyWaiters};
 pub use cursor::{Chronicle, Cursor, Incarnation, Invalid, MARK_BITS, NotACursor};
-pub use encode::Encoder;
+pub use encode::{Encoder, MAX_BATCH_BYTES};
+pub use filter::{EventFilter, Interest, Picked};
 pub use outline::{EventOutline, Outline};
 pub use tail::{Ended, MAX_PIECE_BYTES, Tail};
 
-/// Batches that the broadcast keeps for watchers that are a little behind. With
-/// groups of at most 1,024 commands it bounds the memory to some tens of MiB;
-/// whoever is further behind reads from the store.
+/// Batches that the broadcast keeps for watchers that are a little behind: at most
+/// 32 MiB, as each has at most [`MAX_BATCH_BYTES`]. Whoever is further behind reads
+/// from the store.
 const BROADCAST_BATCHES: usize = 128;
 
 /// A boxed future, as object-safe traits need it.

@@ -1,4 +1,4 @@
-//! Where in a batch which event lies, and which task it speaks of.
+//! Where in a batch which event lies, and what a watcher may ask of it.
 //!
 //! A watcher that is interested in some events only must not decode all of them:
 //! there may be a thousand such watchers, and very many events. So a batch is
@@ -28,8 +28,38 @@ pub struct EventOutline {
     pub bytes: Range<usize>,
     /// Its type, a number of `taskyard.v1.EventType`.
     pub event_type: i32,
-    /// The number of the task that it speaks of, if it does of one.
-    pub task: Option<u64>,
+    /// The task that it speaks of, if it does of one.
+    pub task: Option<TaskId>,
+    /// The name of its queue.
+    pub queue: Span,
+    /// The name of its kind.
+    pub kind: Span,
+    /// The name of its worker.
+    pub worker: Span,
+    /// Its labels: all entries of the map, each with tag and length.
+    pub labels: Span,
+}
+
+/// Bytes of a batch: half the size of a range, as very many are kept. Empty if the
+/// event has no such field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    length: u32,
+}
+
+impl Span {
+    fn new(bytes: &Range<usize>) -> Option<Self> {
+        let length = u32::try_from(bytes.len()).ok()?;
+        Some(Self { start: u32::try_from(bytes.start).ok()?, length })
+    }
+
+    /// These bytes of the batch's data.
+    #[must_use]
+    pub fn of(self, data: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        data.get(start..start + self.length as usize).unwrap_or_default()
+    }
 }
 
 impl Outline {
@@ -40,13 +70,12 @@ impl Outline {
         let mut start = 0;
         while start < data.len() {
             let end = start + entry_length(&data[start..])?;
-            let (event_type, task) = parse(&data[start..end])?;
-            events.push(EventOutline { bytes: start..end, event_type, task });
+            events.push(parse(data, start..end)?);
             start = end;
         }
         let places = (0u32..).zip(&events);
         let mut by_task: Vec<_> =
-            places.filter_map(|(at, event)| event.task.map(|task| (task, at))).collect();
+            places.filter_map(|(at, event)| event.task.map(|task| (task.number(), at))).collect();
         by_task.sort_unstable();
         Some(Self { events, by_task })
     }
@@ -68,27 +97,46 @@ impl Outline {
     }
 }
 
-/// The type and the task of an encoded event with its tag and length.
-fn parse(entry: &[u8]) -> Option<(i32, Option<u64>)> {
-    let mut rest = entry.get(1..)?;
+/// The outline of the encoded event that lies at `bytes`, with its tag and length.
+fn parse(data: &[u8], bytes: Range<usize>) -> Option<EventOutline> {
+    let end = bytes.end;
+    let mut event = EventOutline {
+        bytes: bytes.clone(),
+        event_type: 0,
+        task: None,
+        queue: Span::default(),
+        kind: Span::default(),
+        worker: Span::default(),
+        labels: Span::default(),
+    };
+    let mut rest = data.get(bytes.start + 1..end)?;
     decode_varint(&mut rest).ok()?;
-    let (mut event_type, mut task) = (0, None);
     while !rest.is_empty() {
+        let key_at = end - rest.len();
         let (field, wire_type) = decode_key(&mut rest).ok()?;
         match (field, wire_type) {
             (3, WireType::Varint) => {
-                event_type = i32::try_from(decode_varint(&mut rest).ok()?).ok()?;
+                event.event_type = i32::try_from(decode_varint(&mut rest).ok()?).ok()?;
             }
-            (4, WireType::LengthDelimited) => {
+            (4..=6 | 8, WireType::LengthDelimited) => {
                 let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-                let id = std::str::from_utf8(rest.get(..length)?).ok()?;
-                task = Some(id.parse::<TaskId>().ok()?.number());
+                let text = rest.get(..length)?;
+                let span = end - rest.len()..end - rest.len() + length;
+                match field {
+                    4 => event.task = Some(std::str::from_utf8(text).ok()?.parse().ok()?),
+                    5 => event.queue = Span::new(&span)?,
+                    6 => event.kind = Span::new(&span)?,
+                    _ => event.worker = Span::new(&span)?,
+                }
                 rest = &rest[length..];
             }
-            // Fields stand in the order of their numbers: what follows is not needed.
-            (5.., _) => break,
+            // Fields stand in the order of their numbers: nothing else follows.
+            (13, WireType::LengthDelimited) => {
+                event.labels = Span::new(&(key_at..end))?;
+                break;
+            }
             _ => skip_field(wire_type, field, &mut rest, DecodeContext::default()).ok()?,
         }
     }
-    Some((event_type, task))
+    Some(event)
 }

@@ -7,8 +7,12 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use super::{BoxFuture, EventBatch, History, Hub, Unreadable};
 use crate::event::Seq;
 
-/// Bytes of events in one piece: well below the 1 MiB that a response may have.
-pub const MAX_PIECE_BYTES: usize = 512 << 10;
+/// Bytes of events in one piece: a whole batch, and well below the 1 MiB that a
+/// response may have.
+pub const MAX_PIECE_BYTES: usize = 256 << 10;
+
+const _: () =
+    assert!(super::MAX_BATCH_BYTES <= MAX_PIECE_BYTES, "nobody cuts a batch that is live");
 
 /// Why a tail goes no further.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +64,11 @@ impl Tail {
     /// The last event that was delivered.
     pub fn cursor(&self) -> Seq {
         self.cursor
+    }
+
+    /// Whether the next events come from the store, not from the broadcast.
+    pub fn reads_history(&self) -> bool {
+        self.cursor < self.known
     }
 
     /// The next events: the piece that follows the cursor, at most

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert,
+    Watchers, convert,
     deadline::{deadline_of, within},
     status,
     stubs::v1::admin_service_server,
@@ -25,6 +25,7 @@ pub struct Admin {
     store: Arc<dyn Store>,
     admission: Arc<Admission>,
     pool: Pool,
+    watchers: Watchers,
     drain: Switch,
 }
 
@@ -35,9 +36,10 @@ impl Admin {
         store: Arc<dyn Store>,
         admission: Arc<Admission>,
         pool: Pool,
+        watchers: Watchers,
         drain: Switch,
     ) -> Self {
-        Self { store, admission, pool, drain }
+        Self { store, admission, pool, watchers, drain }
     }
 
     async fn overview(&self, queue: Option<Arc<str>>) -> Result<Overview, Status> {
@@ -149,6 +151,13 @@ impl admin_service_server::AdminService for Admin {
         let queue = convert::queue_name(&request.get_ref().queue).map_err(invalid)?;
         let queue = within(deadline, self.change(queue, QueueChange::Resume)).await?;
         Ok(Response::new(v1::ResumeQueueResponse { queue: Some(queue) }))
+    }
+
+    async fn list_watchers(
+        &self,
+        _request: Request<v1::ListWatchersRequest>,
+    ) -> Result<Response<v1::ListWatchersResponse>, Status> {
+        Ok(Response::new(self.watchers.list()))
     }
 
     async fn drain(

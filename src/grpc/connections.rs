@@ -36,6 +36,8 @@ use tonic::{body::Body, transport::server::TcpConnectInfo};
 use tower::{Service, ServiceExt as _};
 use tracing::{Instrument as _, debug, info_span, warn};
 
+use super::calls;
+
 /// How long a client may take to say that it speaks HTTP/2.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection without calls may take to acknowledge that the server
@@ -264,7 +266,7 @@ where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn(future.in_current_span());
+        self.0.spawn(calls::serve(future).in_current_span());
     }
 }
 

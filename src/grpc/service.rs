@@ -8,11 +8,10 @@ use tonic::{Request, Response, Status};
 use super::{
     BoundedSubmitBatchRequest, Submitter, Watchers, bulk, convert,
     deadline::{deadline_of, within},
-    follow::Past,
     status,
     stubs::v1::task_service_server,
     submit::Acks,
-    watch::WatchStream,
+    watch::{Past, WatchStream},
 };
 use crate::{
     handler::Violation,
@@ -114,20 +113,20 @@ impl task_service_server::TaskService for Service {
         &self,
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<WatchStream>, Status> {
-        let deadline = deadline_of(&request);
+        let (deadline, peer) = (deadline_of(&request), request.remote_addr());
         let ready = self.submitter.prepare(request.into_inner(), deadline).await?;
         // Not before: whoever waits for room watches nothing yet. A watcher too many
         // enqueues nothing.
-        let place = self.watchers.place()?;
+        let seat = self.watchers.seat(peer)?;
         // Open before the task is committed, so that its events arrive by themselves.
         let live = self.watchers.tail(None);
         let task = within(deadline, self.submitter.commit(ready)).await?;
         let ack = self.submitter.ack(task);
         Ok(Response::new(if task.existing {
             let past = within(deadline, self.past(task.task)).await?;
-            self.watchers.follow_existing(&task, ack, past, deadline, place)
+            self.watchers.follow_existing(&task, ack, past, deadline, seat)
         } else {
-            self.watchers.follow_new(&task, ack, live, deadline, place)
+            self.watchers.follow_new(&task, ack, live, deadline, seat)
         }))
     }
 
@@ -138,8 +137,11 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::WatchEventsRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let deadline = deadline_of(&request);
-        let watch = convert::watch(request.get_ref()).map_err(invalid)?;
-        Ok(Response::new(self.watchers.watch(&watch, deadline)?))
+        let peer = request.remote_addr();
+        let request = request.into_inner();
+        let filter = request.filter.clone();
+        let watch = convert::watch(request).map_err(invalid)?;
+        Ok(Response::new(self.watchers.watch(watch, filter, peer, deadline)?))
     }
 
     async fn get_task(

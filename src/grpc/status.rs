@@ -7,11 +7,12 @@
 mod refusal;
 mod wire;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::watch::End;
 use crate::{
     events::{Ended, Hub, Invalid, TooManyWaiters, Unreadable},
     handler::Violation,
@@ -27,6 +28,9 @@ pub const DOMAIN: &str = "taskyard";
 
 /// When a draining server is likely to be back.
 const DRAINING_RETRY: Duration = Duration::from_secs(1);
+
+/// When a watcher whose time was over may come back.
+const LIFETIME_RETRY: Duration = Duration::from_millis(100);
 
 fn details<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorDetails {
     let metadata: HashMap<_, _> = metadata.map(|(key, value)| (key.to_owned(), value)).into();
@@ -225,12 +229,54 @@ pub fn watch_ended(ended: &Ended, hub: &Hub) -> Status {
     }
 }
 
+/// Whose watchers are as many as may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crowd {
+    /// All of the server.
+    Server(usize),
+    /// Those on one connection.
+    Connection(usize),
+    /// Those from one address.
+    Peer(IpAddr, usize),
+}
+
 /// One watcher too many.
-pub fn too_many_watchers(limit: usize) -> Status {
-    let message = format!("{limit} watchers are connected, which is the limit");
+pub fn too_many_watchers(crowd: Crowd) -> Status {
+    let message = match crowd {
+        Crowd::Server(limit) => format!("{limit} watchers are connected, which is the limit"),
+        Crowd::Connection(limit) => {
+            format!("{limit} watchers are on this connection, which is the limit")
+        }
+        Crowd::Peer(peer, limit) => {
+            format!("{limit} watchers are connected from {peer}, which is the limit")
+        }
+    };
     let mut details = details("TOO_MANY_WATCHERS", []);
     details.add_quota_failure_violation("watchers", message.clone());
     Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// A watcher that did not read.
+pub fn watch_stalled(cursor: &str) -> Status {
+    let message = format!(
+        "the watch is ended, as its messages were not read for too long; go on after {cursor}"
+    );
+    let mut details = details("WATCH_STALLED", [("cursor", cursor.to_owned())]);
+    details.add_quota_failure_violation("watch_stall_timeout", message.clone());
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// A watch that was open for as long as it may be.
+pub fn watch_over(end: End, cursor: &str) -> Status {
+    match end {
+        End::Deadline => deadline(),
+        End::Lifetime => {
+            let mut details = details("WATCH_LIFETIME", [("cursor", cursor.to_owned())]);
+            details.set_retry_info(Some(LIFETIME_RETRY));
+            let message = format!("the watch was open for as long as it may; go on after {cursor}");
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
+    }
 }
 
 /// One waiting caller too many.

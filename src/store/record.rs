@@ -30,9 +30,18 @@ pub struct TaskRecord {
     // 8 were the labels, and 9 was the request_id, in format 1; they are columns now.
 }
 
-/// `task.labels`: NULL if there are none.
+/// `task.labels` and `live.labels`: NULL if there are none. Their number is that of
+/// `taskyard.v1.Event.labels`, so that the events of a task carry these bytes as
+/// they are.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LabelsRecord {
+    #[prost(btree_map = "string, string", tag = "13")]
+    labels: BTreeMap<String, String>,
+}
+
+/// The labels in a record of format 1.
+#[derive(Clone, PartialEq, prost::Message)]
+struct LabelsOfFormat1 {
     #[prost(btree_map = "string, string", tag = "8")]
     labels: BTreeMap<String, String>,
 }
@@ -50,9 +59,10 @@ impl LabelsRecord {
         bytes.map_or(Ok(BTreeMap::new()), |bytes| Self::decode(bytes).map(|record| record.labels))
     }
 
-    /// From a record of format 1, in which they had the same number.
+    /// From a record of format 1, in which they had another number.
     pub fn from_format_1(record: &[u8]) -> Option<Vec<u8>> {
-        Self::decode(record).ok().and_then(|record| Self::to_bytes(&record.labels))
+        let record = LabelsOfFormat1::decode(record).ok()?;
+        Self::to_bytes(&record.labels)
     }
 }
 

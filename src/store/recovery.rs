@@ -124,7 +124,7 @@ fn begin_incarnation(
     sqlite::each_live(connection, |row| {
         let number = row.number;
         let waits = !running.contains(&number);
-        let entry = entry_of(engine, &row, waits);
+        let entry = entry_of(engine, row, waits);
         if waits {
             engine.await_turn(number, &entry);
         }
@@ -140,8 +140,8 @@ fn begin_incarnation(
     engine.group.slots.clear();
     engine.write_gathered().map_err(damaged)?;
     let mut newest_batch = sqlite::newest_batch(connection)?;
-    let batch = engine.encoder.take();
-    if let Some(batch) = &batch {
+    let batches = engine.encoder.take_all();
+    for batch in &batches {
         engine.writer.insert_events(batch, now)?;
         newest_batch = batch.first();
     }
@@ -150,7 +150,7 @@ fn begin_incarnation(
     if let Some(first) = engine.upkeep.first_event() {
         engine.publisher.kept_from(first);
     }
-    if let Some(batch) = batch {
+    for batch in batches {
         engine.publisher.publish(batch);
     }
     engine.group.effects.drain(..).for_each(super::engine::Effect::perform);
@@ -164,7 +164,7 @@ fn damaged(error: GroupError) -> DatabaseError {
     }
 }
 
-fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
+fn entry_of(engine: &mut Engine<'_>, row: LiveRow, waits: bool) -> Entry {
     let now = engine.group.now;
     let queue = engine.queues.ensure(&row.queue, &mut engine.ready, &now);
     let place = waits.then(|| engine.admission.readmit(&row.queue, row.bytes));
@@ -186,6 +186,7 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
         due: row.due,
         alarm,
         bytes: row.bytes,
+        labels: row.labels,
         place,
         execution: None,
     }

@@ -276,7 +276,7 @@ mod tests {
             waited: Some(units::to_wire(std::time::Duration::from_micros(1200))),
             ran: Some(units::to_wire(std::time::Duration::from_secs(2))),
             error: Some(TaskError { reason: "EXIT_STATUS".into(), message: "1\u{1b}[2J".into() }),
-            next_due_time: None,
+            ..Event::default()
         }
     }
 

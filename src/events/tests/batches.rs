@@ -1,9 +1,13 @@
 //! What the encoder writes, and batches cut to pieces.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+};
 use prost::Message as _;
 
 use super::*;
@@ -44,6 +48,7 @@ struct Said {
     ran: Option<Duration>,
     error: Option<(String, String)>,
     next_due: Option<i64>,
+    labels: BTreeMap<String, String>,
 }
 
 fn time() -> impl Strategy<Value = i64> {
@@ -63,19 +68,24 @@ prop_compose! {
         (waited, ran) in (option::of(span()), option::of(span())),
         error in option::of(("[A-Z_]{0,9}", "\\PC{0,300}")),
         (next_due, queue) in (option::of(time()), option::of("[a-z]{1,9}")),
+        labels in btree_map("[a-z./]{1,63}", "\\PC{0,90}", 0..4),
     ) -> Said {
-        Said { time, which, task, queue, worker, waited, ran, error, next_due }
+        let labels = if task.is_some() { labels } else { BTreeMap::new() };
+        Said { time, which, task, queue, worker, waited, ran, error, next_due, labels }
     }
 }
 
 impl Said {
     fn push(&self, encoder: &mut Encoder) -> Seq {
         let error = self.error.clone().map(|(reason, message)| Failure { reason, message });
+        let labels = v1::Event { labels: self.labels.clone(), ..v1::Event::default() };
+        let labels = labels.encode_to_vec();
         let task = self.task.as_ref().map(|(number, tag, queue, kind, attempt)| Subject {
             id: TaskId::new(*number, *tag),
             queue,
             kind,
             attempt: *attempt,
+            labels: &labels,
         });
         encoder.push(&Event {
             time: Timestamp(self.time),
@@ -112,6 +122,7 @@ impl Said {
             ran: self.ran.map(wire_span),
             error: self.error.map(|(reason, message)| v1::TaskError { reason, message }),
             next_due_time: self.next_due.map(wire_time),
+            labels: self.labels,
         }
     }
 }
@@ -258,10 +269,39 @@ fn a_truncated_event_is_no_event() {
         ran: None,
         error: None,
         next_due: None,
+        labels: BTreeMap::new(),
     };
     let whole = encoded(1, &[event]);
     let data = whole.data().slice(..whole.data().len() - 1);
     let batch = EventBatch::new(Seq(1), Seq(1), data, Box::default());
     assert_eq!(batch.clone().split(1), (None, None));
     assert_eq!(batch.after(Seq(1)), None);
+}
+
+#[test]
+fn a_large_commit_makes_batches_of_a_bounded_size() {
+    let mut encoder = Encoder::new(Seq(0));
+    let labels = vec![7; 5_000];
+    let subject = |number| Subject {
+        id: TaskId::new(number, 0),
+        queue: "q",
+        kind: "k",
+        attempt: 1,
+        labels: &labels,
+    };
+    for number in 1..=1_000 {
+        encoder.push(&Event::new(EventType::Failed, Timestamp(1), Some(subject(number))));
+    }
+    let batches = encoder.take_all();
+    assert!(batches.len() > 10, "{} batches", batches.len());
+    let mut next = Seq(1);
+    let mut ended = Vec::new();
+    for batch in &batches {
+        assert!(batch.data().len() <= MAX_BATCH_BYTES);
+        assert_eq!(batch.first(), next);
+        ended.extend_from_slice(batch.ended());
+        next = batch.last().next();
+    }
+    assert_eq!(ended, (1..=1_000).collect::<Vec<_>>());
+    assert!(encoder.is_empty());
 }

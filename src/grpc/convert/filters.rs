@@ -1,27 +1,29 @@
-//! A `TaskFilter` to a filter of the store.
+//! A `TaskFilter` to a filter of the store, and an `EventFilter` to what a watcher wants.
 
 use std::collections::BTreeSet;
 
 use super::{Checks, MAX_KIND, NO_TIME, check_labels, check_queue, state_of, time_of};
 use crate::{
+    events::Interest,
     proto::v1,
     store::{Filter, TimeRange},
-    task::{State, Timestamp},
+    task::{State, TaskId, Timestamp},
 };
 
 /// States in a filter: each of them once, with room for a few repeated.
 pub(super) const MAX_STATES: usize = 16;
-/// Queues in a filter, and kinds.
+/// Queues in a filter, kinds, and workers.
 const MAX_NAMES: usize = 16;
+/// Tasks in a filter of events.
+const MAX_TASK_IDS: usize = 1_000;
+/// Types in a filter of events.
+const MAX_TYPES: usize = 32;
+/// Bytes of a worker's name.
+const MAX_WORKER: usize = 63;
 
 /// Checks a filter, which stands in the field `filter`.
 pub(super) fn filter(given: v1::TaskFilter, checks: &mut Checks) -> Filter {
     let states = states(&given.states, checks);
-    let check_kind = |field: &str, kind: &str, checks: &mut Checks| {
-        if kind.is_empty() || kind.len() > MAX_KIND {
-            checks.wrong(field, format!("a kind has 1 to {MAX_KIND} bytes"));
-        }
-    };
     names("filter.queues", &given.queues, check_queue, checks);
     names("filter.kinds", &given.kinds, check_kind, checks);
     check_labels("filter.labels", &given.labels, checks);
@@ -34,6 +36,62 @@ pub(super) fn filter(given: v1::TaskFilter, checks: &mut Checks) -> Filter {
         labels: given.labels,
         created: range("created", created, checks),
         finished: range("finished", finished, checks),
+    }
+}
+
+/// Checks a filter of events, which stands in the field `filter`.
+pub(super) fn event_filter(given: v1::EventFilter, checks: &mut Checks) -> Interest {
+    let check_worker = |field: &str, name: &str, checks: &mut Checks| {
+        if name.is_empty() || name.len() > MAX_WORKER {
+            checks.wrong(field, format!("a worker's name has 1 to {MAX_WORKER} bytes"));
+        }
+    };
+    names("filter.queues", &given.queues, check_queue, checks);
+    names("filter.kinds", &given.kinds, check_kind, checks);
+    let tasks = task_ids(&given.task_ids, checks);
+    check_types(&given.types, checks);
+    names("filter.workers", &given.workers, check_worker, checks);
+    check_labels("filter.labels", &given.labels, checks);
+    Interest {
+        queues: given.queues,
+        kinds: given.kinds,
+        tasks,
+        types: given.types,
+        workers: given.workers,
+        labels: given.labels,
+    }
+}
+
+fn check_kind(field: &str, kind: &str, checks: &mut Checks) {
+    if kind.is_empty() || kind.len() > MAX_KIND {
+        checks.wrong(field, format!("a kind has 1 to {MAX_KIND} bytes"));
+    }
+}
+
+fn task_ids(given: &[String], checks: &mut Checks) -> Vec<TaskId> {
+    let field = "filter.task_ids";
+    if given.len() > MAX_TASK_IDS {
+        checks.wrong(field, format!("there are {}; at most {MAX_TASK_IDS}", given.len()));
+    }
+    let mut tasks = Vec::new();
+    for (at, id) in given.iter().take(MAX_TASK_IDS).enumerate() {
+        match id.parse() {
+            Ok(task) => tasks.push(task),
+            Err(wrong) => checks.wrong(&format!("{field}[{at}]"), format!("{wrong}")),
+        }
+    }
+    tasks
+}
+
+fn check_types(given: &[i32], checks: &mut Checks) {
+    let field = "filter.types";
+    if given.len() > MAX_TYPES {
+        checks.wrong(field, format!("there are {}; at most {MAX_TYPES}", given.len()));
+    }
+    for (at, number) in given.iter().take(MAX_TYPES).enumerate() {
+        if !v1::EventType::try_from(*number).is_ok_and(|of| of != v1::EventType::Unspecified) {
+            checks.wrong(&format!("{field}[{at}]"), format!("{number} is no type of event"));
+        }
     }
 }
 

@@ -148,3 +148,24 @@ fn what_the_library_says_of_a_message_is_repaired() {
     }
     assert!(repaired(&draining(), "").is_none());
 }
+
+#[test]
+fn the_end_of_a_watch_says_where_to_go_on() {
+    let over = [
+        (watch_stalled("c1"), Code::ResourceExhausted, "WATCH_STALLED", false),
+        (watch_over(End::Lifetime, "c1"), Code::Unavailable, "WATCH_LIFETIME", true),
+    ];
+    for (status, code, reason, may_retry) in over {
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((status.code(), info.reason.as_str()), (code, reason));
+        assert_eq!(info.metadata["cursor"], "c1");
+        assert_eq!(status.get_details_retry_info().is_some(), may_retry);
+    }
+    assert_eq!(watch_over(End::Deadline, "c1").code(), Code::DeadlineExceeded);
+    let peer = std::net::Ipv4Addr::LOCALHOST.into();
+    for crowd in [Crowd::Server(7), Crowd::Connection(7), Crowd::Peer(peer, 7)] {
+        let status = too_many_watchers(crowd);
+        assert!(status.message().starts_with("7 watchers"), "{status:?}");
+        assert_eq!(status.get_details_error_info().unwrap().reason, "TOO_MANY_WATCHERS");
+    }
+}

@@ -321,6 +321,7 @@ impl Engine<'_> {
             queue: queue.name(),
             kind: &entry.kind,
             attempt: entry.life.attempt,
+            labels: entry.labels(),
         };
         let execution = entry.execution.as_deref();
         self.encoder.push(&Event {

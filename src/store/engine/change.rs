@@ -94,6 +94,7 @@ impl Engine<'_> {
             bytes,
             max_attempts,
             attempt: life.attempt,
+            labels: ended.labels.as_deref(),
         })?;
         let failure = ended.failure.as_ref();
         self.writer.update_live(number, life, now.wall, ended.execution, failure)?;
@@ -109,6 +110,7 @@ impl Engine<'_> {
             due: now.wall,
             alarm: Alarm::Wall(now.wall),
             bytes,
+            labels: ended.labels,
             place: Some(place),
             execution: None,
         };

@@ -27,6 +27,8 @@ pub struct Entry {
     /// What makes it due, while it is SCHEDULED.
     pub alarm: Alarm,
     pub bytes: u64,
+    /// Its labels as its events carry them, if it has any.
+    pub labels: Option<Box<[u8]>>,
     /// Its place in the queue, while it waits.
     pub place: Option<Admitted>,
     /// Its execution, while it runs.
@@ -49,6 +51,11 @@ impl Entry {
 
     pub fn budget(&self, max_crashes: u32) -> Budget {
         Budget { max_attempts: self.max_attempts, max_crashes }
+    }
+
+    /// Its labels as its events carry them.
+    pub fn labels(&self) -> &[u8] {
+        self.labels.as_deref().unwrap_or_default()
     }
 
     /// Its execution as rows tell of it.

@@ -42,7 +42,7 @@ use super::{
 };
 use crate::{
     admission::Admission,
-    events::{Encoder, Publisher},
+    events::{Encoder, EventBatch, Publisher},
     task::{NewTask, WorkerId},
 };
 
@@ -202,11 +202,11 @@ impl Engine<'_> {
         let mut closing = None;
         let written = self.write_group(arrived, &mut closing);
         match written {
-            Ok(batch) => {
+            Ok(batches) => {
                 if let Some(first) = self.upkeep.first_event() {
                     self.publisher.kept_from(first);
                 }
-                if let Some(batch) = batch {
+                for batch in batches {
                     self.publisher.publish(batch);
                 }
                 for effect in self.group.effects.drain(..) {
@@ -227,7 +227,7 @@ impl Engine<'_> {
         &mut self,
         arrived: &mut impl Iterator<Item = Message>,
         closing: &mut Option<oneshot::Sender<u64>>,
-    ) -> Result<Option<crate::events::EventBatch>, GroupError> {
+    ) -> Result<Vec<EventBatch>, GroupError> {
         self.group.now = self.clock.moment();
         self.writer.begin()?;
         let mut bytes = 0;
@@ -252,13 +252,13 @@ impl Engine<'_> {
         self.trim()?;
         self.write_gathered()?;
         self.answer_overviews();
-        let batch = self.encoder.take();
-        if let Some(batch) = &batch {
+        let batches = self.encoder.take_all();
+        for batch in &batches {
             self.writer.insert_events(batch, self.group.now.wall)?;
             self.upkeep.events_written(batch.first(), self.group.now.wall);
         }
         self.writer.commit()?;
-        Ok(batch)
+        Ok(batches)
     }
 
     /// The row of `ended` for the tasks that end in this group.

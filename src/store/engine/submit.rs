@@ -126,8 +126,9 @@ impl Engine<'_> {
         let id = self.identity.task_id(number);
         let life = Lifecycle::submitted(alarm.is_some());
 
-        let names = (&*task.queue, &*task.kind);
-        let subject = Subject { id, queue: names.0, kind: names.1, attempt: 0 };
+        let (queue, kind) = (&*task.queue, &*task.kind);
+        let labels_told = labels.as_deref().unwrap_or_default();
+        let subject = Subject { id, queue, kind, attempt: 0, labels: labels_told };
         let mut event = Event::new(EventType::Submitted, now.wall, Some(subject));
         event.next_due = alarm.map(|_| due);
         let seq = self.encoder.push(&event);
@@ -137,18 +138,26 @@ impl Engine<'_> {
             number,
             seq,
             created: now.wall,
-            queue: names.0,
-            kind: names.1,
+            queue,
+            kind,
             request_id,
             labels: labels.as_deref(),
             record: &record,
         })?;
         let max_attempts = task.retry.max_attempts;
         let bytes = place.bytes();
-        let (priority, attempt) = (task.priority, 0);
-        let (queue, kind) = names;
-        let row = NewLiveRow { number, queue, kind, priority, due, bytes, max_attempts, attempt };
-        self.writer.insert_live(&row)?;
+        let priority = task.priority;
+        self.writer.insert_live(&NewLiveRow {
+            number,
+            queue,
+            kind,
+            priority,
+            due,
+            bytes,
+            max_attempts,
+            attempt: 0,
+            labels: labels.as_deref(),
+        })?;
         if let Some(request_id) = request_id {
             self.writer.insert_request(request_id, number, fingerprint)?;
         }
@@ -161,6 +170,7 @@ impl Engine<'_> {
             due,
             alarm: alarm.unwrap_or(Alarm::Wall(due)),
             bytes,
+            labels: labels.map(Vec::into_boxed_slice),
             place: Some(place),
             execution: None,
         };

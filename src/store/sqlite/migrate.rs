@@ -33,6 +33,7 @@ INSERT INTO finish SELECT finish_1.id, state, finished, due, attempt, failures, 
         + coalesce(length(result), 0), 0,
     worker, started, error_reason, error_message, result_type, result
     FROM finish_1 JOIN task ON task.id = finish_1.id ORDER BY finish_1.id;
+ALTER TABLE live ADD COLUMN labels BLOB;
 DROP TABLE finish_1;
 DROP TABLE task_1;
 CREATE INDEX dead_letter ON finish (id) WHERE state = 2;
@@ -131,9 +132,12 @@ fn insert_labels(connection: &Connection) -> Result<(), DatabaseError> {
         labelled.extend(labels.map(|labels| (row.get::<_, u64>(0), labels)));
     }
     for (task, labels) in labelled {
-        connection
-            .prepare_cached("UPDATE task SET labels = ?2 WHERE id = ?1")?
-            .execute(params![task?, labels])?;
+        let task = task?;
+        for table in ["task", "live"] {
+            connection
+                .prepare_cached(&format!("UPDATE {table} SET labels = ?2 WHERE id = ?1"))?
+                .execute(params![task, labels])?;
+        }
     }
     Ok(())
 }

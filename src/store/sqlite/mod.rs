@@ -68,7 +68,7 @@ CREATE TABLE live (
     priority INTEGER NOT NULL, due INTEGER NOT NULL, bytes INTEGER NOT NULL,
     max_attempts INTEGER NOT NULL, attempt INTEGER NOT NULL, failures INTEGER NOT NULL,
     crashes INTEGER NOT NULL, cancel_requested INTEGER NOT NULL,
-    worker INTEGER, started INTEGER, error_reason TEXT, error_message TEXT
+    worker INTEGER, started INTEGER, error_reason TEXT, error_message TEXT, labels BLOB
 ) STRICT;
 CREATE TABLE slot (
     worker INTEGER PRIMARY KEY, task INTEGER NOT NULL, attempt INTEGER NOT NULL,

@@ -37,6 +37,7 @@ pub struct NewLiveRow<'a> {
     pub bytes: u64,
     pub max_attempts: u32,
     pub attempt: u32,
+    pub labels: Option<&'a [u8]>,
 }
 
 /// The end of a task.
@@ -76,6 +77,7 @@ pub struct FinishedTask {
     pub finished: Timestamp,
     pub execution: ExecutionColumns,
     pub failure: Option<Failure>,
+    pub labels: Option<Box<[u8]>>,
 }
 
 /// The statements that write, prepared once. All of them belong between
@@ -130,7 +132,7 @@ impl<'c> Writer<'c> {
             insert_task: prepare("INSERT INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?,
             insert_live: prepare(
                 "INSERT INTO live VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 0, 0, NULL, NULL, NULL, NULL)",
+                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 0, 0, NULL, NULL, NULL, NULL, ?9)",
             )?,
             update_live: prepare(
                 "UPDATE live SET due = ?2, attempt = ?3, failures = ?4, crashes = ?5,
@@ -180,7 +182,7 @@ impl<'c> Writer<'c> {
             select_finished: prepare(
                 "SELECT task.queue, task.kind, finish.state, finish.attempt, finish.failures,
                  finish.cancel_requested, finish.bytes, finish.finished, finish.worker,
-                 finish.started, finish.error_reason, finish.error_message
+                 finish.started, finish.error_reason, finish.error_message, task.labels
                  FROM finish JOIN task ON task.id = finish.id WHERE finish.id = ?1",
             )?,
         })
@@ -237,6 +239,7 @@ impl<'c> Writer<'c> {
                 row.bytes,
                 row.max_attempts,
                 row.attempt,
+                row.labels,
             ])
             .map(drop)
     }
@@ -384,6 +387,7 @@ impl<'c> Writer<'c> {
                 finished: Timestamp(row.get(7)?),
                 execution: worker.map(WorkerId).zip(started.map(Timestamp)),
                 failure: reason.zip(message).map(|(reason, message)| Failure { reason, message }),
+                labels: row.get::<_, Option<Vec<u8>>>(12)?.map(Vec::into_boxed_slice),
             })
         });
         row.optional()

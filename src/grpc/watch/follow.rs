@@ -9,18 +9,21 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use prost::Message as _;
-use tokio::{select, sync::OwnedSemaphorePermit};
-use tonic::Status;
+use tokio::select;
 
 use super::{
+    ends::{End, Ends},
+    figures::Figures,
     pulse::Pulse,
-    response::{Control, EncodedWatchEventsResponse},
-    status,
-    watch::{Passed, WatchStream},
+    seat::{Step, Steps},
 };
 use crate::{
     event::Seq,
     events::{Ended, EventBatch, History, Hub, Tail, Unreadable},
+    grpc::{
+        response::{Control, EncodedWatchEventsResponse},
+        status,
+    },
     proto::v1::{self, EventType, SubmitResponse},
     task::TaskId,
 };
@@ -59,9 +62,9 @@ pub struct Follower {
     phase: Phase,
     hub: Hub,
     history: Arc<dyn History>,
+    figures: Arc<Figures>,
     pulse: Pulse,
-    deadline: Passed,
-    _place: OwnedSemaphorePermit,
+    ends: Ends,
 }
 
 enum Phase {
@@ -75,18 +78,17 @@ enum Phase {
     Over,
 }
 
-type Step = Result<EncodedWatchEventsResponse, Status>;
-
 impl Follower {
     /// Begins to follow, with the acknowledgement as the first message.
     pub fn begin(
         life: Life,
         submitted: SubmitResponse,
         (hub, history): (Hub, Arc<dyn History>),
+        figures: Arc<Figures>,
         pulse: Pulse,
-        deadline: Passed,
-        place: OwnedSemaphorePermit,
-    ) -> WatchStream {
+        ends: Ends,
+    ) -> Steps {
+        figures.begin(life.tail.cursor());
         let follower = Self {
             task: life.task.number(),
             tail: life.tail,
@@ -96,9 +98,9 @@ impl Follower {
             phase: Phase::Beginning(submitted),
             hub,
             history,
+            figures,
             pulse,
-            deadline,
-            _place: place,
+            ends,
         };
         Box::pin(stream::unfold(follower, Self::step))
     }
@@ -127,7 +129,7 @@ impl Follower {
             let before = self.tail.cursor();
             let next = select! {
                 biased;
-                () = &mut self.deadline => return Some(Err(status::deadline())),
+                end = &mut self.ends => return Some(Err(self.over(end))),
                 // Before the events: others' events must not silence it.
                 () = self.pulse.silence() => {
                     self.phase = Phase::Following;
@@ -170,7 +172,7 @@ impl Follower {
     /// batch: a task runs between two commits, not within one.
     fn pick(&mut self, batch: &EventBatch, before: Seq) -> Option<EncodedWatchEventsResponse> {
         self.begun = true;
-        let (mut events, mut cursor) = (BytesMut::new(), batch.last());
+        let (mut events, mut count, mut cursor) = (BytesMut::new(), 0, batch.last());
         for (at, event) in batch.outline()?.of_task(self.task) {
             let seq = Seq(batch.first().0 + at as u64);
             if seq <= before {
@@ -178,11 +180,16 @@ impl Follower {
             }
             let bytes = batch.data().get(event.bytes.clone())?;
             events.extend_from_slice(bytes);
+            count += 1;
             if self.ends_it(event.event_type, seq, bytes) {
                 cursor = seq;
                 self.past.newest = Seq::default();
                 break;
             }
+        }
+        self.figures.moved(cursor, self.tail.reads_history());
+        if count > 0 {
+            self.figures.hand(cursor, count);
         }
         let cursor = self.hub.cursor(cursor).to_string();
         Some(EncodedWatchEventsResponse { cursor, events: events.freeze(), control: None })
@@ -204,7 +211,12 @@ impl Follower {
         }
     }
 
+    fn over(&self, end: End) -> tonic::Status {
+        status::watch_over(end, &self.hub.cursor(self.tail.cursor()).to_string())
+    }
+
     fn control(&self, control: Control) -> EncodedWatchEventsResponse {
+        self.figures.hand(self.tail.cursor(), 0);
         let cursor = self.hub.cursor(self.tail.cursor()).to_string();
         EncodedWatchEventsResponse { cursor, events: Bytes::new(), control: Some(control) }
     }

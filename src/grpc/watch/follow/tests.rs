@@ -3,7 +3,6 @@
 use std::{sync::Mutex, time::Duration};
 
 use futures_util::StreamExt as _;
-use tokio::sync::Semaphore;
 
 use super::*;
 use crate::{
@@ -52,7 +51,7 @@ impl Yard {
         for (number, event_type) in events {
             let time = Timestamp(self.encoder.newest().next().0.cast_signed() * 1_000_000);
             let id = TaskId::new(*number, 0);
-            let subject = Subject { id, queue: "q", kind: "k", attempt: 1 };
+            let subject = Subject { id, queue: "q", kind: "k", attempt: 1, labels: &[] };
             self.encoder.push(&Event::new(*event_type, time, Some(subject)));
         }
         let batch = self.encoder.take().expect("events");
@@ -61,7 +60,7 @@ impl Yard {
     }
 
     /// Follows the task from its first event on; it `ended` with this event.
-    fn follow(&self, ended: Option<i64>, is_known: bool) -> WatchStream {
+    fn follow(&self, ended: Option<i64>, is_known: bool) -> Steps {
         let history: Arc<dyn History> = Arc::clone(&self.log) as _;
         let end = ended.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 });
         let past = Past {
@@ -72,16 +71,16 @@ impl Yard {
         let tail = self.hub.follow(Some(Seq(0)), Arc::clone(&history));
         let life = Life { task: TaskId::new(TASK, 0), tail, past };
         let pulse = Pulse::new(Duration::from_hours(1));
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
         let events = (self.hub.clone(), history);
         let never = Box::pin(std::future::pending());
-        Follower::begin(life, SubmitResponse::default(), events, pulse, never, place)
+        let ack = SubmitResponse::default();
+        Follower::begin(life, ack, events, Arc::default(), pulse, never)
     }
 }
 
 /// The numbers of the events that a stream shows up to its good end, and its
 /// last cursor.
-async fn seen(stream: WatchStream) -> (Vec<u64>, String) {
+async fn seen(stream: Steps) -> (Vec<u64>, String) {
     let (mut numbers, mut cursor) = (Vec::new(), String::new());
     let all: Vec<_> = tokio::time::timeout(Duration::from_mins(1), stream.collect::<Vec<_>>())
         .await

@@ -24,6 +24,11 @@ impl Pulse {
         self.sent = Instant::now();
     }
 
+    /// Whether nothing was sent for the interval.
+    pub fn is_due(&self) -> bool {
+        self.sent.elapsed() >= self.interval
+    }
+
     /// Returns when nothing was sent for the interval. Dropping the future loses
     /// nothing.
     pub async fn silence(&mut self) {

@@ -1,0 +1,175 @@
+//! Which events a watcher wants, and how they are taken out of a batch.
+//!
+//! A filter compares bytes: names with the bytes of the encoded event, and each
+//! label with the whole entry of the map, as every entry is encoded in one way. So
+//! it decodes nothing.
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use std::{collections::BTreeMap, ops::Range};
+
+use super::{EventBatch, EventOutline, Outline, batch::entry_length};
+use crate::{event::Seq, proto::v1, task::TaskId};
+
+/// What a watcher asks for. What is set must all match; what is empty matches any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Any of these queues.
+    pub queues: Vec<String>,
+    /// Any of these kinds.
+    pub kinds: Vec<String>,
+    /// Any of these tasks.
+    pub tasks: Vec<TaskId>,
+    /// Any of these types: numbers of `taskyard.v1.EventType`.
+    pub types: Vec<i32>,
+    /// Any of these workers, by their names.
+    pub workers: Vec<String>,
+    /// All of these labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An interest, made ready to be compared with very many events.
+#[derive(Clone, Debug)]
+pub struct EventFilter {
+    /// A bit for each type; all are set if any type will do.
+    types: u64,
+    /// Sorted; empty if any task will do.
+    tasks: Box<[TaskId]>,
+    queues: Names,
+    kinds: Names,
+    workers: Names,
+    /// Entries of the map, encoded.
+    labels: Box<[Box<[u8]>]>,
+}
+
+type Names = Box<[Box<str>]>;
+
+/// What a filter takes out of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picked {
+    /// The events, encoded as they are in the batch.
+    pub events: Bytes,
+    /// How many they are.
+    pub count: u64,
+    /// The last event that was looked at: the batch's last one, unless what was
+    /// picked has reached the limit.
+    pub upto: Seq,
+}
+
+impl EventFilter {
+    /// Makes a filter; `None` if everything is wanted.
+    #[must_use]
+    pub fn new(interest: Interest) -> Option<Self> {
+        if interest == Interest::default() {
+            return None;
+        }
+        let bit = |number: &i32| u32::try_from(*number).ok().and_then(|bit| 1u64.checked_shl(bit));
+        let types = match interest.types.as_slice() {
+            [] => u64::MAX,
+            types => types.iter().filter_map(bit).fold(0, |all, bit| all | bit),
+        };
+        let names = |names: Vec<String>| names.into_iter().map(String::into_boxed_str).collect();
+        let mut tasks = interest.tasks;
+        tasks.sort_unstable();
+        tasks.dedup();
+        let entry = |(key, value)| {
+            let labels = BTreeMap::from([(key, value)]);
+            v1::Event { labels, ..v1::Event::default() }.encode_to_vec().into_boxed_slice()
+        };
+        Some(Self {
+            types,
+            tasks: tasks.into_boxed_slice(),
+            queues: names(interest.queues),
+            kinds: names(interest.kinds),
+            workers: names(interest.workers),
+            labels: interest.labels.into_iter().map(entry).collect(),
+        })
+    }
+
+    /// Takes the matching events after `after` out of a batch, up to `max_bytes` (or
+    /// one event). `None` if the batch is damaged.
+    #[must_use]
+    pub fn pick(&self, batch: &EventBatch, after: Seq, max_bytes: usize) -> Option<Picked> {
+        let outline = batch.outline()?;
+        let data: &[u8] = batch.data();
+        let (mut runs, mut bytes, mut count) = (Vec::<Range<usize>>::new(), 0, 0);
+        let mut upto = batch.last();
+        let mut take = |at: usize, event: &EventOutline| {
+            let seq = Seq(batch.first().0 + at as u64);
+            if seq <= after || !self.wants(event, data) {
+                return true;
+            }
+            if count > 0 && bytes + event.bytes.len() > max_bytes {
+                upto = seq.previous();
+                return false;
+            }
+            bytes += event.bytes.len();
+            count += 1;
+            match runs.last_mut() {
+                Some(run) if run.end == event.bytes.start => run.end = event.bytes.end,
+                _ => runs.push(event.bytes.clone()),
+            }
+            true
+        };
+        if self.tasks.is_empty() {
+            outline.events().iter().enumerate().all(|(at, event)| take(at, event));
+        } else {
+            self.of_tasks(outline).into_iter().all(|(at, event)| take(at, event));
+        }
+        Some(Picked { events: joined(batch.data(), &runs, bytes), count, upto })
+    }
+
+    /// The events of the wanted tasks, in order: looked up rather than looked for.
+    fn of_tasks<'o>(&self, outline: &'o Outline) -> Vec<(usize, &'o EventOutline)> {
+        let of_task = |task: &TaskId| {
+            // The number leads to it, and the tag tells it from another store's.
+            let task = *task;
+            outline.of_task(task.number()).filter(move |(_, event)| event.task == Some(task))
+        };
+        let mut events: Vec<_> = self.tasks.iter().flat_map(of_task).collect();
+        events.sort_unstable_by_key(|(at, _)| *at);
+        events
+    }
+
+    /// Whether it matches in everything but the task.
+    fn wants(&self, event: &EventOutline, data: &[u8]) -> bool {
+        let bit = u32::try_from(event.event_type).ok().and_then(|bit| 1u64.checked_shl(bit));
+        let any_type = self.types == u64::MAX;
+        (any_type || bit.is_some_and(|bit| self.types & bit != 0))
+            && names(&self.queues, event.queue.of(data))
+            && names(&self.kinds, event.kind.of(data))
+            && names(&self.workers, event.worker.of(data))
+            && self.labels.iter().all(|wanted| has_entry(event.labels.of(data), wanted))
+    }
+}
+
+fn names(wanted: &[Box<str>], name: &[u8]) -> bool {
+    wanted.is_empty() || wanted.iter().any(|wanted| wanted.as_bytes() == name)
+}
+
+/// Whether `wanted` is one of the entries that `labels` consists of.
+fn has_entry(mut labels: &[u8], wanted: &[u8]) -> bool {
+    while let Some(length) = entry_length(labels) {
+        let (entry, rest) = labels.split_at(length);
+        if entry == wanted {
+            return true;
+        }
+        labels = rest;
+    }
+    false
+}
+
+/// A single run is shared, several are copied together.
+fn joined(data: &Bytes, runs: &[Range<usize>], bytes: usize) -> Bytes {
+    match runs {
+        [] => Bytes::new(),
+        [run] => data.slice(run.clone()),
+        runs => {
+            let mut joined = BytesMut::with_capacity(bytes);
+            for run in runs {
+                joined.extend_from_slice(data.get(run.clone()).unwrap_or_default());
+            }
+            joined.freeze()
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What ends a watch from without, however much there is left to tell.
+
+use std::{pin::Pin, time::Duration};
+
+use tokio::{select, time::Instant};
+
+use crate::grpc::deadline::passed;
+
+/// Why a watch is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was open for as long as its caller allows.
+    Deadline,
+    /// It was open for as long as the server allows.
+    Lifetime,
+}
+
+/// Completes when a watch is over.
+pub type Ends = Pin<Box<dyn Future<Output = End> + Send>>;
+
+/// The end of a watch that begins now.
+pub fn ends(deadline: Option<Instant>, lifetime: Option<Duration>) -> Ends {
+    let over = lifetime.map(|lifetime| Instant::now() + jittered(lifetime, rand::random()));
+    Box::pin(async move {
+        select! {
+            biased;
+            () = passed(deadline) => End::Deadline,
+            () = passed(over) => End::Lifetime,
+        }
+    })
+}
+
+/// Up to a tenth less, so that watchers that came together do not leave together.
+fn jittered(lifetime: Duration, random: f64) -> Duration {
+    lifetime.mul_f64(1.0 - random.clamp(0.0, 1.0) / 10.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_shortened_by_a_tenth_at_most() {
+        let lifetime = Duration::from_secs(100);
+        assert_eq!(jittered(lifetime, 0.0), lifetime);
+        assert_eq!(jittered(lifetime, 1.0), Duration::from_secs(90));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_first_ends_it() {
+        let (soon, late) = (Duration::from_secs(1), Duration::from_secs(9));
+        assert_eq!(ends(Some(Instant::now() + soon), Some(late)).await, End::Deadline);
+        assert_eq!(ends(Some(Instant::now() + late), Some(soon)).await, End::Lifetime);
+        let never = tokio::time::timeout(Duration::from_hours(9), ends(None, None));
+        assert!(never.await.is_err());
+    }
+}

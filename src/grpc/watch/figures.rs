@@ -1,0 +1,68 @@
+//! Where one watcher stands, for others to see.
+//!
+//! Written by the watcher alone, and read by whoever lists the watchers or looks
+//! after them: no lock, and nothing that others' watchers write.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use crate::event::Seq;
+
+/// What a watcher says of itself.
+#[derive(Debug, Default)]
+pub struct Figures {
+    read: AtomicU64,
+    handed: AtomicU64,
+    sent: AtomicU64,
+    polls: AtomicU64,
+    reads_history: AtomicBool,
+}
+
+impl Figures {
+    /// Those of a watcher that begins after `cursor`.
+    pub fn begin(&self, cursor: Seq) {
+        self.read.store(cursor.0, Relaxed);
+        self.handed.store(cursor.0, Relaxed);
+    }
+
+    /// It was asked for its next message.
+    pub fn asked(&self) {
+        self.polls.store(self.polls.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// It has looked at the events up to `read`.
+    pub fn moved(&self, read: Seq, reads_history: bool) {
+        self.read.store(read.0, Relaxed);
+        self.reads_history.store(reads_history, Relaxed);
+    }
+
+    /// It hands a message to its connection.
+    pub fn hand(&self, cursor: Seq, events: u64) {
+        self.handed.store(cursor.0, Relaxed);
+        self.sent.store(self.sent.load(Relaxed).wrapping_add(events), Relaxed);
+    }
+
+    /// The last event that it has looked at.
+    pub fn read(&self) -> Seq {
+        Seq(self.read.load(Relaxed))
+    }
+
+    /// The last event that its client need not see again.
+    pub fn handed(&self) -> Seq {
+        Seq(self.handed.load(Relaxed))
+    }
+
+    /// Events that were handed to its connection.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    /// How often it was asked for a message: changes while its client reads.
+    pub fn polls(&self) -> u64 {
+        self.polls.load(Relaxed)
+    }
+
+    /// Whether it reads from the store.
+    pub fn reads_history(&self) -> bool {
+        self.reads_history.load(Relaxed)
+    }
+}

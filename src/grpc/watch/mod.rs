@@ -1,0 +1,216 @@
+//! Watch streams: a tail of the events, with heartbeats, as responses.
+//!
+//! A stream holds a cursor and at most one response. It is asked for the next
+//! one only when the connection has room for it, so a client that does not read
+//! costs nothing but its connection. Owns who may watch, and for how long; must not
+//! know how events are stored or encoded.
+
+mod ends;
+mod figures;
+mod follow;
+mod pulse;
+mod registry;
+mod seat;
+mod snapshot;
+mod watcher;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+
+use self::{
+    ends::{Ends, ends},
+    follow::{Follower, Life},
+    pulse::Pulse,
+    registry::Registry,
+    seat::Who,
+    snapshot::Snapshot,
+    watcher::{Terms, Watcher},
+};
+use super::{
+    convert::{Watch, WatchStart},
+    status,
+};
+use crate::{
+    event::Seq,
+    events::{EventFilter, History, Hub, Tail},
+    pool::Pool,
+    proto::v1,
+    store::{Store, Submitted},
+};
+
+pub use ends::End;
+pub use follow::Past;
+pub use registry::Limits;
+pub use seat::{Seat, WatchStream};
+
+/// Tasks of a filter that are shown to whoever lists the watchers.
+const MAX_SHOWN_TASKS: usize = 10;
+
+/// How watchers are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchSettings {
+    /// How many there may be.
+    pub limits: Limits,
+    /// Silence before a heartbeat, unless they ask for another.
+    pub heartbeat: Duration,
+    /// How long one may not read although it could; `None` for ever.
+    pub stall_timeout: Option<Duration>,
+    /// How long one may be there; `None` for ever.
+    pub lifetime: Option<Duration>,
+}
+
+/// Where watchers have the events from.
+#[derive(Clone)]
+pub struct Feed {
+    /// New ones.
+    pub hub: Hub,
+    /// Past ones.
+    pub history: Arc<dyn History>,
+}
+
+/// Where watchers have what they tell.
+#[derive(Clone)]
+pub struct Sources {
+    /// What happens.
+    pub feed: Feed,
+    /// Tasks as they stand.
+    pub store: Arc<dyn Store>,
+    /// The crew as it stands.
+    pub pool: Pool,
+}
+
+impl Feed {
+    /// The events after `after`, or only those to come.
+    fn tail(&self, after: Option<Seq>) -> Tail {
+        self.hub.follow(after, Arc::clone(&self.history))
+    }
+}
+
+/// All watchers of a server.
+#[derive(Clone)]
+pub struct Watchers {
+    sources: Sources,
+    settings: WatchSettings,
+    registry: Arc<Registry>,
+    /// Ends with the last clone.
+    _sweeper: Arc<AbortOnDropHandle<()>>,
+}
+
+impl Watchers {
+    /// Nobody yet. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn new(sources: Sources, settings: WatchSettings) -> Self {
+        let registry = Arc::new(Registry::new(sources.feed.hub.clone(), settings.limits));
+        let sweep = registry::sweep(Arc::downgrade(&registry), settings.stall_timeout);
+        let sweeper = Arc::new(AbortOnDropHandle::new(tokio::spawn(sweep)));
+        Self { sources, settings, registry, _sweeper: sweeper }
+    }
+
+    pub(super) fn hub(&self) -> &Hub {
+        &self.sources.feed.hub
+    }
+
+    /// The watchers as they stand.
+    pub(super) fn list(&self) -> v1::ListWatchersResponse {
+        self.registry.list()
+    }
+
+    /// Begins a watch. `filter` is what it asked for, in its own words.
+    pub(super) fn watch(
+        &self,
+        watch: Watch,
+        filter: Option<v1::EventFilter>,
+        peer: Option<SocketAddr>,
+        deadline: Option<Instant>,
+    ) -> Result<WatchStream, Status> {
+        let hub = self.hub();
+        let after = match watch.start {
+            WatchStart::Live => None,
+            WatchStart::Oldest => Some(hub.oldest().previous()),
+            WatchStart::After(cursor) => {
+                Some(hub.resolve(cursor).map_err(|wrong| status::cursor(wrong, hub))?)
+            }
+        };
+        let heartbeat = watch.heartbeat.unwrap_or(self.settings.heartbeat);
+        let seat = self.registry.seat(Who { peer, heartbeat, filter: filter.map(shown) })?;
+        let tail = self.tail(after);
+        let terms = Terms {
+            snapshot: watch.snapshot.then(|| Snapshot::new(&self.sources, &watch.interest)),
+            filter: EventFilter::new(watch.interest),
+            stop_when_caught_up: watch.stop_when_caught_up,
+            over_gaps: watch.over_gaps,
+            from_oldest: watch.start == WatchStart::Oldest,
+        };
+        let figures = Arc::clone(seat.figures());
+        let (feed, pulse) = (self.sources.feed.clone(), Pulse::new(heartbeat));
+        let steps = Watcher::begin(tail, terms, feed, figures, pulse, self.ends(deadline));
+        Ok(seat.take(steps))
+    }
+
+    /// A place among the watchers, for one who will follow a task.
+    pub(super) fn seat(&self, peer: Option<SocketAddr>) -> Result<Seat, Status> {
+        self.registry.seat(Who { peer, heartbeat: self.settings.heartbeat, filter: None })
+    }
+
+    /// The events after `after`, or only those to come.
+    pub(super) fn tail(&self, after: Option<Seq>) -> Tail {
+        self.sources.feed.tail(after)
+    }
+
+    /// Follows a task that was submitted while `tail` was open.
+    pub(super) fn follow_new(
+        &self,
+        task: &Submitted,
+        ack: v1::SubmitResponse,
+        tail: Tail,
+        deadline: Option<Instant>,
+        seat: Seat,
+    ) -> WatchStream {
+        let life = Life { task: task.task, tail, past: Past::default() };
+        self.follow(life, ack, deadline, seat)
+    }
+
+    /// Follows a task from before, from its first event that is still kept.
+    /// `past` tells whether it had ended.
+    pub(super) fn follow_existing(
+        &self,
+        task: &Submitted,
+        ack: v1::SubmitResponse,
+        past: Past,
+        deadline: Option<Instant>,
+        seat: Seat,
+    ) -> WatchStream {
+        let past = Past { newest: self.hub().newest(), ..past };
+        let tail = self.tail(Some(task.seq.previous()));
+        self.follow(Life { task: task.task, tail, past }, ack, deadline, seat)
+    }
+
+    fn follow(
+        &self,
+        life: Life,
+        ack: v1::SubmitResponse,
+        deadline: Option<Instant>,
+        seat: Seat,
+    ) -> WatchStream {
+        seat.follows(life.task);
+        let Feed { hub, history } = self.sources.feed.clone();
+        let pulse = Pulse::new(self.settings.heartbeat);
+        let figures = Arc::clone(seat.figures());
+        let ends = self.ends(deadline);
+        seat.take(Follower::begin(life, ack, (hub, history), figures, pulse, ends))
+    }
+
+    fn ends(&self, deadline: Option<Instant>) -> Ends {
+        ends(deadline, self.settings.lifetime)
+    }
+}
+
+/// What is kept of a filter to be shown: it may name very many tasks.
+fn shown(mut filter: v1::EventFilter) -> v1::EventFilter {
+    filter.task_ids.truncate(MAX_SHOWN_TASKS);
+    filter.task_ids.shrink_to_fit();
+    filter
+}

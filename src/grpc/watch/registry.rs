@@ -1,0 +1,245 @@
+//! All watchers: who they are, how many there may be, and who no longer reads.
+//!
+//! Its lock is taken when a watcher comes or goes, by whoever lists them, and by the
+//! sweeper; never for a message.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use prost::Message as _;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::seat::{Entry, Seat, Who};
+use crate::{
+    event::Seq,
+    events::Hub,
+    grpc::{
+        convert,
+        status::{self, Crowd},
+    },
+    proto::v1,
+};
+
+/// Watchers that are listed.
+const MAX_LISTED: usize = 10_000;
+/// Bytes of filters in one list; the filters beyond are left out.
+const MAX_LISTED_FILTERS: usize = 1 << 20;
+/// How often it is looked at who reads.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long a client that did not read has to take its status, before its stream is
+/// reset.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// How many watchers there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// In all.
+    pub watchers: usize,
+    /// On one connection.
+    pub per_connection: usize,
+    /// From one address.
+    pub per_peer: usize,
+}
+
+/// All watchers of a server.
+pub struct Registry {
+    hub: Hub,
+    limits: Limits,
+    next: AtomicU64,
+    crowd: Mutex<CrowdBook>,
+}
+
+#[derive(Default)]
+struct CrowdBook {
+    entries: BTreeMap<u64, Listed>,
+    per_connection: HashMap<SocketAddr, usize>,
+    per_peer: HashMap<IpAddr, usize>,
+}
+
+/// A watcher, and when it was last seen to read.
+struct Listed {
+    entry: Arc<Entry>,
+    polls: u64,
+    read_at: Instant,
+    /// Since when it has something to read, and does not.
+    stalled: Option<Instant>,
+}
+
+impl Listed {
+    fn copy(&self) -> (Arc<Entry>, Option<Instant>) {
+        (Arc::clone(&self.entry), self.stalled)
+    }
+}
+
+impl Registry {
+    /// A registry without watchers.
+    pub fn new(hub: Hub, limits: Limits) -> Self {
+        Self { hub, limits, next: AtomicU64::new(1), crowd: Mutex::default() }
+    }
+
+    /// The cursor after event `seq`.
+    pub fn cursor(&self, seq: Seq) -> String {
+        self.hub.cursor(seq).to_string()
+    }
+
+    /// A place for one more.
+    ///
+    /// # Errors
+    /// `TOO_MANY_WATCHERS`, and which of the limits it is.
+    pub fn seat(self: &Arc<Self>, who: Who) -> Result<Seat, Status> {
+        let peer = who.peer;
+        let mut book = self.book();
+        self.check(&book, peer).map_err(status::too_many_watchers)?;
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let entry = Arc::new(Entry::new(id, who));
+        entry.figures.begin(self.hub.newest());
+        let now = Instant::now();
+        let listed = Listed { entry: Arc::clone(&entry), polls: 0, read_at: now, stalled: None };
+        book.entries.insert(id, listed);
+        if let Some(peer) = peer {
+            *book.per_connection.entry(peer).or_default() += 1;
+            *book.per_peer.entry(peer.ip()).or_default() += 1;
+        }
+        drop(book);
+        Ok(Seat::new(entry, Arc::clone(self)))
+    }
+
+    fn check(&self, book: &CrowdBook, peer: Option<SocketAddr>) -> Result<(), Crowd> {
+        let Limits { watchers, per_connection, per_peer } = self.limits;
+        if book.entries.len() >= watchers {
+            return Err(Crowd::Server(watchers));
+        }
+        let Some(peer) = peer else { return Ok(()) };
+        if book.per_connection.get(&peer).is_some_and(|count| *count >= per_connection) {
+            return Err(Crowd::Connection(per_connection));
+        }
+        if book.per_peer.get(&peer.ip()).is_some_and(|count| *count >= per_peer) {
+            return Err(Crowd::Peer(peer.ip(), per_peer));
+        }
+        Ok(())
+    }
+
+    /// Gives a place up, if that was not done before.
+    pub(super) fn remove(&self, entry: &Entry) {
+        self.book().remove(entry);
+    }
+
+    /// The watchers as they stand, the oldest first.
+    pub fn list(&self) -> v1::ListWatchersResponse {
+        let (newest, now) = (self.hub.newest(), Instant::now());
+        let mut filters = 0;
+        let mut shown = |(entry, stalled): (Arc<Entry>, Option<Instant>)| {
+            let figures = &entry.figures;
+            let filter = entry.filter.clone().filter(|filter| {
+                filters += filter.encoded_len();
+                filters <= MAX_LISTED_FILTERS
+            });
+            v1::Watcher {
+                watcher: entry.id,
+                peer: entry.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+                start_time: Some(entry.began.into()),
+                cursor: self.cursor(figures.handed()),
+                lag_events: newest.0.saturating_sub(figures.read().0),
+                stalled_for: stalled.map(|since| convert::duration(now - since)),
+                reads_history: figures.reads_history(),
+                sent_events: figures.sent(),
+                filter,
+                follows_task_id: entry.follows.get().map(ToString::to_string).unwrap_or_default(),
+            }
+        };
+        // Copied first, so that nobody waits for the words.
+        let entries: Vec<_> =
+            self.book().entries.values().take(MAX_LISTED).map(Listed::copy).collect();
+        let watchers = entries.into_iter().map(&mut shown).collect();
+        v1::ListWatchersResponse { watchers, newest_cursor: self.cursor(newest) }
+    }
+
+    /// Notes who has something to read and does not read; takes those off the list
+    /// who did not for `limit`.
+    fn sweep(&self, now: Instant, limit: Option<Duration>) -> Vec<Arc<Entry>> {
+        let newest = self.hub.newest();
+        let mut book = self.book();
+        let mut stalled = Vec::new();
+        for listed in book.entries.values_mut() {
+            let figures = &listed.entry.figures;
+            let polls = figures.polls();
+            if polls != listed.polls || !listed.entry.runs() {
+                (listed.polls, listed.read_at, listed.stalled) = (polls, now, None);
+                continue;
+            }
+            let awaits = figures.read() < newest
+                || now - listed.read_at > listed.entry.heartbeat + 2 * SWEEP;
+            if !awaits {
+                continue;
+            }
+            let since = *listed.stalled.get_or_insert(now);
+            if limit.is_some_and(|limit| now - since >= limit) {
+                stalled.push(Arc::clone(&listed.entry));
+            }
+        }
+        for entry in &stalled {
+            book.remove(entry);
+        }
+        stalled
+    }
+
+    fn book(&self) -> MutexGuard<'_, CrowdBook> {
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CrowdBook {
+    fn remove(&mut self, entry: &Entry) {
+        if self.entries.remove(&entry.id).is_none() {
+            return;
+        }
+        let Some(peer) = entry.peer else { return };
+        leave(&mut self.per_connection, &peer);
+        leave(&mut self.per_peer, &peer.ip());
+    }
+}
+
+fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// Ends watchers that do not read for `limit`, until the registry is gone. One for
+/// all of them: a watcher that waits costs no task and no timer.
+pub async fn sweep(registry: Weak<Registry>, limit: Option<Duration>) {
+    let tick = limit.map_or(SWEEP, |limit| SWEEP.min(limit / 4));
+    let patience = limit.map_or(LAST_WORDS, |limit| LAST_WORDS.min(limit));
+    // Ended, and not told yet: at most those that had a place within the patience.
+    let mut ended: Vec<(Instant, Arc<Entry>)> = Vec::new();
+    loop {
+        tokio::time::sleep(tick).await;
+        let Some(registry) = registry.upgrade() else { return };
+        let now = Instant::now();
+        for entry in registry.sweep(now, limit) {
+            let cursor = registry.cursor(entry.figures.handed());
+            tracing::info!(watcher = entry.id, peer = ?entry.peer, %cursor, "a watcher does not read, and is ended");
+            entry.stop();
+            ended.push((now, entry));
+        }
+        ended.retain(|(since, entry)| {
+            let is_gone = Arc::strong_count(entry) == 1;
+            let is_due = now - *since >= patience;
+            if is_due && !is_gone {
+                entry.cut();
+            }
+            !is_due && !is_gone
+        });
+    }
+}

@@ -1,0 +1,171 @@
+//! A watcher's stream, as its connection sees it.
+//!
+//! The stream itself is held where others can reach it: a client that does not read
+//! must not keep it, and is not there to let go of it.
+
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::Stream;
+use tonic::Status;
+
+use super::{figures::Figures, registry::Registry};
+use crate::{
+    grpc::{calls::Call, response::EncodedWatchEventsResponse, status},
+    proto::v1,
+    task::TaskId,
+};
+
+/// What a watch says, one message at a time.
+pub type Step = Result<EncodedWatchEventsResponse, Status>;
+
+/// The messages of a watch.
+pub type Steps = Pin<Box<dyn Stream<Item = Step> + Send>>;
+
+/// Who asks for a place among the watchers.
+#[derive(Debug)]
+pub struct Who {
+    /// Where the connection comes from, if it is one of IP.
+    pub peer: Option<SocketAddr>,
+    /// Silence before a heartbeat.
+    pub heartbeat: Duration,
+    /// What is asked for, as far as it is shown.
+    pub filter: Option<v1::EventFilter>,
+}
+
+/// A watcher, as the registry knows it.
+pub struct Entry {
+    /// Counted from the start of the server.
+    pub id: u64,
+    /// Where its connection comes from.
+    pub peer: Option<SocketAddr>,
+    /// Since when.
+    pub began: SystemTime,
+    /// Silence before it has a heartbeat to read.
+    pub heartbeat: Duration,
+    /// What it asked for, as far as that is shown.
+    pub filter: Option<v1::EventFilter>,
+    /// The task that it follows.
+    pub follows: OnceLock<TaskId>,
+    /// How it stands.
+    pub figures: Arc<Figures>,
+    /// Its messages have begun.
+    runs: AtomicBool,
+    steps: Mutex<Option<Steps>>,
+    call: Option<Arc<Call>>,
+}
+
+impl Entry {
+    /// A watcher that the present call is.
+    pub fn new(id: u64, who: Who) -> Self {
+        Self {
+            id,
+            peer: who.peer,
+            began: SystemTime::now(),
+            heartbeat: who.heartbeat,
+            filter: who.filter,
+            follows: OnceLock::new(),
+            figures: Arc::default(),
+            runs: AtomicBool::new(false),
+            steps: Mutex::new(None),
+            call: Call::current(),
+        }
+    }
+
+    /// Whether its messages have begun.
+    pub fn runs(&self) -> bool {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    /// Lets go of all that it holds. Its client is told when it reads again.
+    pub fn stop(&self) {
+        let steps = self.steps().take();
+        drop(steps);
+    }
+
+    /// Resets its stream, with whatever was handed to the connection.
+    pub fn cut(&self) {
+        if let Some(call) = &self.call {
+            call.cut();
+        }
+    }
+
+    /// Held while the watcher is asked for a message, and never across an await.
+    fn steps(&self) -> MutexGuard<'_, Option<Steps>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among the watchers; given up when dropped.
+pub struct Seat {
+    entry: Arc<Entry>,
+    registry: Arc<Registry>,
+}
+
+impl Seat {
+    /// A place that `registry` has given.
+    pub(super) fn new(entry: Arc<Entry>, registry: Arc<Registry>) -> Self {
+        Self { entry, registry }
+    }
+
+    /// Where the watcher writes how it stands.
+    pub fn figures(&self) -> &Arc<Figures> {
+        &self.entry.figures
+    }
+
+    /// It follows one task.
+    pub fn follows(&self, task: TaskId) {
+        // A watcher follows one task, from its beginning on.
+        let _ = self.entry.follows.set(task);
+    }
+
+    /// Begins with the messages.
+    pub fn take(self, steps: Steps) -> WatchStream {
+        *self.entry.steps() = Some(steps);
+        self.entry.runs.store(true, Ordering::Relaxed);
+        WatchStream { seat: self, over: false }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.registry.remove(&self.entry);
+        self.entry.stop();
+    }
+}
+
+/// What a `WatchEvents` call answers with.
+pub struct WatchStream {
+    seat: Seat,
+    over: bool,
+}
+
+impl Stream for WatchStream {
+    type Item = Step;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Step>> {
+        let this = self.get_mut();
+        if this.over {
+            return Poll::Ready(None);
+        }
+        let entry = &this.seat.entry;
+        entry.figures.asked();
+        let mut steps = entry.steps();
+        let Some(running) = steps.as_mut() else {
+            this.over = true;
+            let cursor = this.seat.registry.cursor(entry.figures.handed());
+            return Poll::Ready(Some(Err(status::watch_stalled(&cursor))));
+        };
+        let polled = running.as_mut().poll_next(cx);
+        this.over = matches!(polled, Poll::Ready(None | Some(Err(_))));
+        polled
+    }
+}

@@ -1,0 +1,276 @@
+//! One watch of many tasks: what it says, and when.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::select;
+
+use super::{
+    Feed,
+    ends::Ends,
+    figures::Figures,
+    pulse::Pulse,
+    seat::{Step, Steps},
+    snapshot::Snapshot,
+};
+use crate::{
+    event::Seq,
+    events::{Ended, EventBatch, EventFilter, MAX_PIECE_BYTES, Tail, Unreadable},
+    grpc::{
+        response::{Control, EncodedWatchEventsResponse},
+        status,
+    },
+    proto::v1::{WatchGap, WatchStarted},
+};
+
+/// What is wanted of a watch.
+pub struct Terms {
+    /// Only these events.
+    pub filter: Option<EventFilter>,
+    /// First the tasks as they stand.
+    pub snapshot: Option<Snapshot>,
+    /// End once it has caught up.
+    pub stop_when_caught_up: bool,
+    /// Go on after a gap.
+    pub over_gaps: bool,
+    /// It begins with the oldest event that is kept: there is none before it to miss.
+    pub from_oldest: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing was sent.
+    Beginning,
+    /// The snapshot, a part at a time.
+    Telling,
+    /// Events and heartbeats.
+    Following,
+    /// The last message was sent; the status is left to say.
+    Draining,
+    /// All is said.
+    Over,
+}
+
+/// One watch stream.
+pub struct Watcher {
+    tail: Tail,
+    terms: Terms,
+    /// The newest event when it began.
+    target: Seq,
+    /// It was said that the target was reached.
+    caught_up: bool,
+    /// Some event was read: from now on, what is missing is a loss.
+    begun: bool,
+    /// A batch of which the events up to the number are done with.
+    held: Option<(EventBatch, Seq)>,
+    phase: Phase,
+    feed: Feed,
+    figures: Arc<Figures>,
+    pulse: Pulse,
+    ends: Ends,
+}
+
+impl Watcher {
+    /// Begins to watch where the tail stands.
+    pub fn begin(
+        tail: Tail,
+        terms: Terms,
+        feed: Feed,
+        figures: Arc<Figures>,
+        pulse: Pulse,
+        ends: Ends,
+    ) -> Steps {
+        figures.begin(tail.cursor());
+        let watcher = Self {
+            tail,
+            terms,
+            target: feed.hub.newest(),
+            caught_up: false,
+            begun: false,
+            held: None,
+            phase: Phase::Beginning,
+            feed,
+            figures,
+            pulse,
+            ends,
+        };
+        Box::pin(stream::unfold(watcher, Self::step))
+    }
+
+    async fn step(mut self) -> Option<(Step, Self)> {
+        let step = match self.phase {
+            Phase::Beginning => {
+                self.phase = match self.terms.snapshot {
+                    Some(_) => Phase::Telling,
+                    None => Phase::Following,
+                };
+                Ok(self.started())
+            }
+            Phase::Telling => self.tell().await,
+            Phase::Following => self.follow().await,
+            Phase::Draining => {
+                self.phase = Phase::Over;
+                Err(status::draining())
+            }
+            Phase::Over => return None,
+        };
+        if step.is_err() {
+            self.phase = Phase::Over;
+        }
+        self.pulse.sent();
+        Some((step, self))
+    }
+
+    /// The next part of the snapshot. The tail stands where it stood before the
+    /// first part was read, so nothing that happens meanwhile is missed.
+    async fn tell(&mut self) -> Step {
+        let Some(snapshot) = &mut self.terms.snapshot else {
+            self.phase = Phase::Following;
+            return Ok(self.control(Control::SnapshotEnd));
+        };
+        let part = select! {
+            biased;
+            end = &mut self.ends => return Err(self.ended(end)),
+            part = snapshot.next() => part.map_err(|error| status::store(&error))?,
+            () = self.pulse.silence() => return Ok(self.control(Control::Heartbeat)),
+        };
+        Ok(if let Some(part) = part {
+            self.control(Control::Snapshot(part))
+        } else {
+            self.terms.snapshot = None;
+            self.phase = Phase::Following;
+            self.control(Control::SnapshotEnd)
+        })
+    }
+
+    async fn follow(&mut self) -> Step {
+        loop {
+            if let Some((batch, after)) = self.held.take() {
+                if let Some(message) = self.pick(batch, after)? {
+                    return Ok(message);
+                }
+                // Others' events must neither silence it nor keep its thread.
+                if self.pulse.is_due() {
+                    return Ok(self.control(Control::Heartbeat));
+                }
+                tokio::task::consume_budget().await;
+            }
+            if !self.caught_up && self.tail.cursor() >= self.target {
+                self.caught_up = true;
+                if self.terms.stop_when_caught_up {
+                    self.phase = Phase::Over;
+                }
+                return Ok(self.control(Control::CaughtUp));
+            }
+            let before = self.tail.cursor();
+            let is_filtered = self.terms.filter.is_some();
+            let next = select! {
+                biased;
+                end = &mut self.ends => return Err(self.ended(end)),
+                next = next(&mut self.tail, is_filtered) => next,
+                () = self.pulse.silence() => return Ok(self.control(Control::Heartbeat)),
+            };
+            match next {
+                Ok(batch) => {
+                    self.begun = true;
+                    if is_filtered {
+                        self.held = Some((batch, before));
+                    } else {
+                        return Ok(self.piece(&batch));
+                    }
+                }
+                Err(ended) => {
+                    if let Some(message) = self.lost(&ended)? {
+                        return Ok(message);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is wanted of a batch; `None` if that is nothing.
+    fn pick(&mut self, batch: EventBatch, after: Seq) -> Result<Option<Message>, tonic::Status> {
+        let Some(filter) = &self.terms.filter else { return Ok(None) };
+        let Some(picked) = filter.pick(&batch, after, MAX_PIECE_BYTES) else {
+            return Err(status::watch_ended(&damaged(after), &self.feed.hub));
+        };
+        self.figures.moved(picked.upto, self.tail.reads_history());
+        let message = (picked.count > 0)
+            .then(|| self.message(picked.upto, picked.events, picked.count, None));
+        if picked.upto < batch.last() {
+            self.held = Some((batch, picked.upto));
+        }
+        Ok(message)
+    }
+
+    fn piece(&self, piece: &EventBatch) -> Message {
+        self.figures.moved(piece.last(), self.tail.reads_history());
+        let count = piece.last().0 + 1 - piece.first().0;
+        self.message(piece.last(), piece.data().clone(), count, None)
+    }
+
+    /// The tail goes no further: the message that says so, or `None` if it now goes on
+    /// where the oldest events are.
+    fn lost(&mut self, ended: &Ended) -> Result<Option<Message>, tonic::Status> {
+        let oldest = match ended {
+            Ended::Closed => {
+                self.phase = Phase::Draining;
+                return Ok(Some(self.control(Control::Draining)));
+            }
+            Ended::Unreadable(Unreadable::Expired(oldest)) => *oldest,
+            Ended::Unreadable(_) => return Err(status::watch_ended(ended, &self.feed.hub)),
+        };
+        let is_beginning = self.terms.from_oldest && !self.begun;
+        if !is_beginning && !self.terms.over_gaps {
+            return Err(status::watch_ended(ended, &self.feed.hub));
+        }
+        let (from, to) = (self.tail.cursor(), oldest.previous());
+        self.tail = self.feed.tail(Some(to));
+        self.figures.moved(to, true);
+        if is_beginning {
+            return Ok(None);
+        }
+        Ok(Some(self.control(Control::Gap(WatchGap {
+            from_cursor: self.feed.hub.cursor(from).to_string(),
+            to_cursor: self.feed.hub.cursor(to).to_string(),
+            missing_events: to.0.saturating_sub(from.0),
+        }))))
+    }
+
+    fn ended(&self, end: super::ends::End) -> tonic::Status {
+        let cursor = self.feed.hub.cursor(self.tail.cursor());
+        status::watch_over(end, &cursor.to_string())
+    }
+
+    fn started(&self) -> Message {
+        let newest_cursor = self.feed.hub.cursor(self.target).to_string();
+        self.control(Control::Started(WatchStarted { newest_cursor }))
+    }
+
+    fn control(&self, control: Control) -> Message {
+        self.message(self.tail.cursor(), Bytes::new(), 0, Some(control))
+    }
+
+    fn message(&self, after: Seq, events: Bytes, count: u64, control: Option<Control>) -> Message {
+        self.figures.hand(after, count);
+        let cursor = self.feed.hub.cursor(after).to_string();
+        EncodedWatchEventsResponse { cursor, events, control }
+    }
+}
+
+type Message = EncodedWatchEventsResponse;
+
+/// What follows, in pieces that are sent as they are, or whole, so that the outline
+/// is shared. Dropping the future loses nothing.
+async fn next(tail: &mut Tail, whole: bool) -> Result<EventBatch, Ended> {
+    if whole { tail.next_batch().await } else { tail.next().await }
+}
+
+fn damaged(after: Seq) -> Ended {
+    let cause = format!("the record of the events after number {} is damaged", after.0);
+    Ended::Unreadable(Unreadable::Broken(cause))
+}
+
+#[cfg(test)]
+mod tests;

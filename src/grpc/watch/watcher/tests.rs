@@ -1,0 +1,132 @@
+//! Watchers over a scripted history that loses its beginning while they read.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use tonic::Code;
+
+use super::*;
+use crate::{
+    event::{Event, EventType, Subject},
+    events::{BoxFuture, Chronicle, Encoder, History, Incarnation, Interest, Publisher, hub},
+    task::{TaskId, Timestamp},
+};
+
+/// A log that reads one batch at a time, from `oldest` on.
+struct Log {
+    batches: Mutex<Vec<EventBatch>>,
+    oldest: AtomicU64,
+}
+
+impl History for Log {
+    fn read(&self, after: Seq, _: usize) -> BoxFuture<'_, Result<Vec<EventBatch>, Unreadable>> {
+        let oldest = Seq(self.oldest.load(Ordering::Relaxed));
+        let batches = self.batches.lock().unwrap();
+        let read = if after.next() < oldest {
+            Err(Unreadable::Expired(oldest))
+        } else {
+            Ok(batches.iter().find(|batch| batch.last() > after).cloned().into_iter().collect())
+        };
+        Box::pin(async move { read })
+    }
+}
+
+struct Yard {
+    publisher: Publisher,
+    encoder: Encoder,
+    log: Arc<Log>,
+    feed: Feed,
+}
+
+impl Yard {
+    fn new() -> Self {
+        let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
+        let (publisher, hub) = hub(Seq(0), Chronicle::new(1, incarnations));
+        let log = Arc::new(Log { batches: Mutex::default(), oldest: AtomicU64::new(1) });
+        let feed = Feed { hub, history: Arc::clone(&log) as _ };
+        Self { publisher, encoder: Encoder::new(Seq(0)), log, feed }
+    }
+
+    /// A commit of ten events of the queue.
+    fn commit(&mut self, queue: &str) {
+        for number in 1..=10 {
+            let id = TaskId::new(number, 0);
+            let subject = Subject { id, queue, kind: "k", attempt: 0, labels: &[] };
+            self.encoder.push(&Event::new(EventType::Submitted, Timestamp(1), Some(subject)));
+        }
+        let batch = self.encoder.take().expect("events");
+        self.log.batches.lock().unwrap().push(batch.clone());
+        self.publisher.publish(batch);
+    }
+
+    fn watch(&self, queue: Option<&str>, over_gaps: bool) -> Steps {
+        let queues = queue.map(str::to_owned).into_iter().collect();
+        let terms = Terms {
+            filter: EventFilter::new(Interest { queues, ..Interest::default() }),
+            snapshot: None,
+            stop_when_caught_up: true,
+            over_gaps,
+            from_oldest: false,
+        };
+        let (tail, feed) = (self.feed.tail(Some(Seq(0))), self.feed.clone());
+        let pulse = Pulse::new(Duration::from_hours(1));
+        let never = Box::pin(std::future::pending());
+        Watcher::begin(tail, terms, feed, Arc::default(), pulse, never)
+    }
+
+    fn cursor(&self, seq: u64) -> String {
+        self.feed.hub.cursor(Seq(seq)).to_string()
+    }
+}
+
+#[tokio::test]
+async fn what_retention_overtakes_in_the_middle_is_told() {
+    let mut yard = Yard::new();
+    (0..4).for_each(|_| yard.commit("q"));
+    for (queue, over_gaps) in [(None, true), (Some("q"), true), (None, false), (Some("q"), false)] {
+        yard.log.oldest.store(1, Ordering::Relaxed);
+        let mut steps = yard.watch(queue, over_gaps);
+        let _started = steps.next().await.unwrap().unwrap();
+        assert_eq!(steps.next().await.unwrap().unwrap().cursor, yard.cursor(10));
+        yard.log.oldest.store(31, Ordering::Relaxed);
+        let next = steps.next().await.unwrap();
+        if !over_gaps {
+            assert_eq!(next.unwrap_err().code(), Code::OutOfRange);
+            assert!(steps.next().await.is_none());
+            continue;
+        }
+        let gap = next.unwrap();
+        let told = WatchGap {
+            from_cursor: yard.cursor(10),
+            to_cursor: yard.cursor(30),
+            missing_events: 20,
+        };
+        assert_eq!((gap.cursor, gap.control), (yard.cursor(30), Some(Control::Gap(told))));
+        assert_eq!(steps.next().await.unwrap().unwrap().cursor, yard.cursor(40));
+        assert_eq!(steps.next().await.unwrap().unwrap().control, Some(Control::CaughtUp));
+        assert!(steps.next().await.is_none(), "it was to stop");
+    }
+}
+
+#[tokio::test]
+async fn what_a_filter_leaves_out_is_no_message_and_moves_the_cursor() {
+    let mut yard = Yard::new();
+    (0..500).for_each(|_| yard.commit("others"));
+    yard.commit("q");
+    yard.commit("others");
+    let steps: Vec<_> = yard.watch(Some("q"), false).collect().await;
+    let told: Vec<_> = steps
+        .into_iter()
+        .map(|step| step.unwrap())
+        .map(|message| (message.cursor, !message.events.is_empty()))
+        .collect();
+    let expected =
+        [(yard.cursor(0), false), (yard.cursor(5_010), true), (yard.cursor(5_020), false)];
+    assert_eq!(told, expected, "started, the one batch, and caught up");
+}
