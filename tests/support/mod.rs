@@ -17,7 +17,8 @@ use taskyard::{
         TaskState, WaitTaskRequest, WatchEventsRequest, WatchEventsResponse, WatchStart, WhenFull,
         admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient,
     },
-    server::Server,
+    server::{Server, StartError},
+    store::{DirectoryError, OpenError},
 };
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -92,7 +93,19 @@ impl Yard {
     pub async fn on(dir: TempDir, change: impl FnOnce(&mut Config), registry: Registry) -> Self {
         let mut config = config(dir.path());
         change(&mut config);
-        let server = Server::start(&config, registry).await.expect("the server starts");
+        // A store that was cut off by a short drain is let go of a little later.
+        let began = std::time::Instant::now();
+        let server = loop {
+            match Server::start(&config, registry.clone()).await {
+                Ok(server) => break server,
+                Err(StartError::Store(OpenError::Directory(DirectoryError::InUse { .. })))
+                    if began.elapsed() < PATIENCE =>
+                {
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => panic!("the server does not start: {error}"),
+            }
+        };
         Self { server, dir }
     }
 
