@@ -88,9 +88,11 @@ pub struct Retention {
     pub finished: Duration,
     /// How long a task that has FAILED is kept: up to 10 years. Default 7 days.
     pub failed: Duration,
-    /// Ended tasks that are kept: 0 to 1,000,000,000. Default 1,000,000.
+    /// Ended tasks that are kept, and as many that have FAILED: 0 to 1,000,000,000.
+    /// Default 1,000,000.
     pub max_finished: u64,
-    /// Bytes of ended tasks and their results that are kept: 1 MiB to 1 PiB.
+    /// Bytes of ended tasks and their results that are kept, and as many of those that
+    /// have FAILED: 1 MiB to 1 PiB.
     /// Default 10 GiB.
     pub max_finished_bytes: u64,
     /// How long events are kept: up to 10 years. Default 24 hours.

@@ -223,14 +223,14 @@ static KEPT: &[Setting] = &[
     ),
     count(
         "max-finished",
-        "Ended tasks that are kept, the oldest going first",
+        "Ended tasks that are kept, and as many that FAILED, the oldest going first",
         0..=1_000_000_000,
         |c| c.retention.max_finished,
         |c, n| c.retention.max_finished = n,
     ),
     size(
         "max-finished-bytes",
-        "Bytes of ended tasks and their results that are kept, the oldest going first",
+        "Bytes of ended tasks and their results that are kept, and as many of those that FAILED",
         MIB..=1 << 50,
         |c| c.retention.max_finished_bytes,
         |c, n| c.retention.max_finished_bytes = n,
