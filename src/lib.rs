@@ -26,6 +26,7 @@
 
 pub mod admission;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod drain;
 pub mod event;

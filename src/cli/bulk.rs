@@ -14,18 +14,20 @@ use tonic::{Request, Status};
 
 use super::{
     bulk_report::Report,
-    client::{Client, Persistence, ServerArgs, new_request_id},
+    client::ServerArgs,
     exit::Exit,
-    follow::{Follower, Following, From, Seen},
     interrupt::CtrlC,
     lines::{Line, Lines, MAX_LINE},
     ndjson,
     output::Format,
-    problem::{Problem, is_lost, told},
+    problem::{Problem, told},
     query::is_terminal,
     tally::{Ending, Tally},
 };
-use crate::proto::v1::{GetTaskRequest, SubmitResponse};
+use crate::{
+    client::{Client, Persistence, Seen, Start, Tasks, Watch, Watcher, is_lost, new_request_id},
+    proto::v1::{GetTaskRequest, SubmitResponse},
+};
 
 /// Submissions that wait for their answer at a time.
 const MAX_IN_FLIGHT: usize = 64;
@@ -100,7 +102,7 @@ struct Bulk {
     closed: bool,
     /// Why the server is given up.
     lost: Option<Problem>,
-    following: Option<Following>,
+    watcher: Option<Watcher>,
     /// Up to this line, tasks may have ended before what is followed begins.
     unsure_up_to: u64,
     tally: Tally,
@@ -111,7 +113,7 @@ struct Bulk {
 enum Step {
     Read(std::io::Result<Option<Line>>),
     Answered(Result<SubmitResponse, Refused>),
-    Seen(Result<Seen, Status>),
+    Seen(Result<Option<Seen>, Status>),
 }
 
 impl Bulk {
@@ -123,7 +125,7 @@ impl Bulk {
             bytes_in_flight: 0,
             closed: false,
             lost: None,
-            following: None,
+            watcher: None,
             unsure_up_to: 0,
             tally: Tally::default(),
             report: Report::new(format, Instant::now()),
@@ -158,7 +160,7 @@ impl Bulk {
         tokio::select! {
             answer = oldest(&mut self.in_flight) => Step::Answered(answer),
             line = lines.next(), if room => Step::Read(line),
-            seen = next_seen(&mut self.following), if attentive => Step::Seen(seen),
+            seen = next_seen(&mut self.watcher), if attentive => Step::Seen(seen),
         }
     }
 
@@ -173,7 +175,7 @@ impl Bulk {
         self.in_flight.push_back(Flight {
             line: line.number,
             bytes,
-            answer: AbortOnDropHandle::new(tokio::spawn(send(self.client.clone(), line.bytes))),
+            answer: AbortOnDropHandle::new(tokio::spawn(send(self.client.tasks(), line.bytes))),
         });
         Ok(())
     }
@@ -211,13 +213,14 @@ impl Bulk {
             self.report.ended(&ending);
             return Ok(());
         }
-        match &self.following {
+        match &self.watcher {
             None => {
-                let from = From::Cursor(accepted.cursor);
+                let watch =
+                    Watch { patience: PATIENCE, ..Watch::begin(Start::After(accepted.cursor)) };
                 // Lines that are on their way may have been committed before
                 // this one, and their tasks may have ended.
                 self.unsure_up_to = self.in_flight.back().map_or(0, |flight| flight.line);
-                self.following = Some(Follower::new(self.client.clone(), from, PATIENCE).spawn());
+                self.watcher = Some(self.client.watch(watch));
             }
             // It may have ended before the cursor that is followed from.
             Some(_) if (accepted.existing || line <= self.unsure_up_to) && !is_terminal(state) => {
@@ -232,7 +235,7 @@ impl Bulk {
         let request = GetTaskRequest { task_id };
         let response = Persistence::PATIENT
             .call(|| {
-                let (mut client, request) = (self.client.clone(), request.clone());
+                let (mut client, request) = (self.client.tasks(), request.clone());
                 async move { client.get_task(request).await }
             })
             .await?;
@@ -241,9 +244,9 @@ impl Bulk {
         Ok(())
     }
 
-    fn seen(&mut self, seen: Seen) {
+    fn seen(&mut self, seen: Option<Seen>) {
         match seen {
-            Seen::Events(batch) => {
+            Some(Seen::Events(batch)) => {
                 for event in batch.events {
                     let ending = self.tally.event(event);
                     self.told(ending);
@@ -252,8 +255,11 @@ impl Bulk {
                     self.tally.all_acknowledged();
                 }
             }
-            Seen::Draining => self.report.note("the server is shutting down"),
-            Seen::Lost(status) => self.report.note(&format!("{}; looking for it", told(&status))),
+            Some(Seen::Draining) => self.report.note("the server is shutting down"),
+            Some(Seen::Lost(status)) => {
+                self.report.note(&format!("{}; looking for it", told(&status)));
+            }
+            _ => {}
         }
     }
 
@@ -275,15 +281,15 @@ async fn oldest(in_flight: &mut VecDeque<Flight>) -> Result<SubmitResponse, Refu
     }
 }
 
-async fn next_seen(following: &mut Option<Following>) -> Result<Seen, Status> {
-    match following {
+async fn next_seen(watcher: &mut Option<Watcher>) -> Result<Option<Seen>, Status> {
+    match watcher {
         None => std::future::pending().await,
-        Some(following) => following.next().await,
+        Some(watcher) => watcher.next().await,
     }
 }
 
 /// Checks a line and submits it, again and again while there is no server.
-async fn send(client: Client, line: Option<Vec<u8>>) -> Result<SubmitResponse, Refused> {
+async fn send(client: Tasks, line: Option<Vec<u8>>) -> Result<SubmitResponse, Refused> {
     let too_long = || Refused::Here(vec![format!("is longer than {} MiB", MAX_LINE >> 20)]);
     let mut request = ndjson::parse(&line.ok_or_else(too_long)?).map_err(Refused::Here)?;
     if request.request_id.is_empty() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    client::{Client, Persistence, ServerArgs},
+    client::ServerArgs,
     each::each,
     exit::Exit,
     filter::{EndedArgs, FilterArgs, LIVE, parse_live_state},
@@ -12,7 +12,10 @@ use super::{
     steps::{self, Step},
     until_ctrl_c,
 };
-use crate::proto::v1::{CancelTaskRequest, CancelTasksRequest, Task, TaskFilter, TaskState};
+use crate::{
+    client::{Persistence, Tasks},
+    proto::v1::{CancelTaskRequest, CancelTasksRequest, Task, TaskFilter, TaskState},
+};
 
 /// Arguments of `cancel`.
 #[derive(Debug, clap::Args)]
@@ -41,7 +44,7 @@ pub struct CancelArgs {
 pub async fn run(server: &ServerArgs, args: CancelArgs) -> Result<Exit, Problem> {
     let format = args.output.output;
     if !args.all {
-        let client = server.connect().await?;
+        let client = server.connect().await?.tasks();
         let cancel = each(&args.tasks, format, |task_id| one(client.clone(), task_id));
         return until_ctrl_c(cancel).await;
     }
@@ -51,14 +54,14 @@ pub async fn run(server: &ServerArgs, args: CancelArgs) -> Result<Exit, Problem>
     }
     let states = if args.states.is_empty() { LIVE.to_vec() } else { args.states };
     let filter = args.filter.filter(&states, EndedArgs::default())?;
-    let client = server.connect().await?;
+    let client = server.connect().await?.tasks();
     // It needs no room in any queue.
     let patience = Duration::ZERO;
     steps::run(|token| step(client.clone(), filter.clone(), token), patience, "cancelled", format)
         .await
 }
 
-async fn one(client: Client, task_id: String) -> Result<Task, Problem> {
+async fn one(client: Tasks, task_id: String) -> Result<Task, Problem> {
     let request = CancelTaskRequest { task_id };
     let response = Persistence::BRIEF
         .ask(&client, &request, async |mut client, request| client.cancel_task(request).await)
@@ -70,7 +73,7 @@ async fn one(client: Client, task_id: String) -> Result<Task, Problem> {
     Ok(task)
 }
 
-async fn step(client: Client, filter: TaskFilter, token: String) -> Result<Step, tonic::Status> {
+async fn step(client: Tasks, filter: TaskFilter, token: String) -> Result<Step, tonic::Status> {
     let request =
         CancelTasksRequest { filter: Some(filter), page_token: token, ..Default::default() };
     let response = Persistence::PATIENT

@@ -8,7 +8,7 @@ use std::time::Duration;
 use prost_types::FieldMask;
 
 use super::{
-    client::{Admin, Persistence, ServerArgs},
+    client::ServerArgs,
     exit::Exit,
     output::OutputArgs,
     problem::Problem,
@@ -16,6 +16,7 @@ use super::{
     units::{parse_span, to_wire},
 };
 use crate::{
+    client::{Admin, Persistence},
     proto::v1::{QueueSettings, RateLimit, UpdateQueueRequest},
     queue::Field,
     text::{
@@ -121,7 +122,7 @@ fn flag(field: Field) -> String {
 /// Changes the queue, and shows it.
 pub async fn run(server: &ServerArgs, args: ConfigureArgs) -> Result<Exit, Problem> {
     let request = request(args.queue, &args.changes)?;
-    let admin = server.connect_admin().await?;
+    let admin = server.connect().await?.admin();
     say_if_new(&admin, &request.queue).await;
     let ask = async |mut admin: Admin, request| admin.update_queue(request).await;
     let response = Persistence::BRIEF.ask(&admin, &request, ask).await?;

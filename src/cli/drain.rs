@@ -5,15 +5,18 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use super::{
-    client::{Address, Admin, ServerArgs},
+    client::ServerArgs,
     exit::Exit,
     json,
     output::{Format, OutputArgs, note, print},
-    problem::{Problem, is_lost},
+    problem::Problem,
     units::counted,
     until_ctrl_c,
 };
-use crate::proto::v1::{DrainRequest, DrainResponse};
+use crate::{
+    client::{Address, Admin, is_lost},
+    proto::v1::{DrainRequest, DrainResponse},
+};
 
 /// Arguments of `drain`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +35,7 @@ pub struct DrainArgs {
 /// without a report.
 pub async fn run(server: &ServerArgs, args: DrainArgs) -> Result<Exit, Problem> {
     let address = server.address()?;
-    let admin = server.connect_admin().await?;
+    let admin = server.connect().await?.admin();
     // Ctrl-C is listened to only after the question, where it ends the process.
     if !args.yes && !agreed(&address)? {
         note("nothing was done");

@@ -3,6 +3,8 @@
 //! Owns the flags and the filter that they become. Must not know what is done with
 //! the tasks.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::{problem::Problem, units::parse_since};
@@ -54,27 +56,35 @@ impl FilterArgs {
     /// # Errors
     /// [`super::exit::Exit::Usage`] if a label is asked to have two values.
     pub fn filter(self, states: &[TaskState], ended: EndedArgs) -> Result<TaskFilter, Problem> {
-        let mut filter = TaskFilter {
+        Ok(TaskFilter {
             states: states.iter().map(|state| (*state).into()).collect(),
             queues: self.queues,
             kinds: self.kinds,
-            labels: std::collections::BTreeMap::new(),
+            labels: one_value_each(self.labels)?,
             created_from: self.created_since,
             created_before: self.created_before,
             finished_from: ended.finished_since,
             finished_before: ended.finished_before,
-        };
-        for (key, value) in self.labels {
-            let other = filter.labels.insert(key.clone(), value.clone());
-            if let Some(other) = other.filter(|other| *other != value) {
-                return Err(Problem::usage(format!(
-                    "--label {key}={other} and --label {key}={value}: \
-                     no task has both; write one of them"
-                )));
-            }
-        }
-        Ok(filter)
+        })
     }
+}
+
+/// Labels by their keys.
+///
+/// # Errors
+/// [`super::exit::Exit::Usage`] if one is asked to have two values.
+pub fn one_value_each(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Problem> {
+    let mut by_key = BTreeMap::new();
+    for (key, value) in labels {
+        let other = by_key.insert(key.clone(), value.clone());
+        if let Some(other) = other.filter(|other| *other != value) {
+            return Err(Problem::usage(format!(
+                "--label {key}={other} and --label {key}={value}: \
+                 no task has both; write one of them"
+            )));
+        }
+    }
+    Ok(by_key)
 }
 
 /// Reads a label such as `customer=42`.

@@ -14,7 +14,6 @@ mod drain;
 mod each;
 mod exit;
 mod filter;
-mod follow;
 mod interrupt;
 mod json;
 mod lines;
@@ -82,7 +81,7 @@ enum Command {
     /// Print events as they happen
     ///
     /// Ctrl-C ends it with exit code 0 and the cursor to go on from.
-    Watch(watch::WatchArgs),
+    Watch(Box<watch::WatchArgs>),
     /// Show a task
     Get(query::TaskArgs),
     /// List tasks, oldest first, without payloads and results
@@ -179,7 +178,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry) -> Result<Exit, Stop>
         Command::Serve => serve::run(matches.subcommand_matches("serve").unwrap_or(matches), own)?,
         Command::Demo(args) => demo::run(&args, own)?,
         Command::Submit(args) => block_on(submit::run(&server, *args))?,
-        Command::Watch(args) => block_on(watch::run(&server, args))?,
+        Command::Watch(args) => block_on(watch::run(&server, *args))?,
         Command::Get(args) => block_on(until_ctrl_c(query::get(&server, args)))?,
         Command::List(args) => block_on(until_ctrl_c(query::list(&server, *args)))?,
         Command::Wait(args) => block_on(until_ctrl_c(query::wait(&server, args)))?,
@@ -244,6 +243,10 @@ mod tests {
              --max-attempts 3 --label a=b --label c=d --request-id r --reject-when-full --wait",
             "taskyard submit --from - --wait",
             "taskyard watch --after c1 --count 3 --output json",
+            "taskyard watch --from-start --cursor-file c --until-caught-up --skip-gaps",
+            "taskyard watch --snapshot --queue q --kind k --label a=b --task t1 --type started \
+             --type QUEUE-PAUSED --worker worker-1 --reconnect-for 1h",
+            "taskyard watch --follow-task t1 --follow-task t2 --no-reconnect",
             "taskyard --server localhost:7000 get t1",
             "taskyard get t1 --server localhost:7000 --color never",
             "taskyard list --state failed --state queued --queue q --queue r --kind k --label a=b \
@@ -291,6 +294,13 @@ mod tests {
             "taskyard submit noop --args {} --data x",
             "taskyard submit noop --label nokey",
             "taskyard watch --after c --from-start",
+            "taskyard watch --after c --snapshot",
+            "taskyard watch --after c --cursor-file f",
+            "taskyard watch --from-start --snapshot",
+            "taskyard watch --follow-task t1 --task t2",
+            "taskyard watch --follow-task t1 --until-caught-up",
+            "taskyard watch --type danced",
+            "taskyard watch --no-reconnect --reconnect-for 5s",
             "taskyard watch --count 0",
             "taskyard list --state done",
             "taskyard list --created-since yesterday",

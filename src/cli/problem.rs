@@ -3,12 +3,13 @@
 //! Owns the one message that a failed command prints, and how a gRPC status
 //! becomes it. Must not know any one command.
 
-use std::{error::Error as _, fmt::Write as _, io, time::Duration};
+use std::{error::Error as _, fmt::Write as _, io};
 
-use tonic::{Code, Status};
+use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use super::{exit::Exit, output::printable, units::span};
+use crate::client::{Pushback, is_lost, is_own_deadline, pushback, root_cause};
 
 /// A command ends here.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,47 +79,6 @@ impl From<Status> for Problem {
     }
 }
 
-/// How the generated client begins a status of its own that has no source.
-const NOT_READY: &str = "Service was not ready";
-
-/// Whether the connection broke, rather than the server answering: worth
-/// another try. Statuses that this side made carry their cause as a source;
-/// those that came over the wire never do.
-pub fn is_lost(status: &Status) -> bool {
-    let broken = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
-    let made_here = status.source().is_some() || status.message().starts_with(NOT_READY);
-    status.code() == Code::Unavailable || (broken && made_here && !is_own_deadline(status))
-}
-
-/// What the server says about another try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushback {
-    /// Nothing: rest as seems fit.
-    Unsaid,
-    /// After this long.
-    After(Duration),
-    /// Not to try again.
-    Never,
-}
-
-/// Reads the pushback from the metadata or, without it, from the details.
-pub fn pushback(status: &Status) -> Pushback {
-    let Some(value) = status.metadata().get("grpc-retry-pushback-ms") else {
-        return retry_info(status).map_or(Pushback::Unsaid, Pushback::After);
-    };
-    let millis = value.to_str().ok().and_then(|text| text.trim().parse().ok());
-    millis.map_or(Pushback::Never, |millis| Pushback::After(Duration::from_millis(millis)))
-}
-
-fn retry_info(status: &Status) -> Option<Duration> {
-    status.get_details_retry_info()?.retry_delay
-}
-
-/// tonic answers a deadline that passed on this side with CANCELLED.
-fn is_own_deadline(status: &Status) -> bool {
-    status.code() == Code::Cancelled && status.message() == "Timeout expired"
-}
-
 fn exit_of(status: &Status) -> Exit {
     if is_own_deadline(status) {
         Exit::TimedOut
@@ -162,16 +122,6 @@ fn headline(status: &Status) -> String {
     }
 }
 
-/// The innermost cause, which is the one that says something ("Connection
-/// refused"), not "transport error".
-pub fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
-    cause.to_string()
-}
-
 fn violations(status: &Status) -> Vec<(String, String)> {
     let fields = status.get_details_bad_request().into_iter().flat_map(|bad| bad.field_violations);
     let preconditions = status
@@ -186,8 +136,9 @@ fn violations(status: &Status) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
+    use tonic::Code;
     use tonic_types::{ErrorDetails, FieldViolation};
 
     use super::*;
@@ -228,20 +179,6 @@ mod tests {
         let status =
             Status::with_error_details(Code::InvalidArgument, "kind: is required", details);
         assert_eq!(told(&status), "kind: is required");
-    }
-
-    #[test]
-    fn a_negative_pushback_forbids_another_try() {
-        let mut status = Status::unavailable("gone");
-        assert_eq!(pushback(&status), Pushback::Unsaid);
-        status
-            .metadata_mut()
-            .insert("grpc-retry-pushback-ms", tonic::metadata::MetadataValue::from_static("250"));
-        assert_eq!(pushback(&status), Pushback::After(Duration::from_millis(250)));
-        status
-            .metadata_mut()
-            .insert("grpc-retry-pushback-ms", tonic::metadata::MetadataValue::from_static("-1"));
-        assert_eq!(pushback(&status), Pushback::Never);
     }
 
     #[test]

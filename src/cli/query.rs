@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Request};
 
 use super::{
-    client::{Client, Persistence, ServerArgs},
+    client::ServerArgs,
     exit::Exit,
     filter::{EndedArgs, FilterArgs, parse_state},
     json,
@@ -14,7 +14,10 @@ use super::{
     problem::Problem,
     units::{parse_span, span, to_wire},
 };
-use crate::proto::v1::{GetTaskRequest, ListTasksRequest, Task, TaskState, WaitTaskRequest};
+use crate::{
+    client::{Persistence, Tasks},
+    proto::v1::{GetTaskRequest, ListTasksRequest, Task, TaskState, WaitTaskRequest},
+};
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +31,7 @@ pub struct TaskArgs {
 
 /// Shows one task.
 pub async fn get(server: &ServerArgs, args: TaskArgs) -> Result<Exit, Problem> {
-    let client = server.connect().await?;
+    let client = server.connect().await?.tasks();
     let request = GetTaskRequest { task_id: args.task_id };
     let response = Persistence::BRIEF
         .ask(&client, &request, async |mut client, request| client.get_task(request).await)
@@ -71,7 +74,7 @@ const PAGE: u64 = 1_000;
 /// Lists tasks, a page at a time, so that memory stays bounded.
 pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> {
     let filter = args.filter.filter(&args.states, args.ended)?;
-    let client = server.connect().await?;
+    let client = server.connect().await?.tasks();
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut request = ListTasksRequest {
         filter: Some(filter),
@@ -133,7 +136,7 @@ pub struct WaitArgs {
 
 /// Waits for the end of a task, and shows it.
 pub async fn wait(server: &ServerArgs, args: WaitArgs) -> Result<Exit, Problem> {
-    let client = server.connect().await?;
+    let client = server.connect().await?.tasks();
     let task = wait_for_end(&client, &args.task_id, args.timeout).await?;
     let exit = ending(&task);
     show(task, args.output.output)?;
@@ -149,7 +152,7 @@ const ONE_WAIT: Duration = Duration::from_mins(5);
 /// # Errors
 /// [`Exit::TimedOut`] if it has not ended by then, and what the server answers.
 pub async fn wait_for_end(
-    client: &Client,
+    client: &Tasks,
     task_id: &str,
     timeout: Option<Duration>,
 ) -> Result<Task, Problem> {

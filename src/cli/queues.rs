@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    client::{Admin, Persistence, ServerArgs},
+    client::ServerArgs,
     exit::Exit,
     json,
     output::{Format, Out, OutputArgs, error, note, print, printable},
@@ -12,6 +12,7 @@ use super::{
     units,
 };
 use crate::{
+    client::{Admin, Persistence},
     proto::v1::{ListQueuesRequest, PauseQueueRequest, Queue, ResumeQueueRequest},
     text::quoted,
 };
@@ -31,7 +32,7 @@ pub struct QueuesArgs {
 /// # Errors
 /// [`Exit::Refused`] if there is no such queue.
 pub async fn run(server: &ServerArgs, args: QueuesArgs) -> Result<Exit, Problem> {
-    let admin = server.connect_admin().await?;
+    let admin = server.connect().await?.admin();
     match args.queue {
         Some(queue) => one(&admin, queue, args.output.output).await,
         None => list(&admin, args.output.output).await,
@@ -124,7 +125,7 @@ pub struct NamesArgs {
 
 /// Pauses queues, and shows them.
 pub async fn pause(server: &ServerArgs, args: NamesArgs) -> Result<Exit, Problem> {
-    let admin = server.connect_admin().await?;
+    let admin = server.connect().await?.admin();
     for_each(args, async |queue| {
         say_if_new(&admin, &queue).await;
         let request = PauseQueueRequest { queue };
@@ -137,7 +138,7 @@ pub async fn pause(server: &ServerArgs, args: NamesArgs) -> Result<Exit, Problem
 
 /// Resumes queues, and shows them.
 pub async fn resume(server: &ServerArgs, args: NamesArgs) -> Result<Exit, Problem> {
-    let admin = server.connect_admin().await?;
+    let admin = server.connect().await?.admin();
     for_each(args, async |queue| {
         say_if_new(&admin, &queue).await;
         let request = ResumeQueueRequest { queue };

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
-    client::{Client, Persistence, ServerArgs, backoff},
+    client::ServerArgs,
     each::each,
     exit::Exit,
     filter::{EndedArgs, FilterArgs, parse_dead_state},
@@ -17,7 +17,10 @@ use super::{
     units::{counted, parse_span},
     until_ctrl_c,
 };
-use crate::proto::v1::{RedriveTaskRequest, RedriveTasksRequest, Task, TaskFilter, TaskState};
+use crate::{
+    client::{Persistence, Tasks, backoff},
+    proto::v1::{RedriveTaskRequest, RedriveTasksRequest, Task, TaskFilter, TaskState},
+};
 
 /// Arguments of `redrive`.
 #[derive(Debug, clap::Args)]
@@ -65,19 +68,19 @@ pub async fn run(server: &ServerArgs, args: RedriveArgs) -> Result<Exit, Problem
     let format = args.output.output;
     let patience = if args.no_wait { Duration::ZERO } else { args.timeout };
     if !args.all {
-        let client = server.connect().await?;
+        let client = server.connect().await?.tasks();
         let redrive = each(&args.tasks, format, |task_id| one(client.clone(), task_id, patience));
         return until_ctrl_c(redrive).await;
     }
     // Named, so that the filter says something even if nothing else is asked for.
     let states = if args.states.is_empty() { vec![TaskState::Failed] } else { args.states };
     let filter = args.filter.filter(&states, args.ended)?;
-    let client = server.connect().await?;
+    let client = server.connect().await?.tasks();
     steps::run(|token| step(client.clone(), filter.clone(), token), patience, "redriven", format)
         .await
 }
 
-async fn one(client: Client, task_id: String, patience: Duration) -> Result<Task, Problem> {
+async fn one(client: Tasks, task_id: String, patience: Duration) -> Result<Task, Problem> {
     let request = RedriveTaskRequest { task_id };
     let call = async || {
         Persistence::BRIEF
@@ -111,7 +114,7 @@ async fn with_room<T>(
     }
 }
 
-async fn step(client: Client, filter: TaskFilter, token: String) -> Result<Step, Status> {
+async fn step(client: Tasks, filter: TaskFilter, token: String) -> Result<Step, Status> {
     let request =
         RedriveTasksRequest { filter: Some(filter), page_token: token, ..Default::default() };
     let response = Persistence::PATIENT

@@ -12,13 +12,13 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{
-    client::backoff,
     exit::Exit,
     interrupt::CtrlC,
     output::{Format, print, printable},
-    problem::{Problem, Pushback, pushback},
+    problem::Problem,
     units::{count, counted, span},
 };
+use crate::client::{Pushback, backoff, pushback};
 
 /// What one step did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

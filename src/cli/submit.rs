@@ -6,7 +6,7 @@ use std::{io::Read as _, path::PathBuf, time::Duration};
 
 use super::{
     bulk,
-    client::{Client, Persistence, ServerArgs, new_request_id},
+    client::ServerArgs,
     exit::Exit,
     filter::parse_label,
     json, ndjson,
@@ -16,9 +16,12 @@ use super::{
     units::{parse_span, parse_time, to_wire},
     until_ctrl_c,
 };
-use crate::proto::v1::{
-    RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
-    task_result::Output,
+use crate::{
+    client::{Persistence, Tasks, new_request_id},
+    proto::v1::{
+        RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
+        task_result::Output,
+    },
 };
 
 /// Arguments of `submit`.
@@ -164,7 +167,7 @@ async fn one(
     wait: bool,
     format: Format,
 ) -> Result<Exit, Problem> {
-    let client = server.connect().await?;
+    let client = server.connect().await?.tasks();
     let accepted = Persistence::BRIEF
         .call(|| {
             let (mut client, request) = (client.clone(), request.clone());
@@ -194,7 +197,7 @@ pub fn accepted_json(accepted: &SubmitResponse) -> serde_json::Value {
 /// Waits, then prints the result; the id goes to stderr, so that stdout is the
 /// result alone.
 async fn to_the_end(
-    client: &Client,
+    client: &Tasks,
     accepted: &SubmitResponse,
     format: Format,
 ) -> Result<Exit, Problem> {

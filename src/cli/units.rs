@@ -145,11 +145,6 @@ pub fn rfc3339(time: prost_types::Timestamp) -> String {
     moment(time).map_or_else(String::new, |moment| moment.to_string())
 }
 
-/// The local time of day with milliseconds.
-pub fn clock(time: prost_types::Timestamp) -> String {
-    local(time, "%H:%M:%S%.3f")
-}
-
 /// The local date and time with milliseconds.
 pub fn calendar(time: prost_types::Timestamp) -> String {
     local(time, "%Y-%m-%d %H:%M:%S%.3f")

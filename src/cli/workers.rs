@@ -1,14 +1,17 @@
 //! `workers`, `resize`: who works on what, and how many there are.
 
 use super::{
-    client::{Admin, Persistence, ServerArgs},
+    client::ServerArgs,
     exit::Exit,
     json,
     output::{Format, Out, OutputArgs, note, print},
     present,
     problem::Problem,
 };
-use crate::proto::v1::{GetPoolRequest, Pool, ResizePoolRequest};
+use crate::{
+    client::{Admin, Persistence},
+    proto::v1::{GetPoolRequest, Pool, ResizePoolRequest},
+};
 
 /// Arguments of `workers`.
 #[derive(Debug, clap::Args)]
@@ -19,7 +22,7 @@ pub struct WorkersArgs {
 
 /// Shows the crew, a line for each worker.
 pub async fn run(server: &ServerArgs, args: WorkersArgs) -> Result<Exit, Problem> {
-    let admin = server.connect_admin().await?;
+    let admin = server.connect().await?.admin();
     let ask = async |mut admin: Admin, request| admin.get_pool(request).await;
     let response = Persistence::BRIEF.ask(&admin, &GetPoolRequest {}, ask).await?;
     let pool = response.pool.unwrap_or_default();
@@ -55,7 +58,7 @@ pub struct ResizeArgs {
 
 /// Gives the crew another size.
 pub async fn resize(server: &ServerArgs, args: ResizeArgs) -> Result<Exit, Problem> {
-    let admin = server.connect_admin().await?;
+    let admin = server.connect().await?.admin();
     let request = ResizePoolRequest { size: args.size };
     let ask = async |mut admin: Admin, request| admin.resize_pool(request).await;
     let response = Persistence::BRIEF.ask(&admin, &request, ask).await?;

@@ -24,9 +24,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use super::{
-    client::{self, Client, Persistence, new_request_id},
+    client,
     exit::Exit,
-    follow::{Follower, Following, From, Seen},
     interrupt::CtrlC,
     output::{note, print, printable},
     problem::{Problem, told},
@@ -34,6 +33,7 @@ use super::{
     units::counted,
 };
 use crate::{
+    client::{Address, Persistence, Seen, Start, Tasks, Watch, Watcher, new_request_id},
     config::{Config, ExecCommand},
     handler::Registry,
     proto::v1::{SubmitRequest, SubmitResponse, submit_request::Payload},
@@ -177,13 +177,13 @@ type Flight = (String, AbortOnDropHandle<Answer>);
 
 enum Step {
     Answered(Answer),
-    Seen(Seen),
+    Seen(Option<Seen>),
     Tick,
 }
 
 /// Submits all files and watches them to their ends.
 async fn act(
-    address: &client::Address,
+    address: &Address,
     config: &Config,
     root: &str,
     files: Vec<String>,
@@ -192,8 +192,8 @@ async fn act(
     let total = files.len() as u64;
     let mut screen = Screen::new(total, config.workers.get());
     let mut play = Play { crew: Crew::default(), names: Files::new(), wall: Duration::ZERO };
-    let patience = Duration::ZERO;
-    let mut following = Follower::new(client.clone(), From::Oldest, patience).spawn();
+    let watch = Watch { patience: Duration::ZERO, ..Watch::begin(Start::Oldest) };
+    let mut watcher = client.watch(watch);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     let start = Instant::now();
     let mut ahead = files.into_iter();
@@ -201,13 +201,13 @@ async fn act(
     let outcome = loop {
         while in_flight.len() < MAX_IN_FLIGHT {
             let Some(file) = ahead.next() else { break };
-            let answer = tokio::spawn(submit(client.clone(), format!("{root}/{file}")));
+            let answer = tokio::spawn(submit(client.tasks(), format!("{root}/{file}")));
             in_flight.push_back((file, AbortOnDropHandle::new(answer)));
         }
         if in_flight.is_empty() && play.crew.ended() >= total {
             break Ok(());
         }
-        match step(&mut in_flight, &mut following, &mut tick).await {
+        match step(&mut in_flight, &mut watcher, &mut tick).await {
             Ok(step) => play.take(step, &mut in_flight, &mut screen)?,
             Err(status) => break Err(Problem::from(status)),
         }
@@ -220,12 +220,12 @@ async fn act(
 
 async fn step(
     in_flight: &mut VecDeque<Flight>,
-    following: &mut Following,
+    watcher: &mut Watcher,
     tick: &mut tokio::time::Interval,
 ) -> Result<Step, Status> {
     tokio::select! {
         answer = oldest(in_flight) => Ok(Step::Answered(answer)),
-        seen = following.next() => seen.map(Step::Seen),
+        seen = watcher.next() => seen.map(Step::Seen),
         _ = tick.tick() => Ok(Step::Tick),
     }
 }
@@ -254,18 +254,18 @@ impl Play {
                 let accepted = answer.inspect_err(|_| screen.clear())?;
                 self.names.insert(accepted.task_id, file);
             }
-            Step::Seen(Seen::Events(batch)) => {
+            Step::Seen(Some(Seen::Events(batch))) => {
                 batch.events.iter().for_each(|event| self.crew.event(event));
             }
-            Step::Seen(Seen::Lost(status)) => note(told(&status)),
-            Step::Seen(Seen::Draining) => {}
+            Step::Seen(Some(Seen::Lost(status))) => note(told(&status)),
+            Step::Seen(_) => {}
             Step::Tick => screen.show(&self.crew, &self.names),
         }
         Ok(())
     }
 }
 
-async fn submit(client: Client, file: String) -> Answer {
+async fn submit(client: Tasks, file: String) -> Answer {
     let text = |text: &str| Kind::StringValue(text.to_owned());
     let args = object([
         ("command", text(COMMAND)),

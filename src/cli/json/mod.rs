@@ -217,6 +217,9 @@ pub fn event(event: &Event, cursor: &str) -> Value {
     fields.span("ran", event.ran);
     fields.error(event.error.as_ref());
     fields.time("next_due_time", event.next_due_time);
+    if !event.labels.is_empty() {
+        fields.set("labels", json!(event.labels));
+    }
     fields.text("cursor", cursor);
     fields.0.into()
 }

@@ -1,14 +1,15 @@
-//! Tasks and events as text for people.
+//! Tasks as text for people, and what else there is in the modules below.
 //!
 //! Owns columns, colours and wording. Must not know where things come from, or
 //! where the text goes.
 
 mod attempts;
 pub mod bar;
+pub mod events;
 pub mod queues;
 pub mod workers;
 
-use console::{Alignment, Style, pad_str};
+use console::Style;
 
 use super::{
     json,
@@ -16,12 +17,7 @@ use super::{
     table::{Column, aligned, heading},
     units,
 };
-use crate::proto::v1::{
-    Event, EventType, Task, TaskError, TaskState, task::Payload, task_result::Output,
-};
-
-/// The queue of tasks that name none; not worth a word.
-const DEFAULT_QUEUE: &str = "default";
+use crate::proto::v1::{Task, TaskError, TaskState, task::Payload, task_result::Output};
 
 /// The colour of a state.
 pub fn state_style(state: TaskState) -> Style {
@@ -32,75 +28,6 @@ pub fn state_style(state: TaskState) -> Style {
         TaskState::Running => Style::new().cyan(),
         TaskState::Scheduled | TaskState::Queued | TaskState::Unspecified => Style::new(),
     }
-}
-
-/// An event's line: time, type, task, kind, then what else there is to say.
-pub fn event_line(event: &Event) -> String {
-    let time = event.time.map_or_else(|| "-".into(), units::clock);
-    let kind = EventType::try_from(event.r#type).unwrap_or_default();
-    let name = pad_str(&json::type_name(event.r#type), 15, Alignment::Left, None).into_owned();
-    let mut columns = vec![
-        Style::new().dim().apply_to(time).to_string(),
-        type_style(kind).apply_to(name).to_string(),
-    ];
-    if !event.task_id.is_empty() {
-        columns.push(padded(&event.task_id, 14));
-        columns.push(padded(&event.kind, 8));
-    } else if !event.queue.is_empty() {
-        columns.push(format!("queue {}", printable(&event.queue)));
-    }
-    columns.extend(details(event));
-    columns.join("  ").trim_end().to_owned()
-}
-
-fn type_style(kind: EventType) -> Style {
-    match kind {
-        EventType::Succeeded | EventType::QueueResumed => Style::new().green(),
-        EventType::Failed => Style::new().red().bold(),
-        EventType::RetryScheduled | EventType::Interrupted | EventType::Cancelled => {
-            Style::new().yellow()
-        }
-        EventType::Started => Style::new().cyan(),
-        EventType::QueuePaused => Style::new().yellow().bold(),
-        EventType::Draining => Style::new().magenta().bold(),
-        EventType::Submitted | EventType::Redriven => Style::new(),
-        EventType::WorkerStarted | EventType::WorkerStopped | EventType::Unspecified => {
-            Style::new().dim()
-        }
-    }
-}
-
-fn padded(text: &str, width: usize) -> String {
-    pad_str(&printable(text), width, Alignment::Left, None).into_owned()
-}
-
-/// What not every event has. The worker comes first and padded: it nearly
-/// always is there, and the eye follows it down.
-fn details(event: &Event) -> Vec<String> {
-    let mut details = Vec::new();
-    if !event.worker.is_empty() {
-        details.push(padded(&event.worker, 9));
-    }
-    if let Some(waited) = event.waited {
-        details.push(format!("waited {}", units::span(units::from_wire(waited))));
-    }
-    if let Some(ran) = event.ran {
-        details.push(format!("ran {}", units::span(units::from_wire(ran))));
-    }
-    if event.attempt > 1 {
-        details.push(format!("attempt {}", event.attempt));
-    }
-    let of_a_task = !event.task_id.is_empty();
-    if of_a_task && !event.queue.is_empty() && event.queue != DEFAULT_QUEUE {
-        details.push(format!("queue {}", printable(&event.queue)));
-    }
-    if let Some(due) = event.next_due_time {
-        details.push(format!("due {}", units::clock(due)));
-    }
-    if let Some(error) = &event.error {
-        details.push(error_text(error));
-    }
-    details
 }
 
 /// Reason and message.
@@ -261,50 +188,6 @@ mod tests {
 
     fn plain(text: &str) -> String {
         console::strip_ansi_codes(text).into_owned()
-    }
-
-    fn ended() -> Event {
-        Event {
-            seq: 3,
-            time: Some(prost_types::Timestamp { seconds: 0, nanos: 123_000_000 }),
-            r#type: EventType::Failed.into(),
-            task_id: "t1zq8x5kd7".into(),
-            queue: "default".into(),
-            kind: "exec".into(),
-            attempt: 1,
-            worker: "worker-3".into(),
-            waited: Some(units::to_wire(std::time::Duration::from_micros(1200))),
-            ran: Some(units::to_wire(std::time::Duration::from_secs(2))),
-            error: Some(TaskError { reason: "EXIT_STATUS".into(), message: "1\u{1b}[2J".into() }),
-            ..Event::default()
-        }
-    }
-
-    #[test]
-    fn an_event_is_one_aligned_line() {
-        let line = plain(&event_line(&ended()));
-        assert!(
-            line.ends_with(
-                ".123  FAILED           t1zq8x5kd7      exec      worker-3   waited 1.2 ms  ran 2.0 s  \
-                 EXIT_STATUS: 1\\u{1b}[2J"
-            ),
-            "{line}"
-        );
-    }
-
-    #[test]
-    fn the_unusual_is_told() {
-        let event = Event { queue: "slow".into(), attempt: 2, ..ended() };
-        let line = plain(&event_line(&event));
-        assert!(line.contains("attempt 2  queue slow"), "{line}");
-        let crew = Event { task_id: String::new(), r#type: 99, ..Event::default() };
-        assert!(plain(&event_line(&crew)).ends_with("TYPE_99"));
-        let paused = Event {
-            r#type: EventType::QueuePaused.into(),
-            queue: "default".into(),
-            ..Event::default()
-        };
-        assert_eq!(plain(&event_line(&paused)), "-  QUEUE_PAUSED     queue default");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use console::Term;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    client::{Admin, Persistence, ServerArgs},
+    client::ServerArgs,
     exit::Exit,
     interrupt::CtrlC,
     json,
@@ -21,7 +21,10 @@ use super::{
     units::{parse_span, span, to_wire},
     until_ctrl_c,
 };
-use crate::proto::v1::{GetStatsRequest, GetStatsResponse};
+use crate::{
+    client::{Admin, Persistence},
+    proto::v1::{GetStatsRequest, GetStatsResponse},
+};
 
 /// Columns of a screen where there is no terminal.
 const PLAIN_WIDTH: usize = 80;
@@ -58,7 +61,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 pub async fn run(server: &ServerArgs, args: StatsArgs) -> Result<Exit, Problem> {
     let source = Source {
         request: GetStatsRequest { target_wait: args.target_wait.map(to_wire) },
-        admin: server.connect_admin().await?,
+        admin: server.connect().await?.admin(),
     };
     match args.watch {
         Some(every) => source.watch(every, args.output.output).await,

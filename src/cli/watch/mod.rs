@@ -1,0 +1,140 @@
+//! `watch`: every event, a line each.
+//!
+//! Owns what is told beside the events, and when to end. Must not know how a broken
+//! stream is mended: that is [`crate::client::Watcher`]'s.
+
+mod cursor_file;
+mod flags;
+mod followed;
+mod printer;
+
+use tonic::Status;
+
+use super::{
+    client::ServerArgs,
+    exit::Exit,
+    interrupt::CtrlC,
+    output::{Out, note},
+    problem::{Problem, told},
+};
+use crate::client::{Seen, Watcher, reason};
+use cursor_file::CursorFile;
+use followed::Followed;
+use printer::Printer;
+
+pub use flags::WatchArgs;
+
+/// Prints events until Ctrl-C, the count, or the end of patience.
+///
+/// # Errors
+/// What the server answers, or the lack of one; a cursor file that cannot be used.
+pub async fn run(server: &ServerArgs, args: WatchArgs) -> Result<Exit, Problem> {
+    let file = args.cursor_file.as_deref().map(CursorFile::open).transpose()?;
+    let kept = file.as_ref().and_then(|file| file.cursor().map(str::to_owned));
+    let watch = args.watch(kept)?;
+    let client = server.connect().await?;
+    let mut session = Session {
+        followed: Followed::look_up(&client.tasks(), &args.follow).await?,
+        watcher: client.watch(watch),
+        printer: Printer::new(Out::stdout(), args.output.output, args.count),
+        file,
+        is_lost: false,
+    };
+    let mut ctrl_c = CtrlC::listen()?;
+    let ended = session.work(&mut ctrl_c).await;
+    session.farewell(&ended);
+    ended
+}
+
+struct Session {
+    watcher: Watcher,
+    printer: Printer,
+    followed: Followed,
+    file: Option<CursorFile>,
+    /// The server has gone, and that was told.
+    is_lost: bool,
+}
+
+impl Session {
+    async fn work(&mut self, ctrl_c: &mut CtrlC) -> Result<Exit, Problem> {
+        loop {
+            let seen = tokio::select! {
+                biased;
+                () = ctrl_c.pressed() => return Ok(Exit::Ok),
+                seen = self.watcher.next() => seen.map_err(|status| self.explained(status))?,
+            };
+            let Some(seen) = seen else { return Ok(Exit::Ok) };
+            let is_complete = self.take(seen)?;
+            if let (Some(file), Some(cursor)) = (&mut self.file, self.printer.cursor()) {
+                file.keep(cursor)?;
+            }
+            if is_complete {
+                return Ok(Exit::Ok);
+            }
+            if let Some(exit) = self.followed.ended() {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Prints what is seen; whether the count is reached.
+    fn take(&mut self, seen: Seen) -> Result<bool, Problem> {
+        match seen {
+            Seen::Events(batch) => {
+                batch.events.iter().for_each(|event| self.followed.event(event));
+                return self.printer.events(&batch);
+            }
+            Seen::SnapshotBegun => self.printer.snapshot_begun()?,
+            Seen::Snapshot { tasks, workers } => self.printer.snapshot(tasks, &workers)?,
+            Seen::SnapshotEnded => {
+                let cursor = self.watcher.cursor().unwrap_or_default();
+                self.printer.snapshot_ended(cursor)?;
+            }
+            Seen::Gap(gap) => self.printer.gap(&gap)?,
+            Seen::CaughtUp => self.followed.caught_up(),
+            Seen::Draining => note("the server is shutting down"),
+            Seen::Lost(status) => {
+                self.is_lost = true;
+                note(format!("{}; looking for it", told(&status)));
+            }
+            Seen::Restored => {
+                self.is_lost = false;
+                note("the server is back; going on where it had stopped");
+            }
+            Seen::Started | Seen::Heartbeat => {}
+        }
+        // Beside events: of those that the filter leaves out, and at the very start.
+        if let Some(cursor) = self.watcher.cursor() {
+            self.printer.is_at(cursor);
+        }
+        Ok(false)
+    }
+
+    /// Says how to go on, where that makes sense.
+    fn farewell(&self, ended: &Result<Exit, Problem>) {
+        let is_of_use = match ended {
+            // The tasks that were followed have ended.
+            Ok(_) => self.followed.ended().is_none(),
+            // Where it was refused there is nothing to go on from.
+            Err(Problem::OutputClosed) => false,
+            Err(problem) => problem.exit() != Exit::Refused,
+        };
+        let Some(cursor) = self.printer.cursor().filter(|_| is_of_use) else { return };
+        note(match &self.file {
+            None => format!("to go on from here: taskyard watch --after {cursor}"),
+            Some(file) => format!("to go on from here, keep {}", file.path().display()),
+        });
+    }
+
+    /// Says where a cursor that is of no use came from.
+    fn explained(&self, status: Status) -> Problem {
+        let is_of_cursor = reason(&status).is_some_and(|reason| reason.starts_with("CURSOR_"));
+        let problem = Problem::from(status);
+        match &self.file {
+            Some(file) if is_of_cursor && file.cursor().is_some() => problem
+                .hint(&format!("the cursor is that of {}", file.path().display()))
+                .hint("empty the file to begin anew"),
+            _ => problem,
+        }
+    }
+}

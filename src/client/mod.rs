@@ -1,0 +1,163 @@
+//! The client: a thin layer over the generated one.
+//!
+//! Owns addresses, connecting, what is worth another try, and a watch that goes on
+//! exactly where a broken one ended. Must not know the server's modules, or the
+//! command line.
+//!
+//! The generated clients and messages are [`crate::proto::v1`]; all their calls are
+//! at hand:
+//!
+//! ```no_run
+//! use taskyard::{client::{Client, Seen, Start, Watch}, proto::v1::SubmitRequest};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect("http://127.0.0.1:50051").await?;
+//! let mut watcher = client.watch(Watch::begin(Start::Oldest));
+//! client.tasks().submit(SubmitRequest { kind: "noop".into(), ..Default::default() }).await?;
+//! while let Some(seen) = watcher.next().await? {
+//!     if let Seen::Events(batch) = seen {
+//!         for event in batch.events {
+//!             println!("{} {}", event.seq, event.task_id);
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod address;
+mod retry;
+mod status;
+mod watch;
+
+use std::{fmt, time::Duration};
+
+use tonic::transport::{Channel, Endpoint};
+
+use crate::proto::v1::{
+    admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient,
+};
+
+pub use address::{Address, BadAddress};
+pub use retry::{Persistence, backoff, new_request_id};
+pub use status::{Pushback, is_lost, is_own_deadline, pushback, reason};
+pub use watch::{Batch, Seen, Start, Watch, Watcher};
+
+/// The longest answer that is read. A task carries a payload and a result, and
+/// an operator may have raised the server's limits on both.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// How long the connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The generated client of tasks and events.
+pub type Tasks = TaskServiceClient<Channel>;
+
+/// The generated client for operators.
+pub type Admin = AdminServiceClient<Channel>;
+
+/// A connection to a server, which it makes anew by itself when it breaks. Clones
+/// share it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    tasks: Tasks,
+    admin: Admin,
+}
+
+impl Client {
+    /// Connects to an address as [`Address`] reads it.
+    ///
+    /// # Errors
+    /// It is no address, or nobody answers there within 5 s.
+    pub async fn connect(address: &str) -> Result<Self, ConnectError> {
+        let address = address.parse().map_err(ConnectError::Address)?;
+        Self::connect_as(&address, concat!("taskyard-rust/", env!("CARGO_PKG_VERSION"))).await
+    }
+
+    /// Connects, and tells the server this name and version of a program.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], or the name is no value of a header.
+    pub async fn connect_as(
+        address: &Address,
+        user_agent: &'static str,
+    ) -> Result<Self, ConnectError> {
+        let nobody = |error: tonic::transport::Error| ConnectError::Nobody {
+            address: address.clone(),
+            cause: root_cause(&error),
+        };
+        let channel = Endpoint::from_shared(address.to_string())
+            .and_then(|endpoint| endpoint.user_agent(user_agent))
+            .map_err(nobody)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            // Finds out within 40 s that the machine at the other end has gone.
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true)
+            .connect()
+            .await
+            .map_err(nobody)?;
+        Ok(Self::over(channel))
+    }
+
+    /// Over a connection that was made otherwise.
+    pub fn over(channel: Channel) -> Self {
+        Self {
+            tasks: Tasks::new(channel.clone()).max_decoding_message_size(MAX_ANSWER),
+            admin: Admin::new(channel).max_decoding_message_size(MAX_ANSWER),
+        }
+    }
+
+    /// The generated client of tasks and events.
+    pub fn tasks(&self) -> Tasks {
+        self.tasks.clone()
+    }
+
+    /// The generated client for operators.
+    pub fn admin(&self) -> Admin {
+        self.admin.clone()
+    }
+
+    /// Watches events, over outages of the server and of the way to it.
+    pub fn watch(&self, watch: Watch) -> Watcher {
+        Watcher::new(self.tasks(), watch)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// It is not where a server can be.
+    Address(BadAddress),
+    /// No server answers there.
+    Nobody {
+        /// Where.
+        address: Address,
+        /// What the system says.
+        cause: String,
+    },
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(bad) => bad.fmt(f),
+            Self::Nobody { address, cause } => {
+                write!(f, "no server answers at {address}: {cause}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+/// The innermost cause, which is the one that says something ("Connection
+/// refused"), not "transport error".
+pub fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,162 @@
+//! Trying again: how often, how long in between, and on which answers.
+
+use std::{
+    ops::{ControlFlow, Range},
+    time::Duration,
+};
+
+use rand::Rng as _;
+use tonic::{Response, Status};
+
+use super::status::{Pushback, is_lost, pushback};
+
+/// How stubbornly to try again when a call found no server or a draining one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// Calls in all.
+    tries: u32,
+}
+
+impl Persistence {
+    /// For somebody who waits at the prompt: gives up after about 2 s.
+    pub const BRIEF: Self = Self { tries: 5 };
+    /// For many tasks, which should survive a restart of the server: about 25 s.
+    pub const PATIENT: Self = Self { tries: 10 };
+
+    /// A longer pushback of the server ends the tries: people want to know.
+    const LONGEST_PUSHBACK: Duration = Duration::from_secs(30);
+
+    /// Calls until there is an answer. Only to be used for what may safely be
+    /// repeated.
+    ///
+    /// # Errors
+    /// The last status.
+    pub async fn call<T, Answer>(self, mut call: impl FnMut() -> Answer) -> Result<T, Status>
+    where
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut failures = 0;
+        loop {
+            let status = match call().await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            failures += 1;
+            match self.after(failures, &status) {
+                ControlFlow::Continue(rest) => tokio::time::sleep(rest).await,
+                ControlFlow::Break(()) => return Err(status),
+            }
+        }
+    }
+
+    /// [`Self::call`] of one method with one request, as often as it takes.
+    ///
+    /// # Errors
+    /// The last status.
+    pub async fn ask<Client: Clone, Request: Clone, T>(
+        self,
+        client: &Client,
+        request: &Request,
+        method: impl AsyncFn(Client, Request) -> Result<Response<T>, Status>,
+    ) -> Result<T, Status> {
+        self.call(|| method(client.clone(), request.clone())).await
+    }
+
+    /// Whether to try again after this many failures, and how long to rest.
+    fn after(self, failures: u32, status: &Status) -> ControlFlow<(), Duration> {
+        if failures >= self.tries || !is_lost(status) {
+            return ControlFlow::Break(());
+        }
+        match pushback(status) {
+            Pushback::Unsaid => ControlFlow::Continue(backoff(failures)),
+            Pushback::After(asked) if asked <= Self::LONGEST_PUSHBACK => {
+                ControlFlow::Continue(asked.max(Duration::from_millis(10)))
+            }
+            Pushback::After(_) | Pushback::Never => ControlFlow::Break(()),
+        }
+    }
+}
+
+/// The rest after so many failures in a row: doubles from 100 ms up to 5 s, of
+/// which between half and all is taken, so that many clients spread.
+pub fn backoff(failures: u32) -> Duration {
+    rand::rng().random_range(backoff_range(failures))
+}
+
+fn backoff_range(failures: u32) -> Range<Duration> {
+    let doublings = failures.saturating_sub(1).min(10);
+    let whole = Duration::from_millis(100 << doublings).min(Duration::from_secs(5));
+    whole / 2..whole
+}
+
+/// A random request id, in the form of a version 4 UUID: with it, repeating a
+/// submission whose outcome is unknown is safe.
+pub fn new_request_id() -> String {
+    let random: u128 = rand::rng().random();
+    let versioned = random & !(0xf << 76) | 0x4 << 76;
+    let hex = format!("{:032x}", versioned & !(0x3 << 62) | 0x2 << 62);
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_grow_and_are_bounded() {
+        let ms = Duration::from_millis;
+        assert_eq!(backoff_range(1), ms(50)..ms(100));
+        assert_eq!(backoff_range(3), ms(200)..ms(400));
+        assert_eq!(backoff_range(1000), ms(2500)..ms(5000));
+    }
+
+    #[test]
+    fn only_lost_calls_are_repeated() {
+        let brief = Persistence::BRIEF;
+        assert!(brief.after(1, &Status::unavailable("")).is_continue());
+        assert!(brief.after(5, &Status::unavailable("")).is_break());
+        assert!(brief.after(1, &Status::invalid_argument("")).is_break());
+        assert!(brief.after(1, &Status::resource_exhausted("")).is_break());
+    }
+
+    #[test]
+    fn a_pushback_is_honoured() {
+        let mut status = Status::unavailable("");
+        let mut push = |value: &'static str| {
+            let value = tonic::metadata::MetadataValue::from_static(value);
+            status.metadata_mut().insert("grpc-retry-pushback-ms", value);
+            Persistence::BRIEF.after(1, &status)
+        };
+        assert_eq!(push("700"), ControlFlow::Continue(Duration::from_millis(700)));
+        assert_eq!(push("-1"), ControlFlow::Break(()));
+        assert_eq!(push("3600000"), ControlFlow::Break(()));
+    }
+
+    #[tokio::test]
+    async fn a_call_is_repeated_until_it_is_answered() {
+        let mut soon = Status::unavailable("");
+        let at_once = tonic::metadata::MetadataValue::from_static("0");
+        soon.metadata_mut().insert("grpc-retry-pushback-ms", at_once);
+        let mut calls = 0;
+        let answer = Persistence::BRIEF
+            .call(|| {
+                calls += 1;
+                std::future::ready(match calls {
+                    3 => Ok(Response::new(calls)),
+                    _ => Err(soon.clone()),
+                })
+            })
+            .await;
+        assert_eq!(answer.ok(), Some(3));
+    }
+
+    #[test]
+    fn request_ids_are_version_4_uuids() {
+        let id = new_request_id();
+        let form: Vec<usize> = id.split('-').map(str::len).collect();
+        assert_eq!(form, [8, 4, 4, 4, 12]);
+        assert_eq!(&id[14..15], "4");
+        assert!("89ab".contains(&id[19..20]), "{id}");
+        assert_ne!(id, new_request_id());
+    }
+}

@@ -1,0 +1,421 @@
+//! The loop of [`taskyard::client::Watcher`] against a server that follows a script:
+//! each of its rules, in paused time. The connections are pipes in memory.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::ready,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
+use taskyard::{
+    client::{Client, Seen, Start, Watch, Watcher},
+    proto::v1::{
+        Event, GapPolicy, Task, WatchCaughtUp, WatchDraining, WatchEventsRequest,
+        WatchEventsResponse, WatchGap, WatchHeartbeat, WatchSnapshot, WatchSnapshotEnd, WatchStart,
+        WatchStarted, watch_events_response::Control,
+    },
+};
+use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Request, Response, Status,
+    body::Body,
+    server::{NamedService, ServerStreamingService},
+    transport::{Endpoint, Uri},
+};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// How one stream of the server goes.
+enum Act {
+    /// Sends these, and ends like that.
+    Say(Vec<WatchEventsResponse>, End),
+    /// Refuses the call.
+    Refuse(Status),
+    /// Does not answer at all.
+    Ignore,
+}
+
+enum End {
+    Status(Status),
+    Clean,
+    Silence,
+}
+
+type Script = Arc<Mutex<VecDeque<Act>>>;
+type Asked = Arc<Mutex<Vec<WatchEventsRequest>>>;
+
+/// A server that plays one act for each call, and notes what it was asked.
+#[derive(Clone, Default)]
+struct Stage {
+    script: Script,
+    asked: Asked,
+}
+
+impl NamedService for Stage {
+    const NAME: &'static str = "taskyard.v1.TaskService";
+}
+
+impl tower::Service<http::Request<Body>> for Stage {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let stage = self.clone();
+        Box::pin(async move {
+            let codec = tonic_prost::ProstCodec::default();
+            Ok(tonic::server::Grpc::new(codec).server_streaming(stage, request).await)
+        })
+    }
+}
+
+impl ServerStreamingService<WatchEventsRequest> for Stage {
+    type Response = WatchEventsResponse;
+    type ResponseStream = BoxStream<'static, Result<WatchEventsResponse, Status>>;
+    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<WatchEventsRequest>) -> Self::Future {
+        self.asked.lock().unwrap().push(request.into_inner());
+        let act = self.script.lock().unwrap().pop_front();
+        let (messages, end) = match act {
+            Some(Act::Say(messages, end)) => (messages, end),
+            Some(Act::Refuse(status)) => return Box::pin(ready(Err(status))),
+            Some(Act::Ignore) => return Box::pin(std::future::pending()),
+            None => return Box::pin(ready(Err(Status::not_found("the script is over")))),
+        };
+        let said = stream::iter(messages.into_iter().map(Ok));
+        let end: BoxStream<_> = match end {
+            End::Status(status) => stream::iter([Err(status)]).boxed(),
+            End::Clean => stream::empty().boxed(),
+            End::Silence => stream::pending().boxed(),
+        };
+        Box::pin(ready(Ok(Response::new(said.chain(end).boxed()))))
+    }
+}
+
+/// Watches on a stage with this script.
+fn watch(watch: Watch, script: impl IntoIterator<Item = Act>) -> (Watcher, Asked) {
+    let stage =
+        Stage { script: Arc::new(Mutex::new(script.into_iter().collect())), ..Stage::default() };
+    let asked = Arc::clone(&stage.asked);
+    let (accept, accepted) = mpsc::channel::<Result<DuplexStream, std::io::Error>>(4);
+    let server = tonic::transport::Server::builder()
+        .add_service(stage)
+        .serve_with_incoming(ReceiverStream::new(accepted));
+    tokio::spawn(server);
+    let connector = tower::service_fn(move |_: Uri| {
+        let accept = accept.clone();
+        async move {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            accept.send(Ok(theirs)).await.map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(ours))
+        }
+    });
+    let channel = Endpoint::from_static("http://stage").connect_with_connector_lazy(connector);
+    (Client::over(channel).watch(watch), asked)
+}
+
+fn says<const N: usize>(messages: [WatchEventsResponse; N], end: Status) -> Act {
+    Act::Say(messages.into(), End::Status(end))
+}
+
+fn control(cursor: &str, control: Control) -> WatchEventsResponse {
+    WatchEventsResponse { cursor: cursor.into(), control: Some(control), ..Default::default() }
+}
+
+fn started(cursor: &str) -> WatchEventsResponse {
+    control(cursor, Control::Started(WatchStarted::default()))
+}
+
+fn caught_up(cursor: &str) -> WatchEventsResponse {
+    control(cursor, Control::CaughtUp(WatchCaughtUp {}))
+}
+
+fn event(cursor: &str, seq: u64) -> WatchEventsResponse {
+    let event = Event { seq, ..Event::default() };
+    WatchEventsResponse { cursor: cursor.into(), events: vec![event], control: None }
+}
+
+fn gone() -> Status {
+    Status::unavailable("gone")
+}
+
+fn refused() -> Status {
+    Status::not_found("no more")
+}
+
+fn with_reason(code: Code, reason: &str) -> Status {
+    Status::with_error_details(code, "", ErrorDetails::with_error_info(reason, "taskyard", []))
+}
+
+/// What is seen, a word each, to the end; and the end.
+async fn words(watcher: &mut Watcher) -> (Vec<String>, Option<Code>) {
+    let mut words = Vec::new();
+    loop {
+        words.push(match watcher.next().await {
+            Ok(None) => return (words, None),
+            Err(status) => return (words, Some(status.code())),
+            Ok(Some(seen)) => match seen {
+                Seen::Events(batch) => format!("event {}", batch.events[0].seq),
+                Seen::Snapshot { tasks, .. } => format!("snapshot {}", tasks[0].task_id),
+                Seen::Gap(gap) => format!("gap {}", gap.missing_events),
+                Seen::Lost(status) => format!("lost {}", status.message()),
+                other => format!("{other:?}"),
+            },
+        });
+    }
+}
+
+fn after(asked: &Asked) -> Vec<String> {
+    asked.lock().unwrap().iter().map(|request| request.after_cursor.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_goes_on_after_the_last_cursor() {
+    let script = [
+        says(
+            [started("c0"), event("c1", 1), control("c5", Control::Heartbeat(WatchHeartbeat {}))],
+            gone(),
+        ),
+        says([started("c5"), event("c6", 6)], gone()),
+        Act::Refuse(refused()),
+    ];
+    let (mut watcher, asked) = watch(Watch::begin(Start::Live), script);
+    let (words, end) = words(&mut watcher).await;
+    assert_eq!(
+        words,
+        ["Started", "event 1", "Heartbeat", "lost gone", "Restored", "event 6", "lost gone"]
+    );
+    assert_eq!(end, Some(Code::NotFound));
+    assert_eq!(after(&asked), ["", "c5", "c6"]);
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked[0].start(), WatchStart::Live);
+    assert_eq!(asked[1].start(), WatchStart::Unspecified, "a cursor and a start exclude another");
+    assert_eq!(watcher.cursor(), Some("c6"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_first_cursor_it_begins_again_as_it_began() {
+    let script = [Act::Refuse(gone()), says([started("c3")], refused())];
+    let (mut watcher, asked) = watch(Watch::begin(Start::Oldest), script);
+    assert_eq!(words(&mut watcher).await.0, ["lost gone", "Restored"]);
+    let asked = asked.lock().unwrap();
+    assert!(asked.iter().all(|request| request.start() == WatchStart::Oldest), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_snapshot_is_told_anew() {
+    let part = |task: &str| {
+        let tasks = vec![Task { task_id: task.into(), ..Task::default() }];
+        control("c9", Control::Snapshot(WatchSnapshot { tasks, ..WatchSnapshot::default() }))
+    };
+    let end = || control("c9", Control::SnapshotEnd(WatchSnapshotEnd {}));
+    let script = [
+        says([started("c9"), part("t1")], gone()),
+        says([started("c9"), part("t1"), end()], gone()),
+        says([started("c9"), event("c10", 10)], refused()),
+    ];
+    let (mut watcher, asked) = watch(Watch::begin(Start::Snapshot), script);
+    assert_eq!(
+        words(&mut watcher).await.0,
+        [
+            "SnapshotBegun",
+            "snapshot t1",
+            "lost gone",
+            "Restored",
+            "SnapshotBegun",
+            "snapshot t1",
+            "SnapshotEnded",
+            "lost gone",
+            "Restored",
+            "event 10",
+        ]
+    );
+    assert_eq!(after(&asked), ["", "", "c9"]);
+    let asked = asked.lock().unwrap();
+    let snapshots: Vec<_> = asked.iter().map(|request| request.include_snapshot).collect();
+    assert_eq!(snapshots, [true, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_an_outage() {
+    let script = [
+        Act::Say(vec![started("c1")], End::Silence),
+        Act::Ignore,
+        says([started("c1"), event("c2", 2)], refused()),
+    ];
+    let heartbeat = Duration::from_secs(10);
+    let terms = Watch { heartbeat, ..Watch::begin(Start::Live) };
+    let (mut watcher, asked) = watch(terms, script);
+    let began = Instant::now();
+    assert_eq!(
+        words(&mut watcher).await.0,
+        ["Started", "lost the server has gone silent", "Restored", "event 2"]
+    );
+    // Two heartbeats and the grace, then the grace again for the call without an answer.
+    assert!(began.elapsed() >= Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(31), "{:?}", began.elapsed());
+    assert_eq!(after(&asked), ["", "c1", "c1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_rests_sees_no_silence() {
+    let script = [Act::Say(vec![started("c1"), event("c2", 2)], End::Silence)];
+    let (mut watcher, _) = watch(Watch::begin(Start::Live), script);
+    assert!(matches!(watcher.next().await, Ok(Some(Seen::Started))));
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert!(matches!(watcher.next().await, Ok(Some(Seen::Events(_)))));
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    let next = tokio::time::timeout(Duration::from_secs(30), watcher.next());
+    assert!(next.await.is_err(), "the silence began when it was listened to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn patience_ends() {
+    let patience = Duration::from_mins(1);
+    let script = (0..1000).map(|_| Act::Refuse(gone()));
+    let (mut watcher, asked) = watch(Watch { patience, ..Watch::begin(Start::Live) }, script);
+    let began = Instant::now();
+    let (words, end) = words(&mut watcher).await;
+    assert_eq!((words, end), (vec!["lost gone".to_owned()], Some(Code::Unavailable)));
+    let (tries, took) = (asked.lock().unwrap().len(), began.elapsed());
+    assert!(took <= patience && took.as_secs() >= 55, "{took:?}");
+    // With rests of up to 5 s: neither a flood of tries nor too few.
+    assert!((15..=40).contains(&tries), "{tries} tries in {took:?}");
+    assert!(matches!(watcher.next().await, Ok(None)), "after the end there is nothing more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_patience_the_first_outage_ends_it() {
+    let script = [says([started("c1")], gone())];
+    let terms = Watch { patience: Duration::ZERO, ..Watch::begin(Start::Live) };
+    let (mut watcher, _) = watch(terms, script);
+    assert_eq!(words(&mut watcher).await, (vec!["Started".into()], Some(Code::Unavailable)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pushback_is_honoured() {
+    let mut soon = gone();
+    soon.metadata_mut().insert("grpc-retry-pushback-ms", "20000".parse().unwrap());
+    let mut never = gone();
+    never.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
+    let (mut watcher, asked) =
+        watch(Watch::begin(Start::Live), [Act::Refuse(soon), Act::Refuse(never)]);
+    let began = Instant::now();
+    assert_eq!(words(&mut watcher).await, (vec!["lost gone".into()], Some(Code::Unavailable)));
+    assert_eq!(began.elapsed().as_secs(), 20);
+    assert_eq!(asked.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_lifetime_and_its_slowness_are_no_outage() {
+    let script = [
+        says([started("c1")], with_reason(Code::Unavailable, "WATCH_LIFETIME")),
+        says(
+            [started("c1"), event("c2", 2)],
+            with_reason(Code::ResourceExhausted, "WATCH_STALLED"),
+        ),
+        says([started("c2"), event("c3", 3)], refused()),
+    ];
+    // Even without patience.
+    let terms = Watch { patience: Duration::ZERO, ..Watch::begin(Start::Live) };
+    let (mut watcher, asked) = watch(terms, script);
+    let (words, end) = words(&mut watcher).await;
+    assert_eq!(words, ["Started", "Started", "event 2", "Started", "event 3"]);
+    assert_eq!(end, Some(Code::NotFound));
+    assert_eq!(after(&asked), ["", "c1", "c2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_is_waited_for_only_after_an_outage() {
+    let crowded = || with_reason(Code::ResourceExhausted, "TOO_MANY_WATCHERS");
+    let (mut watcher, _) = watch(Watch::begin(Start::Live), [Act::Refuse(crowded())]);
+    assert_eq!(words(&mut watcher).await, (vec![], Some(Code::ResourceExhausted)));
+
+    let script =
+        [says([started("c1")], gone()), Act::Refuse(crowded()), says([started("c1")], refused())];
+    let (mut watcher, _) = watch(Watch::begin(Start::Live), script);
+    assert_eq!(words(&mut watcher).await.0, ["Started", "lost gone", "Restored"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_watch_that_was_to_end_ends_well() {
+    let acts = || {
+        [
+            // The server must not end a watch like that before it has caught up.
+            Act::Say(vec![started("c1")], End::Clean),
+            Act::Say(vec![started("c1"), caught_up("c1")], End::Clean),
+        ]
+    };
+    let until = Watch { until_caught_up: true, ..Watch::begin(Start::Oldest) };
+    let (mut watcher, asked) = watch(until, acts());
+    let lost = "lost the server ended the stream";
+    assert_eq!(
+        words(&mut watcher).await,
+        (vec!["Started".into(), lost.into(), "Restored".into(), "CaughtUp".into()], None)
+    );
+    assert!(asked.lock().unwrap().iter().all(|request| request.stop_when_caught_up));
+    assert!(matches!(watcher.next().await, Ok(None)));
+
+    let (mut watcher, _) = watch(Watch::begin(Start::Oldest), acts());
+    let (seen, end) = words(&mut watcher).await;
+    assert_eq!(seen, ["Started", lost, "Restored", "CaughtUp", lost]);
+    assert_eq!(end, Some(Code::NotFound), "the script is over: it was opened again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gaps_and_drains_are_told() {
+    let gap = WatchGap { missing_events: 7, ..WatchGap::default() };
+    let script = [says(
+        [
+            started("c1"),
+            control("c8", Control::Gap(gap)),
+            control("c8", Control::Draining(WatchDraining {})),
+        ],
+        refused(),
+    )];
+    let terms = Watch { over_gaps: true, ..Watch::begin(Start::After("c1".into())) };
+    let (mut watcher, asked) = watch(terms, script);
+    assert_eq!(words(&mut watcher).await.0, ["Started", "gap 7", "Draining"]);
+    assert_eq!(watcher.cursor(), Some("c8"));
+    assert_eq!(asked.lock().unwrap()[0].gap_policy(), GapPolicy::Continue);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_future_loses_nothing() {
+    let events = (1..=50).map(|seq| event(&format!("c{seq}"), seq));
+    let script = [
+        Act::Say(std::iter::once(started("c0")).chain(events).collect(), End::Status(gone())),
+        says([started("c50"), event("c51", 51)], refused()),
+    ];
+    let (mut watcher, asked) = watch(Watch::begin(Start::Live), script);
+    let mut seqs = Vec::new();
+    loop {
+        // Polled once and dropped, again and again.
+        let polled = tokio::select! {
+            biased;
+            polled = watcher.next() => polled,
+            () = tokio::task::yield_now() => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            }
+        };
+        match polled {
+            Ok(Some(Seen::Events(batch))) => {
+                seqs.extend(batch.events.iter().map(|event| event.seq));
+            }
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    assert_eq!(seqs, (1..=51).collect::<Vec<_>>());
+    assert_eq!(after(&asked), ["", "c50"], "no stream was opened twice");
+}
