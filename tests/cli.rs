@@ -10,7 +10,6 @@ use std::{
 };
 
 use rustix::process::Signal;
-use serde_json::Value;
 use support::process::{Said, Serve, run, signal_to, taskyard};
 use tempfile::TempDir;
 
@@ -167,90 +166,6 @@ fn bad_lines_are_told_by_number_and_the_others_go_on() {
     for told in ["line 2: unknown key \"knd\"", "line 4: ", "line 5: task ", "1 failed"] {
         assert!(said.err.contains(told), "{told}: {}", said.err);
     }
-}
-
-#[test]
-fn watch_prints_events_and_goes_on_from_a_cursor() {
-    let (_dir, serve) = yard();
-    let accepted = serve.run(&["submit", "noop", "--output", "json"]).ends(0).json().remove(0);
-    let (id, cursor) = (accepted["task_id"].clone(), accepted["cursor"].clone());
-    serve.run(&["wait", id.as_str().expect("a string")]).ends(0);
-    let cursor = cursor.as_str().expect("a string");
-    let said = serve.run(&["watch", "--after", cursor, "--count", "3", "--output", "json"]).ends(0);
-    let events = said.json();
-    assert!(events.iter().all(|event| event["task_id"] == id), "{}", said.out);
-    assert_eq!(events[2]["type"], "SUCCEEDED");
-    assert!(said.err.contains("watch --after"), "{}", said.err);
-    let text = serve.run(&["watch", "--from-start", "--count", "3"]).ends(0);
-    assert_eq!(text.out.lines().count(), 3, "{}", text.out);
-}
-
-#[test]
-fn watch_ends_with_0_on_ctrl_c() {
-    let (_dir, serve) = yard();
-    let mut child = serve
-        .command(&["watch", "--from-start"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
-    out.read_line(&mut String::new()).expect("an event");
-    signal_to(&child, Signal::INT);
-    let said = Said::of(child.wait_with_output().expect("it was started")).ends(0);
-    assert!(said.err.contains("taskyard watch --after"), "{}", said.err);
-}
-
-#[test]
-fn watch_goes_on_when_the_server_is_back() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let data = dir.path().join("data");
-    let serve = Serve::start(&data, &[]);
-    let address = serve.address.clone();
-    let mut child = serve
-        .command(&["watch", "--from-start", "--output", "json"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary runs");
-    let mut events = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    let mut next = || -> Value {
-        let line = events.next().expect("an event").expect("text");
-        serde_json::from_str(&line).expect("JSON")
-    };
-    let mut last = next()["seq"].as_u64().expect("a number");
-    serve.signal(Signal::TERM);
-    assert_eq!(serve.end().0, Some(0));
-    let again = Serve::at(&address, &data, &[]);
-    let id = again.submit(&["noop"]);
-    loop {
-        let event = next();
-        let seq = event["seq"].as_u64().expect("a number");
-        assert_eq!(seq, last + 1, "no event is missed or comes twice");
-        last = seq;
-        if event["task_id"] == id.as_str() && event["type"] == "SUCCEEDED" {
-            break;
-        }
-    }
-    signal_to(&child, Signal::INT);
-    assert_eq!(child.wait().expect("it was started").code(), Some(0));
-}
-
-#[test]
-fn a_draining_server_ends_a_watch_that_does_not_reconnect_with_4() {
-    let (_dir, serve) = yard();
-    let mut child = serve
-        .command(&["watch", "--from-start", "--no-reconnect"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
-    out.read_line(&mut String::new()).expect("an event");
-    serve.signal(Signal::TERM);
-    let said = Said::of(child.wait_with_output().expect("it was started")).ends(4);
-    assert!(said.err.contains("DRAINING"), "{}", said.err);
-    assert_eq!(serve.end().0, Some(0));
 }
 
 #[test]

@@ -47,10 +47,12 @@ impl Followed {
                     let stand = Stand { task, has_events: false };
                     followed.tasks.insert(task_id.clone(), stand);
                 }
+                Err(status) if task_ids.len() == 1 => return Err(status.into()),
                 Err(status) => {
+                    let told = format!("{}: {}", printable(task_id), told(&status));
                     refused = Some(match refused {
-                        None => status.into(),
-                        Some(problem) => problem.hint(&told(&status)),
+                        None => Problem::new(Problem::from(status).exit(), told),
+                        Some(problem) => problem.hint(&told),
                     });
                 }
             }
@@ -77,12 +79,14 @@ impl Followed {
         self.is_caught_up = true;
     }
 
-    /// How it ends, once all have ended.
-    pub fn ended(&self) -> Option<Exit> {
+    /// Whether there are any, and all have ended for good.
+    pub fn have_ended(&self) -> bool {
         let ended = |stand: &Stand| is_terminal(stand.task.state());
-        if self.tasks.is_empty() || !self.is_caught_up || !self.tasks.values().all(ended) {
-            return None;
-        }
+        !self.tasks.is_empty() && self.is_caught_up && self.tasks.values().all(ended)
+    }
+
+    /// Tells which did not end well, and the exit code for all of them.
+    pub fn tell(&self) -> Exit {
         let mut tasks: Vec<_> = self.tasks.values().collect();
         tasks.sort_unstable_by(|a, b| a.task.task_id.cmp(&b.task.task_id));
         let mut exit = Exit::Ok;
@@ -95,7 +99,7 @@ impl Followed {
                 exit = Exit::TaskFailed;
             }
         }
-        Some(exit)
+        exit
     }
 }
 
@@ -120,12 +124,13 @@ mod tests {
     fn an_end_in_history_may_not_be_the_last() {
         let mut followed = following(&[("t1", TaskState::Succeeded)]);
         followed.event(&event("t1", EventType::Failed));
-        assert_eq!(followed.ended(), None, "more may have happened since");
+        assert!(!followed.have_ended(), "more may have happened since");
         followed.event(&event("t1", EventType::Redriven));
         followed.caught_up();
-        assert_eq!(followed.ended(), None, "it was redriven");
+        assert!(!followed.have_ended(), "it was redriven");
         followed.event(&event("t1", EventType::Succeeded));
-        assert_eq!(followed.ended(), Some(Exit::Ok));
+        assert!(followed.have_ended());
+        assert_eq!(followed.tell(), Exit::Ok);
     }
 
     #[test]
@@ -133,22 +138,24 @@ mod tests {
         let mut followed = following(&[("t1", TaskState::Queued), ("t2", TaskState::Queued)]);
         followed.caught_up();
         followed.event(&event("t1", EventType::Succeeded));
-        assert_eq!(followed.ended(), None);
+        assert!(!followed.have_ended());
         followed.event(&event("t2", EventType::Cancelled));
-        assert_eq!(followed.ended(), Some(Exit::TaskFailed));
+        assert!(followed.have_ended());
+        assert_eq!(followed.tell(), Exit::TaskFailed);
     }
 
     #[test]
     fn a_task_without_events_ends_as_it_stood() {
         let mut followed = following(&[("t1", TaskState::Failed)]);
         followed.caught_up();
-        assert_eq!(followed.ended(), Some(Exit::TaskFailed));
+        assert!(followed.have_ended());
+        assert_eq!(followed.tell(), Exit::TaskFailed);
     }
 
     #[test]
     fn nothing_that_is_followed_never_ends_it() {
         let mut followed = Followed::default();
         followed.caught_up();
-        assert_eq!(followed.ended(), None);
+        assert!(!followed.have_ended());
     }
 }

@@ -71,8 +71,8 @@ impl Session {
             if is_complete {
                 return Ok(Exit::Ok);
             }
-            if let Some(exit) = self.followed.ended() {
-                return Ok(exit);
+            if self.followed.have_ended() {
+                return Ok(self.followed.tell());
             }
         }
     }
@@ -114,7 +114,7 @@ impl Session {
     fn farewell(&self, ended: &Result<Exit, Problem>) {
         let is_of_use = match ended {
             // The tasks that were followed have ended.
-            Ok(_) => self.followed.ended().is_none(),
+            Ok(_) => !self.followed.have_ended(),
             // Where it was refused there is nothing to go on from.
             Err(Problem::OutputClosed) => false,
             Err(problem) => problem.exit() != Exit::Refused,
