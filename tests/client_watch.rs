@@ -215,12 +215,12 @@ async fn before_the_first_cursor_it_begins_again_as_it_began() {
 async fn a_broken_snapshot_is_told_anew() {
     let part = |task: &str| {
         let tasks = vec![Task { task_id: task.into(), ..Task::default() }];
-        control("c9", Control::Snapshot(WatchSnapshot { tasks, ..WatchSnapshot::default() }))
+        control("", Control::Snapshot(WatchSnapshot { tasks, ..WatchSnapshot::default() }))
     };
     let end = || control("c9", Control::SnapshotEnd(WatchSnapshotEnd {}));
     let script = [
-        says([started("c9"), part("t1")], gone()),
-        says([started("c9"), part("t1"), end()], gone()),
+        says([started(""), part("t1")], gone()),
+        says([started(""), part("t1"), end()], gone()),
         says([started("c9"), event("c10", 10)], refused()),
     ];
     let (mut watcher, asked) = watch(Watch::begin(Start::Snapshot), script);

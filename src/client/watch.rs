@@ -3,9 +3,10 @@
 //! Owns the cursor, and with it the promise to go on exactly where a broken stream
 //! ended. The rules of the loop:
 //!
-//! 1. The cursor of every message replaces the one before, also of a message without
-//!    events. Until there is one, a broken watch begins as it began at first.
-//! 2. While a snapshot is told no cursor is taken over: resuming would leave out what
+//! 1. The cursor of every message that has one replaces the one before, also of a
+//!    message without events. Until there is one, a broken watch begins as it began at
+//!    first.
+//! 2. While a snapshot is told no message has a cursor: resuming would leave out what
 //!    was not told, so a broken snapshot is told anew from its beginning.
 //! 3. Nothing for two heartbeats and [`GRACE`] is an outage: a connection that died
 //!    without a word, as when a machine loses its power, never ends by itself.
@@ -290,9 +291,8 @@ impl Watcher {
     fn take(&mut self, message: WatchEventsResponse) -> Option<Seen> {
         let restored = self.outage.take().is_some_and(|outage| outage.is_told);
         let before = self.cursor().unwrap_or_default().to_owned();
-        let is_telling = self.watch.start == Start::Snapshot
-            && !matches!(message.control, Some(Control::SnapshotEnd(_)));
-        if !message.cursor.is_empty() && !is_telling {
+        let is_telling = self.watch.start == Start::Snapshot;
+        if !message.cursor.is_empty() {
             self.watch.start = Start::After(message.cursor.clone());
         }
         let seen = match message.control {

@@ -256,27 +256,39 @@ pub fn too_many_watchers(crowd: Crowd) -> Status {
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
-/// A watcher that did not read.
-pub fn watch_stalled(cursor: &str) -> Status {
-    let message = format!(
-        "the watch is ended, as its messages were not read for too long; go on after {cursor}"
-    );
-    let mut details = details("WATCH_STALLED", [("cursor", cursor.to_owned())]);
-    details.add_quota_failure_violation("watch_stall_timeout", message.clone());
-    Status::with_error_details(Code::ResourceExhausted, message, details)
-}
-
-/// A watch that was open for as long as it may be.
+/// A watch that is ended from without. `cursor` is empty if its snapshot was not told
+/// to its end: to go on after any would leave out the rest.
 pub fn watch_over(end: End, cursor: &str) -> Status {
-    match end {
-        End::Deadline => deadline(),
-        End::Lifetime => {
-            let mut details = details("WATCH_LIFETIME", [("cursor", cursor.to_owned())]);
-            details.set_retry_info(Some(LIFETIME_RETRY));
-            let message = format!("the watch was open for as long as it may; go on after {cursor}");
-            Status::with_error_details(Code::Unavailable, message, details)
+    let (code, reason, why) = match end {
+        End::Stalled => (
+            Code::ResourceExhausted,
+            "WATCH_STALLED",
+            "the watch is ended, as its messages were not read for too long",
+        ),
+        End::Deadline => {
+            (Code::DeadlineExceeded, "DEADLINE", "the watch was open until its deadline")
         }
+        End::Lifetime => {
+            (Code::Unavailable, "WATCH_LIFETIME", "the watch was open for as long as it may")
+        }
+    };
+    let (message, mut details) = match cursor {
+        "" => (format!("{why}; ask for the snapshot again"), details(reason, [])),
+        cursor => (
+            format!("{why}; go on after {cursor}"),
+            details(reason, [("cursor", cursor.to_owned())]),
+        ),
+    };
+    match end {
+        End::Stalled => {
+            details.add_quota_failure_violation("watch_stall_timeout", message.clone());
+        }
+        End::Lifetime => {
+            details.set_retry_info(Some(LIFETIME_RETRY));
+        }
+        End::Deadline => {}
     }
+    Status::with_error_details(code, message, details)
 }
 
 /// One waiting caller too many.

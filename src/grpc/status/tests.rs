@@ -152,16 +152,21 @@ fn what_the_library_says_of_a_message_is_repaired() {
 #[test]
 fn the_end_of_a_watch_says_where_to_go_on() {
     let over = [
-        (watch_stalled("c1"), Code::ResourceExhausted, "WATCH_STALLED", false),
-        (watch_over(End::Lifetime, "c1"), Code::Unavailable, "WATCH_LIFETIME", true),
+        (End::Stalled, Code::ResourceExhausted, "WATCH_STALLED", false),
+        (End::Lifetime, Code::Unavailable, "WATCH_LIFETIME", true),
+        (End::Deadline, Code::DeadlineExceeded, "DEADLINE", false),
     ];
-    for (status, code, reason, may_retry) in over {
-        let info = status.get_details_error_info().unwrap();
-        assert_eq!((status.code(), info.reason.as_str()), (code, reason));
-        assert_eq!(info.metadata["cursor"], "c1");
-        assert_eq!(status.get_details_retry_info().is_some(), may_retry);
+    for (end, code, expected, may_retry) in over {
+        for cursor in ["c1", ""] {
+            let status = watch_over(end, cursor);
+            assert_eq!((status.code(), reason(&status).as_str()), (code, expected));
+            let told = status.get_details_error_info().unwrap().metadata.remove("cursor");
+            assert_eq!(told.as_deref(), Some(cursor).filter(|cursor| !cursor.is_empty()));
+            let rest = if cursor.is_empty() { "the snapshot again" } else { "go on after c1" };
+            assert!(status.message().ends_with(rest), "{status:?}");
+            assert_eq!(status.get_details_retry_info().is_some(), may_retry);
+        }
     }
-    assert_eq!(watch_over(End::Deadline, "c1").code(), Code::DeadlineExceeded);
     let peer = std::net::Ipv4Addr::LOCALHOST.into();
     for crowd in [Crowd::Server(7), Crowd::Connection(7), Crowd::Peer(peer, 7)] {
         let status = too_many_watchers(crowd);

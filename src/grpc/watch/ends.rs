@@ -13,6 +13,8 @@ pub enum End {
     Deadline,
     /// It was open for as long as the server allows.
     Lifetime,
+    /// Its client did not read for as long as the server allows.
+    Stalled,
 }
 
 /// Completes when a watch is over.

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::event::Seq;
 
+/// Stands for no event to resume after.
+const NOTHING: u64 = u64::MAX;
+
 /// What a watcher says of itself.
 #[derive(Debug, Default)]
 pub struct Figures {
@@ -35,9 +38,10 @@ impl Figures {
         self.reads_history.store(reads_history, Relaxed);
     }
 
-    /// It hands a message to its connection.
-    pub fn hand(&self, cursor: Seq, events: u64) {
-        self.handed.store(cursor.0, Relaxed);
+    /// It hands a message to its connection, after which its client may resume, or not
+    /// yet: without a cursor it would have to begin anew.
+    pub fn hand(&self, cursor: Option<Seq>, events: u64) {
+        self.handed.store(cursor.map_or(NOTHING, |cursor| cursor.0), Relaxed);
         self.sent.store(self.sent.load(Relaxed).wrapping_add(events), Relaxed);
     }
 
@@ -46,9 +50,10 @@ impl Figures {
         Seq(self.read.load(Relaxed))
     }
 
-    /// The last event that its client need not see again.
-    pub fn handed(&self) -> Seq {
-        Seq(self.handed.load(Relaxed))
+    /// The last event that its client need not see again; `None` if it has to begin
+    /// anew.
+    pub fn handed(&self) -> Option<Seq> {
+        Some(self.handed.load(Relaxed)).filter(|handed| *handed != NOTHING).map(Seq)
     }
 
     /// Events that were handed to its connection.

@@ -189,7 +189,7 @@ impl Follower {
         }
         self.figures.moved(cursor, self.tail.reads_history());
         if count > 0 {
-            self.figures.hand(cursor, count);
+            self.figures.hand(Some(cursor), count);
         }
         let cursor = self.hub.cursor(cursor).to_string();
         Some(EncodedWatchEventsResponse { cursor, events: events.freeze(), control: None })
@@ -216,7 +216,7 @@ impl Follower {
     }
 
     fn control(&self, control: Control) -> EncodedWatchEventsResponse {
-        self.figures.hand(self.tail.cursor(), 0);
+        self.figures.hand(Some(self.tail.cursor()), 0);
         let cursor = self.hub.cursor(self.tail.cursor()).to_string();
         EncodedWatchEventsResponse { cursor, events: Bytes::new(), control: Some(control) }
     }

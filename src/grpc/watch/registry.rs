@@ -85,9 +85,9 @@ impl Registry {
         Self { hub, limits, next: AtomicU64::new(1), crowd: Mutex::default() }
     }
 
-    /// The cursor after event `seq`.
-    pub fn cursor(&self, seq: Seq) -> String {
-        self.hub.cursor(seq).to_string()
+    /// The cursor after event `seq`; empty if there is none to resume after.
+    pub fn cursor(&self, seq: Option<Seq>) -> String {
+        seq.map(|seq| self.hub.cursor(seq).to_string()).unwrap_or_default()
     }
 
     /// A place for one more.
@@ -159,7 +159,7 @@ impl Registry {
         let entries: Vec<_> =
             self.book().entries.values().take(MAX_LISTED).map(Listed::copy).collect();
         let watchers = entries.into_iter().map(&mut shown).collect();
-        v1::ListWatchersResponse { watchers, newest_cursor: self.cursor(newest) }
+        v1::ListWatchersResponse { watchers, newest_cursor: self.cursor(Some(newest)) }
     }
 
     /// Notes who has something to read and does not read; takes those off the list

@@ -17,7 +17,7 @@ use std::{
 use futures_util::Stream;
 use tonic::Status;
 
-use super::{figures::Figures, registry::Registry};
+use super::{ends::End, figures::Figures, registry::Registry};
 use crate::{
     grpc::{calls::Call, response::EncodedWatchEventsResponse, status},
     proto::v1,
@@ -162,7 +162,7 @@ impl Stream for WatchStream {
         let Some(running) = steps.as_mut() else {
             this.over = true;
             let cursor = this.seat.registry.cursor(entry.figures.handed());
-            return Poll::Ready(Some(Err(status::watch_stalled(&cursor))));
+            return Poll::Ready(Some(Err(status::watch_over(End::Stalled, &cursor))));
         };
         let polled = running.as_mut().poll_next(cx);
         this.over = matches!(polled, Poll::Ready(None | Some(Err(_))));

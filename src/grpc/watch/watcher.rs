@@ -82,6 +82,9 @@ impl Watcher {
         ends: Ends,
     ) -> Steps {
         figures.begin(tail.cursor());
+        if terms.snapshot.is_some() {
+            figures.hand(None, 0);
+        }
         let watcher = Self {
             tail,
             terms,
@@ -239,8 +242,7 @@ impl Watcher {
     }
 
     fn ended(&self, end: super::ends::End) -> tonic::Status {
-        let cursor = self.feed.hub.cursor(self.tail.cursor());
-        status::watch_over(end, &cursor.to_string())
+        status::watch_over(end, &self.cursor(self.resume(self.tail.cursor())))
     }
 
     fn started(&self) -> Message {
@@ -253,9 +255,19 @@ impl Watcher {
     }
 
     fn message(&self, after: Seq, events: Bytes, count: u64, control: Option<Control>) -> Message {
+        let after = self.resume(after);
         self.figures.hand(after, count);
-        let cursor = self.feed.hub.cursor(after).to_string();
-        EncodedWatchEventsResponse { cursor, events, control }
+        EncodedWatchEventsResponse { cursor: self.cursor(after), events, control }
+    }
+
+    /// What to resume after, having told all up to `after`: nothing before the snapshot
+    /// is complete, as that would leave out what was not told of it.
+    fn resume(&self, after: Seq) -> Option<Seq> {
+        self.terms.snapshot.is_none().then_some(after)
+    }
+
+    fn cursor(&self, after: Option<Seq>) -> String {
+        after.map(|after| self.feed.hub.cursor(after).to_string()).unwrap_or_default()
     }
 }
 
