@@ -2,9 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use tokio::{select, time::Instant};
-
-use crate::grpc::deadline::passed;
+use tokio::time::Instant;
 
 /// Why a watch is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,17 +15,28 @@ pub enum End {
     Stalled,
 }
 
+/// When a watch is over, and why; `None` if nothing but its client ends it.
+pub type Limit = Option<(Instant, End)>;
+
 /// Completes when a watch is over.
 pub type Ends = Pin<Box<dyn Future<Output = End> + Send>>;
 
-/// The end of a watch that begins now.
-pub fn ends(deadline: Option<Instant>, lifetime: Option<Duration>) -> Ends {
+/// The limit of a watch that begins now.
+pub fn limit(deadline: Option<Instant>, lifetime: Option<Duration>) -> Limit {
     let over = lifetime.map(|lifetime| Instant::now() + jittered(lifetime, rand::random()));
+    let limits = [deadline.map(|at| (at, End::Deadline)), over.map(|at| (at, End::Lifetime))];
+    limits.into_iter().flatten().min_by_key(|(at, _)| *at)
+}
+
+/// The end of a watch that has this limit.
+pub fn ends(limit: Limit) -> Ends {
     Box::pin(async move {
-        select! {
-            biased;
-            () = passed(deadline) => End::Deadline,
-            () = passed(over) => End::Lifetime,
+        match limit {
+            Some((at, end)) => {
+                tokio::time::sleep_until(at).await;
+                end
+            }
+            None => std::future::pending().await,
         }
     })
 }
@@ -51,9 +60,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_comes_first_ends_it() {
         let (soon, late) = (Duration::from_secs(1), Duration::from_secs(9));
-        assert_eq!(ends(Some(Instant::now() + soon), Some(late)).await, End::Deadline);
-        assert_eq!(ends(Some(Instant::now() + late), Some(soon)).await, End::Lifetime);
-        let never = tokio::time::timeout(Duration::from_hours(9), ends(None, None));
+        let deadline = |span| Some(Instant::now() + span);
+        assert_eq!(ends(limit(deadline(soon), Some(late))).await, End::Deadline);
+        assert_eq!(ends(limit(deadline(late), Some(soon))).await, End::Lifetime);
+        let never = tokio::time::timeout(Duration::from_hours(9), ends(limit(None, None)));
         assert!(never.await.is_err());
     }
 }

@@ -16,7 +16,6 @@ pub struct Figures {
     read: AtomicU64,
     handed: AtomicU64,
     sent: AtomicU64,
-    polls: AtomicU64,
     reads_history: AtomicBool,
 }
 
@@ -25,11 +24,6 @@ impl Figures {
     pub fn begin(&self, cursor: Seq) {
         self.read.store(cursor.0, Relaxed);
         self.handed.store(cursor.0, Relaxed);
-    }
-
-    /// It was asked for its next message.
-    pub fn asked(&self) {
-        self.polls.store(self.polls.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// It has looked at the events up to `read`.
@@ -59,11 +53,6 @@ impl Figures {
     /// Events that were handed to its connection.
     pub fn sent(&self) -> u64 {
         self.sent.load(Relaxed)
-    }
-
-    /// How often it was asked for a message: changes while its client reads.
-    pub fn polls(&self) -> u64 {
-        self.polls.load(Relaxed)
     }
 
     /// Whether it reads from the store.

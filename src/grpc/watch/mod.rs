@@ -12,6 +12,7 @@ mod pulse;
 mod registry;
 mod seat;
 mod snapshot;
+mod turn;
 mod watcher;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -21,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use self::{
-    ends::{Ends, ends},
+    ends::{Limit, ends, limit},
     follow::{Follower, Life},
     pulse::Pulse,
     registry::Registry,
@@ -135,7 +136,7 @@ impl Watchers {
             }
         };
         let heartbeat = watch.heartbeat.unwrap_or(self.settings.heartbeat);
-        let seat = self.registry.seat(Who { peer, heartbeat, filter: filter.map(shown) })?;
+        let seat = self.registry.seat(Who { peer, filter: filter.map(shown) })?;
         let tail = self.tail(after);
         let terms = Terms {
             snapshot: watch.snapshot.then(|| Snapshot::new(&self.sources, &watch.interest)),
@@ -146,13 +147,14 @@ impl Watchers {
         };
         let figures = Arc::clone(seat.figures());
         let (feed, pulse) = (self.sources.feed.clone(), Pulse::new(heartbeat));
-        let steps = Watcher::begin(tail, terms, feed, figures, pulse, self.ends(deadline));
-        Ok(seat.take(steps))
+        let limit = self.limit(deadline);
+        let steps = Watcher::begin(tail, terms, feed, figures, pulse, ends(limit));
+        Ok(seat.take(steps, limit))
     }
 
     /// A place among the watchers, for one who will follow a task.
     pub(super) fn seat(&self, peer: Option<SocketAddr>) -> Result<Seat, Status> {
-        self.registry.seat(Who { peer, heartbeat: self.settings.heartbeat, filter: None })
+        self.registry.seat(Who { peer, filter: None })
     }
 
     /// The events after `after`, or only those to come.
@@ -199,12 +201,13 @@ impl Watchers {
         let Feed { hub, history } = self.sources.feed.clone();
         let pulse = Pulse::new(self.settings.heartbeat);
         let figures = Arc::clone(seat.figures());
-        let ends = self.ends(deadline);
-        seat.take(Follower::begin(life, ack, (hub, history), figures, pulse, ends))
+        let limit = self.limit(deadline);
+        let steps = Follower::begin(life, ack, (hub, history), figures, pulse, ends(limit));
+        seat.take(steps, limit)
     }
 
-    fn ends(&self, deadline: Option<Instant>) -> Ends {
-        ends(deadline, self.settings.lifetime)
+    fn limit(&self, deadline: Option<Instant>) -> Limit {
+        limit(deadline, self.settings.lifetime)
     }
 }
 

@@ -17,7 +17,10 @@ use prost::Message as _;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::seat::{Entry, Seat, Who};
+use super::{
+    ends::End,
+    seat::{Entry, Seat, Who},
+};
 use crate::{
     event::Seq,
     events::Hub,
@@ -34,6 +37,8 @@ const MAX_LISTED: usize = 10_000;
 const MAX_LISTED_FILTERS: usize = 1 << 20;
 /// How often it is looked at who reads.
 const SWEEP: Duration = Duration::from_secs(1);
+/// The same, at the most often.
+const LEAST_SWEEP: Duration = Duration::from_millis(10);
 /// How long a client that did not read has to take its status, before its stream is
 /// reset.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -67,8 +72,7 @@ struct CrowdBook {
 /// A watcher, and when it was last seen to read.
 struct Listed {
     entry: Arc<Entry>,
-    polls: u64,
-    read_at: Instant,
+    asks: u64,
     /// Since when it has something to read, and does not.
     stalled: Option<Instant>,
 }
@@ -76,6 +80,21 @@ struct Listed {
 impl Listed {
     fn copy(&self) -> (Arc<Entry>, Option<Instant>) {
         (Arc::clone(&self.entry), self.stalled)
+    }
+
+    /// Notes whether it has something to read and does not; why it is to be ended, if it
+    /// is. One that reads comes to its end by itself.
+    fn look(&mut self, now: Instant, stall_timeout: Option<Duration>) -> Option<End> {
+        let (turn, limit) = (&self.entry.turn, self.entry.limit());
+        let asks = turn.asks();
+        let Some(limit) = limit.filter(|_| !turn.is_servers() && asks == self.asks) else {
+            (self.asks, self.stalled) = (asks, None);
+            return None;
+        };
+        let since = *self.stalled.get_or_insert(now);
+        let over = limit.filter(|(at, _)| *at <= now).map(|(_, end)| end);
+        let is_stalled = stall_timeout.is_some_and(|timeout| now - since >= timeout);
+        over.or(is_stalled.then_some(End::Stalled))
     }
 }
 
@@ -101,8 +120,7 @@ impl Registry {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry::new(id, who));
         entry.figures.begin(self.hub.newest());
-        let now = Instant::now();
-        let listed = Listed { entry: Arc::clone(&entry), polls: 0, read_at: now, stalled: None };
+        let listed = Listed { entry: Arc::clone(&entry), asks: 0, stalled: None };
         book.entries.insert(id, listed);
         if let Some(peer) = peer {
             *book.per_connection.entry(peer).or_default() += 1;
@@ -163,32 +181,18 @@ impl Registry {
     }
 
     /// Notes who has something to read and does not read; takes those off the list
-    /// who did not for `limit`.
-    fn sweep(&self, now: Instant, limit: Option<Duration>) -> Vec<Arc<Entry>> {
-        let newest = self.hub.newest();
+    /// who did not for `stall_timeout`, or beyond their own time.
+    fn sweep(&self, now: Instant, stall_timeout: Option<Duration>) -> Vec<(Arc<Entry>, End)> {
         let mut book = self.book();
-        let mut stalled = Vec::new();
-        for listed in book.entries.values_mut() {
-            let figures = &listed.entry.figures;
-            let polls = figures.polls();
-            if polls != listed.polls || !listed.entry.runs() {
-                (listed.polls, listed.read_at, listed.stalled) = (polls, now, None);
-                continue;
-            }
-            let awaits = figures.read() < newest
-                || now - listed.read_at > listed.entry.heartbeat + 2 * SWEEP;
-            if !awaits {
-                continue;
-            }
-            let since = *listed.stalled.get_or_insert(now);
-            if limit.is_some_and(|limit| now - since >= limit) {
-                stalled.push(Arc::clone(&listed.entry));
-            }
-        }
-        for entry in &stalled {
+        let looked = book.entries.values_mut().filter_map(|listed| {
+            let end = listed.look(now, stall_timeout)?;
+            Some((Arc::clone(&listed.entry), end))
+        });
+        let ended: Vec<_> = looked.collect();
+        for (entry, _) in &ended {
             book.remove(entry);
         }
-        stalled
+        ended
     }
 
     fn book(&self) -> MutexGuard<'_, CrowdBook> {
@@ -216,26 +220,25 @@ fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// Ends watchers that do not read for `limit`, until the registry is gone. One for
-/// all of them: a watcher that waits costs no task and no timer.
-pub async fn sweep(registry: Weak<Registry>, limit: Option<Duration>) {
-    let tick = limit.map_or(SWEEP, |limit| SWEEP.min(limit / 4));
-    let patience = limit.map_or(LAST_WORDS, |limit| LAST_WORDS.min(limit));
-    // Ended, and not told yet: at most those that had a place within the patience.
+/// Ends watchers that do not read, for `stall_timeout` or beyond their own time, until
+/// the registry is gone. One for all of them: a watcher that waits costs no task.
+pub async fn sweep(registry: Weak<Registry>, stall_timeout: Option<Duration>) {
+    let tick = stall_timeout.map_or(SWEEP, |timeout| SWEEP.min(timeout / 4).max(LEAST_SWEEP));
+    // Ended, and not told yet: at most those that had a place within the last words.
     let mut ended: Vec<(Instant, Arc<Entry>)> = Vec::new();
     loop {
         tokio::time::sleep(tick).await;
         let Some(registry) = registry.upgrade() else { return };
         let now = Instant::now();
-        for entry in registry.sweep(now, limit) {
+        for (entry, end) in registry.sweep(now, stall_timeout) {
             let cursor = registry.cursor(entry.figures.handed());
-            tracing::info!(watcher = entry.id, peer = ?entry.peer, %cursor, "a watcher does not read, and is ended");
-            entry.stop();
+            tracing::info!(watcher = entry.id, peer = ?entry.peer, %cursor, ?end, "a watcher does not read, and is ended");
+            entry.stop(end);
             ended.push((now, entry));
         }
         ended.retain(|(since, entry)| {
             let is_gone = Arc::strong_count(entry) == 1;
-            let is_due = now - *since >= patience;
+            let is_due = now - *since >= LAST_WORDS;
             if is_due && !is_gone {
                 entry.cut();
             }
@@ -243,3 +246,6 @@ pub async fn sweep(registry: Weak<Registry>, limit: Option<Duration>) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

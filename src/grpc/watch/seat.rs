@@ -6,18 +6,20 @@
 use std::{
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{Context, Poll, Waker},
+    time::SystemTime,
 };
 
 use futures_util::Stream;
 use tonic::Status;
 
-use super::{ends::End, figures::Figures, registry::Registry};
+use super::{
+    ends::{End, Limit},
+    figures::Figures,
+    registry::Registry,
+    turn::Turn,
+};
 use crate::{
     grpc::{calls::Call, response::EncodedWatchEventsResponse, status},
     proto::v1,
@@ -35,8 +37,6 @@ pub type Steps = Pin<Box<dyn Stream<Item = Step> + Send>>;
 pub struct Who {
     /// Where the connection comes from, if it is one of IP.
     pub peer: Option<SocketAddr>,
-    /// Silence before a heartbeat.
-    pub heartbeat: Duration,
     /// What is asked for, as far as it is shown.
     pub filter: Option<v1::EventFilter>,
 }
@@ -49,16 +49,18 @@ pub struct Entry {
     pub peer: Option<SocketAddr>,
     /// Since when.
     pub began: SystemTime,
-    /// Silence before it has a heartbeat to read.
-    pub heartbeat: Duration,
     /// What it asked for, as far as that is shown.
     pub filter: Option<v1::EventFilter>,
     /// The task that it follows.
     pub follows: OnceLock<TaskId>,
     /// How it stands.
     pub figures: Arc<Figures>,
-    /// Its messages have begun.
-    runs: AtomicBool,
+    /// Whether it waits for the server, or the server for its client.
+    pub turn: Arc<Turn>,
+    /// When it is over, if it ever is; set when its messages begin.
+    limit: OnceLock<Limit>,
+    /// Why it was stopped, if it was.
+    stopped: OnceLock<End>,
     steps: Mutex<Option<Steps>>,
     call: Option<Arc<Call>>,
 }
@@ -70,23 +72,32 @@ impl Entry {
             id,
             peer: who.peer,
             began: SystemTime::now(),
-            heartbeat: who.heartbeat,
             filter: who.filter,
             follows: OnceLock::new(),
             figures: Arc::default(),
-            runs: AtomicBool::new(false),
+            turn: Arc::default(),
+            limit: OnceLock::new(),
+            stopped: OnceLock::new(),
             steps: Mutex::new(None),
             call: Call::current(),
         }
     }
 
-    /// Whether its messages have begun.
-    pub fn runs(&self) -> bool {
-        self.runs.load(Ordering::Relaxed)
+    /// When it is over; `None` if its messages have not begun.
+    pub fn limit(&self) -> Option<Limit> {
+        self.limit.get().copied()
     }
 
-    /// Lets go of all that it holds. Its client is told when it reads again.
-    pub fn stop(&self) {
+    /// Ends it, and lets go of all that it holds. Its client is told as soon as there
+    /// is room for a message.
+    pub fn stop(&self, end: End) {
+        // The first reason stays.
+        let _ = self.stopped.set(end);
+        self.let_go();
+        self.turn.call();
+    }
+
+    fn let_go(&self) {
         let steps = self.steps().take();
         drop(steps);
     }
@@ -127,25 +138,37 @@ impl Seat {
         let _ = self.entry.follows.set(task);
     }
 
-    /// Begins with the messages.
-    pub fn take(self, steps: Steps) -> WatchStream {
+    /// Begins with the messages, which end by themselves at the limit if they are read.
+    pub fn take(self, steps: Steps, limit: Limit) -> WatchStream {
         *self.entry.steps() = Some(steps);
-        self.entry.runs.store(true, Ordering::Relaxed);
-        WatchStream { seat: self, over: false }
+        // A watcher has one stream.
+        let _ = self.entry.limit.set(limit);
+        let waker = Waker::from(Arc::clone(&self.entry.turn));
+        WatchStream { seat: self, waker, over: false }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.registry.remove(&self.entry);
-        self.entry.stop();
+        self.entry.let_go();
     }
 }
 
 /// What a `WatchEvents` call answers with.
 pub struct WatchStream {
     seat: Seat,
+    /// What the messages wake; it wakes the connection.
+    waker: Waker,
     over: bool,
+}
+
+#[cfg(test)]
+impl WatchStream {
+    /// The watcher, as the registry knows it.
+    pub fn entry(&self) -> &Entry {
+        &self.seat.entry
+    }
 }
 
 impl Stream for WatchStream {
@@ -157,14 +180,18 @@ impl Stream for WatchStream {
             return Poll::Ready(None);
         }
         let entry = &this.seat.entry;
-        entry.figures.asked();
+        entry.turn.asked(cx.waker());
         let mut steps = entry.steps();
         let Some(running) = steps.as_mut() else {
             this.over = true;
+            let end = entry.stopped.get().copied().unwrap_or(End::Stalled);
             let cursor = this.seat.registry.cursor(entry.figures.handed());
-            return Poll::Ready(Some(Err(status::watch_over(End::Stalled, &cursor))));
+            return Poll::Ready(Some(Err(status::watch_over(end, &cursor))));
         };
-        let polled = running.as_mut().poll_next(cx);
+        let polled = running.as_mut().poll_next(&mut Context::from_waker(&this.waker));
+        if polled.is_ready() {
+            entry.turn.answered();
+        }
         this.over = matches!(polled, Poll::Ready(None | Some(Err(_))));
         polled
     }
