@@ -225,6 +225,21 @@ async fn pieces_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_not_published_yet_is_not_delivered() {
+    let mut yard = Yard::new();
+    yard.commits(3);
+    let mut reader = yard.follow(Some(0));
+    // The log has the next commit, and the hub does not know of it.
+    yard.encoder.push(&Event::new(EventType::Submitted, Timestamp(4), None));
+    let batch = yard.encoder.take().expect("an event");
+    yard.log.batches.lock().unwrap().push(batch.clone());
+    reader.read_to(3).await;
+    assert_eq!(yard.hub.resolve(yard.hub.cursor(Seq(reader.seen))), Ok(Seq(3)));
+    yard.publisher.as_ref().expect("open").publish(batch);
+    reader.read_to(4).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_comes_after_the_last_event() {
     let mut yard = Yard::new();
     let (live, lagging) = (yard.follow(None), yard.follow(None));
