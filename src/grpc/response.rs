@@ -91,8 +91,8 @@ impl EncodedWatchEventsResponse {
     /// Zeroes that are to be added, with a key and a length before them.
     fn padding(&self) -> Option<usize> {
         let missing = LEAST.checked_sub(self.content_len()).filter(|missing| *missing > 0)?;
-        // A key of one byte, and a length of one or two.
-        Some(missing.saturating_sub(if missing > 129 { 3 } else { 2 }))
+        // A key of one byte, and a length of one, or of two from 128 on.
+        Some(missing.saturating_sub(if missing > 130 { 3 } else { 2 }))
     }
 }
 
@@ -189,6 +189,19 @@ mod tests {
             attempt,
             ..Event::default()
         })
+    }
+
+    #[test]
+    fn no_message_is_small() {
+        for content in 0..=LEAST {
+            let joined = EncodedWatchEventsResponse {
+                events: vec![0; content].into(),
+                ..EncodedWatchEventsResponse::default()
+            };
+            let length = joined.encoded_len();
+            assert_eq!(joined.encode_to_vec().len(), length);
+            assert!((LEAST..=LEAST + 1).contains(&length), "{length} bytes for {content}");
+        }
     }
 
     proptest! {
