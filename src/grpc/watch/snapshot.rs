@@ -14,8 +14,9 @@ use crate::{
     task::{State, TaskId},
 };
 
-/// Tasks that are read together.
-const PAGE: usize = 200;
+/// Tasks that are read together, and held until the client has read them: their labels
+/// and errors may have 6 KB each.
+const PAGE: usize = 32;
 /// Tasks that are looked up together, when a watcher names them.
 const LOOKUPS: usize = 32;
 /// Bytes of tasks in one part, or one task.
