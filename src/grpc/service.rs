@@ -138,10 +138,8 @@ impl task_service_server::TaskService for Service {
     ) -> Result<Response<WatchStream>, Status> {
         let deadline = deadline_of(&request);
         let peer = request.remote_addr();
-        let request = request.into_inner();
-        let filter = request.filter.clone();
-        let watch = convert::watch(request).map_err(invalid)?;
-        Ok(Response::new(self.watchers.watch(watch, filter, peer, deadline)?))
+        let watch = convert::watch(request.into_inner()).map_err(invalid)?;
+        Ok(Response::new(self.watchers.watch(watch, peer, deadline)?))
     }
 
     async fn get_task(

@@ -36,10 +36,11 @@ use super::{
 };
 use crate::{
     event::Seq,
-    events::{EventFilter, History, Hub, Tail},
+    events::{EventFilter, History, Hub, Interest, Tail},
     pool::Pool,
     proto::v1,
     store::{Store, Submitted},
+    task::TaskId,
 };
 
 pub use ends::End;
@@ -119,11 +120,10 @@ impl Watchers {
         self.registry.list()
     }
 
-    /// Begins a watch. `filter` is what it asked for, in its own words.
+    /// Begins a watch.
     pub(super) fn watch(
         &self,
         watch: Watch,
-        filter: Option<v1::EventFilter>,
         peer: Option<SocketAddr>,
         deadline: Option<Instant>,
     ) -> Result<WatchStream, Status> {
@@ -136,7 +136,7 @@ impl Watchers {
             }
         };
         let heartbeat = watch.heartbeat.unwrap_or(self.settings.heartbeat);
-        let seat = self.registry.seat(Who { peer, filter: filter.map(shown) })?;
+        let seat = self.registry.seat(Who { peer, filter: shown(&watch.interest) })?;
         let tail = self.tail(after);
         let terms = Terms {
             snapshot: watch.snapshot.then(|| Snapshot::new(&self.sources, &watch.interest)),
@@ -211,9 +211,14 @@ impl Watchers {
     }
 }
 
-/// What is kept of a filter to be shown: it may name very many tasks.
-fn shown(mut filter: v1::EventFilter) -> v1::EventFilter {
-    filter.task_ids.truncate(MAX_SHOWN_TASKS);
-    filter.task_ids.shrink_to_fit();
-    filter
+/// What is kept of a filter to be shown, if there is one: it may name very many tasks.
+fn shown(interest: &Interest) -> Option<v1::EventFilter> {
+    (*interest != Interest::default()).then(|| v1::EventFilter {
+        queues: interest.queues.clone(),
+        kinds: interest.kinds.clone(),
+        task_ids: interest.tasks.iter().take(MAX_SHOWN_TASKS).map(TaskId::to_string).collect(),
+        types: interest.types.clone(),
+        workers: interest.workers.clone(),
+        labels: interest.labels.clone(),
+    })
 }
