@@ -38,7 +38,7 @@ pub struct EventFilter {
     queues: Names,
     kinds: Names,
     workers: Names,
-    /// Entries of the map, encoded.
+    /// Entries of the map, encoded, in the order of their keys.
     labels: Box<[Box<[u8]>]>,
 }
 
@@ -119,8 +119,16 @@ impl EventFilter {
         Some(Picked { events: joined(batch.data(), &runs, bytes), count, upto })
     }
 
-    /// The events of the wanted tasks, in order: looked up rather than looked for.
+    /// The events of the wanted tasks, in order: each task is looked up, or each event,
+    /// whichever are fewer.
     fn of_tasks<'o>(&self, outline: &'o Outline) -> Vec<(usize, &'o EventOutline)> {
+        if outline.events().len() < self.tasks.len() {
+            let is_wanted = |event: &EventOutline| {
+                event.task.is_some_and(|task| self.tasks.binary_search(&task).is_ok())
+            };
+            let events = outline.events().iter().enumerate();
+            return events.filter(|(_, event)| is_wanted(event)).collect();
+        }
         let of_task = |task: &TaskId| {
             // The number leads to it, and the tag tells it from another store's.
             let task = *task;
@@ -139,7 +147,7 @@ impl EventFilter {
             && names(&self.queues, event.queue.of(data))
             && names(&self.kinds, event.kind.of(data))
             && names(&self.workers, event.worker.of(data))
-            && self.labels.iter().all(|wanted| has_entry(event.labels.of(data), wanted))
+            && has_entries(event.labels.of(data), &self.labels)
     }
 }
 
@@ -147,16 +155,20 @@ fn names(wanted: &[Box<str>], name: &[u8]) -> bool {
     wanted.is_empty() || wanted.iter().any(|wanted| wanted.as_bytes() == name)
 }
 
-/// Whether `wanted` is one of the entries that `labels` consists of.
-fn has_entry(mut labels: &[u8], wanted: &[u8]) -> bool {
-    while let Some(length) = entry_length(labels) {
-        let (entry, rest) = labels.split_at(length);
-        if entry == wanted {
-            return true;
+/// Whether all of `wanted` are among the entries that `labels` consists of. Both are in
+/// the order of their keys, so that one pass over them tells.
+fn has_entries(labels: &[u8], wanted: &[Box<[u8]>]) -> bool {
+    let mut rest = labels;
+    wanted.iter().all(|wanted| {
+        while let Some(length) = entry_length(rest) {
+            let (entry, after) = rest.split_at(length);
+            rest = after;
+            if entry == &**wanted {
+                return true;
+            }
         }
-        labels = rest;
-    }
-    false
+        false
+    })
 }
 
 /// A single run is shared, several are copied together.
@@ -173,3 +185,6 @@ fn joined(data: &Bytes, runs: &[Range<usize>], bytes: usize) -> Bytes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,10 @@ use crate::{
     proto::v1::{WatchGap, WatchStarted},
 };
 
+/// Bytes of a batch that are looked through for one unit of the scheduler's budget,
+/// which has 128 of them.
+const BYTES_OF_A_LOOK: usize = 16 << 10;
+
 /// What is wanted of a watch.
 pub struct Terms {
     /// Only these events.
@@ -150,6 +154,7 @@ impl Watcher {
     async fn follow(&mut self) -> Step {
         loop {
             if let Some((batch, after)) = self.held.take() {
+                let looks = 1 + batch.data().len() / BYTES_OF_A_LOOK;
                 if let Some(message) = self.pick(batch, after)? {
                     return Ok(message);
                 }
@@ -157,7 +162,9 @@ impl Watcher {
                 if self.pulse.is_due() {
                     return Ok(self.control(Control::Heartbeat));
                 }
-                tokio::task::consume_budget().await;
+                for _ in 0..looks {
+                    tokio::task::consume_budget().await;
+                }
             }
             if !self.caught_up && self.tail.cursor() >= self.target {
                 self.caught_up = true;
