@@ -23,11 +23,13 @@ pub enum Rule {
     Text(Text),
 }
 
-/// A value from `min` to `max`, both included.
+/// A value from `min` to `max`, both included, or the one besides.
 #[derive(Debug)]
 pub struct Bounded<T> {
     pub min: T,
     pub max: T,
+    /// One that is right, too, and has a meaning of its own.
+    pub besides: Option<T>,
     pub get: fn(&Config) -> T,
     pub set: fn(&mut Config, T),
 }
@@ -109,10 +111,13 @@ fn parsed<T>(value: Result<T, units::Error>) -> Result<T, String> {
 impl<T: PartialOrd + Copy> Bounded<T> {
     /// `None` if the value is out of bounds.
     fn apply(&self, config: &mut Config, value: T) -> Option<()> {
-        (self.min..=self.max).contains(&value).then(|| (self.set)(config, value))
+        let is_right = (self.min..=self.max).contains(&value) || self.besides == Some(value);
+        is_right.then(|| (self.set)(config, value))
     }
 
     fn right<D: fmt::Display>(&self, what: &str, show: impl Fn(T) -> D) -> String {
-        format!("{what} from {} to {}", show(self.min), show(self.max))
+        let besides = self.besides.map(|value| format!("{}, or ", show(value)));
+        let (besides, min, max) = (besides.unwrap_or_default(), show(self.min), show(self.max));
+        format!("{besides}{what} from {min} to {max}")
     }
 }

@@ -78,7 +78,20 @@ pub const fn duration(
     set: fn(&mut Config, Duration),
 ) -> Setting {
     let (min, max) = (*bounds.start(), *bounds.end());
-    Setting { name, meaning, rule: Rule::Duration(Bounded { min, max, get, set }) }
+    Setting { name, meaning, rule: Rule::Duration(Bounded { min, max, besides: None, get, set }) }
+}
+
+/// A setting that is a span of time, or zero, which has a meaning of its own.
+pub const fn duration_or_zero(
+    name: &'static str,
+    meaning: &'static str,
+    bounds: RangeInclusive<Duration>,
+    get: fn(&Config) -> Duration,
+    set: fn(&mut Config, Duration),
+) -> Setting {
+    let (min, max) = (*bounds.start(), *bounds.end());
+    let besides = Some(Duration::ZERO);
+    Setting { name, meaning, rule: Rule::Duration(Bounded { min, max, besides, get, set }) }
 }
 
 /// A setting that is a number of bytes.
@@ -90,7 +103,7 @@ pub const fn size(
     set: fn(&mut Config, u64),
 ) -> Setting {
     let (min, max) = (*bounds.start(), *bounds.end());
-    Setting { name, meaning, rule: Rule::Size(Bounded { min, max, get, set }) }
+    Setting { name, meaning, rule: Rule::Size(Bounded { min, max, besides: None, get, set }) }
 }
 
 /// A setting that is a whole number.
@@ -102,7 +115,7 @@ pub const fn count(
     set: fn(&mut Config, u64),
 ) -> Setting {
     let (min, max) = (*bounds.start(), *bounds.end());
-    Setting { name, meaning, rule: Rule::Count(Bounded { min, max, get, set }) }
+    Setting { name, meaning, rule: Rule::Count(Bounded { min, max, besides: None, get, set }) }
 }
 
 /// A setting that is anything else.

@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     Durability, LogFormat,
     rule::Text,
-    settings::{Setting, count, duration, size, switch, text},
+    settings::{Setting, count, duration, duration_or_zero, size, switch, text},
 };
 use crate::queue;
 
@@ -280,17 +280,17 @@ static CONNECTIONS: &[Setting] = &[
         |c| c.max_watchers_per_peer as u64,
         |c, n| c.max_watchers_per_peer = in_memory(n),
     ),
-    duration(
+    duration_or_zero(
         "watch-stall-timeout",
         "How long a watcher may not read, although there is something, before it is ended; 0s is for ever",
-        Duration::ZERO..=Duration::from_hours(24),
+        Duration::from_secs(1)..=Duration::from_hours(24),
         |c| c.watch_stall_timeout,
         |c, span| c.watch_stall_timeout = span,
     ),
-    duration(
+    duration_or_zero(
         "watch-lifetime",
         "How long a watch may last, less up to a tenth by chance; 0s is for ever",
-        Duration::ZERO..=Duration::from_hours(30 * 24),
+        Duration::from_secs(1)..=Duration::from_hours(30 * 24),
         |c| c.watch_lifetime,
         |c, span| c.watch_lifetime = span,
     ),

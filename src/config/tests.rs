@@ -162,6 +162,21 @@ fn every_setting_reaches_its_own_field() {
 }
 
 #[test]
+fn a_watch_has_a_second_at_least_or_is_not_limited() {
+    for flag in ["--watch-stall-timeout", "--watch-lifetime"] {
+        let load = |value| Given { flags: &[flag, value], ..Given::default() }.load();
+        for right in ["0s", "1s"] {
+            assert!(load(right).is_ok(), "{flag} {right}");
+        }
+        for wrong in ["1ms", "999ms"] {
+            let problems = load(wrong).expect_err("it is too short");
+            let said = format!("{problems:?}");
+            assert!(said.contains("write 0s, or a duration from 1s to"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn every_setting_is_documented_with_its_bounds_and_default() {
     let mut names = BTreeSet::new();
     for setting in settings() {
