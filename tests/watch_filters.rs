@@ -4,7 +4,7 @@ mod support;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use support::{Client, Watch, Yard, builtin, reason, span, submit, task};
+use support::{Client, PATIENCE, Watch, Yard, builtin, reason, span, submit, task};
 use taskyard::proto::v1::{
     CancelTaskRequest, Event, EventFilter, EventType, RedriveTaskRequest, SubmitRequest,
     WatchEventsRequest, WatchStart, watch_events_response::Control,
@@ -222,17 +222,21 @@ async fn a_filter_that_matches_nothing_sends_only_heartbeats_that_advance() {
         ended += usize::from(all.event().await.r#type() == EventType::Succeeded);
     }
     for watch in [&mut live, &mut oldest] {
-        let (mut beats, mut caught_up) = (0, 0);
-        while beats == 0 || watch.cursor != all.cursor {
-            let message = watch.message().await.unwrap();
-            assert_eq!(message.events, []);
-            match message.control {
-                Some(Control::Heartbeat(_)) => beats += 1,
-                Some(Control::CaughtUp(_)) => caught_up += 1,
-                other => panic!("{other:?}"),
+        let advances = async {
+            let (mut beats, mut caught_up) = (0, 0);
+            while beats == 0 || watch.cursor != all.cursor {
+                let message = watch.message().await.unwrap();
+                assert_eq!(message.events, []);
+                match message.control {
+                    Some(Control::Heartbeat(_)) => beats += 1,
+                    Some(Control::CaughtUp(_)) => caught_up += 1,
+                    other => panic!("{other:?}"),
+                }
             }
-        }
-        assert_eq!(caught_up, 1);
+            caught_up
+        };
+        let caught_up = tokio::time::timeout(PATIENCE, advances).await;
+        assert_eq!(caught_up.expect("the heartbeats do not advance"), 1);
     }
 }
 

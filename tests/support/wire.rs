@@ -1,8 +1,8 @@
 //! Calls over a bare HTTP/2 connection.
 
-use std::net::SocketAddr;
+use std::{future::poll_fn, net::SocketAddr};
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::Request;
 use tokio::{net::TcpStream, time::timeout};
 use tonic::Status;
@@ -61,6 +61,41 @@ pub async fn call_for(
         answer
     };
     timeout(PATIENCE, exchange).await.expect("the call hangs")
+}
+
+/// A call of which nothing is read but that it began, not even its end: answers when its
+/// stream is reset, with the reason, and with whether the connection goes on.
+pub async fn until_reset(address: SocketAddr, path: &str, body: Bytes) -> (h2::Reason, bool) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut call = |path: &str, body| {
+        let request = Request::post(format!("http://{address}{path}"));
+        let request = request.header("content-type", "application/grpc").body(()).unwrap();
+        let (response, mut out) = send.send_request(request, false).unwrap();
+        out.send_data(body, true).unwrap();
+        (response, out)
+    };
+    let (response, mut out) = call(path, body);
+    let unread = response.await.expect("it begins");
+    let reset = poll_fn(|cx| out.poll_reset(cx));
+    let reason = timeout(PATIENCE, reset).await.expect("it is not reset").expect("a reason");
+    drop(unread);
+    // A message of no bytes is a wrong one, which is answered.
+    let goes_on = call(SUBMIT, framed(&[])).0.await.is_ok();
+    connection.abort();
+    (reason, goes_on)
+}
+
+/// The messages that came, as they were framed.
+pub fn messages<M: prost::Message + Default>(mut framed: Bytes) -> Vec<M> {
+    let mut messages = Vec::new();
+    while framed.has_remaining() {
+        assert_eq!(framed.get_u8(), 0, "it is not compressed");
+        let length = framed.get_u32() as usize;
+        messages.push(M::decode(framed.split_to(length)).expect("a message"));
+    }
+    messages
 }
 
 async fn all_of(mut body: h2::RecvStream) -> (Status, Bytes) {
