@@ -144,8 +144,9 @@ async fn a_filtered_watcher_sees_just_what_it_asked_for_from_any_cursor_also_aft
         assert_eq!(events(&told)[..expected.len()], expected, "{filtered:?}");
         for (at, (cursor, _)) in told.iter().enumerate().step_by(7) {
             let request = WatchEventsRequest { after_cursor: cursor.clone(), ..filtered.clone() };
-            let rest = history(&mut client, request).await;
-            assert_eq!(events(&rest), events(&told[at + 1..]), "{cursor} {filtered:?}");
+            let rest = events(&history(&mut client, request).await);
+            let expected = events(&told[at + 1..]);
+            assert_eq!(rest[..expected.len()], expected, "{cursor} {filtered:?}");
         }
         assert!(!newest.is_empty());
     }

@@ -64,8 +64,6 @@ pub struct Watcher {
     target: Seq,
     /// It was said that the target was reached.
     caught_up: bool,
-    /// Some event was read: from now on, what is missing is a loss.
-    begun: bool,
     /// A batch of which the events up to the number are done with.
     held: Option<(EventBatch, Seq)>,
     phase: Phase,
@@ -94,7 +92,6 @@ impl Watcher {
             terms,
             target: feed.hub.newest(),
             caught_up: false,
-            begun: false,
             held: None,
             phase: Phase::Beginning,
             feed,
@@ -112,7 +109,7 @@ impl Watcher {
                     Some(_) => Phase::Telling,
                     None => Phase::Following,
                 };
-                Ok(self.started())
+                self.begun().await
             }
             Phase::Telling => self.tell().await,
             Phase::Following => self.follow().await,
@@ -127,6 +124,32 @@ impl Watcher {
         }
         self.pulse.sent();
         Some((step, self))
+    }
+
+    /// The first message. Where it is to begin with the oldest event, that is read before:
+    /// once there is a cursor, what comes after it must not go without a word.
+    async fn begun(&mut self) -> Step {
+        if self.terms.from_oldest {
+            while self.held.is_none() && self.tail.cursor() < self.target {
+                let before = self.tail.cursor();
+                let next = select! {
+                    biased;
+                    end = &mut self.ends => return Err(self.ended(end)),
+                    next = next(&mut self.tail, self.terms.filter.is_some()) => next,
+                };
+                match next {
+                    Ok(batch) => self.held = Some((batch, before)),
+                    Err(Ended::Unreadable(Unreadable::Expired(oldest))) => {
+                        self.tail = self.feed.tail(Some(oldest.previous()));
+                    }
+                    Err(ended) => return self.lost(&ended),
+                }
+            }
+        }
+        let cursor = self.held.as_ref().map_or(self.tail.cursor(), |(_, before)| *before);
+        let newest_cursor = self.feed.hub.cursor(self.target).to_string();
+        let started = Control::Started(WatchStarted { newest_cursor });
+        Ok(self.message(cursor, Bytes::new(), 0, Some(started)))
     }
 
     /// The next part of the snapshot. The tail stands where it stood before the
@@ -154,6 +177,9 @@ impl Watcher {
     async fn follow(&mut self) -> Step {
         loop {
             if let Some((batch, after)) = self.held.take() {
+                if self.terms.filter.is_none() {
+                    return Ok(self.piece(&batch));
+                }
                 let looks = 1 + batch.data().len() / BYTES_OF_A_LOOK;
                 if let Some(message) = self.pick(batch, after)? {
                     return Ok(message);
@@ -183,18 +209,13 @@ impl Watcher {
             };
             match next {
                 Ok(batch) => {
-                    self.begun = true;
                     if is_filtered {
                         self.held = Some((batch, before));
                     } else {
                         return Ok(self.piece(&batch));
                     }
                 }
-                Err(ended) => {
-                    if let Some(message) = self.lost(&ended)? {
-                        return Ok(message);
-                    }
-                }
+                Err(ended) => return self.lost(&ended),
             }
         }
     }
@@ -220,41 +241,31 @@ impl Watcher {
         self.message(piece.last(), piece.data().clone(), count, None)
     }
 
-    /// The tail goes no further: the message that says so, or `None` if it now goes on
-    /// where the oldest events are.
-    fn lost(&mut self, ended: &Ended) -> Result<Option<Message>, tonic::Status> {
+    /// The tail goes no further: the message that says so, if it is not an error.
+    fn lost(&mut self, ended: &Ended) -> Step {
         let oldest = match ended {
             Ended::Closed => {
                 self.phase = Phase::Draining;
-                return Ok(Some(self.control(Control::Draining)));
+                return Ok(self.control(Control::Draining));
             }
             Ended::Unreadable(Unreadable::Expired(oldest)) => *oldest,
             Ended::Unreadable(_) => return Err(status::watch_ended(ended, &self.feed.hub)),
         };
-        let is_beginning = self.terms.from_oldest && !self.begun;
-        if !is_beginning && !self.terms.over_gaps {
+        if !self.terms.over_gaps {
             return Err(status::watch_ended(ended, &self.feed.hub));
         }
         let (from, to) = (self.tail.cursor(), oldest.previous());
         self.tail = self.feed.tail(Some(to));
         self.figures.moved(to, true);
-        if is_beginning {
-            return Ok(None);
-        }
-        Ok(Some(self.control(Control::Gap(WatchGap {
+        Ok(self.control(Control::Gap(WatchGap {
             from_cursor: self.feed.hub.cursor(from).to_string(),
             to_cursor: self.feed.hub.cursor(to).to_string(),
             missing_events: to.0.saturating_sub(from.0),
-        }))))
+        })))
     }
 
     fn ended(&self, end: super::ends::End) -> tonic::Status {
         status::watch_over(end, &self.cursor(self.resume(self.tail.cursor())))
-    }
-
-    fn started(&self) -> Message {
-        let newest_cursor = self.feed.hub.cursor(self.target).to_string();
-        self.control(Control::Started(WatchStarted { newest_cursor }))
     }
 
     fn control(&self, control: Control) -> Message {
