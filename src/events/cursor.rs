@@ -32,6 +32,12 @@ impl Cursor {
     pub fn after_event(self, seq: Seq) -> Self {
         Self { seq, ..self }
     }
+
+    /// The number of the event that it stands after.
+    #[must_use]
+    pub fn seq(self) -> Seq {
+        self.seq
+    }
 }
 
 impl fmt::Display for Cursor {
