@@ -69,6 +69,11 @@ impl Encoder {
         self.data.is_empty() && self.full.is_empty()
     }
 
+    /// Bytes of all events since the last commit.
+    pub fn bytes(&self) -> usize {
+        self.data.len() + self.full.iter().map(|batch| batch.data().len()).sum::<usize>()
+    }
+
     /// Adds an event, and returns the number that it got.
     pub fn push(&mut self, event: &Event<'_>) -> Seq {
         self.body.clear();

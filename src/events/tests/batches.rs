@@ -292,7 +292,9 @@ fn a_large_commit_makes_batches_of_a_bounded_size() {
     for number in 1..=1_000 {
         encoder.push(&Event::new(EventType::Failed, Timestamp(1), Some(subject(number))));
     }
+    let bytes = encoder.bytes();
     let batches = encoder.take_all();
+    assert_eq!(bytes, batches.iter().map(|batch| batch.data().len()).sum::<usize>());
     assert!(batches.len() > 10, "{} batches", batches.len());
     let mut next = Seq(1);
     let mut ended = Vec::new();

@@ -55,8 +55,8 @@ pub use upkeep::Upkeep;
 /// Commands in one group.
 pub const MAX_GROUP_COMMANDS: usize = 1_024;
 
-/// Bytes of new tasks and results, with what is written around them, after which
-/// a group takes no more commands.
+/// Bytes of new tasks, results and events, with what is written around them, after
+/// which a group takes no more commands.
 pub const MAX_GROUP_BYTES: usize = 8 << 20;
 
 /// How often, at least, due times are compared with the wall clock, so that a
@@ -231,7 +231,7 @@ impl Engine<'_> {
         self.group.now = self.clock.moment();
         self.writer.begin()?;
         let mut bytes = 0;
-        while bytes < MAX_GROUP_BYTES && closing.is_none() {
+        while bytes + self.encoder.bytes() < MAX_GROUP_BYTES && closing.is_none() {
             let Some(message) = arrived.next() else { break };
             bytes += message.bytes();
             match message {
