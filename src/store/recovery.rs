@@ -186,7 +186,7 @@ fn entry_of(engine: &mut Engine<'_>, row: LiveRow, waits: bool) -> Entry {
         due: row.due,
         alarm,
         bytes: row.bytes,
-        labels: row.labels,
+        has_labels: row.has_labels,
         place,
         execution: None,
     }

@@ -123,6 +123,7 @@ macro_rules! store {
                 a_drain_costs_no_attempt,
                 a_crash_costs_no_attempt,
                 too_many_crashes_in_a_row_fail_a_task,
+                every_event_of_a_task_has_its_labels,
             ],
             submissions: [
                 each_task_of_a_batch_has_its_own_result,

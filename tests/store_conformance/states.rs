@@ -1,12 +1,14 @@
 //! How tasks run: every way from a submission to an end, one case for each.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use taskyard::{
     event::Seq,
     proto::v1::{
         self,
-        EventType::{Failed, Interrupted, RetryScheduled, Started, Submitted, Succeeded},
+        EventType::{
+            Cancelled, Failed, Interrupted, Redriven, RetryScheduled, Started, Submitted, Succeeded,
+        },
     },
     store::Outcome,
     task::{Data, Due, NewTask, State, Timestamp},
@@ -207,5 +209,39 @@ pub async fn too_many_crashes_in_a_row_fail_a_task(provider: &impl Provider) {
     assert_eq!((stored.lifecycle.state, stored.lifecycle.attempt), (State::Failed, 6));
     assert!(stored.finished.is_some() && stored.failure.is_some());
     assert_eq!(yard.told(id).await.last(), Some(&Failed));
+    yard.check().await;
+}
+
+pub async fn every_event_of_a_task_has_its_labels(provider: &impl Provider) {
+    let mut yard = Yard::new(provider).await;
+    // A worker waits, so that it starts with its submission; later it is read for that.
+    let idle = yard.wait().await;
+    let labels: BTreeMap<_, _> =
+        [("a", "1"), ("b", "")].map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let id = yard.submit(NewTask { labels: labels.clone(), ..tried("a", 2) }).await;
+    idle.run().await;
+    yard = yard.crash().await;
+    yard.run(failed(Duration::ZERO)).await;
+    yard.run(failed(Duration::ZERO)).await;
+    yard.redrive(id).await.expect("it lives again");
+    yard.cancel(id).await.expect("it waits");
+    yard = yard.restart().await;
+    yard.redrive(id).await.expect("it lives again");
+    let run = yard.start().await;
+    yard.cancel(id).await.expect("it runs");
+    yard.end(run, Outcome::Stopped).await;
+    let later = NewTask { due: Due::After(LATER), labels: labels.clone(), ..task("a") };
+    let later = yard.submit(later).await;
+    yard = yard.crash().await;
+    yard.cancel(later).await.expect("it waits");
+    let lives = [
+        [Submitted, Started, Interrupted, Started, RetryScheduled, Started, Failed].as_slice(),
+        &[Redriven, Cancelled, Redriven, Started, Cancelled],
+    ];
+    assert_eq!(yard.told(id).await, lives.concat());
+    assert_eq!(yard.told(later).await, [Submitted, Cancelled]);
+    for event in [yard.events_of(id).await, yard.events_of(later).await].concat() {
+        assert_eq!(event.labels, labels, "{event:?}");
+    }
     yard.check().await;
 }

@@ -23,6 +23,9 @@ pub(super) struct Particulars<'a> {
     pub(super) ran: Option<Duration>,
     pub(super) failure: Option<&'a Failure>,
     pub(super) result: Option<&'a Data>,
+    /// The labels of a task that does not run, as its events carry them; one that runs
+    /// has them itself.
+    pub(super) labels: Option<&'a [u8]>,
     /// How long to rest, if the attempt failed and another is left.
     pub(super) retry_after: Option<Duration>,
 }
@@ -133,12 +136,14 @@ impl Engine<'_> {
             return Ok(Err(Error::Moved { task: id, state: waiting }));
         }
         let (queue, alarm, rank) = (entry.queue, entry.alarm, entry.rank(id.number()));
+        let labels = if waiting == State::Running { None } else { self.labels(id.number())? };
         let failure = Failure::new("CANCELLED", "cancelled before it started");
         self.transition(
             id.number(),
             Command::Cancel,
             &Particulars {
                 failure: (waiting != State::Running).then_some(&failure),
+                labels: labels.as_deref(),
                 ..Particulars::default()
             },
         )?;
@@ -151,6 +156,14 @@ impl Engine<'_> {
             _ => {}
         }
         Ok(Ok(()))
+    }
+
+    /// The labels of a task that has not ended, as its events carry them.
+    pub(super) fn labels(&mut self, number: u64) -> Result<Option<Box<[u8]>>, GroupError> {
+        match self.index.get(number) {
+            Some(entry) if entry.has_labels => Ok(self.writer.labels(number)?),
+            _ => Ok(None),
+        }
     }
 
     fn no_longer_scheduled(&mut self, queue: QueueId) {
@@ -316,14 +329,15 @@ impl Engine<'_> {
         };
         let Some(entry) = self.index.get(number) else { return };
         let Some(queue) = self.queues.get(entry.queue) else { return };
+        let execution = entry.execution.as_deref();
+        let labels = execution.and_then(|execution| execution.labels.as_deref());
         let subject = Subject {
             id: self.identity.task_id(number),
             queue: queue.name(),
             kind: &entry.kind,
             attempt: entry.life.attempt,
-            labels: entry.labels(),
+            labels: labels.or(told.labels).unwrap_or_default(),
         };
-        let execution = entry.execution.as_deref();
         self.encoder.push(&Event {
             worker: execution.map(|execution| execution.worker),
             waited: execution.map(|execution| execution.waited),

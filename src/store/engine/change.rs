@@ -63,7 +63,7 @@ impl Engine<'_> {
             Err(_) => return Ok(Err(Error::NotFound(id))),
         };
         debug_assert_eq!(invariants::check(ended.life, Command::Redrive, life), Ok(()));
-        let record = self.writer.record(number)?.unwrap_or_default();
+        let record = self.writer.record(number)?.map(|(record, _)| record).unwrap_or_default();
         let Ok(record) = TaskRecord::from_bytes(&record) else {
             tracing::error!(task = %id, "the record of a task is damaged; it stays as it is");
             return Ok(Err(Error::NotFound(id)));
@@ -110,14 +110,15 @@ impl Engine<'_> {
             due: now.wall,
             alarm: Alarm::Wall(now.wall),
             bytes,
-            labels: ended.labels,
+            has_labels: ended.labels.is_some(),
             place: Some(place),
             execution: None,
         };
         self.await_turn(number, &entry);
         self.arrived(entry.queue);
         self.index.insert(number, entry);
-        self.tell(number, told, &Particulars::default());
+        let labels = ended.labels.as_deref();
+        self.tell(number, told, &Particulars { labels, ..Particulars::default() });
         Ok(Ok(()))
     }
 

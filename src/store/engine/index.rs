@@ -15,7 +15,7 @@ use crate::{
     task::{Budget, Lifecycle, Timestamp, WorkerId},
 };
 
-/// A task that has not ended. Its payload stays on disk.
+/// A task that has not ended. Its payload and its labels stay on disk.
 #[derive(Debug)]
 pub struct Entry {
     pub life: Lifecycle,
@@ -27,8 +27,8 @@ pub struct Entry {
     /// What makes it due, while it is SCHEDULED.
     pub alarm: Alarm,
     pub bytes: u64,
-    /// Its labels as its events carry them, if it has any.
-    pub labels: Option<Box<[u8]>>,
+    /// It has labels.
+    pub has_labels: bool,
     /// Its place in the queue, while it waits.
     pub place: Option<Admitted>,
     /// Its execution, while it runs.
@@ -41,6 +41,8 @@ pub struct Execution {
     pub worker: WorkerId,
     pub started: Timestamp,
     pub waited: Duration,
+    /// The task's labels as its events carry them, if it has any.
+    pub labels: Option<Box<[u8]>>,
     pub cancel: CancellationToken,
 }
 
@@ -51,11 +53,6 @@ impl Entry {
 
     pub fn budget(&self, max_crashes: u32) -> Budget {
         Budget { max_attempts: self.max_attempts, max_crashes }
-    }
-
-    /// Its labels as its events carry them.
-    pub fn labels(&self) -> &[u8] {
-        self.labels.as_deref().unwrap_or_default()
     }
 
     /// Its execution as rows tell of it.

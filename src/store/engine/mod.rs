@@ -98,8 +98,8 @@ pub struct Group {
     /// tasks it went through.
     pub slots: HashMap<WorkerId, Option<SlotRow>>,
     /// Tasks that came in this group, for as many as there are idle workers: a
-    /// start in the same group need not read what was just written.
-    pub fresh: ByNumber<NewTask>,
+    /// start in the same group need not read what was just written. With their labels.
+    pub fresh: ByNumber<(NewTask, Option<Box<[u8]>>)>,
     /// Tasks that started in this group.
     pub started: HashSet<u64>,
     /// Tasks that ended in this group: those that did not fail, and those that did.

@@ -14,6 +14,13 @@ use crate::{
 
 type Applied = Result<(), GroupError>;
 
+/// What a start needs of a task that is not in the index.
+struct Kept {
+    labels: Option<Box<[u8]>>,
+    /// Or how its record is damaged.
+    run: Result<(Data, Duration, task::RetryPolicy), String>,
+}
+
 impl Engine<'_> {
     /// Gives due tasks to idle workers; tells whether there were both.
     pub(super) fn start_ready(&mut self) -> Result<bool, GroupError> {
@@ -44,6 +51,12 @@ impl Engine<'_> {
         let now = self.group.now;
         let started = now.wall;
         let cancel = CancellationToken::new();
+        let Kept { labels, run } = match self.group.fresh.remove(&number) {
+            Some((task, labels)) => {
+                Kept { labels, run: Ok((task.payload, task.timeout, task.retry)) }
+            }
+            None => self.read_kept(number)?,
+        };
         let Some(entry) = self.index.get_mut(number) else {
             return Err(GroupError::Inconsistent(number));
         };
@@ -53,7 +66,7 @@ impl Engine<'_> {
         debug_assert_eq!(invariants::check(before, Command::Start, after), Ok(()));
         entry.life = after;
         let waited = started.since(entry.due);
-        let execution = Execution { worker, started, waited, cancel: cancel.clone() };
+        let execution = Execution { worker, started, waited, labels, cancel: cancel.clone() };
         entry.execution = Some(Box::new(execution));
         self.group.effects.extend(entry.place.take().map(Effect::Vacate));
         let kind = Arc::clone(&entry.kind);
@@ -70,16 +83,13 @@ impl Engine<'_> {
         self.tell(number, told, &Particulars::default());
 
         let task = self.identity.task_id(number);
-        let (payload, timeout, retry) = match self.group.fresh.remove(&number) {
-            Some(task) => (task.payload, task.timeout, task.retry),
-            None => match self.read_record(number)? {
-                Ok(record) => record,
-                Err(damage) => {
-                    tracing::error!(%task, %damage, "the record of a task is damaged");
-                    self.finish(worker, damaged(task, attempt, &damage))?;
-                    return Ok(None);
-                }
-            },
+        let (payload, timeout, retry) = match run {
+            Ok(run) => run,
+            Err(damage) => {
+                tracing::error!(%task, %damage, "the record of a task is damaged");
+                self.finish(worker, damaged(task, attempt, &damage))?;
+                return Ok(None);
+            }
         };
         Ok(Some(Assignment {
             task,
@@ -95,17 +105,15 @@ impl Engine<'_> {
         }))
     }
 
-    fn read_record(
-        &mut self,
-        number: u64,
-    ) -> Result<Result<(Data, Duration, task::RetryPolicy), String>, GroupError> {
-        let Some(bytes) = self.writer.record(number)? else {
-            return Ok(Err("it is not there".into()));
+    fn read_kept(&mut self, number: u64) -> Result<Kept, GroupError> {
+        let Some((bytes, labels)) = self.writer.record(number)? else {
+            return Ok(Kept { labels: None, run: Err("it is not there".into()) });
         };
-        Ok(match TaskRecord::from_bytes(&bytes) {
+        let run = match TaskRecord::from_bytes(&bytes) {
             Ok(mut record) => Ok((record.take_payload(), record.timeout(), record.retry())),
             Err(damage) => Err(damage.to_string()),
-        })
+        };
+        Ok(Kept { labels, run })
     }
 
     pub(super) fn finish(&mut self, worker: WorkerId, finished: Finished) -> Applied {
@@ -140,6 +148,7 @@ impl Engine<'_> {
     /// Records that a crash ended the execution of a task.
     pub(in crate::store) fn crashed(&mut self, slot: SlotRow) -> Applied {
         self.group.slots.insert(slot.worker, None);
+        let labels = self.labels(slot.task)?;
         let Some(entry) = self.index.get_mut(slot.task) else { return Ok(()) };
         // The slot knows of the start; the task's own row does not.
         entry.life = Lifecycle { state: State::Running, attempt: slot.attempt, ..entry.life };
@@ -147,7 +156,7 @@ impl Engine<'_> {
         self.ready.resumed(entry.queue);
         let cancel = CancellationToken::new();
         let (worker, started) = (slot.worker, slot.started);
-        entry.execution = Some(Box::new(Execution { worker, started, waited, cancel }));
+        entry.execution = Some(Box::new(Execution { worker, started, waited, labels, cancel }));
         let crashes = entry.life.crashes + 1;
         let failure = if crashes >= self.max_crashes {
             let message = format!("it was running at {crashes} crashes of the server in a row");

@@ -170,12 +170,13 @@ impl Engine<'_> {
             due,
             alarm: alarm.unwrap_or(Alarm::Wall(due)),
             bytes,
-            labels: labels.map(Vec::into_boxed_slice),
+            has_labels: labels.is_some(),
             place: Some(place),
             execution: None,
         };
         if life.state == State::Queued && self.group.fresh.len() < self.idle.len() {
-            self.group.fresh.insert(number, task);
+            let labels = labels.map(Vec::into_boxed_slice);
+            self.group.fresh.insert(number, (task, labels));
         }
         self.await_turn(number, &entry);
         if life.state == State::Queued {

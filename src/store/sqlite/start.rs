@@ -41,7 +41,7 @@ pub struct LiveRow {
     pub failures: u32,
     pub crashes: u32,
     pub cancel_requested: bool,
-    pub labels: Option<Box<[u8]>>,
+    pub has_labels: bool,
 }
 
 /// Gives every task that has not ended to `each`, in the order of submission.
@@ -51,7 +51,7 @@ pub fn each_live(
 ) -> Result<(), DatabaseError> {
     let mut statement = connection.prepare(
         "SELECT id, queue, kind, priority, due, bytes, max_attempts, attempt, failures, crashes,
-                cancel_requested, labels FROM live ORDER BY id",
+                cancel_requested, labels IS NOT NULL FROM live ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -67,7 +67,7 @@ pub fn each_live(
             failures: row.get(8)?,
             crashes: row.get(9)?,
             cancel_requested: row.get(10)?,
-            labels: row.get::<_, Option<Vec<u8>>>(11)?.map(Vec::into_boxed_slice),
+            has_labels: row.get(11)?,
         });
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The statements that write, and what the engine must read between them.
 
-use rusqlite::{Connection, OptionalExtension as _, Statement, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Statement, params};
 
 use super::{SlotRow, state_column, state_from_column};
 use crate::{
@@ -12,6 +12,9 @@ use crate::{
 
 /// An execution, as rows tell of it.
 pub type ExecutionColumns = Option<(WorkerId, Timestamp)>;
+
+/// Labels, encoded; `None` if there are none.
+type Labels = Option<Box<[u8]>>;
 
 /// A task as it was submitted.
 #[derive(Debug)]
@@ -77,7 +80,7 @@ pub struct FinishedTask {
     pub finished: Timestamp,
     pub execution: ExecutionColumns,
     pub failure: Option<Failure>,
-    pub labels: Option<Box<[u8]>>,
+    pub labels: Labels,
 }
 
 /// The statements that write, prepared once. All of them belong between
@@ -114,6 +117,7 @@ pub struct Writer<'c> {
     insert_event: Statement<'c>,
     select_request: Statement<'c>,
     select_record: Statement<'c>,
+    select_labels: Statement<'c>,
     select_seq: Statement<'c>,
     select_finish: Statement<'c>,
     select_execution: Statement<'c>,
@@ -175,7 +179,8 @@ impl<'c> Writer<'c> {
             insert_request: prepare("INSERT INTO request VALUES (?1, ?2, ?3)")?,
             insert_event: prepare("INSERT INTO event VALUES (?1, ?2, ?3, ?4)")?,
             select_request: prepare("SELECT task, fingerprint FROM request WHERE id = ?1")?,
-            select_record: prepare("SELECT record FROM task WHERE id = ?1")?,
+            select_record: prepare("SELECT record, labels FROM task WHERE id = ?1")?,
+            select_labels: prepare("SELECT labels FROM live WHERE id = ?1")?,
             select_seq: prepare("SELECT seq FROM task WHERE id = ?1")?,
             select_finish: prepare("SELECT state FROM finish WHERE id = ?1")?,
             select_execution: prepare("SELECT worker, started FROM live WHERE id = ?1")?,
@@ -344,9 +349,15 @@ impl<'c> Writer<'c> {
         self.select_request.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
     }
 
-    /// A task's record, if it is there.
-    pub fn record(&mut self, number: u64) -> Rows<Option<Vec<u8>>> {
-        self.select_record.query_row([number], |row| row.get(0)).optional()
+    /// A task's record and its labels, if it is there.
+    pub fn record(&mut self, number: u64) -> Rows<Option<(Vec<u8>, Labels)>> {
+        let row = self.select_record.query_row([number], |row| Ok((row.get(0)?, labels(row, 1)?)));
+        row.optional()
+    }
+
+    /// The labels of a task that has not ended.
+    pub fn labels(&mut self, number: u64) -> Rows<Labels> {
+        self.select_labels.query_row([number], |row| labels(row, 0))
     }
 
     /// The number of a task's SUBMITTED event.
@@ -387,9 +398,13 @@ impl<'c> Writer<'c> {
                 finished: Timestamp(row.get(7)?),
                 execution: worker.map(WorkerId).zip(started.map(Timestamp)),
                 failure: reason.zip(message).map(|(reason, message)| Failure { reason, message }),
-                labels: row.get::<_, Option<Vec<u8>>>(12)?.map(Vec::into_boxed_slice),
+                labels: labels(row, 12)?,
             })
         });
         row.optional()
     }
+}
+
+fn labels(row: &Row<'_>, column: usize) -> Rows<Labels> {
+    Ok(row.get::<_, Option<Vec<u8>>>(column)?.map(Vec::into_boxed_slice))
 }
