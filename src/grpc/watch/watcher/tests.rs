@@ -3,32 +3,38 @@
 use std::{
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::StreamExt as _;
+use prost::Message as _;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::{
     event::{Event, EventType, Subject},
     events::{BoxFuture, Chronicle, Encoder, History, Incarnation, Interest, Publisher, hub},
+    proto::v1,
     task::{TaskId, Timestamp},
 };
 
-/// A log that reads one batch at a time, from `oldest` on.
+/// A log that reads one batch at a time, from `oldest` on, or not at all.
 struct Log {
     batches: Mutex<Vec<EventBatch>>,
     oldest: AtomicU64,
+    is_broken: AtomicBool,
 }
 
 impl History for Log {
     fn read(&self, after: Seq, _: usize) -> BoxFuture<'_, Result<Vec<EventBatch>, Unreadable>> {
         let oldest = Seq(self.oldest.load(Ordering::Relaxed));
         let batches = self.batches.lock().unwrap();
-        let read = if after.next() < oldest {
+        let read = if self.is_broken.load(Ordering::Relaxed) {
+            Err(Unreadable::Broken("the disk".into()))
+        } else if after.next() < oldest {
             Err(Unreadable::Expired(oldest))
         } else {
             Ok(batches.iter().find(|batch| batch.last() > after).cloned().into_iter().collect())
@@ -48,19 +54,29 @@ impl Yard {
     fn new() -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
         let (publisher, hub) = hub(Seq(0), Chronicle::new(1, incarnations));
-        let log = Arc::new(Log { batches: Mutex::default(), oldest: AtomicU64::new(1) });
+        let log = Arc::new(Log {
+            batches: Mutex::default(),
+            oldest: AtomicU64::new(1),
+            is_broken: AtomicBool::new(false),
+        });
         let feed = Feed { hub, history: Arc::clone(&log) as _ };
         Self { publisher, encoder: Encoder::new(Seq(0)), log, feed }
     }
 
     /// A commit of ten events of the queue.
     fn commit(&mut self, queue: &str) {
-        for number in 1..=10 {
-            let id = TaskId::new(number, 0);
-            let subject = Subject { id, queue, kind: "k", attempt: 0, labels: &[] };
-            self.encoder.push(&Event::new(EventType::Submitted, Timestamp(1), Some(subject)));
-        }
+        (1..=10).for_each(|number| self.push(number, queue));
         let batch = self.encoder.take().expect("events");
+        self.publish(batch);
+    }
+
+    fn push(&mut self, number: u64, queue: &str) {
+        let id = TaskId::new(number, 0);
+        let subject = Subject { id, queue, kind: "k", attempt: 0, labels: &[] };
+        self.encoder.push(&Event::new(EventType::Submitted, Timestamp(1), Some(subject)));
+    }
+
+    fn publish(&mut self, batch: EventBatch) {
         self.log.batches.lock().unwrap().push(batch.clone());
         self.publisher.publish(batch);
     }
@@ -129,4 +145,62 @@ async fn what_a_filter_leaves_out_is_no_message_and_moves_the_cursor() {
     let expected =
         [(yard.cursor(0), false), (yard.cursor(5_010), true), (yard.cursor(5_020), false)];
     assert_eq!(told, expected, "started, the one batch, and caught up");
+}
+
+#[tokio::test]
+async fn a_large_batch_is_picked_in_several_messages() {
+    const EVENTS: u64 = 30_000;
+    let mut yard = Yard::new();
+    let is_left_out = |seq: u64| seq <= EVENTS && seq % 5 == 1;
+    (1..=EVENTS).for_each(|seq| yard.push(seq, ["q", "others"][usize::from(is_left_out(seq))]));
+    let batch = yard.encoder.take().expect("events");
+    assert!(batch.data().len() > 3 * MAX_PIECE_BYTES);
+    yard.publish(batch);
+    yard.commit("q");
+    let mut steps = yard.watch(Some("q"), false);
+    let (mut seen, mut messages) = (Vec::new(), 0);
+    while let Some(step) = steps.next().await {
+        let message = step.unwrap();
+        if let Some(control) = message.control {
+            assert_eq!(control == Control::CaughtUp, seen.len() as u64 == EVENTS / 5 * 4 + 10);
+            continue;
+        }
+        assert!(message.events.len() <= MAX_PIECE_BYTES);
+        let told = v1::WatchEventsResponse::decode(message.events).unwrap().events;
+        seen.extend(told.into_iter().map(|event| event.seq));
+        // Whoever resumes after it misses nothing and sees nothing twice.
+        let (next, last) = (seen.last().unwrap() + 1, yard.cursor(EVENTS));
+        let cursors = [next - 1, next].map(|seq| yard.cursor(seq));
+        assert!(cursors.contains(&message.cursor) || message.cursor == last);
+        assert!(message.cursor != cursors[1] || is_left_out(next));
+        messages += 1;
+    }
+    let expected = (1..=EVENTS + 10).filter(|seq| !is_left_out(*seq));
+    assert_eq!(seen, expected.collect::<Vec<_>>());
+    assert!(messages > 3, "{messages} messages");
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told_and_not_passed_over() {
+    for queue in [None, Some("q")] {
+        let mut yard = Yard::new();
+        yard.commit("q");
+        yard.log.is_broken.store(true, Ordering::Relaxed);
+        let steps: Vec<_> = yard.watch(queue, true).collect().await;
+        let [Ok(_started), Err(status)] = &steps[..] else { panic!("{steps:?}") };
+        let reason = status.get_details_error_info().unwrap().reason;
+        assert_eq!((status.code(), reason.as_str()), (Code::Internal, "HISTORY_UNREADABLE"));
+    }
+    // Damage that only shows when the batch is looked through.
+    let mut yard = Yard::new();
+    yard.commit("q");
+    (1..=2).for_each(|number| yard.push(number, "q"));
+    let whole = yard.encoder.take().expect("events");
+    let cut = whole.data().slice(..whole.data().len() - 1);
+    yard.publish(EventBatch::new(whole.first(), whole.last(), cut, Box::default()));
+    let steps: Vec<_> = yard.watch(Some("q"), true).collect().await;
+    let [Ok(_started), Ok(first), Err(status)] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(first.cursor, yard.cursor(10));
+    let reason = status.get_details_error_info().unwrap().reason;
+    assert_eq!((status.code(), reason.as_str()), (Code::Internal, "HISTORY_UNREADABLE"));
 }
