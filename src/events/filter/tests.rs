@@ -28,11 +28,11 @@ const TYPES: [EventType; 3] = [EventType::Submitted, EventType::Started, EventTy
 const QUEUES: [&str; 3] = ["a", "aa", "b"];
 
 fn labels(most: usize) -> impl Strategy<Value = Labels> {
-    btree_map("[a-d]", "[xy]{0,2}", 0..=most)
+    btree_map("[a-c]", "x?", 0..=most)
 }
 
 fn said() -> impl Strategy<Value = Said> {
-    let fields = (0..3usize, 1..40u64, 0..3usize, proptest::option::of(0..3u32), labels(4));
+    let fields = (0..3usize, 1..40u64, 0..3usize, proptest::option::of(0..3u32), labels(3));
     fields.prop_map(|(which, task, queue, worker, labels)| Said {
         event_type: TYPES[which],
         task,
@@ -62,11 +62,12 @@ fn interest() -> impl Strategy<Value = Interest> {
         Just(Vec::new()),
         vec(1..40u64, 1..4),
         vec(1..40u64, 30..60),
-        Just((1_000..1_100).collect())
+        Just((1..100).collect())
     ];
     let queues = proptest::sample::subsequence(QUEUES.to_vec(), 0..=2);
     let types = proptest::sample::subsequence(TYPES.to_vec(), 0..=2);
-    (tasks, queues, types, labels(2)).prop_map(|(tasks, queues, types, labels)| Interest {
+    let labels = prop_oneof![Just(Labels::new()), labels(2)];
+    (tasks, queues, types, labels).prop_map(|(tasks, queues, types, labels)| Interest {
         // Another store's task of the same number is another one.
         tasks: tasks.into_iter().map(|task| TaskId::new(task, 5 + task % 10 / 9)).collect(),
         queues: queues.into_iter().map(str::to_owned).collect(),
@@ -94,12 +95,12 @@ proptest! {
     fn what_is_picked_in_pieces_of_any_size_is_what_is_wanted(
         events in vec(said(), 1..60),
         interest in interest(),
-        seen in 0..70u64,
+        seen in any::<proptest::sample::Index>(),
         max_bytes in 1..2_000usize,
     ) {
         let batch = batch(&events);
         let Some(filter) = EventFilter::new(interest.clone()) else { return Ok(()) };
-        let mut after = Seq(100 + seen);
+        let mut after = Seq(100 + seen.index(events.len() + 1) as u64);
         let mut expected = decoded(batch.data());
         expected.retain(|event| event.seq > after.0 && wants(&interest, event));
         let mut picked = Vec::new();
