@@ -124,7 +124,7 @@ fn begin_incarnation(
     sqlite::each_live(connection, |row| {
         let number = row.number;
         let waits = !running.contains(&number);
-        let entry = entry_of(engine, row, waits);
+        let entry = entry_of(engine, &row, waits);
         if waits {
             engine.await_turn(number, &entry);
         }
@@ -164,7 +164,7 @@ fn damaged(error: GroupError) -> DatabaseError {
     }
 }
 
-fn entry_of(engine: &mut Engine<'_>, row: LiveRow, waits: bool) -> Entry {
+fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
     let now = engine.group.now;
     let queue = engine.queues.ensure(&row.queue, &mut engine.ready, &now);
     let place = waits.then(|| engine.admission.readmit(&row.queue, row.bytes));

@@ -81,8 +81,8 @@ impl Yard {
     }
 }
 
-fn message() -> Step {
-    Ok(EncodedWatchEventsResponse::default())
+fn message() -> EncodedWatchEventsResponse {
+    EncodedWatchEventsResponse::default()
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn whoever_waits_for_the_server_is_not_stalled() {
         assert_eq!(yard.sweep(TIMEOUT), []);
         assert!(!yard.is_stalled());
     }
-    hand.send(message()).unwrap();
+    hand.send(Ok(message())).unwrap();
     assert!(yard.is_called());
     assert!(yard.ask(&mut stream).is_ready());
     assert!(yard.ask(&mut stream).is_pending());
@@ -106,7 +106,7 @@ async fn whoever_waits_for_the_server_is_not_stalled() {
 async fn whoever_does_not_ask_for_the_next_message_is() {
     let mut yard = Yard::new();
     let (mut stream, hand) = yard.watch(None);
-    hand.send(message()).unwrap();
+    hand.send(Ok(message())).unwrap();
     assert!(yard.ask(&mut stream).is_ready());
     assert_eq!(yard.sweep(Duration::ZERO), [], "it was asked since it was last looked at");
     assert_eq!(yard.sweep(Duration::ZERO), []);
@@ -122,7 +122,7 @@ async fn so_is_whoever_was_called_and_does_not_ask() {
     let (mut stream, hand) = yard.watch(None);
     assert!(yard.ask(&mut stream).is_pending());
     assert_eq!(yard.sweep(TIMEOUT), []);
-    hand.send(message()).unwrap();
+    hand.send(Ok(message())).unwrap();
     assert_eq!(yard.sweep(TIMEOUT), []);
     assert_eq!(yard.sweep(TIMEOUT), [End::Stalled]);
 }
@@ -156,7 +156,7 @@ async fn whoever_does_not_read_is_ended_at_its_limit() {
     let (mut reading, _hand) = yard.watch(limit);
     let (mut unread, hand) = yard.watch(limit);
     assert!(yard.ask(&mut reading).is_pending());
-    hand.send(message()).unwrap();
+    hand.send(Ok(message())).unwrap();
     assert!(yard.ask(&mut unread).is_ready());
     for _ in 0..2 {
         assert_eq!(yard.sweep(TIMEOUT / 5), []);
