@@ -7,14 +7,13 @@
 
 use std::{
     future::poll_fn,
-    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::Poll,
     time::Duration,
 };
 
@@ -25,7 +24,6 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     select,
     sync::Semaphore,
@@ -36,7 +34,10 @@ use tonic::{body::Body, transport::server::TcpConnectInfo};
 use tower::{Service, ServiceExt as _};
 use tracing::{Instrument as _, debug, info_span, warn};
 
-use super::calls;
+use super::{
+    calls,
+    socket::{Outbox, Socket},
+};
 
 /// How long a client may take to say that it speaks HTTP/2.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -187,7 +188,7 @@ impl Acceptor {
     {
         let calls = TaskTracker::new();
         let greeted = Arc::new(AtomicBool::new(false));
-        let io = TokioIo::new(Greeting { stream, received: 0, greeted: Arc::clone(&greeted) });
+        let (socket, outbox) = Socket::new(stream, Arc::clone(&greeted));
         let mut connection = pin!(
             http2::Builder::new(Tracked(calls.clone()))
                 .timer(TokioTimer::new())
@@ -196,7 +197,7 @@ impl Acceptor {
                 .keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE)
                 .max_send_buf_size(MAX_SEND_BUFFER)
-                .serve_connection(io, TowerToHyperService::new(service))
+                .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
         );
         let greeting_due = Instant::now() + HANDSHAKE_TIMEOUT;
         let mut goodbye_due = None;
@@ -230,20 +231,21 @@ impl Acceptor {
                         return Ok(());
                     }
                 }
-                ended = last_in_line(connection.as_mut()) => return ended,
+                ended = last_in_line(connection.as_mut(), &outbox) => return ended,
             }
         }
     }
 }
 
-/// Polls `connection` only after whatever else is ready to run.
+/// Polls `connection` only after whatever else is ready to run, and then writes out
+/// what it has to say.
 ///
 /// A call that ends wakes its connection, and the scheduler would run that next,
 /// to write one answer to the socket. Letting it step back once lets the other
 /// calls that are ready end first, and the connection then writes all their
 /// answers with one system call. On an idle runtime it costs a turn of the
 /// scheduler, less than a microsecond.
-async fn last_in_line<F: Future>(mut connection: Pin<&mut F>) -> F::Output {
+async fn last_in_line<F: Future>(mut connection: Pin<&mut F>, outbox: &Outbox) -> F::Output {
     let mut stepped_back = false;
     poll_fn(|cx| {
         if !stepped_back {
@@ -252,7 +254,9 @@ async fn last_in_line<F: Future>(mut connection: Pin<&mut F>) -> F::Output {
             return Poll::Pending;
         }
         stepped_back = false;
-        connection.as_mut().poll(cx)
+        let polled = connection.as_mut().poll(cx);
+        outbox.write_out(cx);
+        polled
     })
     .await
 }
@@ -267,63 +271,5 @@ where
 {
     fn execute(&self, future: F) {
         self.0.spawn(calls::serve(future).in_current_span());
-    }
-}
-
-/// A stream that notes when the client has sent HTTP/2's greeting.
-struct Greeting {
-    stream: TcpStream,
-    received: usize,
-    greeted: Arc<AtomicBool>,
-}
-
-/// Bytes of `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`. RFC 9113, 3.4.
-const GREETING_BYTES: usize = 24;
-
-impl AsyncRead for Greeting {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if self.received < GREETING_BYTES {
-            self.received += buf.filled().len() - before;
-            if self.received >= GREETING_BYTES {
-                self.greeted.store(true, Ordering::Relaxed);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Greeting {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

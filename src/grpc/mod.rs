@@ -19,6 +19,7 @@ mod json;
 mod request;
 mod response;
 mod service;
+mod socket;
 mod status;
 mod submit;
 mod watch;
