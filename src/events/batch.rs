@@ -11,21 +11,26 @@ use crate::event::Seq;
 /// `WatchEventsResponse.events`, with its tag and length. So a response is
 /// joined from pieces of batches without encoding anything again, and the same
 /// bytes are what the store keeps.
+///
+/// Clones are the same batch: every watcher has one, for a moment.
 #[derive(Clone, Debug)]
-pub struct EventBatch {
+pub struct EventBatch(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     first: Seq,
     last: Seq,
     data: Bytes,
-    ended: Box<[u64]>,
-    /// Parsed from the data by the first who asks; clones share it.
-    outline: Arc<OnceLock<Option<Outline>>>,
+    ended: Arc<[u64]>,
+    /// Parsed from the data by the first who asks.
+    outline: OnceLock<Option<Outline>>,
 }
 
 /// The outline says nothing that the data does not.
 impl PartialEq for EventBatch {
     fn eq(&self, other: &Self) -> bool {
-        let parts = |batch: &Self| (batch.first, batch.last);
-        parts(self) == parts(other) && self.data == other.data && self.ended == other.ended
+        let parts = |batch: &Self| (batch.0.first, batch.0.last);
+        parts(self) == parts(other) && self.0.data == other.0.data && self.0.ended == other.0.ended
     }
 }
 
@@ -36,38 +41,42 @@ impl EventBatch {
     /// tasks that ended by them (empty when read from history).
     #[must_use]
     pub fn new(first: Seq, last: Seq, data: Bytes, ended: Box<[u64]>) -> Self {
-        Self { first, last, data, ended, outline: Arc::default() }
+        Self::of(first, last, data, ended.into())
+    }
+
+    fn of(first: Seq, last: Seq, data: Bytes, ended: Arc<[u64]>) -> Self {
+        Self(Arc::new(Parts { first, last, data, ended, outline: OnceLock::new() }))
     }
 
     /// Its first event.
     pub fn first(&self) -> Seq {
-        self.first
+        self.0.first
     }
 
     /// Its last event.
     pub fn last(&self) -> Seq {
-        self.last
+        self.0.last
     }
 
     /// Its events, encoded.
     pub fn data(&self) -> &Bytes {
-        &self.data
+        &self.0.data
     }
 
     /// Where which event lies; `None` if the encoding is damaged, or has another
     /// number of events than it should.
     pub fn outline(&self) -> Option<&Outline> {
         let outlined = || {
-            let outline = Outline::of(&self.data)?;
-            let count = (self.last.0 + 1).checked_sub(self.first.0)?;
+            let outline = Outline::of(self.data())?;
+            let count = (self.last().0 + 1).checked_sub(self.first().0)?;
             (outline.events().len() as u64 == count).then_some(outline)
         };
-        self.outline.get_or_init(outlined).as_ref()
+        self.0.outline.get_or_init(outlined).as_ref()
     }
 
     /// Numbers of the tasks that ended by it.
     pub fn ended(&self) -> &[u64] {
-        &self.ended
+        &self.0.ended
     }
 
     /// Takes events off the front: as many as stay within `max_bytes`, at least
@@ -75,12 +84,12 @@ impl EventBatch {
     /// if the encoding is damaged.
     #[must_use]
     pub fn split(self, max_bytes: usize) -> (Option<Self>, Option<Self>) {
-        if self.data.len() <= max_bytes {
+        if self.data().len() <= max_bytes {
             return (Some(self), None);
         }
         let mut end = 0;
         let mut count = 0;
-        while let Some(length) = entry_length(&self.data[end..]) {
+        while let Some(length) = entry_length(&self.data()[end..]) {
             if count > 0 && end + length > max_bytes {
                 break;
             }
@@ -90,10 +99,15 @@ impl EventBatch {
         if count == 0 {
             return (None, None);
         }
-        let next = Seq(self.first.0 + count);
-        let piece = Self::new(self.first, next.previous(), self.data.slice(..end), self.ended);
-        let rest = (next <= self.last)
-            .then(|| Self::new(next, self.last, self.data.slice(end..), Box::default()));
+        let next = Seq(self.first().0 + count);
+        let piece = Self::of(
+            self.first(),
+            next.previous(),
+            self.data().slice(..end),
+            Arc::clone(&self.0.ended),
+        );
+        let rest = (next <= self.last())
+            .then(|| Self::of(next, self.last(), self.data().slice(end..), Arc::default()));
         (Some(piece), rest)
     }
 
@@ -101,16 +115,17 @@ impl EventBatch {
     /// encoding is damaged.
     #[must_use]
     pub fn after(self, after: Seq) -> Option<Self> {
-        if after < self.first {
+        if after < self.first() {
             return Some(self);
         }
         let mut start = 0;
-        for _ in self.first.0..=after.0.min(self.last.0) {
-            start += entry_length(&self.data[start..])?;
+        for _ in self.first().0..=after.0.min(self.last().0) {
+            start += entry_length(&self.data()[start..])?;
         }
         let first = after.next();
-        (first <= self.last)
-            .then(|| Self::new(first, self.last, self.data.slice(start..), self.ended))
+        (first <= self.last()).then(|| {
+            Self::of(first, self.last(), self.data().slice(start..), Arc::clone(&self.0.ended))
+        })
     }
 }
 

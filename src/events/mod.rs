@@ -85,7 +85,7 @@ struct Shared {
 /// commit, ends every tail once it has delivered everything.
 #[derive(Debug)]
 pub struct Publisher {
-    sender: broadcast::Sender<Arc<EventBatch>>,
+    sender: broadcast::Sender<EventBatch>,
     shared: Arc<Shared>,
 }
 
@@ -100,14 +100,14 @@ impl Publisher {
         self.shared.newest.store(batch.last().0, Ordering::Release);
         self.shared.completions.complete(batch.ended());
         // Nobody may be listening: the log has it all.
-        drop(self.sender.send(Arc::new(batch)));
+        drop(self.sender.send(batch));
     }
 }
 
 /// The watchers' end.
 #[derive(Clone, Debug)]
 pub struct Hub {
-    sender: broadcast::WeakSender<Arc<EventBatch>>,
+    sender: broadcast::WeakSender<EventBatch>,
     shared: Arc<Shared>,
 }
 

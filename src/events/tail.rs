@@ -33,8 +33,8 @@ pub struct Tail {
     /// Batches to deliver next, without a gap; the first has what follows the cursor.
     ready: VecDeque<EventBatch>,
     /// Received while events before it were missing.
-    ahead: Option<Arc<EventBatch>>,
-    live: Option<broadcast::Receiver<Arc<EventBatch>>>,
+    ahead: Option<EventBatch>,
+    live: Option<broadcast::Receiver<EventBatch>>,
     history: Arc<dyn History>,
     /// A read that is under way, also when whoever asked for it has turned away.
     reading: Option<BoxFuture<'static, Result<Vec<EventBatch>, Unreadable>>>,
@@ -45,7 +45,7 @@ impl Tail {
     pub(super) fn new(
         cursor: Seq,
         known: Seq,
-        live: Option<broadcast::Receiver<Arc<EventBatch>>>,
+        live: Option<broadcast::Receiver<EventBatch>>,
         history: Arc<dyn History>,
         hub: Hub,
     ) -> Self {
@@ -108,7 +108,7 @@ impl Tail {
             if self.cursor < self.known {
                 self.read_history().await?;
             } else if let Some(ahead) = self.ahead.take() {
-                self.accept(&ahead);
+                self.accept(ahead);
             } else {
                 self.receive().await?;
             }
@@ -148,7 +148,7 @@ impl Tail {
             None => Err(RecvError::Closed),
         };
         match received {
-            Ok(batch) => self.accept(&batch),
+            Ok(batch) => self.accept(batch),
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => {
                 self.live = None;
@@ -161,12 +161,12 @@ impl Tail {
         Ok(())
     }
 
-    fn accept(&mut self, batch: &Arc<EventBatch>) {
+    fn accept(&mut self, batch: EventBatch) {
         if batch.first() > self.cursor.next() {
             self.known = batch.first().previous();
-            self.ahead = Some(Arc::clone(batch));
+            self.ahead = Some(batch);
         } else if batch.last() > self.cursor {
-            self.ready.push_back(EventBatch::clone(batch));
+            self.ready.push_back(batch);
         }
     }
 }
