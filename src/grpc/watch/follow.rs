@@ -102,10 +102,11 @@ impl Follower {
             pulse,
             ends,
         };
-        Box::pin(stream::unfold(follower, Self::step))
+        // In a place of its own: every message moves it, twice.
+        Box::pin(stream::unfold(Box::new(follower), Self::step))
     }
 
-    async fn step(mut self) -> Option<(Step, Self)> {
+    async fn step(mut self: Box<Self>) -> Option<(Step, Box<Self>)> {
         let step = match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Beginning(submitted) => {
                 self.phase = Phase::Following;

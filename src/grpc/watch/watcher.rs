@@ -99,10 +99,11 @@ impl Watcher {
             pulse,
             ends,
         };
-        Box::pin(stream::unfold(watcher, Self::step))
+        // In a place of its own: every message moves it, twice.
+        Box::pin(stream::unfold(Box::new(watcher), Self::step))
     }
 
-    async fn step(mut self) -> Option<(Step, Self)> {
+    async fn step(mut self: Box<Self>) -> Option<(Step, Box<Self>)> {
         let step = match self.phase {
             Phase::Beginning => {
                 self.phase = match self.terms.snapshot {
