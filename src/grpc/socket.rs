@@ -194,7 +194,11 @@ mod tests {
     }
 
     async fn end_turn(outbox: &Outbox) {
-        poll_fn(|cx| Poll::Ready(outbox.write_out(cx))).await;
+        let turn = |cx: &mut Context<'_>| {
+            outbox.write_out(cx);
+            Poll::Ready(())
+        };
+        poll_fn(turn).await;
     }
 
     #[tokio::test]
