@@ -8,6 +8,7 @@ mod bulk;
 mod bulk_report;
 mod cancel;
 mod client;
+mod columns;
 mod configure;
 mod demo;
 mod drain;
@@ -30,6 +31,7 @@ mod steps;
 mod submit;
 mod table;
 mod tally;
+mod top;
 mod units;
 mod watch;
 mod workers;
@@ -114,6 +116,10 @@ enum Command {
     Resize(workers::ResizeArgs),
     /// Show how fast tasks come, wait and run, and how many workers it takes
     Stats(stats::StatsArgs),
+    /// See it live on the whole screen: queues, workers, and events as they happen
+    ///
+    /// `q` ends it, `?` tells the other keys. It goes on over restarts of the server.
+    Top(top::TopArgs),
     /// Drain the server and end it, as SIGTERM does; exit code 8 if it had to cut
     /// tasks off
     Drain(drain::DrainArgs),
@@ -191,6 +197,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry) -> Result<Exit, Stop>
         Command::Workers(args) => block_on(until_ctrl_c(workers::run(&server, args)))?,
         Command::Resize(args) => block_on(until_ctrl_c(workers::resize(&server, args)))?,
         Command::Stats(args) => block_on(stats::run(&server, args))?,
+        Command::Top(args) => block_on(top::run(&server, args))?,
         Command::Drain(args) => block_on(drain::run(&server, args))?,
     };
     Ok(exit)
@@ -273,6 +280,8 @@ mod tests {
             "taskyard stats",
             "taskyard stats --target-wait 250ms --watch",
             "taskyard stats --watch 10s --output json",
+            "taskyard top",
+            "taskyard top --interval 250ms --queue mail --queue reports",
             "taskyard drain --yes",
         ];
         for text in lines {
@@ -323,6 +332,10 @@ mod tests {
             "taskyard resize 10001",
             "taskyard stats --watch 0s",
             "taskyard stats --target-wait soon",
+            "taskyard top --interval 50ms",
+            "taskyard top --interval",
+            "taskyard top --queue",
+            "taskyard top mail",
             "taskyard demo --workers 0",
         ];
         for text in lines {

@@ -150,6 +150,11 @@ pub fn calendar(time: prost_types::Timestamp) -> String {
     local(time, "%Y-%m-%d %H:%M:%S%.3f")
 }
 
+/// The local time of the day with milliseconds.
+pub fn clock(time: prost_types::Timestamp) -> String {
+    local(time, "%H:%M:%S%.3f")
+}
+
 fn local(time: prost_types::Timestamp, format: &str) -> String {
     moment(time).map_or_else(
         || "-".into(),

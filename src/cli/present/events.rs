@@ -13,6 +13,7 @@ const DEFAULT_QUEUE: &str = "default";
 
 /// The least widths of the columns.
 const DATE: usize = 23;
+const CLOCK: usize = 12;
 const NAME: usize = 15;
 const TASK: usize = 14;
 const KIND: usize = 8;
@@ -20,8 +21,16 @@ const WORKER: usize = 9;
 
 /// An event's line: time, type, task, kind, then what else there is to say.
 pub fn event_line(event: &Event) -> String {
-    let mut columns =
-        begun(event.time, &json::type_name(event.r#type), &type_style(event.r#type()));
+    line(event, &when(event.time))
+}
+
+/// The same, without the date.
+pub fn clock_line(event: &Event) -> String {
+    line(event, &event.time.map_or_else(|| format!("{:<CLOCK$}", "-"), units::clock))
+}
+
+fn line(event: &Event, time: &str) -> String {
+    let mut columns = begun(time, &json::type_name(event.r#type), &type_style(event.r#type()));
     if !event.task_id.is_empty() {
         columns.push(padded(&event.task_id, TASK));
         columns.push(padded(&event.kind, KIND));
@@ -36,7 +45,7 @@ pub fn event_line(event: &Event) -> String {
 /// what it does.
 pub fn task_line(task: &Task) -> String {
     let state = task.state();
-    let mut columns = begun(task.create_time, json::state_name(state), &state_style(state));
+    let mut columns = begun(&when(task.create_time), json::state_name(state), &state_style(state));
     columns.push(padded(&task.task_id, TASK));
     columns.push(padded(&task.kind, KIND));
     if !task.worker.is_empty() {
@@ -57,7 +66,7 @@ pub fn task_line(task: &Task) -> String {
 /// A worker of a snapshot, in the columns of an event.
 pub fn worker_line(worker: &Worker) -> String {
     let dim = Style::new().dim();
-    let mut columns = begun(None, "WORKER", &dim);
+    let mut columns = begun(&when(None), "WORKER", &dim);
     columns.push(padded(&worker.worker, TASK));
     columns.push(match &worker.execution {
         Some(execution) => format!("runs {}", printable(&execution.task_id)),
@@ -66,9 +75,12 @@ pub fn worker_line(worker: &Worker) -> String {
     columns.join("  ")
 }
 
+fn when(time: Option<prost_types::Timestamp>) -> String {
+    time.map_or_else(|| format!("{:<DATE$}", "-"), units::calendar)
+}
+
 /// The first two columns: when, and what.
-fn begun(time: Option<prost_types::Timestamp>, name: &str, style: &Style) -> Vec<String> {
-    let time = time.map_or_else(|| format!("{:<DATE$}", "-"), units::calendar);
+fn begun(time: &str, name: &str, style: &Style) -> Vec<String> {
     let name = pad_str(name, NAME, Alignment::Left, None).into_owned();
     vec![Style::new().dim().apply_to(time).to_string(), style.apply_to(name).to_string()]
 }
@@ -159,6 +171,14 @@ mod tests {
             ),
             "{line}"
         );
+    }
+
+    #[test]
+    fn the_date_may_be_left_out() {
+        let (full, short) = (plain(&event_line(&ended())), plain(&clock_line(&ended())));
+        assert_eq!(full.split_once(' ').map(|(_, rest)| rest), Some(short.as_str()));
+        let timeless = Event { time: None, ..ended() };
+        assert!(plain(&clock_line(&timeless)).starts_with("-             FAILED  "));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod attempts;
 pub mod bar;
 pub mod events;
 pub mod queues;
+pub mod stats;
 pub mod workers;
 
 use console::Style;

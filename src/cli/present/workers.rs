@@ -4,60 +4,65 @@ use console::Style;
 
 use super::{
     super::{
-        output::printable,
-        table::{Column, aligned, heading},
+        columns::{self, Stack},
+        output::{printable, shortened},
         units::{self, count, percent},
     },
     bar::{bar, load_style},
 };
-use crate::proto::v1::{Pool, Worker};
+use crate::proto::v1::{Execution, Pool, Worker};
 
 /// Columns of the bar of a worker's busy share.
 const BAR: usize = 10;
 
-const HEADER: [&str; 9] =
-    ["WORKER", "TASK", "KIND", "QUEUE", "ATTEMPT", "FOR", "FINISHED", "BUSY", ""];
+/// Columns of a task's id, so that the table stands still while tasks come and go.
+const TASK: usize = 14;
 
 /// The workers, a line each, aligned; identifiers are never cut.
 pub fn table(pool: &Pool) -> String {
-    let rows = pool.workers.iter().map(row);
-    let rows: Vec<_> = std::iter::once(heading(HEADER)).chain(rows).collect();
-    let (text, figures) = (Column::text(0), Column::figures(0));
-    aligned([text, Column::text(14), text, text, figures, figures, figures, figures, text], &rows)
+    let workers: Vec<_> = pool.workers.iter().collect();
+    columns::table(&worker_columns(&workers, usize::MAX))
 }
 
-fn row(worker: &Worker) -> [String; 9] {
-    let share = worker.busy_share;
-    let mut end = bar(share, BAR, &load_style(share));
-    if worker.leaving {
-        end = format!("{end}  {}", Style::new().yellow().apply_to("leaving"));
-    }
-    let [task, kind, queue, attempt, running] = execution(worker);
-    [
-        printable(&worker.worker),
-        task,
-        kind,
-        queue,
-        attempt,
-        running,
-        count(worker.finished),
-        percent(share),
-        end,
-    ]
-}
-
-fn execution(worker: &Worker) -> [String; 5] {
-    let Some(execution) = &worker.execution else {
-        let idle = Style::new().dim().apply_to("idle").to_string();
-        return [idle, String::new(), String::new(), String::new(), String::new()];
+/// The columns of a table of workers, of which names of queues and kinds are cut to
+/// `longest` columns of the screen.
+pub fn worker_columns(workers: &[&Worker], longest: usize) -> Vec<Stack> {
+    let cells = |cell: &dyn Fn(&Worker) -> String| {
+        workers.iter().map(|worker| cell(worker)).collect::<Vec<_>>()
     };
-    [
-        Style::new().cyan().apply_to(printable(&execution.task_id)).to_string(),
-        printable(&execution.kind),
-        printable(&execution.queue),
-        execution.attempt.to_string(),
-        execution.running_for.map(|span| units::span(units::from_wire(span))).unwrap_or_default(),
-    ]
+    let running = |cell: &dyn Fn(&Execution) -> String| {
+        cells(&|worker| worker.execution.as_ref().map(cell).unwrap_or_default())
+    };
+    let cut = |text: &str| shortened(&printable(text), longest);
+    let bars = |worker: &Worker| bar(worker.busy_share, BAR, &load_style(worker.busy_share));
+    let leaving = Style::new().yellow().apply_to("leaving").to_string();
+    let mut columns = vec![
+        Stack::text("WORKER", cells(&|worker| printable(&worker.worker))),
+        Stack::text("TASK", cells(&task)).at_least(TASK),
+        Stack::text("KIND", running(&|execution| cut(&execution.kind))).optional(1),
+        Stack::text("QUEUE", running(&|execution| cut(&execution.queue))).optional(3),
+        Stack::figures("ATTEMPT", running(&|execution| execution.attempt.to_string())).optional(2),
+        Stack::figures("FOR", running(&running_for)),
+        Stack::figures("FINISHED", cells(&|worker| count(worker.finished))).optional(4),
+        Stack::figures("BUSY", cells(&|worker| percent(worker.busy_share))).optional(0),
+        Stack::text("", cells(&bars)).optional(5),
+    ];
+    if workers.iter().any(|worker| worker.leaving) {
+        let word = |worker: &Worker| if worker.leaving { leaving.clone() } else { String::new() };
+        columns.push(Stack::text("", cells(&word)));
+    }
+    columns
+}
+
+fn task(worker: &Worker) -> String {
+    match &worker.execution {
+        Some(execution) => Style::new().cyan().apply_to(printable(&execution.task_id)).to_string(),
+        None => Style::new().dim().apply_to("idle").to_string(),
+    }
+}
+
+fn running_for(execution: &Execution) -> String {
+    execution.running_for.map(|span| units::span(units::from_wire(span))).unwrap_or_default()
 }
 
 /// What the crew is going to be, in a sentence.
@@ -74,7 +79,6 @@ pub fn size_words(pool: &Pool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::Execution;
 
     fn pool() -> Pool {
         let execution = Execution {

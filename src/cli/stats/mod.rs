@@ -3,7 +3,6 @@
 //! Owns asking and the place where the screen is drawn; what stands on it is
 //! [`screen`]'s. Must not know what the figures mean.
 
-mod columns;
 mod screen;
 
 use std::{io, time::Duration};
@@ -49,7 +48,7 @@ pub struct StatsArgs {
 }
 
 /// A span between two screens. A shorter one would show nothing new.
-fn parse_interval(text: &str) -> Result<Duration, String> {
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_millis(100);
     match parse_span(text)? {
         every if every >= LEAST => Ok(every),

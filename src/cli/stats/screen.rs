@@ -3,23 +3,20 @@
 //! Owns the wording and the layout for a given size. Must not know terminals, or
 //! where the figures come from.
 
-use console::{Style, measure_text_width};
+use console::Style;
 
-use super::{
-    super::{
-        output::{printable, shortened},
-        present::{
-            bar::{bar, load_style},
-            queues::{block_style, block_word, counts_parts},
-        },
-        units::{between, count, frequency, from_wire, percent, span},
-    },
+use super::super::{
     columns::{Stack, fit, table, width},
+    present::{
+        bar::{bar, load_style},
+        stats::{
+            advice_words, crew_words, named, paragraph, queue_columns, rates_words, tasks_words,
+            times_words,
+        },
+    },
+    units::{between, count, span},
 };
-use crate::proto::v1::{CrewStats, GetStatsResponse, QueueStats, SizingAdvice, TaskCounts};
-
-/// Columns of the names in front of the lines.
-const NAMES: usize = 9;
+use crate::proto::v1::{GetStatsResponse, QueueStats};
 
 /// The narrowest screen for which lines are broken; on a narrower one they are cut.
 const LEAST_WIDTH: usize = 40;
@@ -57,86 +54,6 @@ pub fn screen(stats: &GetStatsResponse, width: usize, height: usize) -> String {
     lines.join("\n")
 }
 
-fn named(name: &str, text: &str) -> String {
-    format!("{}{text}", Style::new().dim().apply_to(format!("{name:<NAMES$}")))
-}
-
-/// Words in as many lines as they take, the first with a name in front.
-fn paragraph(name: &str, words: &[String], width: usize) -> Vec<String> {
-    let lines = wrapped(words, width - NAMES).into_iter().enumerate();
-    lines.map(|(at, line)| named(if at == 0 { name } else { "" }, &line)).collect()
-}
-
-/// How many tasks stand where, each number with its word.
-fn tasks_words(counts: TaskCounts) -> Vec<String> {
-    let mut parts = counts_parts(counts);
-    match parts.len() {
-        0 => vec!["none".into()],
-        all => {
-            parts[..all - 1].iter_mut().for_each(|part| part.push(','));
-            parts
-        }
-    }
-}
-
-fn crew_words(crew: &CrewStats, width: usize) -> String {
-    let share = crew.busy_share;
-    let style = load_style(share);
-    let bar = bar(share, (width / 3).clamp(10, 48), &style);
-    format!(
-        "{bar}  {} busy; {} of {} workers run a task",
-        style.apply_to(percent(share)),
-        count(crew.busy_workers.into()),
-        count(crew.workers.into()),
-    )
-}
-
-fn rates_words(crew: &CrewStats) -> String {
-    let [arriving, ending] = [crew.arrival_rate, crew.completion_rate].map(frequency);
-    format!("{arriving}/s arrive, {ending}/s complete, over about the last minute")
-}
-
-fn times_words(crew: &CrewStats) -> String {
-    let mean = |value: Option<prost_types::Duration>| value.map(|value| span(from_wire(value)));
-    match (mean(crew.mean_service), mean(crew.mean_wait)) {
-        (None, None) => "nothing was measured yet".into(),
-        (Some(service), None) => format!("{service} to run"),
-        (None, Some(wait)) => format!("{wait} to wait for a worker"),
-        (Some(service), Some(wait)) => {
-            format!("{service} to run, after {wait} of waiting, in the mean")
-        }
-    }
-}
-
-/// The server's sentence, and what to do about it.
-fn advice_words(advice: Option<&SizingAdvice>, workers: u32) -> String {
-    let Some(advice) = advice.filter(|advice| !advice.summary.is_empty()) else {
-        return "none yet: nothing was measured".into();
-    };
-    let summary = printable(advice.summary.trim());
-    if advice.workers > workers && workers > 0 {
-        format!("{summary} (taskyard resize {})", advice.workers)
-    } else {
-        summary
-    }
-}
-
-/// Words in lines of at most `width` columns; a longer word has a line of its own.
-fn wrapped(words: &[String], width: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for word in words {
-        let longer = measure_text_width(&line) + 1 + measure_text_width(word);
-        if !line.is_empty() && longer > width {
-            lines.push(std::mem::take(&mut line));
-        }
-        line.push_str(if line.is_empty() { "" } else { " " });
-        line.push_str(word);
-    }
-    lines.push(line);
-    lines
-}
-
 /// The queues with the most to do, as many as there is room for, in their order;
 /// and how many are left out, which then takes a line.
 fn busiest(queues: &[QueueStats], room: usize) -> (Vec<&QueueStats>, usize) {
@@ -160,44 +77,19 @@ fn busiest(queues: &[QueueStats], room: usize) -> (Vec<&QueueStats>, usize) {
 }
 
 fn queue_table(queues: &[&QueueStats], screen: usize) -> String {
-    let cells = |cell: &dyn Fn(&QueueStats, TaskCounts) -> String| {
-        queues.iter().map(|queue| cell(queue, queue.counts.unwrap_or_default())).collect::<Vec<_>>()
-    };
-    let mean = |value: Option<prost_types::Duration>| {
-        value.map_or_else(|| "-".into(), |value| span(from_wire(value)))
-    };
-    let name_width = screen / 5;
-    let mut stacks = vec![
-        Stack::text("QUEUE", cells(&|queue, _| shortened(&printable(&queue.queue), name_width))),
-        Stack::figures("WAITING", cells(&|_, counts| count(counts.scheduled + counts.queued))),
-        Stack::figures("RUNNING", cells(&|_, counts| count(counts.running))),
-        Stack::figures("IN/S", cells(&|queue, _| frequency(queue.arrival_rate))),
-        Stack::figures("OUT/S", cells(&|queue, _| frequency(queue.completion_rate))),
-        Stack::figures("RUNS", cells(&|queue, _| mean(queue.mean_service))).optional(),
-        Stack::figures("WAITED", cells(&|queue, _| mean(queue.mean_wait))).optional(),
-        Stack::figures("FAILED", cells(&|_, counts| count(counts.failed))).optional(),
-        Stack::figures("WAIT NOW", cells(&|queue, _| mean(queue.wait_now))),
-        Stack::figures("BUSY", cells(&|queue, _| percent(queue.busy_share))),
-    ];
-    let words = cells(&|queue, _| {
-        let style = block_style(queue.block);
-        block_word(queue.block).map(|word| style.apply_to(word).to_string()).unwrap_or_default()
-    });
-    let blocked = words.iter().any(|word| !word.is_empty());
-    let blocks = Stack::text("", words);
-    let taken = if blocked { width(std::slice::from_ref(&blocks)) + 2 } else { 0 };
+    let mut stacks = queue_columns(queues, screen / 5);
+    let blocks = stacks.pop().filter(|blocks| !blocks.is_empty());
+    let taken = blocks.as_ref().map_or(0, |blocks| width(std::slice::from_ref(blocks)) + 2);
     let room = screen.saturating_sub(taken);
     fit(&mut stacks, room.saturating_sub(BAR.start() + 2));
     let left = room.saturating_sub(width(&stacks) + 2);
     if left >= *BAR.start() {
-        let bars = cells(&|queue, _| {
+        let bar = |queue: &&QueueStats| {
             bar(queue.busy_share, left.min(*BAR.end()), &load_style(queue.busy_share))
-        });
-        stacks.push(Stack::text("", bars));
+        };
+        stacks.push(Stack::text("", queues.iter().map(bar).collect()));
     }
-    if blocked {
-        stacks.push(blocks);
-    }
+    stacks.extend(blocks);
     table(&stacks)
 }
 

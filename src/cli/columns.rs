@@ -4,36 +4,49 @@
 
 use console::{Alignment, measure_text_width};
 
-use super::super::table::{Column, heading, lay_out};
+use super::table::{Column, heading, lay_out};
 
 /// One column, from top to bottom.
 pub struct Stack {
     name: &'static str,
     side: Alignment,
     cells: Vec<String>,
-    /// It is left out where there is no room for it, the last such one first.
-    optional: bool,
+    /// Columns of the screen that it takes at least.
+    least: usize,
+    /// Where there is no room for all, those with the highest rank are left out first,
+    /// and of several the last; those with none never are.
+    rank: Option<u8>,
 }
 
 impl Stack {
     /// A column of figures.
     pub fn figures(name: &'static str, cells: Vec<String>) -> Self {
-        Self { name, side: Alignment::Right, cells, optional: false }
+        Self { name, side: Alignment::Right, cells, least: 0, rank: None }
     }
 
     /// A column of text.
     pub fn text(name: &'static str, cells: Vec<String>) -> Self {
-        Self { name, side: Alignment::Left, cells, optional: false }
+        Self { name, side: Alignment::Left, cells, least: 0, rank: None }
     }
 
-    /// The same, where there is room.
-    pub fn optional(self) -> Self {
-        Self { optional: true, ..self }
+    /// The same, where there is room: the higher the rank, the more it takes.
+    pub fn optional(self, rank: u8) -> Self {
+        Self { rank: Some(rank), ..self }
+    }
+
+    /// The same, at least so wide.
+    pub fn at_least(self, least: usize) -> Self {
+        Self { least, ..self }
+    }
+
+    /// Nothing stands in it.
+    pub fn is_empty(&self) -> bool {
+        self.cells.iter().all(String::is_empty)
     }
 
     fn width(&self) -> usize {
         let cells = self.cells.iter().map(|cell| measure_text_width(cell));
-        cells.chain([self.name.len()]).max().unwrap_or_default()
+        cells.chain([self.name.len(), self.least]).max().unwrap_or_default()
     }
 }
 
@@ -46,19 +59,20 @@ pub fn width(stacks: &[Stack]) -> usize {
     all.saturating_sub(GAP)
 }
 
-/// Takes out optional columns, the last first, until the rest is at most `most`
-/// columns of the screen wide, or none is left.
+/// Takes out optional columns until the rest is at most `most` columns of the screen
+/// wide, or none is left.
 pub fn fit(stacks: &mut Vec<Stack>, most: usize) {
     while width(stacks) > most {
-        let Some(last) = stacks.iter().rposition(|stack| stack.optional) else { return };
-        stacks.remove(last);
+        let ranks = stacks.iter().enumerate().map(|(place, stack)| (stack.rank, place));
+        let Some((Some(_), first)) = ranks.max() else { return };
+        stacks.remove(first);
     }
 }
 
 /// The table, with its heading.
 pub fn table(stacks: &[Stack]) -> String {
     let columns: Vec<_> =
-        stacks.iter().map(|stack| Column { least: 0, side: stack.side }).collect();
+        stacks.iter().map(|stack| Column { least: stack.least, side: stack.side }).collect();
     let head = stacks.iter().flat_map(|stack| heading([stack.name])).collect::<Vec<_>>();
     let count = stacks.first().map_or(0, |stack| stack.cells.len());
     let row = |row: usize| stacks.iter().map(|stack| stack.cells[row].clone()).collect::<Vec<_>>();
@@ -72,23 +86,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_optional_column_goes_first() {
+    fn the_column_of_the_highest_rank_goes_first() {
         let all = || {
             vec![
                 Stack::text("A", vec!["long".into()]),
-                Stack::figures("B", vec!["1".into()]).optional(),
-                Stack::figures("C", vec!["2".into()]).optional(),
+                Stack::figures("B", vec!["1".into()]).optional(1),
+                Stack::figures("C", vec!["2".into()]).optional(1),
+                Stack::figures("E", vec!["9".into()]).optional(0),
                 Stack::figures("D", vec!["3".into()]),
             ]
         };
         for (most, shown) in
-            [(13, "long  1  2  3"), (12, "long  1  3"), (9, "long  3"), (1, "long  3")]
+            [(16, "long  1  2  9  3"), (15, "long  1  9  3"), (12, "long  9  3"), (1, "long  3")]
         {
             let mut stacks = all();
             fit(&mut stacks, most);
             let text = console::strip_ansi_codes(&table(&stacks)).into_owned();
             assert_eq!(text.lines().nth(1), Some(shown), "{most}");
         }
-        assert_eq!(width(&all()), 13);
+        assert_eq!(width(&all()), 16);
     }
 }

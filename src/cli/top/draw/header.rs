@@ -1,0 +1,134 @@
+//! The lines at the top: the server, how it stands with it, the crew, and advice.
+
+use console::{Style, measure_text_width};
+use ratatui::layout::Rect;
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        super::{
+            output::printable,
+            present::stats::{NAMES, advice_words, crew_words, named, paragraph, tasks_words},
+            units::{between, count, frequency, percent, span},
+        },
+        model::{Link, Model, Picture},
+    },
+    ends,
+};
+
+/// Columns that the words for a rate have, so that what follows stands still.
+const RATE: usize = 7;
+
+/// As many lines as there is room for, the most important first.
+pub fn lines(model: &Model, place: Rect, now: Instant) -> Vec<String> {
+    let width = usize::from(place.width);
+    let picture = model.picture();
+    if place.height == 1 {
+        return vec![first(model, now, width, true)];
+    }
+    let crew = picture.stats.crew.unwrap_or_default();
+    let mut lines = vec![
+        first(model, now, width, false),
+        named("crew", &crew_words(&crew, width)),
+        named("rates", &rates(picture, width.saturating_sub(NAMES))),
+    ];
+    lines.extend(paragraph("tasks", &tasks_words(crew.counts.unwrap_or_default()), usize::MAX));
+    let advice = advice_words(picture.stats.advice.as_ref(), crew.workers);
+    let advice: Vec<_> = advice.split_whitespace().map(str::to_owned).collect();
+    let room = usize::from(place.height).saturating_sub(lines.len());
+    lines.extend(if room > 1 {
+        paragraph("advice", &advice, width)
+    } else {
+        paragraph("advice", &advice, usize::MAX)
+    });
+    lines
+}
+
+/// The server, and how it stands with it; in an only line also how busy the crew is.
+fn first(model: &Model, now: Instant, width: usize, is_only: bool) -> String {
+    let right = [frozen(model), link(&model.link, now, width >= 60)];
+    let right = right.into_iter().flatten().collect::<Vec<_>>().join("  ");
+    let room = width.saturating_sub(measure_text_width(&right) + 2);
+    let lefts = if is_only { only_lefts(model) } else { lefts(model) };
+    let fits = |left: &&String| measure_text_width(left) <= room;
+    let left = lefts.iter().find(fits).or(lefts.last()).map_or("", String::as_str);
+    ends(left, &right, width)
+}
+
+/// What may stand at the left of the first line, the best first.
+fn lefts(model: &Model) -> Vec<String> {
+    let name = Style::new().bold().apply_to("taskyard").to_string();
+    let server = printable(&model.server);
+    let stats = &model.picture().stats;
+    let long = match (&model.link, stats.start_time, stats.time) {
+        (Link::Lost { why, .. }, ..) => format!("{name}  {server}  {}", told(why)),
+        (_, Some(start), Some(time)) => {
+            format!("{name}  {server}  up {}", span(between(start, time)))
+        }
+        _ => String::new(),
+    };
+    let lefts = [long, format!("{name}  {server}"), server];
+    lefts.into_iter().filter(|left| !left.is_empty()).collect()
+}
+
+fn only_lefts(model: &Model) -> Vec<String> {
+    let crew = model.picture().stats.crew.unwrap_or_default();
+    let busy = format!("{} busy", percent(crew.busy_share));
+    let of = format!("{} of {}", count(crew.busy_workers.into()), count(crew.workers.into()));
+    let server = printable(&model.server);
+    vec![format!("{server}  {busy}; {of} workers run a task"), format!("{busy}; {of}"), busy]
+}
+
+fn told(why: &str) -> String {
+    // Only the first line: further ones name fields of a request.
+    Style::new().red().apply_to(why.lines().next().unwrap_or_default()).to_string()
+}
+
+fn frozen(model: &Model) -> Option<String> {
+    let style = Style::new().yellow().bold().reverse();
+    model.is_frozen().then(|| style.apply_to("FROZEN").to_string())
+}
+
+fn link(link: &Link, now: Instant, is_wide: bool) -> Option<String> {
+    let (style, words) = match link {
+        Link::Up => (Style::new().green(), "● live".to_owned()),
+        Link::Draining if is_wide => {
+            (Style::new().magenta().bold(), "◌ draining, about to end".into())
+        }
+        Link::Draining => (Style::new().magenta().bold(), "◌ draining".into()),
+        Link::Lost { since, .. } if is_wide => {
+            let silent = span(now.saturating_duration_since(*since));
+            (Style::new().red().bold(), format!("✗ no answer for {silent}; looking for it"))
+        }
+        Link::Lost { .. } => (Style::new().red().bold(), "✗ no answer".into()),
+        Link::Refused(why) if is_wide => (Style::new().red().bold(), format!("✗ {}", told(why))),
+        Link::Refused(_) => (Style::new().red().bold(), "✗ refused".into()),
+    };
+    Some(style.apply_to(words).to_string())
+}
+
+/// How fast tasks come and go, now and in the last minutes.
+fn rates(picture: &Picture, width: usize) -> String {
+    let crew = picture.stats.crew.unwrap_or_default();
+    let rate = |rate| format!("{:>RATE$}", format!("{}/s", frequency(rate)));
+    let [arriving, ending] = [crew.arrival_rate, crew.completion_rate].map(rate);
+    let history = &picture.history;
+    let words = ["arrive", "complete"];
+    let last = format!("last {}", span(history.span()));
+    let fixed = arriving.len() + ending.len() + words[0].len() + words[1].len() + 8;
+    // On a narrow screen the figures matter more than the picture.
+    let columns = width.saturating_sub(fixed + last.len()) / 2;
+    if columns < 4 {
+        return format!("{} arrive, {} complete", arriving.trim(), ending.trim());
+    }
+    let [in_picture, out_picture] = history.pictures(columns.min(60));
+    let (cyan, green) = (Style::new().cyan(), Style::new().green());
+    format!(
+        "{arriving} {}  {}   {ending} {}  {}  {}",
+        words[0],
+        cyan.apply_to(in_picture),
+        words[1],
+        green.apply_to(out_picture),
+        Style::new().dim().apply_to(last),
+    )
+}

@@ -1,0 +1,281 @@
+//! What `top` knows of the service, and what its person wants to see of it.
+//!
+//! Owns all state of the screen; it changes by messages only. Must not know terminals,
+//! how anything is drawn, or where the messages come from: clocks included, so that
+//! each brings its time.
+
+use std::{collections::VecDeque, ops::Range, time::Duration};
+
+use ratatui::layout::Size;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::{
+    super::problem::told,
+    history::History,
+    keys::{Command, Scroll},
+    layout::{Layout, Panel, Wishes},
+};
+use crate::{
+    client::{Seen, is_lost, reason},
+    proto::v1::{Event, GetPoolResponse, GetStatsResponse, Pool},
+};
+
+/// Events that are kept.
+pub const KEPT: usize = 1_000;
+
+/// Whether to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// There is more to see.
+    GoOn,
+    /// It was enough.
+    Quit,
+}
+
+/// How it stands with the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// It answers.
+    Up,
+    /// It answers, and is about to end.
+    Draining,
+    /// It does not answer.
+    Lost {
+        /// Since when.
+        since: Instant,
+        /// In what words.
+        why: String,
+    },
+    /// It answers that it will not tell, in these words.
+    Refused(String),
+}
+
+/// What is known of the service at a time.
+#[derive(Clone, Debug, Default)]
+pub struct Picture {
+    /// The statistics; only of the queues that are wanted.
+    pub stats: GetStatsResponse,
+    /// The crew.
+    pub pool: Pool,
+    /// The rates of the last minutes.
+    pub history: History,
+    /// The newest events, the oldest first: at most [`KEPT`].
+    pub events: VecDeque<Event>,
+    /// Events per second.
+    pub event_rate: f64,
+}
+
+/// All that decides what is on the screen, but its size and the time.
+pub struct Model {
+    /// Where the server is.
+    pub server: String,
+    /// How it stands with it.
+    pub link: Link,
+    /// Why no events arrive, if that is so.
+    pub no_events: Option<String>,
+    /// The panel that is looked at.
+    pub focus: Panel,
+    /// It has the whole screen.
+    pub zoomed: bool,
+    /// The help is shown.
+    pub help: bool,
+    /// The queues that are wanted; all, if none is named.
+    pub wanted: Vec<String>,
+    live: Picture,
+    frozen: Option<Box<Picture>>,
+    /// Rows above what is shown of a panel; of events, rows below it.
+    scrolled: [usize; 3],
+    size: Size,
+    /// Events since the time of the last rate.
+    counted: (u64, Option<Instant>),
+}
+
+impl Model {
+    /// Of a server that has told nothing yet.
+    pub fn new(server: &str, wanted: Vec<String>) -> Self {
+        Self {
+            server: server.trim_start_matches("http://").to_owned(),
+            link: Link::Up,
+            no_events: None,
+            focus: Panel::default(),
+            zoomed: false,
+            help: false,
+            wanted,
+            live: Picture::default(),
+            frozen: None,
+            scrolled: [0; 3],
+            size: Size::default(),
+            counted: (0, None),
+        }
+    }
+
+    /// What is to be shown.
+    pub fn picture(&self) -> &Picture {
+        self.frozen.as_deref().unwrap_or(&self.live)
+    }
+
+    /// The picture stands still.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// What decides the layout.
+    pub fn wishes(&self) -> Wishes {
+        let (queues, workers) = (self.len(Panel::Queues), self.len(Panel::Workers));
+        Wishes { focus: self.focus, zoomed: self.zoomed, queues, workers }
+    }
+
+    /// What there is to scroll in.
+    pub fn len(&self, panel: Panel) -> usize {
+        let picture = self.picture();
+        match panel {
+            Panel::Queues => picture.stats.queues.len(),
+            Panel::Workers => picture.pool.workers.len(),
+            Panel::Events => picture.events.len(),
+        }
+    }
+
+    /// What of a panel is in sight, where it has so many rows.
+    pub fn window(&self, panel: Panel, rows: usize) -> Range<usize> {
+        let len = self.len(panel);
+        let hidden = len.saturating_sub(rows);
+        let scrolled = self.scrolled[panel as usize].min(hidden);
+        let start = if panel == Panel::Events { hidden - scrolled } else { scrolled };
+        start..len.min(start + rows)
+    }
+
+    /// The screen has this size.
+    pub fn resized(&mut self, size: Size) {
+        self.size = size;
+    }
+
+    /// The server told its statistics, or did not.
+    pub fn stats(&mut self, answer: Result<GetStatsResponse, Status>, now: Instant) {
+        self.measure_events(now);
+        let mut stats = match answer {
+            Ok(stats) => stats,
+            Err(status) => return self.failed(&status, now),
+        };
+        let is_another_run = stats.start_time != self.live.stats.start_time;
+        if self.link != Link::Draining || is_another_run {
+            self.link = Link::Up;
+        }
+        if !self.wanted.is_empty() {
+            stats.queues.retain(|queue| self.wanted.contains(&queue.queue));
+        }
+        let crew = stats.crew.unwrap_or_default();
+        self.live.history.take(now, crew.arrival_rate, crew.completion_rate);
+        self.live.stats = stats;
+    }
+
+    /// The server told its crew, or did not; the latter is said by its statistics.
+    pub fn pool(&mut self, answer: Result<GetPoolResponse, Status>) {
+        if let Ok(GetPoolResponse { pool: Some(pool) }) = answer {
+            self.live.pool = pool;
+        }
+    }
+
+    /// The watch saw something, or was refused.
+    pub fn seen(&mut self, seen: Result<Seen, Status>, now: Instant) {
+        match seen {
+            Ok(Seen::Events(batch)) => self.events(batch.events),
+            Ok(Seen::Draining) => self.link = Link::Draining,
+            Ok(Seen::Lost(status)) => {
+                self.no_events = Some(told(&status));
+                self.failed(&status, now);
+            }
+            Ok(Seen::Started | Seen::Restored) => self.no_events = None,
+            Ok(_) => {}
+            Err(status) => self.no_events = Some(told(&status)),
+        }
+    }
+
+    /// A key was pressed.
+    pub fn command(&mut self, command: Command) -> Flow {
+        match command {
+            Command::Quit => return Flow::Quit,
+            Command::Back if self.help => self.help = false,
+            Command::Back => return Flow::Quit,
+            Command::Help => self.help = !self.help,
+            Command::Focus(panel) => self.focus = panel,
+            Command::Next => self.focus = self.focus.next(),
+            Command::Previous => self.focus = self.focus.previous(),
+            Command::Zoom => self.zoomed = !self.zoomed,
+            Command::Freeze => self.freeze(),
+            Command::Scroll(scroll) => self.scroll(scroll),
+        }
+        Flow::GoOn
+    }
+
+    /// The server said no, or nothing.
+    fn failed(&mut self, status: &Status, now: Instant) {
+        if reason(status).as_deref() == Some("DRAINING") {
+            self.link = Link::Draining;
+        } else if is_lost(status) {
+            let since = match self.link {
+                Link::Lost { since, .. } => since,
+                _ => now,
+            };
+            self.link = Link::Lost { since, why: told(status) };
+        } else {
+            self.link = Link::Refused(told(status));
+        }
+    }
+
+    /// Keeps the newest; the others are never looked at.
+    fn events(&mut self, events: Vec<Event>) {
+        let (ring, new) = (&mut self.live.events, events.len());
+        self.counted.0 += new as u64;
+        let kept = new.min(KEPT);
+        let too_many = (ring.len() + kept).saturating_sub(KEPT);
+        ring.drain(..too_many);
+        ring.extend(events.into_iter().skip(new - kept));
+        let scrolled = &mut self.scrolled[Panel::Events as usize];
+        // Who looks at older ones goes on looking at them, while they are kept.
+        if *scrolled > 0 && self.frozen.is_none() {
+            *scrolled = scrolled.saturating_add(new).min(KEPT);
+        }
+    }
+
+    fn measure_events(&mut self, now: Instant) {
+        let (number, since) = self.counted;
+        let span = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if since.is_some() && span < Duration::from_millis(500) {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "for reading")]
+        let rate = if span.is_zero() { 0.0 } else { number as f64 / span.as_secs_f64() };
+        self.live.event_rate = rate;
+        self.counted = (0, Some(now));
+    }
+
+    fn freeze(&mut self) {
+        if self.frozen.take().is_some() {
+            // What came meanwhile has moved what was looked at out of reach.
+            self.scrolled[Panel::Events as usize] = 0;
+        } else {
+            self.frozen = Some(Box::new(self.live.clone()));
+        }
+    }
+
+    fn scroll(&mut self, scroll: Scroll) {
+        let (panel, rows) = (self.focus, Layout::new(self.size, self.wishes()).rows(self.focus));
+        let hidden = self.len(panel).saturating_sub(rows);
+        let top = self.window(panel, rows).start;
+        let page = rows.saturating_sub(1).max(1);
+        let top = match scroll {
+            Scroll::Up => top.saturating_sub(1),
+            Scroll::Down => top + 1,
+            Scroll::PageUp => top.saturating_sub(page),
+            Scroll::PageDown => top + page,
+            Scroll::Home => 0,
+            Scroll::End => hidden,
+        }
+        .min(hidden);
+        self.scrolled[panel as usize] = if panel == Panel::Events { hidden - top } else { top };
+    }
+}
+
+#[cfg(test)]
+mod tests;
