@@ -119,14 +119,29 @@ pub fn queue_columns(queues: &[&QueueStats], longest: usize) -> Vec<Stack> {
     vec![
         Stack::text("QUEUE", cells(&|queue, _| shortened(&printable(&queue.queue), longest))),
         Stack::figures("WAITING", cells(&|_, counts| count(counts.scheduled + counts.queued))),
-        Stack::figures("RUNNING", cells(&|_, counts| count(counts.running))),
-        Stack::figures("IN/S", cells(&|queue, _| frequency(queue.arrival_rate))).optional(1),
-        Stack::figures("OUT/S", cells(&|queue, _| frequency(queue.completion_rate))).optional(1),
-        Stack::figures("RUNS", cells(&|queue, _| mean(queue.mean_service))).optional(4),
-        Stack::figures("WAITED", cells(&|queue, _| mean(queue.mean_wait))).optional(3),
-        Stack::figures("FAILED", cells(&|_, counts| count(counts.failed))).optional(5),
-        Stack::figures("WAIT NOW", cells(&|queue, _| mean(queue.wait_now))).optional(0),
-        Stack::figures("BUSY", cells(&|queue, _| percent(queue.busy_share))).optional(2),
+        Stack::figures("RUNNING", cells(&|_, counts| count(counts.running))).optional(0),
+        Stack::figures("IN/S", cells(&|queue, _| frequency(queue.arrival_rate))).optional(2),
+        Stack::figures("OUT/S", cells(&|queue, _| frequency(queue.completion_rate))).optional(2),
+        Stack::figures("RUNS", cells(&|queue, _| mean(queue.mean_service))).optional(5),
+        Stack::figures("WAITED", cells(&|queue, _| mean(queue.mean_wait))).optional(4),
+        Stack::figures("FAILED", cells(&|_, counts| count(counts.failed))).optional(6),
+        Stack::figures("WAIT NOW", cells(&|queue, _| mean(queue.wait_now))).optional(1),
+        Stack::figures("BUSY", cells(&|queue, _| percent(queue.busy_share))).optional(3),
         Stack::text("", cells(&|queue, _| block(queue))),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_proposed_only_if_it_is_larger() {
+        let advice =
+            |workers| SizingAdvice { workers, summary: "so.".into(), ..SizingAdvice::default() };
+        assert_eq!(advice_words(Some(&advice(9)), 8), "so. (taskyard resize 9)");
+        assert_eq!(advice_words(Some(&advice(8)), 8), "so.");
+        assert_eq!(advice_words(Some(&advice(0)), 8), "so.");
+        assert_eq!(advice_words(None, 8), "none yet: nothing was measured");
+    }
 }

@@ -39,13 +39,13 @@ pub fn worker_columns(workers: &[&Worker], longest: usize) -> Vec<Stack> {
     let mut columns = vec![
         Stack::text("WORKER", cells(&|worker| printable(&worker.worker))),
         Stack::text("TASK", cells(&task)).at_least(TASK),
-        Stack::text("KIND", running(&|execution| cut(&execution.kind))).optional(1),
-        Stack::text("QUEUE", running(&|execution| cut(&execution.queue))).optional(3),
-        Stack::figures("ATTEMPT", running(&|execution| execution.attempt.to_string())).optional(2),
-        Stack::figures("FOR", running(&running_for)),
-        Stack::figures("FINISHED", cells(&|worker| count(worker.finished))).optional(4),
-        Stack::figures("BUSY", cells(&|worker| percent(worker.busy_share))).optional(0),
-        Stack::text("", cells(&bars)).optional(5),
+        Stack::text("KIND", running(&|execution| cut(&execution.kind))).optional(2),
+        Stack::text("QUEUE", running(&|execution| cut(&execution.queue))).optional(4),
+        Stack::figures("ATTEMPT", running(&|execution| execution.attempt.to_string())).optional(3),
+        Stack::figures("FOR", running(&running_for)).optional(0),
+        Stack::figures("FINISHED", cells(&|worker| count(worker.finished))).optional(5),
+        Stack::figures("BUSY", cells(&|worker| percent(worker.busy_share))).optional(1),
+        Stack::text("", cells(&bars)).optional(6),
     ];
     if workers.iter().any(|worker| worker.leaving) {
         let word = |worker: &Worker| if worker.leaving { leaving.clone() } else { String::new() };

@@ -104,10 +104,10 @@ fn header_rows(size: Size, zoomed: bool) -> u16 {
         _ if zoomed => 1,
         ..10 => 1,
         10..18 => 3,
-        18..30 => 5,
+        18..22 => 5,
         // Room for the advice in two lines where one is too short for it.
-        30.. if size.width < 150 => 6,
-        30.. => 5,
+        22.. if size.width < 150 => 6,
+        22.. => 5,
     }
 }
 
@@ -167,9 +167,9 @@ mod tests {
     fn a_panel_takes_no_more_than_it_needs() {
         let few = Wishes { queues: 1, workers: 2, ..MANY };
         let layout = Layout::new(Size { width: 80, height: 24 }, few);
-        assert_eq!(Panel::ALL.map(|panel| layout.rows(panel)), [1, 2, 10]);
+        assert_eq!(Panel::ALL.map(|panel| layout.rows(panel)), [1, 2, 9]);
         let layout = Layout::new(Size { width: 80, height: 24 }, MANY);
-        assert_eq!(Panel::ALL.map(|panel| layout.rows(panel)), [4, 4, 5]);
+        assert_eq!(Panel::ALL.map(|panel| layout.rows(panel)), [3, 4, 5]);
     }
 
     #[test]

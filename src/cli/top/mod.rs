@@ -31,7 +31,7 @@ use super::{
     stats::parse_interval,
 };
 use crate::{
-    client::Seen,
+    client::{Admin, Seen},
     proto::v1::{GetPoolResponse, GetStatsResponse},
 };
 use model::{Flow, Model};
@@ -87,8 +87,8 @@ pub async fn run(server: &ServerArgs, args: TopArgs) -> Result<Exit, Problem> {
 
 struct Session {
     model: Model,
-    stats: Poll<GetStatsResponse>,
-    pool: Poll<GetPoolResponse>,
+    stats: Poll<Admin, GetStatsResponse>,
+    pool: Poll<Admin, GetPoolResponse>,
     events: Events,
     stop: Stop,
 }

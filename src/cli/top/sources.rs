@@ -53,19 +53,19 @@ async fn in_time<T>(
 type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Status>>>>;
 
 /// One call again and again, of which one is under way at a time.
-pub struct Poll<T> {
-    admin: Admin,
-    ask: fn(Admin) -> Answer<T>,
+pub struct Poll<Client, T> {
+    client: Client,
+    ask: fn(Client) -> Answer<T>,
     tick: Interval,
     under_way: Option<Answer<T>>,
 }
 
-impl<T> Poll<T> {
+impl<Client: Clone, T> Poll<Client, T> {
     /// Asks at once, then so often.
-    pub fn new(every: Duration, admin: Admin, ask: fn(Admin) -> Answer<T>) -> Self {
+    pub fn new(every: Duration, client: Client, ask: fn(Client) -> Answer<T>) -> Self {
         let mut tick = interval(every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { admin, ask, tick, under_way: None }
+        Self { client, ask, tick, under_way: None }
     }
 
     /// The next answer. Dropping the future loses nothing.
@@ -82,7 +82,7 @@ impl<T> Poll<T> {
                 }
                 None => {
                     self.tick.tick().await;
-                    self.under_way = Some((self.ask)(self.admin.clone()));
+                    self.under_way = Some((self.ask)(self.client.clone()));
                 }
             }
         }

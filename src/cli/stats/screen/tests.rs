@@ -1,7 +1,9 @@
 //! The screen with fixed figures, as text.
 
+use console::measure_text_width;
+
 use super::*;
-use crate::proto::v1::QueueBlock;
+use crate::proto::v1::{CrewStats, QueueBlock, SizingAdvice, TaskCounts};
 
 fn wire(millis: i64) -> prost_types::Duration {
     let nanos = i32::try_from(millis % 1_000 * 1_000_000).expect("below a second");
@@ -176,14 +178,4 @@ fn the_quietest_queues_are_left_out_first() {
             "\nreports-for-the…        0        0     0      0         -    0%  ───────"
         )
     );
-}
-
-#[test]
-fn a_size_is_proposed_only_if_it_is_larger() {
-    let advice =
-        |workers| SizingAdvice { workers, summary: "so.".into(), ..SizingAdvice::default() };
-    assert_eq!(advice_words(Some(&advice(9)), 8), "so. (taskyard resize 9)");
-    assert_eq!(advice_words(Some(&advice(8)), 8), "so.");
-    assert_eq!(advice_words(Some(&advice(0)), 8), "so.");
-    assert_eq!(advice_words(None, 8), "none yet: nothing was measured");
 }

@@ -1,5 +1,7 @@
 //! The lines at the top: the server, how it stands with it, the crew, and advice.
 
+use std::time::Duration;
+
 use console::{Style, measure_text_width};
 use ratatui::layout::Rect;
 use tokio::time::Instant;
@@ -18,6 +20,12 @@ use super::{
 
 /// Columns that the words for a rate have, so that what follows stands still.
 const RATE: usize = 7;
+
+/// Columns of a screen that has room for more than a word.
+const WIDE: usize = 60;
+
+/// Columns of the span that a picture of rates goes back.
+const SPAN: usize = 6;
 
 /// As many lines as there is room for, the most important first.
 pub fn lines(model: &Model, place: Rect, now: Instant) -> Vec<String> {
@@ -46,8 +54,11 @@ pub fn lines(model: &Model, place: Rect, now: Instant) -> Vec<String> {
 
 /// The server, and how it stands with it; in an only line also how busy the crew is.
 fn first(model: &Model, now: Instant, width: usize, is_only: bool) -> String {
-    let right = [frozen(model), link(&model.link, now, width >= 60)];
-    let right = right.into_iter().flatten().collect::<Vec<_>>().join("  ");
+    let is_wide = width >= WIDE;
+    let mut right = link(&model.link, now, is_wide);
+    if model.is_frozen() {
+        right = format!("{}  {right}", frozen(is_wide));
+    }
     let room = width.saturating_sub(measure_text_width(&right) + 2);
     let lefts = if is_only { only_lefts(model) } else { lefts(model) };
     let fits = |left: &&String| measure_text_width(left) <= room;
@@ -61,7 +72,9 @@ fn lefts(model: &Model) -> Vec<String> {
     let server = printable(&model.server);
     let stats = &model.picture().stats;
     let long = match (&model.link, stats.start_time, stats.time) {
-        (Link::Lost { why, .. }, ..) => format!("{name}  {server}  {}", told(why)),
+        (Link::Lost { why, .. } | Link::Refused(why), ..) => {
+            format!("{name}  {server}  {}", told(why))
+        }
         (_, Some(start), Some(time)) => {
             format!("{name}  {server}  up {}", span(between(start, time)))
         }
@@ -84,12 +97,12 @@ fn told(why: &str) -> String {
     Style::new().red().apply_to(why.lines().next().unwrap_or_default()).to_string()
 }
 
-fn frozen(model: &Model) -> Option<String> {
-    let style = Style::new().yellow().bold().reverse();
-    model.is_frozen().then(|| style.apply_to("FROZEN").to_string())
+fn frozen(is_wide: bool) -> String {
+    let words = if is_wide { " FROZEN: Space lets it go on " } else { "FROZEN" };
+    Style::new().yellow().bold().reverse().apply_to(words).to_string()
 }
 
-fn link(link: &Link, now: Instant, is_wide: bool) -> Option<String> {
+fn link(link: &Link, now: Instant, is_wide: bool) -> String {
     let (style, words) = match link {
         Link::Up => (Style::new().green(), "● live".to_owned()),
         Link::Draining if is_wide => {
@@ -101,10 +114,9 @@ fn link(link: &Link, now: Instant, is_wide: bool) -> Option<String> {
             (Style::new().red().bold(), format!("✗ no answer for {silent}; looking for it"))
         }
         Link::Lost { .. } => (Style::new().red().bold(), "✗ no answer".into()),
-        Link::Refused(why) if is_wide => (Style::new().red().bold(), format!("✗ {}", told(why))),
         Link::Refused(_) => (Style::new().red().bold(), "✗ refused".into()),
     };
-    Some(style.apply_to(words).to_string())
+    style.apply_to(words).to_string()
 }
 
 /// How fast tasks come and go, now and in the last minutes.
@@ -112,23 +124,26 @@ fn rates(picture: &Picture, width: usize) -> String {
     let crew = picture.stats.crew.unwrap_or_default();
     let rate = |rate| format!("{:>RATE$}", format!("{}/s", frequency(rate)));
     let [arriving, ending] = [crew.arrival_rate, crew.completion_rate].map(rate);
-    let history = &picture.history;
-    let words = ["arrive", "complete"];
-    let last = format!("last {}", span(history.span()));
-    let fixed = arriving.len() + ending.len() + words[0].len() + words[1].len() + 8;
+    let plain = format!("{} arrive, {} complete", arriving.trim(), ending.trim());
+    let fixed = format!("{arriving} arrive     {ending} complete    last {:>SPAN$}", "");
     // On a narrow screen the figures matter more than the picture.
-    let columns = width.saturating_sub(fixed + last.len()) / 2;
+    let columns = (width.saturating_sub(fixed.len()) / 2).min(60);
     if columns < 4 {
-        return format!("{} arrive, {} complete", arriving.trim(), ending.trim());
+        return plain;
     }
-    let [in_picture, out_picture] = history.pictures(columns.min(60));
-    let (cyan, green) = (Style::new().cyan(), Style::new().green());
+    let [arrivals, endings] = picture.history.pictures(columns).map(|p| format!("{p:>columns$}"));
     format!(
-        "{arriving} {}  {}   {ending} {}  {}  {}",
-        words[0],
-        cyan.apply_to(in_picture),
-        words[1],
-        green.apply_to(out_picture),
-        Style::new().dim().apply_to(last),
+        "{arriving} arrive  {}   {ending} complete  {}  {}",
+        Style::new().cyan().apply_to(arrivals),
+        Style::new().green().apply_to(endings),
+        Style::new().dim().apply_to(format!("last {}", rounded(picture.history.span()))),
     )
+}
+
+/// A span that changes its width as seldom as can be.
+fn rounded(span: Duration) -> String {
+    match span.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds => format!("{} min", count(seconds / 60)),
+    }
 }

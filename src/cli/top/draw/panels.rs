@@ -14,6 +14,9 @@ use super::super::{
     model::Model,
 };
 
+/// Columns that a name has at least, also where that leaves no room for others.
+const LEAST_NAME: usize = 8;
+
 /// The lines of a panel in this place.
 pub fn lines(model: &Model, panel: Panel, place: Rect) -> Vec<String> {
     let (width, height) = (usize::from(place.width), usize::from(place.height));
@@ -31,14 +34,14 @@ pub fn lines(model: &Model, panel: Panel, place: Rect) -> Vec<String> {
     match panel {
         Panel::Queues => {
             let queues: Vec<_> = picture.stats.queues[window].iter().collect();
-            let mut columns = queue_columns(&queues, width / 4);
+            let mut columns = queue_columns(&queues, (width / 4).max(LEAST_NAME));
             columns.pop_if(|blocks| blocks.is_empty());
             fit(&mut columns, width);
             lines.extend(columns::table(&columns).lines().map(str::to_owned));
         }
         Panel::Workers => {
             let workers: Vec<_> = picture.pool.workers[window].iter().collect();
-            let mut columns = worker_columns(&workers, width / 6);
+            let mut columns = worker_columns(&workers, (width / 6).max(LEAST_NAME));
             fit(&mut columns, width);
             lines.extend(columns::table(&columns).lines().map(str::to_owned));
         }
