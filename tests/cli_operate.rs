@@ -47,7 +47,7 @@ fn failed(serve: &Serve, more: &[&str]) -> String {
 
 #[test]
 fn wrong_usage_is_2_before_anything_is_sent() {
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 11] = [
         &["configure", "mail"],
         &["configure", "mail", "--weight", "2", "--reset", "weight"],
         &["configure", "mail", "--rate", "none", "--burst", "2"],
@@ -57,6 +57,8 @@ fn wrong_usage_is_2_before_anything_is_sent() {
         &["resize", "0"],
         &["list", "--created-since", "yesterday"],
         &["stats", "--watch", "1ms"],
+        &["top", "--interval", "1ms"],
+        &["top"],
     ];
     for args in wrong {
         // Nobody answers there: it would be 4 if it came so far.

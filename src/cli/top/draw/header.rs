@@ -41,15 +41,23 @@ pub fn lines(model: &Model, place: Rect, now: Instant) -> Vec<String> {
         named("rates", &rates(picture, width.saturating_sub(NAMES))),
     ];
     lines.extend(paragraph("tasks", &tasks_words(crew.counts.unwrap_or_default()), usize::MAX));
-    let advice = advice_words(picture.stats.advice.as_ref(), crew.workers);
-    let advice: Vec<_> = advice.split_whitespace().map(str::to_owned).collect();
     let room = usize::from(place.height).saturating_sub(lines.len());
-    lines.extend(if room > 1 {
-        paragraph("advice", &advice, width)
-    } else {
-        paragraph("advice", &advice, usize::MAX)
+    let wrap = if room > 1 { width } else { usize::MAX };
+    lines.extend(match &model.link {
+        Link::Up | Link::Draining => {
+            let advice = advice_words(picture.stats.advice.as_ref(), crew.workers);
+            paragraph("advice", &words(&advice), wrap)
+        }
+        Link::Lost { why, .. } | Link::Refused(why) => {
+            let red = |word| Style::new().red().apply_to(word).to_string();
+            paragraph("problem", &words(why).into_iter().map(red).collect::<Vec<_>>(), wrap)
+        }
     });
     lines
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The server, and how it stands with it; in an only line also how busy the crew is.
@@ -59,7 +67,7 @@ fn first(model: &Model, now: Instant, width: usize, is_only: bool) -> String {
     if model.is_frozen() {
         right = format!("{}  {right}", frozen(is_wide));
     }
-    let room = width.saturating_sub(measure_text_width(&right) + 2);
+    let room = width.saturating_sub(measure_text_width(&right) + 1);
     let lefts = if is_only { only_lefts(model) } else { lefts(model) };
     let fits = |left: &&String| measure_text_width(left) <= room;
     let left = lefts.iter().find(fits).or(lefts.last()).map_or("", String::as_str);
@@ -72,10 +80,7 @@ fn lefts(model: &Model) -> Vec<String> {
     let server = printable(&model.server);
     let stats = &model.picture().stats;
     let long = match (&model.link, stats.start_time, stats.time) {
-        (Link::Lost { why, .. } | Link::Refused(why), ..) => {
-            format!("{name}  {server}  {}", told(why))
-        }
-        (_, Some(start), Some(time)) => {
+        (Link::Up | Link::Draining, Some(start), Some(time)) => {
             format!("{name}  {server}  up {}", span(between(start, time)))
         }
         _ => String::new(),
@@ -86,15 +91,11 @@ fn lefts(model: &Model) -> Vec<String> {
 
 fn only_lefts(model: &Model) -> Vec<String> {
     let crew = model.picture().stats.crew.unwrap_or_default();
-    let busy = format!("{} busy", percent(crew.busy_share));
+    let share = percent(crew.busy_share);
+    let busy = format!("{share} busy");
     let of = format!("{} of {}", count(crew.busy_workers.into()), count(crew.workers.into()));
     let server = printable(&model.server);
-    vec![format!("{server}  {busy}; {of} workers run a task"), format!("{busy}; {of}"), busy]
-}
-
-fn told(why: &str) -> String {
-    // Only the first line: further ones name fields of a request.
-    Style::new().red().apply_to(why.lines().next().unwrap_or_default()).to_string()
+    vec![format!("{server}  {busy}; {of} workers run a task"), format!("{busy}; {of}"), busy, share]
 }
 
 fn frozen(is_wide: bool) -> String {

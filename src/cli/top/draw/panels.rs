@@ -62,14 +62,14 @@ fn title(model: &Model, panel: Panel, rows: usize) -> (String, String) {
         _ => String::new(),
     };
     match panel {
-        Panel::Queues if model.wanted.is_empty() => ("1 queues".into(), counted_rows),
+        Panel::Queues if model.wanted.is_empty() => ("[1] queues".into(), counted_rows),
         Panel::Queues => {
             let names = counted(model.wanted.len() as u64, "queue");
-            (format!("1 queues, only {names} that --queue names"), counted_rows)
+            (format!("[1] queues, only {names} that --queue names"), counted_rows)
         }
-        Panel::Workers => ("2 workers".into(), counted_rows),
+        Panel::Workers => ("[2] workers".into(), counted_rows),
         Panel::Events => {
-            let left = format!("3 events, {}/s", frequency(picture.event_rate));
+            let left = format!("[3] events, {}/s", frequency(picture.event_rate));
             let right = match (&model.no_events, len - window.end) {
                 (Some(_), _) => "stopped; looking for the stream".into(),
                 (None, 0) => String::new(),

@@ -146,13 +146,279 @@ fn drawn(model: &Model, now: Instant, width: u16, height: u16) -> String {
 }
 
 #[test]
-fn print() {
+fn it_fits_80_by_24() {
     let now = Instant::now();
-    for (w, h) in [(80, 24), (120, 40), (40, 10), (20, 5)] {
-        eprintln!("{}", drawn(&model(now), now, w, h));
+    assert_eq!(
+        drawn(&model(now), now, 80, 24),
+        "\
+taskyard  127.0.0.1:50051  up 2 h 03 min                                  ● live
+crew     ━━━━━━━━━━━━━━━━━━━───────  74% busy; 6 of 8 workers run a task
+rates     12.3/s arrive          ██    11.9/s complete          ██  last 100 s
+tasks    1,234 queued, 6 running, 120,345 succeeded
+advice   the load is 8.2 workers; 8 workers cannot keep up, and the wait grows;
+         9 workers hold a mean wait of 1 s (taskyard resize 9)
+━━ [1] queues ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+QUEUE                 WAITING  RUNNING  IN/S  OUT/S  WAIT NOW  BUSY
+default                 1,200        4  10.2   9.50     3.4 s   52%
+mail                       34        4  10.2   9.50         -   52%  paused
+reports-for-the-cus…        0        4  10.2   9.50     3.4 s   52%
+── [2] workers ───────────────────────────────────────────────────── 1–4 of 8 ──
+WORKER    TASK            KIND  QUEUE  ATTEMPT    FOR  FINISHED  BUSY
+worker-1  t1zq8x5kd1      exec  mail         1  3.4 s     1,234   75%
+worker-2  t1zq8x5kd2      exec  mail         1  3.4 s     1,234   75%
+worker-3  t1zq8x5kd3      exec  mail         1  3.4 s     1,234   75%
+worker-4  t1zq8x5kd4      exec  mail         1  3.4 s     1,234   75%
+── [3] events, 0/s ─────────────────────────────────────────────────────────────
+-             SUBMITTED        t1zq8x5kd7      exec
+-             STARTED          t1zq8x5kd7      exec      worker-3
+-             SUCCEEDED        t1zq8x5kd7      exec      worker-3   ran 412 ms
+-             QUEUE_PAUSED     queue mail
+
+q quit  ? help  Tab panel  ↑↓ scroll  z zoom  Space freeze"
+    );
+}
+
+#[test]
+fn a_larger_screen_shows_more() {
+    let now = Instant::now();
+    assert_eq!(
+        drawn(&model(now), now, 120, 40),
+        "\
+taskyard  127.0.0.1:50051  up 2 h 03 min                                                                          ● live
+crew     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸──────────  74% busy; 6 of 8 workers run a task
+rates     12.3/s arrive                              ██    11.9/s complete                              ██  last 100 s
+tasks    1,234 queued, 6 running, 120,345 succeeded
+advice   the load is 8.2 workers; 8 workers cannot keep up, and the wait grows; 9 workers hold a mean wait of 1 s
+         (taskyard resize 9)
+━━ [1] queues ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+QUEUE                      WAITING  RUNNING  IN/S  OUT/S    RUNS  WAITED  FAILED  WAIT NOW  BUSY
+default                      1,200        4  10.2   9.50  412 ms   1.5 s      12     3.4 s   52%
+mail                            34        4  10.2   9.50  412 ms   1.5 s      12         -   52%  paused
+reports-for-the-customers        0        4  10.2   9.50  412 ms   1.5 s      12     3.4 s   52%
+── [2] workers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+WORKER    TASK            KIND  QUEUE  ATTEMPT    FOR  FINISHED  BUSY
+worker-1  t1zq8x5kd1      exec  mail         1  3.4 s     1,234   75%  ━━━━━━━╸──
+worker-2  t1zq8x5kd2      exec  mail         1  3.4 s     1,234   75%  ━━━━━━━╸──
+worker-3  t1zq8x5kd3      exec  mail         1  3.4 s     1,234   75%  ━━━━━━━╸──
+worker-4  t1zq8x5kd4      exec  mail         1  3.4 s     1,234   75%  ━━━━━━━╸──
+worker-5  t1zq8x5kd5      exec  mail         1  3.4 s     1,234   75%  ━━━━━━━╸──
+worker-6  t1zq8x5kd6      exec  mail         1  3.4 s     1,234   75%  ━━━━━━━╸──
+worker-7  idle                                            1,234   75%  ━━━━━━━╸──
+worker-8  idle                                            1,234   75%  ━━━━━━━╸──
+── [3] events, 0/s ─────────────────────────────────────────────────────────────────────────────────────────────────────
+-             SUBMITTED        t1zq8x5kd7      exec
+-             STARTED          t1zq8x5kd7      exec      worker-3
+-             SUCCEEDED        t1zq8x5kd7      exec      worker-3   ran 412 ms
+-             QUEUE_PAUSED     queue mail
+
+
+
+
+
+
+
+
+
+
+
+
+
+q quit  ? help  Tab panel  ↑↓ scroll  z zoom  Space freeze"
+    );
+}
+
+#[test]
+fn a_small_screen_shows_one_panel() {
+    let now = Instant::now();
+    assert_eq!(
+        drawn(&model(now), now, 40, 10),
+        "\
+taskyard  127.0.0.1:50051         ● live
+crew     ━━━━━━━━━╸───  74% busy; 6 of …
+rates    12.3/s arrive, 11.9/s complete
+━━ [1] queues ━━━━━━━━━━━━━━━━━━━━━━━━━━
+QUEUE       WAITING  RUNNING
+default       1,200        4
+mail             34        4  paused
+reports-f…        0        4
+
+q quit  ? help  Tab panel  ↑↓ scroll"
+    );
+}
+
+#[test]
+fn a_tiny_screen_says_how_busy_it_is() {
+    let now = Instant::now();
+    let mut model = model(now);
+    assert_eq!(
+        drawn(&model, now, 20, 5),
+        "\
+74% busy      ● live
+━━ [1] queues ━━━━━━
+QUEUE    WAITING
+default    1,200
+q quit  ? help"
+    );
+    model.stats(Err(Status::unavailable("gone")), now);
+    assert_eq!(drawn(&model, now, 20, 5).lines().next(), Some("74% busy ✗ no answer"));
+    assert_eq!(drawn(&model, now, 15, 3), "top: too small\nq quits\n");
+}
+
+#[test]
+fn the_help_names_every_key() {
+    let now = Instant::now();
+    let mut model = model(now);
+    model.command(Command::Help);
+    let text = drawn(&model, now, 80, 24);
+    let shown: Vec<_> = text.lines().skip(6).take(8).collect();
+    assert_eq!(
+        shown.join("\n"),
+        "\
+━━ keys ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ ? or Esc closes this ━━
+q      quit; so do Esc and Ctrl-C
+?      this help
+Tab    next panel; Shift-Tab: the one before; 1 2 3: that one
+↑↓     scroll; PgUp PgDn: a page; Home End: to the ends
+z      this panel on the whole screen, and back
+Space  freeze the picture, and let it go on
+       events scroll on by themselves while the newest is in sight"
+    );
+    model.command(Command::Back);
+    assert!(drawn(&model, now, 80, 24).contains("[1] queues"));
+}
+
+/// The first line of the screen.
+fn first(model: &Model, now: Instant, width: u16) -> String {
+    drawn(model, now, width, 24).lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn how_it_stands_with_the_server_is_told() {
+    let now = Instant::now();
+    let mut model = model(now);
+    model.seen(Ok(Seen::Draining), now);
+    assert!(first(&model, now, 80).ends_with(" ◌ draining, about to end"));
+    model.stats(Err(Status::unavailable("refused by it")), now);
+    let later = now + Duration::from_secs(12);
+    assert_eq!(
+        first(&model, later, 80),
+        "taskyard  127.0.0.1:50051                   ✗ no answer for 12 s; looking for it"
+    );
+    let text = drawn(&model, later, 80, 24);
+    assert!(text.contains("1,234 queued") && text.contains("worker-4"), "it stays:\n{text}");
+    assert!(text.contains("\nproblem  refused by it\n"), "{text}");
+    model.stats(Err(Status::permission_denied("not you")), now);
+    assert!(drawn(&model, now, 80, 24).contains("\nproblem  not you\n"));
+    assert!(first(&model, now, 80).ends_with(" ✗ refused"));
+}
+
+#[test]
+fn a_picture_that_stands_still_says_so() {
+    let now = Instant::now();
+    let mut model = model(now);
+    model.command(Command::Freeze);
+    assert!(first(&model, now, 80).ends_with("   FROZEN: Space lets it go on   ● live"));
+    assert!(drawn(&model, now, 20, 5).starts_with("74%   FROZEN  ● live"));
+}
+
+#[test]
+fn a_zoomed_panel_has_the_screen() {
+    let now = Instant::now();
+    let mut model = model(now);
+    model.command(Command::Focus(Panel::Workers));
+    model.command(Command::Zoom);
+    let text = drawn(&model, now, 80, 24);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "127.0.0.1:50051  74% busy; 6 of 8 workers run a task                      ● live"
+    );
+    assert!(lines[1].starts_with("━━ [2] workers ━━"), "{text}");
+    assert!(lines[10].starts_with("worker-8"), "{text}");
+    assert!(!text.contains("queues"), "{text}");
+}
+
+#[test]
+fn nothing_is_said_where_there_is_nothing() {
+    let now = Instant::now();
+    let mut model = Model::new("a:1", vec!["q".into()]);
+    let text = drawn(&model, now, 80, 24);
+    for words in
+        ["no queue of those names", "not told yet", "nothing has happened", "only 1 queue "]
+    {
+        assert!(text.contains(words), "{words}:\n{text}");
     }
-    let mut m = model(now);
-    m.command(Command::Help);
-    eprintln!("{}", drawn(&m, now, 80, 24));
-    m.command(Command::Scroll(Scroll::Up));
+    model.seen(Err(Status::resource_exhausted("too many watchers")), now);
+    let text = drawn(&model, now, 80, 24);
+    assert!(text.contains("\ntoo many watchers\n"), "{text}");
+    assert!(text.contains(" stopped; looking for the stream ──"), "{text}");
+}
+
+/// Names, numbers and texts as bad as they can be, and very many of them.
+fn hostile(now: Instant) -> Model {
+    let bad = |number: usize| match number % 5 {
+        0 => "a\u{1b}[2J\u{7}\nb".to_owned(),
+        1 => "界".repeat(127),
+        2 => "x".repeat(255),
+        3 => "e\u{301}\u{200d}👩\u{200d}🚀\u{202e}".to_owned(),
+        _ => "\t".repeat(60),
+    };
+    let mut model = Model::new(&bad(0), Vec::new());
+    let mut stats =
+        stats((0..300).map(|n| queue(&bad(n), u64::MAX >> 1, QueueBlock::MaxRunning)).collect());
+    let most = u64::from(u32::MAX);
+    let counts = TaskCounts {
+        scheduled: most,
+        queued: most,
+        running: most,
+        succeeded: most,
+        failed: most,
+        cancelled: most,
+    };
+    stats.crew = stats.crew.map(|crew| CrewStats {
+        arrival_rate: 1e300,
+        completion_rate: f64::NAN,
+        busy_share: f64::INFINITY,
+        counts: Some(counts),
+        ..crew
+    });
+    stats.advice = Some(SizingAdvice { summary: bad(2) + &bad(1), ..SizingAdvice::default() });
+    model.stats(Ok(stats), now);
+    let workers = (0..5_000).map(|n| worker(n % 7, &bad(n), &bad(n + 1)));
+    let workers = workers.enumerate().map(|(n, worker)| Worker { leaving: n % 2 == 0, ..worker });
+    model.pool(Ok(GetPoolResponse { pool: Some(Pool { size: 1, workers: workers.collect() }) }));
+    let events = (0..1_000).map(|n| Event {
+        kind: bad(n),
+        worker: bad(n + 2),
+        ..event(EventType::Failed, "", Some(i64::from(u32::MAX)))
+    });
+    model.seen(seen(events.collect()), now);
+    model
+}
+
+#[test]
+fn nothing_breaks_the_picture_at_any_size() {
+    let now = Instant::now();
+    let mut model = hostile(now);
+    let sizes = (1..100).step_by(3).map(|width| (width, 1 + width % 50)).chain([
+        (20, 5),
+        (300, 90),
+        (1_000, 3),
+    ]);
+    for (width, height) in sizes {
+        for panel in Panel::ALL {
+            model.command(Command::Focus(panel));
+            for step in [Command::Zoom, Command::Scroll(Scroll::End), Command::Zoom] {
+                model.resized(Size { width, height });
+                model.command(step);
+                let text = drawn(&model, now, width, height);
+                for line in text.lines() {
+                    assert!(measure_text_width(line) <= width.into(), "{width}x{height}: {line:?}");
+                    assert!(!line.chars().any(char::is_control), "{width}x{height}: {line:?}");
+                }
+                let has_title = text.lines().any(|line| line.contains("━━ ["));
+                assert!(has_title || width < 16 || height < 4, "{width}x{height}:\n{text}");
+            }
+        }
+    }
 }
