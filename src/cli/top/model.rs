@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     client::{Seen, is_lost, reason},
-    proto::v1::{Event, GetPoolResponse, GetStatsResponse, Pool},
+    proto::v1::{Event, EventType, GetPoolResponse, GetStatsResponse, Pool, QueueBlock},
 };
 
 /// Events that are kept.
@@ -158,9 +158,9 @@ impl Model {
             Err(status) => return self.failed(&status, now),
         };
         let is_another_run = stats.start_time != self.live.stats.start_time;
-        if self.link != Link::Draining || is_another_run {
-            self.link = Link::Up;
-        }
+        let is_draining = stats.queues.iter().any(|queue| queue.block() == QueueBlock::Draining)
+            || (self.link == Link::Draining && !is_another_run);
+        self.link = if is_draining { Link::Draining } else { Link::Up };
         if !self.wanted.is_empty() {
             stats.queues.retain(|queue| self.wanted.contains(&queue.queue));
         }
@@ -179,7 +179,12 @@ impl Model {
     /// The watch saw something, or was refused.
     pub fn seen(&mut self, seen: Result<Seen, Status>, now: Instant) {
         match seen {
-            Ok(Seen::Events(batch)) => self.events(batch.events),
+            Ok(Seen::Events(batch)) => {
+                if batch.events.iter().any(|event| self.tells_of_a_drain(event)) {
+                    self.link = Link::Draining;
+                }
+                self.events(batch.events);
+            }
             Ok(Seen::Draining) => self.link = Link::Draining,
             Ok(Seen::Lost(status)) => {
                 self.no_events = Some(told(&status));
@@ -221,6 +226,15 @@ impl Model {
         } else {
             self.link = Link::Refused(told(status));
         }
+    }
+
+    /// The server drains, or another run of it did, of which history tells.
+    fn tells_of_a_drain(&self, event: &Event) -> bool {
+        let time = |time: Option<prost_types::Timestamp>| {
+            time.map(|time| (time.seconds, time.nanos)).unwrap_or_default()
+        };
+        event.r#type() == EventType::Draining
+            && time(event.time) >= time(self.live.stats.start_time)
     }
 
     /// Keeps the newest; the others are never looked at.

@@ -210,6 +210,28 @@ fn a_drain_is_told_until_another_server_runs() {
 }
 
 #[test]
+fn a_drain_of_another_run_is_history() {
+    let now = Instant::now();
+    let draining = |seconds| {
+        let time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let event = Event { time, r#type: EventType::Draining.into(), ..Event::default() };
+        Ok(Seen::Events(Batch { events: vec![event], ..Batch::default() }))
+    };
+    let mut model = model();
+    model.stats(Ok(stats(1, 100)), now);
+    model.seen(draining(99), now);
+    assert_eq!(model.link, Link::Up);
+    model.seen(draining(101), now);
+    assert_eq!(model.link, Link::Draining);
+    model.stats(Ok(stats(1, 102)), now);
+    assert_eq!(model.link, Link::Up);
+    let mut held = stats(1, 102);
+    held.queues[0].block = QueueBlock::Draining.into();
+    model.stats(Ok(held), now);
+    assert_eq!(model.link, Link::Draining);
+}
+
+#[test]
 fn a_refusal_is_no_outage() {
     let now = Instant::now();
     let mut model = model();
