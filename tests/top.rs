@@ -67,10 +67,8 @@ impl Terminal {
         let until = Instant::now() + PATIENCE;
         while !self.text().contains(text) {
             let left = until.saturating_duration_since(Instant::now());
-            match self.output.recv_timeout(left) {
-                Ok(more) => self.said.extend(more),
-                Err(_) => panic!("no {text:?} in {:?}", self.text()),
-            }
+            let more = self.output.recv_timeout(left);
+            self.said.extend(more.unwrap_or_else(|_| panic!("no {text:?} in {:?}", self.text())));
         }
     }
 

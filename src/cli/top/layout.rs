@@ -104,10 +104,9 @@ fn header_rows(size: Size, zoomed: bool) -> u16 {
         _ if zoomed => 1,
         ..10 => 1,
         10..18 => 3,
-        18..22 => 5,
         // Room for the advice in two lines where one is too short for it.
         22.. if size.width < 150 => 6,
-        22.. => 5,
+        18.. => 5,
     }
 }
 

@@ -98,7 +98,7 @@ enum Message {
     Stop,
     Input(Option<std::io::Result<Input>>),
     Draw,
-    Stats(Result<GetStatsResponse, Status>),
+    Stats(Result<Box<GetStatsResponse>, Status>),
     Pool(Result<GetPoolResponse, Status>),
     Seen(Result<Seen, Status>),
 }
@@ -116,7 +116,7 @@ impl Session {
                 () = self.stop.asked() => Message::Stop,
                 input = inputs.next() => Message::Input(input),
                 () = sleep_until(next) => Message::Draw,
-                stats = self.stats.next() => Message::Stats(stats),
+                stats = self.stats.next() => Message::Stats(stats.map(Box::new)),
                 pool = self.pool.next() => Message::Pool(pool),
                 seen = self.events.next() => Message::Seen(seen),
             };
@@ -133,7 +133,7 @@ impl Session {
                         return Ok(Exit::Ok);
                     }
                 }
-                Message::Stats(stats) => self.model.stats(stats, now),
+                Message::Stats(stats) => self.model.stats(stats.map(|stats| *stats), now),
                 Message::Pool(pool) => self.model.pool(pool),
                 Message::Seen(seen) => self.model.seen(seen, now),
             }

@@ -199,9 +199,8 @@ impl Model {
     /// A key was pressed.
     pub fn command(&mut self, command: Command) -> Flow {
         match command {
-            Command::Quit => return Flow::Quit,
             Command::Back if self.help => self.help = false,
-            Command::Back => return Flow::Quit,
+            Command::Back | Command::Quit => return Flow::Quit,
             Command::Help => self.help = !self.help,
             Command::Focus(panel) => self.focus = panel,
             Command::Next => self.focus = self.focus.next(),

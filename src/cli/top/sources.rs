@@ -73,19 +73,14 @@ impl<Client: Clone, T> Poll<Client, T> {
     /// # Errors
     /// As [`ask_stats`]; the next call asks again.
     pub async fn next(&mut self) -> Result<T, Status> {
-        loop {
-            match &mut self.under_way {
-                Some(answer) => {
-                    let told = answer.await;
-                    self.under_way = None;
-                    return told;
-                }
-                None => {
-                    self.tick.tick().await;
-                    self.under_way = Some((self.ask)(self.client.clone()));
-                }
-            }
+        if self.under_way.is_none() {
+            self.tick.tick().await;
         }
+        let (ask, client) = (self.ask, &self.client);
+        let answer = self.under_way.get_or_insert_with(|| ask(client.clone()));
+        let told = answer.await;
+        self.under_way = None;
+        told
     }
 }
 

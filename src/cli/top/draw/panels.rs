@@ -25,9 +25,10 @@ pub fn lines(model: &Model, panel: Panel, place: Rect) -> Vec<String> {
     let (left, right) = title(model, panel, rows);
     let mut lines = vec![rule(&left, &right, model.focus == panel, width)];
     if window.is_empty() {
-        lines.extend(
-            nothing(model, panel).map(|word| Style::new().dim().apply_to(word).to_string()),
-        );
+        // There is none, or no room for any.
+        if model.len(panel) == 0 {
+            lines.push(Style::new().dim().apply_to(nothing(model, panel)).to_string());
+        }
         return lines;
     }
     let picture = model.picture();
@@ -81,15 +82,13 @@ fn title(model: &Model, panel: Panel, rows: usize) -> (String, String) {
 }
 
 /// What to say where there are no rows.
-fn nothing(model: &Model, panel: Panel) -> Option<&str> {
-    match panel {
-        Panel::Queues if model.wanted.is_empty() => Some("no queue has tasks"),
-        Panel::Queues => Some("no queue of those names has tasks"),
-        Panel::Workers => Some("not told yet"),
-        Panel::Events => Some(match &model.no_events {
-            Some(why) => why.lines().next().unwrap_or_default(),
-            None => "nothing has happened since",
-        }),
+fn nothing(model: &Model, panel: Panel) -> &str {
+    match (panel, &model.no_events) {
+        (Panel::Queues, _) if model.wanted.is_empty() => "no queue has tasks",
+        (Panel::Queues, _) => "no queue of those names has tasks",
+        (Panel::Workers, _) => "not told yet",
+        (Panel::Events, Some(why)) => why.lines().next().unwrap_or_default(),
+        (Panel::Events, None) => "nothing has happened since",
     }
 }
 

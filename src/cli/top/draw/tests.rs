@@ -97,8 +97,8 @@ fn event(kind: EventType, worker: &str, ran: Option<i64>) -> Event {
     }
 }
 
-fn seen(events: Vec<Event>) -> Result<Seen, Status> {
-    Ok(Seen::Events(Batch { events, ..Batch::default() }))
+fn seen(events: Vec<Event>) -> Seen {
+    Seen::Events(Batch { events, ..Batch::default() })
 }
 
 fn model(now: Instant) -> Model {
@@ -118,7 +118,7 @@ fn model(now: Instant) -> Model {
         event(EventType::Succeeded, "worker-3", Some(412)),
         Event { queue: "mail".into(), r#type: EventType::QueuePaused.into(), ..Event::default() },
     ];
-    model.seen(seen(events), now);
+    model.seen(Ok(seen(events)), now);
     model
 }
 
@@ -392,7 +392,7 @@ fn hostile(now: Instant) -> Model {
         worker: bad(n + 2),
         ..event(EventType::Failed, "", Some(i64::from(u32::MAX)))
     });
-    model.seen(seen(events.collect()), now);
+    model.seen(Ok(seen(events.collect())), now);
     model
 }
 

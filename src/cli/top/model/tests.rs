@@ -22,9 +22,9 @@ fn pool(workers: usize) -> GetPoolResponse {
     GetPoolResponse { pool: Some(Pool { size: 1, workers: vec![Worker::default(); workers] }) }
 }
 
-fn events(numbers: Range<u64>) -> Result<Seen, Status> {
+fn events(numbers: Range<u64>) -> Seen {
     let events = numbers.map(|seq| Event { seq, ..Event::default() }).collect();
-    Ok(Seen::Events(Batch { events, ..Batch::default() }))
+    Seen::Events(Batch { events, ..Batch::default() })
 }
 
 /// With 50 rows in every panel, on a screen.
@@ -34,7 +34,7 @@ fn model() -> Model {
     model.resized(SCREEN);
     model.stats(Ok(stats(50, 1)), now);
     model.pool(Ok(pool(50)));
-    model.seen(events(0..50), now);
+    model.seen(Ok(events(0..50)), now);
     model
 }
 
@@ -122,12 +122,12 @@ fn what_is_in_sight_never_is_beyond_what_there_is() {
 fn only_the_newest_events_are_kept() {
     let now = Instant::now();
     let mut model = model();
-    model.seen(events(50..50 + KEPT as u64), now);
+    model.seen(Ok(events(50..50 + KEPT as u64)), now);
     assert_eq!(model.len(Panel::Events), KEPT);
-    model.seen(events(2_000..9_000), now);
+    model.seen(Ok(events(2_000..9_000)), now);
     let kept: Vec<_> = model.picture().events.iter().map(|event| event.seq).collect();
     assert_eq!(kept, (8_000..9_000).collect::<Vec<_>>());
-    model.seen(events(9_000..9_001), now);
+    model.seen(Ok(events(9_000..9_001)), now);
     assert_eq!((model.len(Panel::Events), numbers(&model).last()), (KEPT, Some(&9_000)));
 }
 
@@ -136,17 +136,17 @@ fn new_events_do_not_move_those_that_are_looked_at() {
     let now = Instant::now();
     let mut model = model();
     let newest = numbers(&model);
-    model.seen(events(50..51), now);
+    model.seen(Ok(events(50..51)), now);
     assert_eq!(numbers(&model).last(), Some(&50), "the newest is followed");
     model.command(Command::Focus(Panel::Events));
     model.command(Command::Scroll(Scroll::Up));
     assert_eq!(numbers(&model), newest);
-    model.seen(events(51..90), now);
+    model.seen(Ok(events(51..90)), now);
     assert_eq!(numbers(&model), newest);
-    model.seen(events(90..5_000), now);
+    model.seen(Ok(events(90..5_000)), now);
     assert_eq!(numbers(&model).first(), Some(&4_000), "they are no longer kept");
     model.command(Command::Scroll(Scroll::End));
-    model.seen(events(5_000..5_001), now);
+    model.seen(Ok(events(5_000..5_001)), now);
     assert_eq!(numbers(&model).last(), Some(&5_000));
 }
 
@@ -156,7 +156,7 @@ fn a_frozen_picture_stands_still_while_all_goes_on() {
     let mut model = model();
     model.command(Command::Freeze);
     let before = numbers(&model);
-    model.seen(events(50..90), now);
+    model.seen(Ok(events(50..90)), now);
     model.stats(Ok(stats(2, 1)), now);
     model.pool(Ok(pool(2)));
     assert!(model.is_frozen());
@@ -256,7 +256,7 @@ fn the_rate_of_events_is_measured_between_figures() {
     let begun = Instant::now();
     let mut model = Model::new("a:1", Vec::new());
     model.stats(Ok(stats(1, 1)), begun);
-    model.seen(events(0..500), begun);
+    model.seen(Ok(events(0..500)), begun);
     model.stats(Ok(stats(1, 1)), begun + Duration::from_millis(100));
     assert!(model.picture().event_rate.abs() < f64::EPSILON, "too soon to tell");
     model.stats(Ok(stats(1, 1)), begun + Duration::from_secs(2));
