@@ -8,7 +8,7 @@ use super::super::{
         columns::{self, fit},
         output::shortened,
         present::{events::clock_line, stats::queue_columns, workers::worker_columns},
-        units::{count, counted, frequency},
+        units::{count, frequency},
     },
     layout::Panel,
     model::Model,
@@ -64,10 +64,7 @@ fn title(model: &Model, panel: Panel, rows: usize) -> (String, String) {
     };
     match panel {
         Panel::Queues if model.wanted.is_empty() => ("[1] queues".into(), counted_rows),
-        Panel::Queues => {
-            let names = counted(model.wanted.len() as u64, "queue");
-            (format!("[1] queues, only {names} that --queue names"), counted_rows)
-        }
+        Panel::Queues => ("[1] queues, only those named".into(), counted_rows),
         Panel::Workers => ("[2] workers".into(), counted_rows),
         Panel::Events => {
             let left = format!("[3] events, {}/s", frequency(picture.event_rate));

@@ -344,7 +344,7 @@ fn nothing_is_said_where_there_is_nothing() {
     let mut model = Model::new("a:1", vec!["q".into()]);
     let text = drawn(&model, now, 80, 24);
     for words in
-        ["no queue of those names", "not told yet", "nothing has happened", "only 1 queue "]
+        ["no queue of those names", "not told yet", "nothing has happened", "only those named"]
     {
         assert!(text.contains(words), "{words}:\n{text}");
     }
