@@ -14,9 +14,9 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream, stream::BoxStream}
 use taskyard::{
     client::{Client, Seen, Start, Watch, Watcher},
     proto::v1::{
-        Event, GapPolicy, Task, WatchCaughtUp, WatchDraining, WatchEventsRequest,
-        WatchEventsResponse, WatchGap, WatchHeartbeat, WatchSnapshot, WatchSnapshotEnd, WatchStart,
-        WatchStarted, watch_events_response::Control,
+        Event, GapPolicy, SubmitRequest, SubmitResponse, Task, WatchCaughtUp, WatchDraining,
+        WatchEventsRequest, WatchEventsResponse, WatchGap, WatchHeartbeat, WatchSnapshot,
+        WatchSnapshotEnd, WatchStart, WatchStarted, watch_events_response::Control,
     },
 };
 use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
@@ -53,6 +53,7 @@ type Asked = Arc<Mutex<Vec<WatchEventsRequest>>>;
 struct Stage {
     script: Script,
     asked: Asked,
+    submitted: Arc<Mutex<Vec<String>>>,
 }
 
 impl NamedService for Stage {
@@ -71,19 +72,47 @@ impl tower::Service<http::Request<Body>> for Stage {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let stage = self.clone();
         Box::pin(async move {
+            if request.uri().path().ends_with("/SubmitAndWatch") {
+                let codec = tonic_prost::ProstCodec::default();
+                return Ok(tonic::server::Grpc::new(codec)
+                    .server_streaming(Submissions(stage), request)
+                    .await);
+            }
             let codec = tonic_prost::ProstCodec::default();
             Ok(tonic::server::Grpc::new(codec).server_streaming(stage, request).await)
         })
     }
 }
 
+type Messages = BoxStream<'static, Result<WatchEventsResponse, Status>>;
+
 impl ServerStreamingService<WatchEventsRequest> for Stage {
     type Response = WatchEventsResponse;
-    type ResponseStream = BoxStream<'static, Result<WatchEventsResponse, Status>>;
-    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
+    type ResponseStream = Messages;
+    type Future = BoxFuture<'static, Result<Response<Messages>, Status>>;
 
     fn call(&mut self, request: Request<WatchEventsRequest>) -> Self::Future {
         self.asked.lock().unwrap().push(request.into_inner());
+        self.play()
+    }
+}
+
+/// The same for `SubmitAndWatch`, of which the `request_id` is noted.
+struct Submissions(Stage);
+
+impl ServerStreamingService<SubmitRequest> for Submissions {
+    type Response = WatchEventsResponse;
+    type ResponseStream = Messages;
+    type Future = BoxFuture<'static, Result<Response<Messages>, Status>>;
+
+    fn call(&mut self, request: Request<SubmitRequest>) -> Self::Future {
+        self.0.submitted.lock().unwrap().push(request.into_inner().request_id);
+        self.0.play()
+    }
+}
+
+impl Stage {
+    fn play(&self) -> BoxFuture<'static, Result<Response<Messages>, Status>> {
         let act = self.script.lock().unwrap().pop_front();
         let (messages, end) = match act {
             Some(Act::Say(messages, end)) => (messages, end),
@@ -103,12 +132,16 @@ impl ServerStreamingService<WatchEventsRequest> for Stage {
 
 /// Watches on a stage with this script.
 fn watch(watch: Watch, script: impl IntoIterator<Item = Act>) -> (Watcher, Asked) {
-    let stage =
-        Stage { script: Arc::new(Mutex::new(script.into_iter().collect())), ..Stage::default() };
-    let asked = Arc::clone(&stage.asked);
+    let (client, stage) = connect(script);
+    (client.watch(watch), stage.asked)
+}
+
+fn connect(script: impl IntoIterator<Item = Act>) -> (Client, Stage) {
+    let script = Arc::new(Mutex::new(script.into_iter().collect()));
+    let stage = Stage { script, ..Stage::default() };
     let (accept, accepted) = mpsc::channel::<Result<DuplexStream, std::io::Error>>(4);
     let server = tonic::transport::Server::builder()
-        .add_service(stage)
+        .add_service(stage.clone())
         .serve_with_incoming(ReceiverStream::new(accepted));
     tokio::spawn(server);
     let connector = tower::service_fn(move |_: Uri| {
@@ -120,7 +153,7 @@ fn watch(watch: Watch, script: impl IntoIterator<Item = Act>) -> (Watcher, Asked
         }
     });
     let channel = Endpoint::from_static("http://stage").connect_with_connector_lazy(connector);
-    (Client::over(channel).watch(watch), asked)
+    (Client::over(channel), stage)
 }
 
 fn says<const N: usize>(messages: [WatchEventsResponse; N], end: Status) -> Act {
@@ -168,6 +201,7 @@ async fn words(watcher: &mut Watcher) -> (Vec<String>, Option<Code>) {
                 Seen::Snapshot { tasks, .. } => format!("snapshot {}", tasks[0].task_id),
                 Seen::Gap(gap) => format!("gap {}", gap.missing_events),
                 Seen::Lost(status) => format!("lost {}", status.message()),
+                Seen::Submitted(submitted) => format!("submitted {}", submitted.task_id),
                 other => format!("{other:?}"),
             },
         });
@@ -418,4 +452,35 @@ async fn a_dropped_future_loses_nothing() {
     }
     assert_eq!(seqs, (1..=51).collect::<Vec<_>>());
     assert_eq!(after(&asked), ["", "c50"], "no stream was opened twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_task_is_submitted_once_and_told_once() {
+    let submitted = || {
+        let submitted = SubmitResponse { task_id: "t1".into(), ..SubmitResponse::default() };
+        control("c1", Control::Submitted(submitted))
+    };
+    let script = [
+        Act::Refuse(gone()),
+        says([submitted(), event("c1", 1), event("c2", 2)], gone()),
+        // The same task is told from its beginning.
+        Act::Say(vec![submitted(), event("c1", 1), event("c2", 2), event("c7", 7)], End::Clean),
+    ];
+    let (client, stage) = connect(script);
+    let mut watcher = client.submit_and_watch(SubmitRequest::default());
+    let told = words(&mut watcher).await;
+    let expected = [
+        "lost gone",
+        "Restored",
+        "submitted t1",
+        "event 1",
+        "event 2",
+        "lost gone",
+        "Restored",
+        "event 7",
+    ];
+    assert_eq!(told, (expected.map(str::to_owned).into(), None));
+    let ids = stage.submitted.lock().unwrap();
+    assert!(ids.len() == 3 && !ids[0].is_empty(), "{ids:?}");
+    assert!(ids.iter().all(|id| *id == ids[0]), "it is one task: {ids:?}");
 }

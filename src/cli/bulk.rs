@@ -21,11 +21,13 @@ use super::{
     ndjson,
     output::Format,
     problem::{Problem, told},
-    query::is_terminal,
     tally::{Ending, Tally},
 };
 use crate::{
-    client::{Client, Persistence, Seen, Start, Tasks, Watch, Watcher, is_lost, new_request_id},
+    client::{
+        Client, Persistence, Seen, Start, Tasks, Watch, Watcher, is_lost, is_terminal,
+        new_request_id,
+    },
     proto::v1::{GetTaskRequest, SubmitResponse},
 };
 

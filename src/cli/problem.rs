@@ -3,13 +3,12 @@
 //! Owns the one message that a failed command prints, and how a gRPC status
 //! becomes it. Must not know any one command.
 
-use std::{error::Error as _, fmt::Write as _, io};
+use std::{fmt::Write as _, io};
 
 use tonic::Status;
-use tonic_types::StatusExt as _;
 
 use super::{exit::Exit, output::printable, units::span};
-use crate::client::{Pushback, is_lost, is_own_deadline, pushback, root_cause};
+use crate::client::{Error, Violation, is_lost, is_own_deadline};
 
 /// A command ends here.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,6 +78,12 @@ impl From<Status> for Problem {
     }
 }
 
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        error.status().clone().into()
+    }
+}
+
 fn exit_of(status: &Status) -> Exit {
     if is_own_deadline(status) {
         Exit::TimedOut
@@ -92,15 +97,13 @@ fn exit_of(status: &Status) -> Exit {
 /// A status in words: message, reason, when to retry, then every violation on
 /// a line of its own.
 pub fn told(status: &Status) -> String {
-    let mut text = headline(status);
-    if let Some(info) = status.get_details_error_info() {
-        let _ = write!(text, " ({})", printable(&info.reason));
+    let error = Error::from(status.clone());
+    let mut text = printable(&error.to_string());
+    if let Some(rest) = error.retry_after() {
+        let _ = write!(text, "; retry in {}", span(rest));
     }
-    if let Pushback::After(delay) = pushback(status) {
-        let _ = write!(text, "; retry in {}", span(delay));
-    }
-    for (field, description) in violations(status) {
-        let line = format!("{}: {}", printable(&field), printable(&description));
+    for Violation { subject, description } in error.violations() {
+        let line = format!("{}: {}", printable(subject), printable(description));
         // A message may name its only violation in full already.
         if !text.contains(&line) && description != status.message() {
             let _ = write!(text, "\n  {line}");
@@ -109,37 +112,12 @@ pub fn told(status: &Status) -> String {
     text
 }
 
-fn headline(status: &Status) -> String {
-    if is_own_deadline(status) {
-        return "the deadline passed before the server answered".into();
-    }
-    if is_lost(status) && status.source().is_some() {
-        return format!("the connection to the server was lost: {}", root_cause(status));
-    }
-    match status.message().trim() {
-        "" => format!("the server answered {:?} without a message", status.code()),
-        message => printable(message),
-    }
-}
-
-fn violations(status: &Status) -> Vec<(String, String)> {
-    let fields = status.get_details_bad_request().into_iter().flat_map(|bad| bad.field_violations);
-    let preconditions = status
-        .get_details_precondition_failure()
-        .into_iter()
-        .flat_map(|failure| failure.violations);
-    fields
-        .map(|violation| (violation.field, violation.description))
-        .chain(preconditions.map(|violation| (violation.subject, violation.description)))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::{sync::Arc, time::Duration};
 
     use tonic::Code;
-    use tonic_types::{ErrorDetails, FieldViolation};
+    use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
     use super::*;
 

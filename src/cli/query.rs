@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tonic::{Code, Request};
-
 use super::{
     client::ServerArgs,
     exit::Exit,
@@ -12,11 +10,11 @@ use super::{
     output::{Format, Out, OutputArgs, error, note, print},
     present,
     problem::Problem,
-    units::{parse_span, span, to_wire},
+    units::{parse_span, span},
 };
 use crate::{
-    client::{Persistence, Tasks},
-    proto::v1::{GetTaskRequest, ListTasksRequest, Task, TaskState, WaitTaskRequest},
+    client::{Client, Persistence, is_terminal},
+    proto::v1::{GetTaskRequest, ListTasksRequest, Task, TaskState},
 };
 
 /// Arguments of `get`.
@@ -136,59 +134,30 @@ pub struct WaitArgs {
 
 /// Waits for the end of a task, and shows it.
 pub async fn wait(server: &ServerArgs, args: WaitArgs) -> Result<Exit, Problem> {
-    let client = server.connect().await?.tasks();
+    let client = server.connect().await?;
     let task = wait_for_end(&client, &args.task_id, args.timeout).await?;
     let exit = ending(&task);
     show(task, args.output.output)?;
     Ok(exit)
 }
 
-/// How long one call waits: short enough that proxies and firewalls on the way
-/// keep the connection.
-const ONE_WAIT: Duration = Duration::from_mins(5);
-
 /// Waits for the end of a task, for as long as it takes or for `timeout`.
 ///
 /// # Errors
 /// [`Exit::TimedOut`] if it has not ended by then, and what the server answers.
 pub async fn wait_for_end(
-    client: &Tasks,
+    client: &Client,
     task_id: &str,
     timeout: Option<Duration>,
 ) -> Result<Task, Problem> {
     let start = tokio::time::Instant::now();
-    loop {
-        let left = timeout.map_or(ONE_WAIT, |timeout| timeout.saturating_sub(start.elapsed()));
-        let one = left.min(ONE_WAIT);
-        let call = WaitTaskRequest { task_id: task_id.to_owned(), timeout: Some(to_wire(one)) };
-        let answered = Persistence::PATIENT
-            .call(|| {
-                let (mut client, mut request) = (client.clone(), Request::new(call.clone()));
-                // The server answers by itself; this is for one that hangs.
-                request.set_timeout(one + Duration::from_secs(10));
-                async move { client.wait_task(request).await }
-            })
-            .await;
-        let task = match answered {
-            Ok(response) => response.task.unwrap_or_default(),
-            Err(status) if status.code() == Code::DeadlineExceeded && timeout.is_none() => continue,
-            Err(status) => return Err(status.into()),
-        };
-        if is_terminal(task.state()) {
-            return Ok(task);
-        }
-        if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
-            let state = json::state_name(task.state());
-            let waited = span(start.elapsed());
-            let message = format!("task {task_id} is still {state} after {waited}");
-            return Err(Problem::new(Exit::TimedOut, message));
-        }
+    let task = client.wait(task_id, timeout).await?;
+    if is_terminal(task.state()) {
+        return Ok(task);
     }
-}
-
-/// Whether a task in this state has ended.
-pub fn is_terminal(state: TaskState) -> bool {
-    matches!(state, TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled)
+    let state = json::state_name(task.state());
+    let message = format!("task {task_id} is still {state} after {}", span(start.elapsed()));
+    Err(Problem::new(Exit::TimedOut, message))
 }
 
 /// The exit code for a task that has ended; a failure is told.

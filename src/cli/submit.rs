@@ -17,7 +17,7 @@ use super::{
     until_ctrl_c,
 };
 use crate::{
-    client::{Persistence, Tasks, new_request_id},
+    client::{Client, Persistence, new_request_id},
     proto::v1::{
         RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
         task_result::Output,
@@ -167,11 +167,11 @@ async fn one(
     wait: bool,
     format: Format,
 ) -> Result<Exit, Problem> {
-    let client = server.connect().await?.tasks();
+    let client = server.connect().await?;
     let accepted = Persistence::BRIEF
         .call(|| {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.submit(request).await }
+            let (mut tasks, request) = (client.tasks(), request.clone());
+            async move { tasks.submit(request).await }
         })
         .await?;
     if wait {
@@ -197,7 +197,7 @@ pub fn accepted_json(accepted: &SubmitResponse) -> serde_json::Value {
 /// Waits, then prints the result; the id goes to stderr, so that stdout is the
 /// result alone.
 async fn to_the_end(
-    client: &Tasks,
+    client: &Client,
     accepted: &SubmitResponse,
     format: Format,
 ) -> Result<Exit, Problem> {

@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::query::is_terminal;
-use crate::proto::v1::{Event, EventType, Task, TaskError, TaskState};
+use crate::{
+    client::is_terminal,
+    proto::v1::{Event, EventType, Task, TaskError, TaskState},
+};
 
 /// How a task of ours ended.
 #[derive(Clone, Debug, PartialEq)]

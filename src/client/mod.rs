@@ -26,8 +26,10 @@
 //! ```
 
 mod address;
+mod error;
 mod retry;
 mod status;
+mod tasks;
 mod watch;
 
 use std::{fmt, time::Duration};
@@ -39,8 +41,10 @@ use crate::proto::v1::{
 };
 
 pub use address::{Address, BadAddress};
+pub use error::{Error, Violation};
 pub use retry::{Persistence, backoff, new_request_id};
 pub use status::{Pushback, is_lost, is_own_deadline, pushback, reason};
+pub use tasks::is_terminal;
 pub use watch::{Batch, Seen, Start, Watch, Watcher};
 
 /// The longest answer that is read. A task carries a payload and a result, and

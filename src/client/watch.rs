@@ -30,8 +30,8 @@ use super::{
     status::{Pushback, is_lost, pushback, reason},
 };
 use crate::proto::v1::{
-    Event, EventFilter, GapPolicy, Task, WatchEventsRequest, WatchEventsResponse, WatchGap,
-    WatchStart, Worker, watch_events_response::Control,
+    Event, EventFilter, GapPolicy, SubmitRequest, SubmitResponse, Task, WatchEventsRequest,
+    WatchEventsResponse, WatchGap, WatchStart, Worker, watch_events_response::Control,
 };
 
 /// Silence beyond two heartbeats that is taken for an outage: the server, or the way
@@ -111,7 +111,10 @@ impl Watch {
 
 /// What a watcher sees.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Seen {
+    /// The task that is followed was submitted, or had been. Told once.
+    Submitted(SubmitResponse),
     /// The stream stands, and there is a cursor to resume after.
     Started,
     /// Events, at least one.
@@ -157,6 +160,8 @@ pub struct Watcher {
     client: Tasks,
     /// What to ask for next: its start is where the watch stands.
     watch: Watch,
+    /// The task that is followed, if it is one.
+    followed: Option<Followed>,
     stream: Stream,
     outage: Option<Outage>,
     /// The stream is not opened before.
@@ -183,6 +188,27 @@ enum Stream {
     },
 }
 
+/// One task, from its submission on.
+struct Followed {
+    request: SubmitRequest,
+    /// It was told that it is submitted.
+    is_submitted: bool,
+    /// The number of the last event that was told.
+    last: u64,
+}
+
+impl Followed {
+    /// Takes out of a message what was told by an earlier stream.
+    fn pass_over_the_known(&mut self, message: &mut WatchEventsResponse) {
+        let is_submission = matches!(message.control, Some(Control::Submitted(_)));
+        if is_submission && std::mem::replace(&mut self.is_submitted, true) {
+            message.control = None;
+        }
+        message.events.retain(|event| event.seq > self.last);
+        self.last = message.events.last().map_or(self.last, |event| event.seq);
+    }
+}
+
 /// Since when there has been no stream.
 struct Outage {
     failures: u32,
@@ -195,6 +221,7 @@ impl Watcher {
         Self {
             client,
             watch,
+            followed: None,
             stream: Stream::Closed,
             outage: None,
             rest_until: None,
@@ -202,6 +229,14 @@ impl Watcher {
             caught_up: false,
             over: false,
         }
+    }
+
+    /// Submits a task and follows it. The request must have a `request_id`: a stream that
+    /// broke is opened by the same request, which finds the same task, and tells it again
+    /// from its beginning.
+    pub(super) fn follow(client: Tasks, request: SubmitRequest) -> Self {
+        let followed = Followed { request, is_submitted: false, last: 0 };
+        Self { followed: Some(followed), ..Self::new(client, Watch::begin(Start::Live)) }
     }
 
     /// The cursor to resume after; `None` until the server has told one, and while a
@@ -229,7 +264,7 @@ impl Watcher {
                     Some(seen) => return Ok(Some(seen)),
                     None => continue,
                 },
-                Ok(None) if self.watch.until_caught_up && self.caught_up => break,
+                Ok(None) if self.may_end() => break,
                 Ok(None) => Status::unavailable("the server ended the stream"),
                 Err(status) => status,
             };
@@ -241,6 +276,12 @@ impl Watcher {
         self.over = true;
         self.stream = Stream::Closed;
         Ok(None)
+    }
+
+    /// Whether it is no outage if the server ends the stream well.
+    fn may_end(&self) -> bool {
+        let is_at_the_end = self.watch.until_caught_up && self.caught_up;
+        is_at_the_end || self.followed.as_ref().is_some_and(|followed| followed.is_submitted)
     }
 
     /// The next message of the stream, which is opened if there is none. The future may
@@ -273,10 +314,15 @@ impl Watcher {
 
     fn open(&self) -> Opening {
         let (mut client, request) = (self.client.clone(), self.watch.request());
+        let submission = self.followed.as_ref().map(|followed| followed.request.clone());
         let rest_until = self.rest_until;
         Box::pin(async move {
             if let Some(rest_until) = rest_until {
                 tokio::time::sleep_until(rest_until).await;
+            }
+            // It may wait for room; keep-alive notices a server that has gone.
+            if let Some(submission) = submission {
+                return Ok(client.submit_and_watch(submission).await?.into_inner());
             }
             // A server that takes the connection and says nothing must not hold it up.
             let answer = client.watch_events(request);
@@ -288,7 +334,10 @@ impl Watcher {
     }
 
     /// Takes the message over; what it tells, if anything.
-    fn take(&mut self, message: WatchEventsResponse) -> Option<Seen> {
+    fn take(&mut self, mut message: WatchEventsResponse) -> Option<Seen> {
+        if let Some(followed) = &mut self.followed {
+            followed.pass_over_the_known(&mut message);
+        }
         let restored = self.outage.take().is_some_and(|outage| outage.is_told);
         let before = self.cursor().unwrap_or_default().to_owned();
         let is_telling = self.watch.start == Start::Snapshot;
@@ -313,8 +362,7 @@ impl Watcher {
             Some(Control::Heartbeat(_)) => Some(Seen::Heartbeat),
             Some(Control::Gap(gap)) => Some(Seen::Gap(gap)),
             Some(Control::Draining(_)) => Some(Seen::Draining),
-            // The first message of SubmitAndWatch, which is another call.
-            Some(Control::Submitted(_)) => None,
+            Some(Control::Submitted(submitted)) => Some(Seen::Submitted(submitted)),
         };
         if restored {
             self.untold = seen;

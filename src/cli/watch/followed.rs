@@ -9,10 +9,10 @@ use super::super::{
     exit::Exit,
     output::{note, printable},
     problem::{Problem, told},
-    query::{ending, is_terminal},
+    query::ending,
 };
 use crate::{
-    client::{Persistence, Tasks},
+    client::{Persistence, Tasks, is_terminal},
     proto::v1::{Event, EventType, GetTaskRequest, Task, TaskState},
 };
 

@@ -101,7 +101,7 @@ impl Session {
                 self.is_lost = false;
                 note("the server is back; going on where it had stopped");
             }
-            Seen::Started | Seen::Heartbeat => {}
+            Seen::Submitted(_) | Seen::Started | Seen::Heartbeat => {}
         }
         // Beside events: of those that the filter leaves out, and at the very start.
         if let Some(cursor) = self.watcher.cursor() {
