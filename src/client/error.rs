@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
+use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -88,6 +89,14 @@ impl From<Status> for Error {
             .map(|(subject, description)| Violation { subject, description })
             .collect();
         Self { status, reason, metadata, violations }
+    }
+}
+
+/// One task's own status in a batch or in a stream.
+impl From<tonic_types::Status> for Error {
+    fn from(status: tonic_types::Status) -> Self {
+        let (code, details) = (Code::from(status.code), status.encode_to_vec());
+        Status::with_details(code, status.message, details.into()).into()
     }
 }
 

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Status};
 
-use super::{Client, Error, Persistence, Tasks, Watcher, new_request_id};
+use super::{Client, Error, Persistence, Watcher, new_request_id};
 use crate::proto::v1::{SubmitRequest, SubmitResponse, Task, TaskState, WaitTaskRequest};
 
 /// How long one call waits for the end of a task: short enough that proxies and
@@ -16,6 +16,9 @@ const ONE_WAIT: Duration = Duration::from_mins(5);
 /// What a call that waits is given beyond its wait. The server answers by itself; this is
 /// for one that hangs.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What is told of a deadline that passed on this side.
+const TOO_LATE: &str = "the deadline passed before the server answered";
 
 /// Whether a task in this state has ended.
 pub fn is_terminal(state: TaskState) -> bool {
@@ -31,8 +34,34 @@ impl Client {
     /// What the server answered, or the lack of an answer.
     pub async fn submit(&self, request: SubmitRequest) -> Result<SubmitResponse, Error> {
         let request = identified(request);
-        let call = async |mut tasks: Tasks, request| tasks.submit(request).await;
-        Ok(Persistence::PATIENT.ask(&self.tasks(), &request, call).await?)
+        let call = || {
+            let (mut tasks, request) = (self.tasks(), request.clone());
+            async move { tasks.submit(request).await }
+        };
+        Ok(Persistence::PATIENT.call(call).await?)
+    }
+
+    /// [`Self::submit`] that ends after `deadline` in any case, also while it waits for
+    /// room in its queue.
+    ///
+    /// # Errors
+    /// As [`Self::submit`], and `DEADLINE_EXCEEDED`: nothing was enqueued if the server
+    /// says so by its reason; otherwise the outcome is unknown.
+    pub async fn submit_within(
+        &self,
+        request: SubmitRequest,
+        deadline: Duration,
+    ) -> Result<SubmitResponse, Error> {
+        let (start, request) = (Instant::now(), identified(request));
+        let call = || {
+            let (mut tasks, mut request) = (self.tasks(), Request::new(request.clone()));
+            request.set_timeout(deadline.saturating_sub(start.elapsed()));
+            async move { tasks.submit(request).await }
+        };
+        match tokio::time::timeout(deadline, Persistence::PATIENT.call(call)).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Status::deadline_exceeded(TOO_LATE).into()),
+        }
     }
 
     /// Waits for the end of a task: for as long as it takes, or for `timeout`, after which
@@ -49,12 +78,12 @@ impl Client {
                 task_id: task_id.to_owned(),
                 timeout: Some(one.try_into().unwrap_or_default()),
             };
-            let call = async |mut tasks: Tasks, wait| {
-                let mut request = Request::new(wait);
+            let call = || {
+                let (mut tasks, mut request) = (self.tasks(), Request::new(wait.clone()));
                 request.set_timeout(one + GRACE);
-                tasks.wait_task(request).await
+                async move { tasks.wait_task(request).await }
             };
-            let task = match Persistence::PATIENT.ask(&self.tasks(), &wait, call).await {
+            let task = match Persistence::PATIENT.call(call).await {
                 Ok(response) => response.task.unwrap_or_default(),
                 Err(status) if status.code() == Code::DeadlineExceeded && timeout.is_none() => {
                     continue;
