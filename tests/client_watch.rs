@@ -1,6 +1,8 @@
 //! The loop of [`taskyard::client::Watcher`] against a server that follows a script:
 //! each of its rules, in paused time. The connections are pipes in memory.
 
+mod support;
+
 use std::{
     collections::VecDeque,
     convert::Infallible,
@@ -14,9 +16,9 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream, stream::BoxStream}
 use taskyard::{
     client::{Client, Seen, Start, Watch, Watcher},
     proto::v1::{
-        Event, GapPolicy, SubmitRequest, SubmitResponse, Task, WatchCaughtUp, WatchDraining,
-        WatchEventsRequest, WatchEventsResponse, WatchGap, WatchHeartbeat, WatchSnapshot,
-        WatchSnapshotEnd, WatchStart, WatchStarted, watch_events_response::Control,
+        Event, EventType, GapPolicy, SubmitRequest, SubmitResponse, Task, WatchCaughtUp,
+        WatchDraining, WatchEventsRequest, WatchEventsResponse, WatchGap, WatchHeartbeat,
+        WatchSnapshot, WatchSnapshotEnd, WatchStart, WatchStarted, watch_events_response::Control,
     },
 };
 use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
@@ -177,6 +179,12 @@ fn event(cursor: &str, seq: u64) -> WatchEventsResponse {
     WatchEventsResponse { cursor: cursor.into(), events: vec![event], control: None }
 }
 
+/// The event that ends a task.
+fn ended(cursor: &str, seq: u64) -> WatchEventsResponse {
+    let event = Event { seq, r#type: EventType::Succeeded.into(), ..Event::default() };
+    WatchEventsResponse { cursor: cursor.into(), events: vec![event], control: None }
+}
+
 fn gone() -> Status {
     Status::unavailable("gone")
 }
@@ -240,7 +248,7 @@ async fn it_goes_on_after_the_last_cursor() {
 async fn before_the_first_cursor_it_begins_again_as_it_began() {
     let script = [Act::Refuse(gone()), says([started("c3")], refused())];
     let (mut watcher, asked) = watch(Watch::begin(Start::Oldest), script);
-    assert_eq!(words(&mut watcher).await.0, ["lost gone", "Restored"]);
+    assert_eq!(words(&mut watcher).await.0, ["lost gone", "Started"]);
     let asked = asked.lock().unwrap();
     assert!(asked.iter().all(|request| request.start() == WatchStart::Oldest), "{asked:?}");
 }
@@ -264,7 +272,6 @@ async fn a_broken_snapshot_is_told_anew() {
             "SnapshotBegun",
             "snapshot t1",
             "lost gone",
-            "Restored",
             "SnapshotBegun",
             "snapshot t1",
             "SnapshotEnded",
@@ -378,6 +385,83 @@ async fn a_crowd_is_waited_for_only_after_an_outage() {
         [says([started("c1")], gone()), Act::Refuse(crowded()), says([started("c1")], refused())];
     let (mut watcher, _) = watch(Watch::begin(Start::Live), script);
     assert_eq!(words(&mut watcher).await.0, ["Started", "lost gone", "Restored"]);
+
+    // Nor may it lose its place by leaving it when it was asked to.
+    let script = [
+        says([started("c1")], with_reason(Code::Unavailable, "WATCH_LIFETIME")),
+        Act::Refuse(crowded()),
+        says([started("c1")], refused()),
+    ];
+    let (mut watcher, _) = watch(Watch::begin(Start::Live), script);
+    assert_eq!(words(&mut watcher).await.0, ["Started", "lost ", "Restored"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_be_accepted_and_dropped_is_an_outage_that_ends() {
+    let script = (0..1000).map(|_| says([started("c1")], gone()));
+    let patience = Duration::from_secs(20);
+    let (mut watcher, asked) = watch(Watch { patience, ..Watch::begin(Start::Live) }, script);
+    let began = Instant::now();
+    let (_, end) = words(&mut watcher).await;
+    assert_eq!(end, Some(Code::Unavailable));
+    assert!(began.elapsed() <= patience, "{:?}", began.elapsed());
+    let tries = asked.lock().unwrap().len();
+    assert!((8..=30).contains(&tries), "{tries} tries");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cursor_is_behind_what_was_told() {
+    // No server of today does it, but events may be the first message.
+    let script = [says([started("c1")], gone()), says([event("c2", 2)], refused())];
+    let (mut watcher, _) = watch(Watch::begin(Start::Live), script);
+    for _ in 0..2 {
+        watcher.next().await.expect("it goes on");
+    }
+    assert!(matches!(watcher.next().await, Ok(Some(Seen::Restored))));
+    assert_eq!(watcher.cursor(), Some("c1"));
+    assert!(matches!(watcher.next().await, Ok(Some(Seen::Events(_)))));
+    assert_eq!(watcher.cursor(), Some("c2"));
+}
+
+/// A way to a server whose first connection goes dead without a word.
+async fn half_dead_network(server: std::net::SocketAddr) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut dead = Vec::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut far = tokio::net::TcpStream::connect(server).await.unwrap();
+            if dead.is_empty() {
+                let some = tokio::io::copy_bidirectional(&mut near, &mut far);
+                let _ = tokio::time::timeout(Duration::from_secs(1), some).await;
+                dead.push((near, far));
+            } else {
+                tokio::spawn(async move {
+                    tokio::io::copy_bidirectional(&mut near, &mut far).await.map(drop)
+                });
+            }
+        }
+    });
+    address
+}
+
+/// In real time, over real sockets: it takes what the silence takes, some six seconds.
+#[tokio::test]
+async fn a_dead_connection_is_replaced() {
+    let yard = support::Yard::start().await;
+    let address = half_dead_network(yard.server.local_addr()).await;
+    let client = Client::connect(&address.to_string()).await.expect("it is there");
+    let heartbeat = Duration::from_millis(100);
+    let mut watcher = client.watch(Watch { heartbeat, ..Watch::begin(Start::Oldest) });
+    let mut told = Vec::new();
+    while !told.iter().any(|word| word == "Restored") {
+        let seen = watcher.next().await.expect("it goes on").expect("it does not end");
+        told.push(match seen {
+            Seen::Lost(status) => format!("lost: {}", status.message()),
+            other => format!("{other:?}"),
+        });
+    }
+    assert!(told.contains(&"lost: the server has gone silent".to_owned()), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -428,7 +512,7 @@ async fn a_dropped_future_loses_nothing() {
     let events = (1..=50).map(|seq| event(&format!("c{seq}"), seq));
     let script = [
         Act::Say(std::iter::once(started("c0")).chain(events).collect(), End::Status(gone())),
-        says([started("c50"), event("c51", 51)], refused()),
+        Act::Say(vec![started("c50"), event("c51", 51)], End::Status(refused())),
     ];
     let (mut watcher, asked) = watch(Watch::begin(Start::Live), script);
     let mut seqs = Vec::new();
@@ -464,7 +548,7 @@ async fn a_followed_task_is_submitted_once_and_told_once() {
         Act::Refuse(gone()),
         says([submitted(), event("c1", 1), event("c2", 2)], gone()),
         // The same task is told from its beginning.
-        Act::Say(vec![submitted(), event("c1", 1), event("c2", 2), event("c7", 7)], End::Clean),
+        Act::Say(vec![submitted(), event("c1", 1), event("c2", 2), ended("c7", 7)], End::Clean),
     ];
     let (client, stage) = connect(script);
     let mut watcher = client.submit_and_watch(SubmitRequest::default());

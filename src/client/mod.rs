@@ -66,6 +66,8 @@ pub type Admin = AdminServiceClient<Channel>;
 pub struct Client {
     tasks: Tasks,
     admin: Admin,
+    /// How to connect anew.
+    endpoint: Option<Endpoint>,
 }
 
 impl Client {
@@ -90,7 +92,7 @@ impl Client {
             address: address.clone(),
             cause: root_cause(&error),
         };
-        let channel = Endpoint::from_shared(address.to_string())
+        let endpoint = Endpoint::from_shared(address.to_string())
             .and_then(|endpoint| endpoint.user_agent(user_agent))
             .map_err(nobody)?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -98,19 +100,26 @@ impl Client {
             // Finds out within 40 s that the machine at the other end has gone.
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(10))
-            .keep_alive_while_idle(true)
-            .connect()
-            .await
-            .map_err(nobody)?;
-        Ok(Self::over(channel))
+            .keep_alive_while_idle(true);
+        let channel = endpoint.connect().await.map_err(nobody)?;
+        Ok(Self { endpoint: Some(endpoint), ..Self::over(channel) })
     }
 
-    /// Over a connection that was made otherwise.
+    /// Over a connection that was made otherwise. It should have HTTP/2's keep-alive:
+    /// without it a server that has gone without a word is noticed by nobody, and a watch
+    /// is tried again on the same connection.
     pub fn over(channel: Channel) -> Self {
         Self {
             tasks: Tasks::new(channel.clone()).max_decoding_message_size(MAX_ANSWER),
             admin: Admin::new(channel).max_decoding_message_size(MAX_ANSWER),
+            endpoint: None,
         }
+    }
+
+    /// The same server over a new connection, if it is known how to make one.
+    fn anew(&self) -> Self {
+        let Some(endpoint) = &self.endpoint else { return self.clone() };
+        Self { endpoint: Some(endpoint.clone()), ..Self::over(endpoint.connect_lazy()) }
     }
 
     /// The generated client of tasks and events.
@@ -123,9 +132,11 @@ impl Client {
         self.admin.clone()
     }
 
-    /// Watches events, over outages of the server and of the way to it.
+    /// Watches events, over outages of the server and of the way to it. It connects when
+    /// it is first asked. One that is not asked for long should have a client of its own:
+    /// what it does not read takes room on its connection from others.
     pub fn watch(&self, watch: Watch) -> Watcher {
-        Watcher::new(self.tasks(), watch)
+        Watcher::new(self.clone(), watch)
     }
 }
 

@@ -12,9 +12,8 @@ const NOT_READY: &str = "Service was not ready";
 /// another try. Statuses that this side made carry their cause as a source;
 /// those that came over the wire never do.
 pub fn is_lost(status: &Status) -> bool {
-    let broken = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
     let made_here = status.source().is_some() || status.message().starts_with(NOT_READY);
-    status.code() == Code::Unavailable || (broken && made_here && !is_own_deadline(status))
+    status.code() == Code::Unavailable || (made_here && !is_own_deadline(status))
 }
 
 /// What the server says about another try.
@@ -79,6 +78,11 @@ mod tests {
         status.set_source(Arc::new(io::Error::other("connection reset")));
         assert!(is_lost(&status));
         assert!(!is_lost(&Status::cancelled("Timeout expired")));
+        // As of a connection that HTTP/2 closed with ENHANCE_YOUR_CALM.
+        let mut calm = Status::resource_exhausted("too many frames");
+        assert!(!is_lost(&calm));
+        calm.set_source(Arc::new(io::Error::other("h2")));
+        assert!(is_lost(&calm));
         assert!(is_lost(&Status::unavailable("")));
     }
 

@@ -112,7 +112,7 @@ impl Client {
     /// given a random `request_id` if it has none. Dropping the watcher does not cancel
     /// the task.
     pub fn submit_and_watch(&self, request: SubmitRequest) -> Watcher {
-        Watcher::follow(self.tasks(), identified(request))
+        Watcher::follow(self.clone(), identified(request))
     }
 }
 

@@ -1,0 +1,97 @@
+//! How long there has been no stream, and when it is tried again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::super::{
+    retry::backoff,
+    status::{Pushback, is_lost, pushback, reason},
+};
+
+/// The shortest rest between two tries, whatever the server asks for.
+const LEAST_REST: Duration = Duration::from_millis(10);
+
+/// A stream that has stood for so long ends the outage before it.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// The outages of a watch.
+pub struct Outages {
+    patience: Duration,
+    current: Option<Outage>,
+    /// Some stream has told something.
+    has_stood: bool,
+    rest_until: Option<Instant>,
+}
+
+struct Outage {
+    failures: u32,
+    since: Instant,
+    is_told: bool,
+    /// A stream tells something again, since then.
+    stands_since: Option<Instant>,
+}
+
+impl Outages {
+    /// None yet. One that is longer than `patience` is to end the watch.
+    pub fn new(patience: Duration) -> Self {
+        Self { patience, current: None, has_stood: false, rest_until: None }
+    }
+
+    /// The stream is not opened before.
+    pub fn rest_until(&self) -> Option<Instant> {
+        self.rest_until
+    }
+
+    /// The stream tells something; whether that is news after an outage that was told.
+    pub fn stands(&mut self) -> bool {
+        self.has_stood = true;
+        let Some(outage) = &mut self.current else { return false };
+        outage.stands_since.get_or_insert_with(Instant::now);
+        std::mem::take(&mut outage.is_told)
+    }
+
+    /// There is no stream; whether that is to be told.
+    ///
+    /// # Errors
+    /// The status, if it is of no use to try again.
+    pub fn lose(&mut self, status: &Status) -> Result<bool, Status> {
+        let now = Instant::now();
+        let reason = reason(status);
+        if matches!(reason.as_deref(), Some("WATCH_LIFETIME" | "WATCH_STALLED")) {
+            let rest = asked_rest(status)?.unwrap_or_default().max(LEAST_REST);
+            self.rest_until = now.checked_add(rest);
+            return Ok(false);
+        }
+        let is_crowded = reason.as_deref() == Some("TOO_MANY_WATCHERS") && self.has_stood;
+        if !is_lost(status) && !is_crowded {
+            return Err(status.clone());
+        }
+        let stood = self.current.as_mut().and_then(|outage| outage.stands_since.take());
+        if stood.is_some_and(|since| now.duration_since(since) >= STEADY) {
+            self.current = None;
+        }
+        let new = Outage { failures: 0, since: now, is_told: false, stands_since: None };
+        let outage = self.current.get_or_insert(new);
+        outage.failures = outage.failures.saturating_add(1);
+        let rest = asked_rest(status)?.unwrap_or_else(|| backoff(outage.failures));
+        let ends = outage.since.checked_add(self.patience);
+        let next_try = now.checked_add(rest.max(LEAST_REST));
+        let in_time = next_try.filter(|next| ends.is_none_or(|ends| *next <= ends));
+        self.rest_until = Some(in_time.ok_or_else(|| status.clone())?);
+        Ok(!std::mem::replace(&mut outage.is_told, true))
+    }
+}
+
+/// The rest that the server asks for before another try, if it does.
+///
+/// # Errors
+/// It asks for no other try.
+fn asked_rest(status: &Status) -> Result<Option<Duration>, Status> {
+    match pushback(status) {
+        Pushback::Unsaid => Ok(None),
+        Pushback::After(rest) => Ok(Some(rest)),
+        Pushback::Never => Err(status.clone()),
+    }
+}
