@@ -82,7 +82,7 @@ enum Command {
     Submit(Box<submit::SubmitArgs>),
     /// Print events as they happen
     ///
-    /// Ctrl-C ends it with exit code 0 and the cursor to go on from.
+    /// Ctrl-C or SIGTERM ends it with exit code 0 and the cursor to go on from.
     Watch(Box<watch::WatchArgs>),
     /// Show a task
     Get(query::TaskArgs),
@@ -307,6 +307,8 @@ mod tests {
             "taskyard watch --after c --cursor-file f",
             "taskyard watch --from-start --snapshot",
             "taskyard watch --follow-task t1 --task t2",
+            "taskyard watch --follow-task t1 --worker worker-1",
+            "taskyard watch --follow-task t1 --queue q",
             "taskyard watch --follow-task t1 --until-caught-up",
             "taskyard watch --type danced",
             "taskyard watch --no-reconnect --reconnect-for 5s",

@@ -69,10 +69,14 @@ impl CursorFile {
             return Ok(());
         }
         let line = format!("{cursor}\n");
+        let is_first = self.cursor.is_empty();
         self.file
             .write_all_at(line.as_bytes(), 0)
             // Only the first line counts: what is left of a longer one does no harm.
             .and_then(|()| self.file.set_len(line.len() as u64))
+            // A file that a power cut leaves empty would begin the watch anew; one that is
+            // a little behind prints some events again.
+            .and_then(|()| if is_first { self.file.sync_all() } else { Ok(()) })
             .map_err(|wrong| {
                 let message = format!("cannot write {}: {wrong}", self.path.display());
                 Problem::new(Exit::Internal, message)

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use clap::builder::NonEmptyStringValueParser;
+
 use super::super::{
     filter::{one_value_each, parse_label},
     json::type_name,
@@ -19,7 +21,12 @@ use crate::{
 #[derive(Debug, Default, clap::Args)]
 pub struct WatchArgs {
     /// Begin after this cursor, as an earlier watch or submit told it
-    #[arg(long, value_name = "CURSOR", help_heading = BEGIN)]
+    #[arg(
+        long,
+        value_name = "CURSOR",
+        value_parser = NonEmptyStringValueParser::new(),
+        help_heading = BEGIN
+    )]
     pub after: Option<String>,
     /// Begin with the oldest event that is kept
     #[arg(long, help_heading = BEGIN, conflicts_with_all = ["after", "snapshot"])]
@@ -29,9 +36,9 @@ pub struct WatchArgs {
     pub snapshot: bool,
     /// Go on after the cursor in this file, and keep it there
     ///
-    /// While it does not exist or is empty, the watch begins as the other flags say.
-    /// It is written after the events were: a watch that is killed in between prints
-    /// those once more, and leaves none out.
+    /// While it does not exist or is empty, the watch begins as the other flags say. It
+    /// is written after the events were: a watch that is killed (SIGKILL) in between prints
+    /// those once more, and leaves none out. What stands in a pipe counts as printed.
     #[arg(long, value_name = "FILE", help_heading = BEGIN, conflicts_with = "after")]
     pub cursor_file: Option<PathBuf>,
     /// Show the whole life of this task, and end with it; exit code 1 unless it
@@ -40,7 +47,10 @@ pub struct WatchArgs {
         long = "follow-task",
         value_name = "ID",
         help_heading = BEGIN,
-        conflicts_with_all = ["after", "from_start", "snapshot", "cursor_file", "tasks", "types"]
+        conflicts_with_all = [
+            "after", "from_start", "snapshot", "cursor_file",
+            "queues", "kinds", "labels", "tasks", "types", "workers",
+        ]
     )]
     pub follow: Vec<String>,
 

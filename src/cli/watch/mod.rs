@@ -40,7 +40,7 @@ pub async fn run(server: &ServerArgs, args: WatchArgs) -> Result<Exit, Problem> 
         file,
         is_lost: false,
     };
-    let mut ctrl_c = CtrlC::listen()?;
+    let mut ctrl_c = CtrlC::or_term()?;
     let ended = session.work(&mut ctrl_c).await;
     session.farewell(&ended);
     ended
@@ -84,7 +84,11 @@ impl Session {
                 batch.events.iter().for_each(|event| self.followed.event(event));
                 return self.printer.events(&batch);
             }
-            Seen::SnapshotBegun => self.printer.snapshot_begun()?,
+            Seen::SnapshotBegun => {
+                self.begins_anew();
+                self.printer.snapshot_begun()?;
+            }
+            Seen::Started => self.begins_anew(),
             Seen::Snapshot { tasks, workers } => self.printer.snapshot(tasks, &workers)?,
             Seen::SnapshotEnded => {
                 let cursor = self.watcher.cursor().unwrap_or_default();
@@ -101,13 +105,20 @@ impl Session {
                 self.is_lost = false;
                 note("the server is back; going on where it had stopped");
             }
-            Seen::Submitted(_) | Seen::Started | Seen::Heartbeat => {}
+            Seen::Submitted(_) | Seen::Heartbeat => {}
         }
         // Beside events: of those that the filter leaves out, and at the very start.
         if let Some(cursor) = self.watcher.cursor() {
             self.printer.is_at(cursor);
         }
         Ok(false)
+    }
+
+    /// After an outage before there was a cursor.
+    fn begins_anew(&mut self) {
+        if std::mem::take(&mut self.is_lost) {
+            note("the server is back; the watch begins anew");
+        }
     }
 
     /// Says how to go on, where that makes sense.
