@@ -222,7 +222,7 @@ impl DrainPlan {
 }
 
 /// How long clients may take, after the store has closed, to read what is left
-/// for them. A watcher that needs longer continues from its last cursor.
+/// for them. A watcher that needs longer is cut, and continues from its last cursor.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 fn store_settings(config: &Config) -> store::Settings {

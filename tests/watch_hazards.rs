@@ -21,12 +21,12 @@ use taskyard::{
 };
 use tokio::task::JoinSet;
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status, Streaming, transport::Endpoint};
 
 /// Events in all of a test that has very many.
 fn events() -> u64 {
     let all = std::env::var("WATCH_HAZARD_EVENTS").ok().and_then(|text| text.parse().ok());
-    all.unwrap_or(30_000)
+    all.unwrap_or(60_000)
 }
 
 /// Events of a task that does nothing, and succeeds.
@@ -85,6 +85,13 @@ async fn run_tasks(client: &mut Client, tasks: u64) {
     support::wait(client, &last.expect("tasks")).await;
 }
 
+/// A client that takes no more than 64 KiB that it has not read.
+async fn narrow(address: SocketAddr) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    let narrow = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+    Client::new(narrow.connect().await.expect("the server answers"))
+}
+
 async fn watch(client: &mut Client, request: WatchEventsRequest) -> Streaming<WatchEventsResponse> {
     client.watch_events(request).await.expect("the watch begins").into_inner()
 }
@@ -113,8 +120,9 @@ async fn watchers_that_never_read_cost_their_window_and_lose_nothing() {
 
     let mut streams = Vec::new();
     for _ in 0..WATCHERS {
-        // A connection of their own, as what one does not read is in the way of others.
-        let mut client = connect(address(&server)).await;
+        // A connection of their own, as what one does not read is in the way of others;
+        // with a small window, so that it is full of the first events.
+        let mut client = narrow(address(&server)).await;
         let mut stream = watch(&mut client, WatchEventsRequest::default()).await;
         let from = number(&message(&mut stream).await.expect("it begins").cursor);
         streams.push((stream, from));
@@ -122,7 +130,8 @@ async fn watchers_that_never_read_cost_their_window_and_lose_nothing() {
     run_tasks(&mut client, tasks).await;
     let each = memory(&server).saturating_sub(before) / WATCHERS;
     println!("{} events passed; {} KiB for each who did not read", events(), each >> 10);
-    assert!(each < 3 << 20, "{each} bytes for each who did not read");
+    // What passed is more than twice as much for each: 75 bytes for each event.
+    assert!(each < 1 << 20, "{each} bytes for each who did not read");
 
     // Read at last, all of it is there: by one to the end, by the others at the beginning.
     let last = number(&submit(&mut client, task("noop")).await.cursor);
@@ -153,9 +162,13 @@ async fn a_filter_that_matches_nothing_is_never_stuck() {
     let mut other = client.clone();
     let tasks = events() / EVENTS_OF_A_TASK / 10;
     let load = tokio::spawn(async move { run_tasks(&mut other, tasks).await });
-    // While the others' events pass, its cursor goes on.
+    // While the others' events pass, its cursor goes on, and gets to the end of them.
     let (mut advances, mut cursor) = (0_u64, 0);
-    while !load.is_finished() {
+    let mut last = None;
+    while last.is_none_or(|last| cursor < last) {
+        if load.is_finished() && last.is_none() {
+            last = Some(number(&submit(&mut client, task("noop")).await.cursor));
+        }
         let heartbeat = message(&mut stream).await.expect("a heartbeat");
         assert!(heartbeat.events.is_empty(), "{heartbeat:?}");
         let now = number(&heartbeat.cursor);
@@ -165,7 +178,6 @@ async fn a_filter_that_matches_nothing_is_never_stuck() {
     }
     load.await.expect("the others are served");
     println!("{} events passed; the cursor advanced {advances} times", tasks * EVENTS_OF_A_TASK);
-    assert!(advances > 2, "the cursor stood still");
 
     let rare = SubmitRequest { queue: "rare".into(), ..task("noop") };
     let rare = submit(&mut client, rare).await;

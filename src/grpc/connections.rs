@@ -201,6 +201,7 @@ impl Acceptor {
         );
         let greeting_due = Instant::now() + HANDSHAKE_TIMEOUT;
         let mut goodbye_due = None;
+        let mut written_before = None;
         loop {
             let said_hello = greeted.load(Ordering::Relaxed);
             let finishing = self.finish.is_cancelled();
@@ -219,10 +220,12 @@ impl Acceptor {
                     if goodbye_due.is_some() =>
                 {
                     // It had no calls to finish, or has finished them, and does
-                    // not acknowledge the end.
-                    if calls.is_empty() {
+                    // not acknowledge the end; nor is there more for it to read.
+                    let written = outbox.written();
+                    if calls.is_empty() && written.is_some() && written == written_before {
                         return Ok(());
                     }
+                    written_before = written;
                     goodbye_due = Some(Instant::now() + GOODBYE_TIMEOUT);
                 }
                 () = tokio::time::sleep_until(greeting_due), if !said_hello => {

@@ -48,6 +48,8 @@ struct Collected {
     bytes: Vec<u8>,
     /// Of these, the ones that the system has taken.
     taken: usize,
+    /// Bytes that the system has taken in all.
+    written: u64,
     /// To be told to the connection, which believed it written.
     failed: Option<io::Error>,
 }
@@ -57,7 +59,7 @@ impl Socket {
     /// greeting.
     pub fn new(stream: TcpStream, greeted: Arc<AtomicBool>) -> (Self, Outbox) {
         let (reader, writer) = stream.into_split();
-        let collected = Collected { writer, bytes: Vec::new(), taken: 0, failed: None };
+        let collected = Collected { writer, bytes: Vec::new(), taken: 0, written: 0, failed: None };
         let outbox = Outbox(Arc::new(Mutex::new(collected)));
         (Self { reader, outbox: outbox.clone(), received: 0, greeted }, outbox)
     }
@@ -72,6 +74,13 @@ impl Outbox {
             collected.failed = Some(error);
             cx.waker().wake_by_ref();
         }
+    }
+
+    /// Bytes that the system has taken in all; `None` while it does not take more, as the
+    /// client does not read.
+    pub fn written(&self) -> Option<u64> {
+        let collected = self.collected();
+        collected.bytes.is_empty().then_some(collected.written)
     }
 
     /// Held by one task for a moment, and never across an await.
@@ -89,6 +98,7 @@ impl Collected {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.taken += count;
+            self.written += count as u64;
         }
         // Given back, so that a connection that is silent keeps nothing.
         (self.bytes, self.taken) = (Vec::new(), 0);

@@ -1,6 +1,13 @@
 //! One reader that sees every event: directly from the server, without a rest.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use taskyard::{
     client::is_lost,
@@ -13,10 +20,24 @@ use crate::{load::client, support::PATIENCE};
 /// The reader.
 pub struct Auditor(JoinHandle<Vec<Event>>);
 
+/// How many events have happened, as far as the auditor knows: at least so many.
+#[derive(Clone, Debug, Default)]
+pub struct Count(Arc<AtomicU64>);
+
+impl Count {
+    pub fn now(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 impl Auditor {
     /// Reads from the first event to that with the number which `finished` will tell.
-    pub fn begin(address: SocketAddr, finished: watch::Receiver<Option<u64>>) -> Self {
-        Self(tokio::spawn(read(address, finished)))
+    pub fn begin(
+        address: SocketAddr,
+        count: Count,
+        finished: watch::Receiver<Option<u64>>,
+    ) -> Self {
+        Self(tokio::spawn(read(address, count, finished)))
     }
 
     /// All events.
@@ -26,7 +47,11 @@ impl Auditor {
     }
 }
 
-async fn read(address: SocketAddr, mut finished: watch::Receiver<Option<u64>>) -> Vec<Event> {
+async fn read(
+    address: SocketAddr,
+    count: Count,
+    mut finished: watch::Receiver<Option<u64>>,
+) -> Vec<Event> {
     let client = client(address);
     let mut events: Vec<Event> = Vec::new();
     let mut cursor = String::new();
@@ -60,6 +85,7 @@ async fn read(address: SocketAddr, mut finished: watch::Receiver<Option<u64>>) -
                 assert_eq!(event.seq, events.len() as u64 + 1, "what was seen was taken back");
                 events.push(event);
             }
+            count.0.store(events.len() as u64, Ordering::Relaxed);
             cursor = message.cursor;
         }
     }

@@ -8,14 +8,15 @@ use std::{
 
 use prost::Message as _;
 use taskyard::{
+    client::Start,
     events::Cursor,
     proto::v1::{Event, EventFilter, Task},
 };
 
-use crate::{MAX_EVENTS, log::Log};
+use crate::{MAX_EVENTS, audit::Count, log::Log};
 
-/// Events that retention may take at once beyond what it must, and that may come between
-/// a gap and the end of an episode's last trim: commits are kept or gone as a whole.
+/// Events that retention may take beyond what it must, as commits are kept or gone as a
+/// whole, and those of which the auditor does not know yet.
 const SLACK: u64 = 1_000;
 
 /// What a watcher notes.
@@ -50,15 +51,31 @@ pub struct Record {
     filter: Option<EventFilter>,
     /// The watch began after the event with this number.
     from: Option<u64>,
+    /// It must not begin before.
+    earliest: u64,
+    /// It is to begin with the first event, as long as that is kept.
+    is_of_all: bool,
     /// It was told everything up to the event with this number.
     reached: u64,
     notes: Vec<Note>,
+    /// How often it was told that it had not read.
+    pub stalls: usize,
+    count: Count,
     snapshot: Option<HashMap<String, Task>>,
 }
 
 impl Record {
-    pub fn new(name: String, filter: Option<EventFilter>) -> Self {
-        Self { name, filter, ..Self::default() }
+    pub fn new(name: String, filter: Option<EventFilter>, count: Count) -> Self {
+        Self { name, filter, count, ..Self::default() }
+    }
+
+    /// It begins with the oldest event, or with the next one.
+    pub fn begins(&mut self, start: &Start) {
+        self.earliest = match start {
+            Start::Live => self.count.now(),
+            _ => 0,
+        };
+        self.is_of_all = *start == Start::Oldest;
     }
 
     /// A message told this cursor: the first one is where the watch begins. Before there
@@ -68,7 +85,7 @@ impl Record {
             return;
         }
         let seq = number(cursor);
-        self.from.get_or_insert(seq);
+        self.start_at(seq);
         assert!(seq >= self.reached, "{}: the cursor went back to {cursor}", self.name);
         self.reached = seq;
     }
@@ -80,13 +97,30 @@ impl Record {
     /// Events came in one message.
     pub fn saw(&mut self, events: &[Event]) {
         if let Some(first) = events.first() {
-            self.from.get_or_insert(first.seq - 1);
+            self.start_at(first.seq - 1);
         }
         self.notes.extend(events.iter().map(|event| Note::Saw(event.seq, whole(event))));
     }
 
+    fn start_at(&mut self, seq: u64) {
+        if self.from.is_some() {
+            return;
+        }
+        self.from = Some(seq);
+        assert!(seq >= self.earliest, "{}: it began with what was long past", self.name);
+        let oldest = if self.is_of_all { self.oldest() } else { u64::MAX };
+        assert!(seq <= oldest, "{}: it began after {seq}, and there is older", self.name);
+    }
+
+    /// Everything after this number is still kept, and perhaps more.
+    fn oldest(&self) -> u64 {
+        (self.count.now() + SLACK).saturating_sub(MAX_EVENTS)
+    }
+
     /// It was told that what lies between two cursors is missing.
     pub fn gap(&mut self, from: &str, to: &str) {
+        let oldest = self.oldest();
+        assert!(number(to) <= oldest, "{}: a gap up to {to} that is none", self.name);
         self.notes.push(Note::Gap(number(from) + 1..=number(to)));
         self.reached = number(to);
     }
@@ -110,10 +144,6 @@ impl Record {
             return 0;
         };
         let gaps: Vec<_> = self.notes.iter().filter_map(Note::gap).collect();
-        for gap in &gaps {
-            let oldest = (log.len() as u64 + SLACK).saturating_sub(MAX_EVENTS);
-            assert!(*gap.end() <= oldest, "{}: {gap:?} was still there", self.name);
-        }
         let expected = (from + 1..=self.reached)
             .filter(|seq| !gaps.iter().any(|gap| gap.contains(seq)))
             .map(|seq| log.event(seq))

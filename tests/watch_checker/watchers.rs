@@ -12,10 +12,11 @@ use taskyard::{
     },
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
-use tonic::Status;
+use tonic::{Status, transport::Endpoint};
 use tonic_types::StatusExt as _;
 
 use crate::{
+    audit::Count,
     load::client,
     records::Record,
     support::{PATIENCE, span},
@@ -42,14 +43,28 @@ struct Plan {
     name: String,
 }
 
+/// A client that takes no more than 64 KiB that it has not read: then resting is felt by
+/// the server.
+fn narrow(address: SocketAddr) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    let endpoint =
+        endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
+    Client::over(endpoint.connect_timeout(Duration::from_secs(2)).connect_lazy())
+}
+
 /// Begins them all.
-pub fn begin(network: SocketAddr, finished: &Finished, seed: u64) -> JoinSet<Record> {
+pub fn begin(
+    network: SocketAddr,
+    finished: &Finished,
+    count: &Count,
+    seed: u64,
+) -> JoinSet<Record> {
     let mut crowd = JoinSet::new();
     for number in 0..2 * WATCHERS {
         let mut random = StdRng::seed_from_u64(seed ^ (number + 1000) << 20);
         let comes_late = number >= WATCHERS;
         let plan = Plan::new(number, &mut random);
-        let finished = finished.clone();
+        let (finished, count) = (finished.clone(), count.clone());
         crowd.spawn(async move {
             if comes_late {
                 let later = random.random_range(0..15_000);
@@ -59,9 +74,9 @@ pub fn begin(network: SocketAddr, finished: &Finished, seed: u64) -> JoinSet<Rec
             let late = too_late(finished.clone());
             let watching = async {
                 if number % 2 == 0 {
-                    by_the_loop(plan, network, finished).await
+                    by_the_loop(plan, network, count, finished).await
                 } else {
-                    by_hand(plan, network, finished).await
+                    by_hand(plan, network, count, finished).await
                 }
             };
             tokio::select! {
@@ -151,8 +166,14 @@ fn is_over(record: &Record, finished: &Finished, until: Option<Instant>) -> bool
 }
 
 /// Watches with the library's loop, which is dropped and made anew now and then.
-async fn by_the_loop(mut plan: Plan, network: SocketAddr, mut finished: Finished) -> Record {
-    let mut record = Record::new(format!("{} by the loop", plan.name), plan.filter.clone());
+async fn by_the_loop(
+    mut plan: Plan,
+    network: SocketAddr,
+    count: Count,
+    mut finished: Finished,
+) -> Record {
+    let mut record = Record::new(format!("{} by the loop", plan.name), plan.filter.clone(), count);
+    record.begins(&plan.start);
     let until = plan.stay.map(|stay| Instant::now() + stay);
     let mut start = plan.start.clone();
     let mut tasks = HashMap::new();
@@ -206,8 +227,14 @@ async fn by_the_loop(mut plan: Plan, network: SocketAddr, mut finished: Finished
 }
 
 /// Watches with the generated client and a cursor of its own.
-async fn by_hand(mut plan: Plan, network: SocketAddr, mut finished: Finished) -> Record {
-    let mut record = Record::new(format!("{} by hand", plan.name), plan.filter.clone());
+async fn by_hand(
+    mut plan: Plan,
+    network: SocketAddr,
+    count: Count,
+    mut finished: Finished,
+) -> Record {
+    let mut record = Record::new(format!("{} by hand", plan.name), plan.filter.clone(), count);
+    record.begins(&plan.start);
     let until = plan.stay.map(|stay| Instant::now() + stay);
     let mut cursor = String::new();
     'streams: loop {
@@ -215,7 +242,7 @@ async fn by_hand(mut plan: Plan, network: SocketAddr, mut finished: Finished) ->
             return record;
         }
         // A connection of its own for each stream: who leaves is noticed by that.
-        let client: Client = client(network);
+        let client = narrow(network);
         let mut stream = match client.tasks().watch_events(request(&plan, &cursor)).await {
             Ok(stream) => stream.into_inner(),
             Err(status) => {
@@ -290,6 +317,7 @@ fn lost(record: &mut Record, cursor: String, status: &Status) -> String {
     match reason(status).as_deref() {
         Some("WATCH_STALLED" | "WATCH_LIFETIME") => {
             let info = status.get_details_error_info().expect("it has a reason");
+            record.stalls += usize::from(status.code() == tonic::Code::ResourceExhausted);
             // A snapshot that is not complete has none. Beyond that of the last message there
             // may be events that the filter leaves out: there it is as good as a message's.
             let told = info.metadata.get("cursor").cloned().unwrap_or_default();
