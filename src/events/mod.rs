@@ -72,6 +72,13 @@ pub enum Unreadable {
     Broken(String),
 }
 
+impl Unreadable {
+    /// What comes after this event is not what an encoder writes.
+    pub(crate) fn damaged(after: Seq) -> Self {
+        Self::Broken(format!("the record of the events after number {} is damaged", after.0))
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     newest: AtomicU64,

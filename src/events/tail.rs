@@ -79,8 +79,9 @@ impl Tail {
     pub async fn next(&mut self) -> Result<EventBatch, Ended> {
         self.arrived().await?;
         let next = self.ready.pop_front().and_then(|batch| batch.after(self.cursor));
-        let (piece, rest) = next.ok_or_else(|| damaged(self.cursor))?.split(MAX_PIECE_BYTES);
-        let piece = piece.ok_or_else(|| damaged(self.cursor))?;
+        let (piece, rest) =
+            next.ok_or_else(|| Unreadable::damaged(self.cursor))?.split(MAX_PIECE_BYTES);
+        let piece = piece.ok_or_else(|| Unreadable::damaged(self.cursor))?;
         if let Some(rest) = rest {
             self.ready.push_front(rest);
         }
@@ -97,7 +98,7 @@ impl Tail {
     /// [`Ended`].
     pub async fn next_batch(&mut self) -> Result<EventBatch, Ended> {
         self.arrived().await?;
-        let batch = self.ready.pop_front().ok_or_else(|| damaged(self.cursor))?;
+        let batch = self.ready.pop_front().ok_or_else(|| Unreadable::damaged(self.cursor))?;
         self.cursor = batch.last();
         Ok(batch)
     }
@@ -129,13 +130,13 @@ impl Tail {
         let newest = self.hub.newest();
         for batch in read?.into_iter().take_while(|batch| batch.first() <= newest) {
             if batch.first() > expected.next() || batch.last() <= expected {
-                return Err(damaged(expected).into());
+                return Err(Unreadable::damaged(expected).into());
             }
             expected = batch.last();
             self.ready.push_back(batch);
         }
         if self.ready.is_empty() {
-            return Err(damaged(self.cursor).into());
+            return Err(Unreadable::damaged(self.cursor).into());
         }
         Ok(())
     }
@@ -169,8 +170,4 @@ impl Tail {
             self.ready.push_back(batch);
         }
     }
-}
-
-fn damaged(after: Seq) -> Unreadable {
-    Unreadable::Broken(format!("the record of the events after number {} is damaged", after.0))
 }

@@ -140,7 +140,12 @@ impl Follower {
             };
             match next {
                 Ok(batch) => match self.pick(&batch, before) {
-                    None => return Some(Err(status::watch_ended(&damaged(before), &self.hub))),
+                    None => {
+                        return Some(Err(status::watch_ended(
+                            &Unreadable::damaged(before).into(),
+                            &self.hub,
+                        )));
+                    }
                     Some(message) if message.events.is_empty() => {}
                     Some(message) => {
                         self.phase = Phase::Following;
@@ -226,11 +231,6 @@ impl Follower {
 /// When the one event that is encoded here happened.
 fn time_of(bytes: &[u8]) -> Option<prost_types::Timestamp> {
     v1::WatchEventsResponse::decode(bytes).ok()?.events.first()?.time
-}
-
-fn damaged(after: Seq) -> Ended {
-    let cause = format!("the record of the events after number {} is damaged", after.0);
-    Ended::Unreadable(Unreadable::Broken(cause))
 }
 
 #[cfg(test)]

@@ -225,7 +225,7 @@ impl Watcher {
     fn pick(&mut self, batch: EventBatch, after: Seq) -> Result<Option<Message>, tonic::Status> {
         let Some(filter) = &self.terms.filter else { return Ok(None) };
         let Some(picked) = filter.pick(&batch, after, MAX_PIECE_BYTES) else {
-            return Err(status::watch_ended(&damaged(after), &self.feed.hub));
+            return Err(status::watch_ended(&Unreadable::damaged(after).into(), &self.feed.hub));
         };
         self.figures.moved(picked.upto, self.tail.reads_history());
         let message = (picked.count > 0)
@@ -296,11 +296,6 @@ type Message = EncodedWatchEventsResponse;
 /// is shared. Dropping the future loses nothing.
 async fn next(tail: &mut Tail, whole: bool) -> Result<EventBatch, Ended> {
     if whole { tail.next_batch().await } else { tail.next().await }
-}
-
-fn damaged(after: Seq) -> Ended {
-    let cause = format!("the record of the events after number {} is damaged", after.0);
-    Ended::Unreadable(Unreadable::Broken(cause))
 }
 
 #[cfg(test)]
