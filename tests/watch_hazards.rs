@@ -35,6 +35,8 @@ const EVENTS_OF_A_TASK: u64 = 3;
 /// A server that lets anybody watch, however slowly, and keeps all events.
 fn serve(dir: &tempfile::TempDir) -> Serve {
     let more = [
+        // A worker does one task for each commit, so that few are slow.
+        ("--workers", "64"),
         ("--max-watchers", "20000"),
         ("--max-watchers-per-peer", "20000"),
         ("--watch-stall-timeout", "0s"),
