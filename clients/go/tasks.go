@@ -1,0 +1,121 @@
+package taskyard
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	taskyardv1 "github.com/taskyard/taskyard/clients/go/taskyard/v1"
+)
+
+const (
+	// oneWait is how long one call waits for the end of a task: short enough that
+	// proxies and firewalls on the way keep the connection.
+	oneWait = 5 * time.Minute
+	// waitGrace is what a call that waits is given beyond its wait. The server answers
+	// by itself; this is for one that hangs.
+	waitGrace = 10 * time.Second
+)
+
+// IsTerminal tells whether a task in this state has ended.
+func IsTerminal(state taskyardv1.TaskState) bool {
+	switch state {
+	case taskyardv1.TaskState_TASK_STATE_SUCCEEDED,
+		taskyardv1.TaskState_TASK_STATE_FAILED,
+		taskyardv1.TaskState_TASK_STATE_CANCELLED:
+		return true
+	}
+	return false
+}
+
+// Submit submits a task, as often as it takes to know the outcome, up to ten times within
+// about 25 s. The task is given a random request_id if it has none, so that it is enqueued
+// once.
+//
+// The deadline of ctx bounds all of it, also the wait for room in the queue. When it has
+// passed, nothing was enqueued if the error has a reason; otherwise the outcome is unknown.
+func (c *Client) Submit(
+	ctx context.Context, request *taskyardv1.SubmitRequest,
+) (*taskyardv1.SubmitResponse, error) {
+	request = identified(request)
+	return repeat(ctx, func(ctx context.Context) (*taskyardv1.SubmitResponse, error) {
+		return c.Tasks.Submit(ctx, request)
+	})
+}
+
+// Wait waits for the end of a task. One that FAILED or was CANCELLED is no error of the
+// call: its state and error say so.
+func (c *Client) Wait(ctx context.Context, taskID string) (*taskyardv1.Task, error) {
+	for {
+		task, err := c.waitOnce(ctx, taskID, oneWait)
+		// A server that hangs is asked again.
+		if isDeadline(err) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil || IsTerminal(task.GetState()) {
+			return task, err
+		}
+	}
+}
+
+// WaitUpTo waits as [Client.Wait] does, but no longer than timeout, after which the task
+// is answered as it stands.
+func (c *Client) WaitUpTo(
+	ctx context.Context, taskID string, timeout time.Duration,
+) (*taskyardv1.Task, error) {
+	end := time.Now().Add(timeout)
+	for {
+		task, err := c.waitOnce(ctx, taskID, min(max(time.Until(end), 0), oneWait))
+		if err != nil || IsTerminal(task.GetState()) || !time.Now().Before(end) {
+			return task, err
+		}
+	}
+}
+
+func (c *Client) waitOnce(
+	ctx context.Context, taskID string, timeout time.Duration,
+) (*taskyardv1.Task, error) {
+	request := &taskyardv1.WaitTaskRequest{TaskId: taskID, Timeout: durationpb.New(timeout)}
+	answer, err := repeat(ctx, func(ctx context.Context) (*taskyardv1.WaitTaskResponse, error) {
+		ctx, cancel := context.WithTimeout(ctx, timeout+waitGrace)
+		defer cancel()
+		return c.Tasks.WaitTask(ctx, request)
+	})
+	return answer.GetTask(), err
+}
+
+// SubmitAndWait is [Client.Submit], then [Client.Wait].
+func (c *Client) SubmitAndWait(
+	ctx context.Context, request *taskyardv1.SubmitRequest,
+) (*taskyardv1.Task, error) {
+	submitted, err := c.Submit(ctx, request)
+	if err != nil {
+		return nil, err
+	}
+	return c.Wait(ctx, submitted.GetTaskId())
+}
+
+// SubmitAndWatch submits a task and follows it, over outages, to its end: first comes
+// [Submitted], then this task's events, each once, then [io.EOF]. The task is given a
+// random request_id if it has none. Closing the watcher does not cancel the task.
+func (c *Client) SubmitAndWatch(request *taskyardv1.SubmitRequest) *Watcher {
+	return &Watcher{
+		client:   c.Tasks,
+		watch:    Watch{}.withDefaults(),
+		followed: &followed{request: identified(request)},
+	}
+}
+
+// identified is a copy of the request that can be repeated.
+func identified(request *taskyardv1.SubmitRequest) *taskyardv1.SubmitRequest {
+	request = proto.CloneOf(request)
+	if request == nil {
+		request = &taskyardv1.SubmitRequest{}
+	}
+	if request.RequestId == "" {
+		request.RequestId = newRequestID()
+	}
+	return request
+}

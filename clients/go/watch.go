@@ -1,0 +1,365 @@
+package taskyard
+
+import (
+	"context"
+	"io"
+	"iter"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	taskyardv1 "github.com/taskyard/taskyard/clients/go/taskyard/v1"
+)
+
+// The rules of the loop are those of every client of Taskyard:
+//
+//  1. The cursor of every message that has one replaces the one before, also of a message
+//     without events. Until there is one, a broken watch begins as it began at first.
+//  2. While a snapshot is told no message has a cursor: a broken snapshot is told anew
+//     from its beginning.
+//  3. Nothing for two heartbeats and watchGrace is an outage: a connection that died
+//     without a word never ends by itself.
+//  4. An outage is a lost connection, UNAVAILABLE, an end without a status, and, once it
+//     is an outage, TOO_MANY_WATCHERS: places of the lost connection may be taken for a
+//     moment. Its tries rest as backoff says, or as the server asks; after
+//     Watch.Patience it ends the watch.
+//  5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again at once.
+//  6. Everything else ends the watch: trying again would not help.
+
+// watchGrace is the silence beyond two heartbeats that is taken for an outage, and how
+// long a server may take to answer at all.
+const watchGrace = 5 * time.Second
+
+const (
+	defaultHeartbeat = 15 * time.Second
+	longestHeartbeat = time.Hour
+	defaultPatience  = time.Minute
+)
+
+// Start is where a watch begins: [Live], [Oldest], [WithSnapshot] or [After] a cursor. The
+// zero value is Live.
+type Start struct {
+	at     startAt
+	cursor string
+}
+
+type startAt int
+
+const (
+	atLive startAt = iota
+	atOldest
+	atSnapshot
+	atCursor
+)
+
+var (
+	// Live begins with the next event.
+	Live = Start{}
+	// Oldest begins with the oldest event that is kept.
+	Oldest = Start{at: atOldest}
+	// WithSnapshot begins with the tasks and workers as they stand, then the events
+	// after them.
+	WithSnapshot = Start{at: atSnapshot}
+)
+
+// After begins after this cursor.
+func After(cursor string) Start { return Start{at: atCursor, cursor: cursor} }
+
+// Watch is what to watch, and how stubbornly. The zero value is all events from now on.
+type Watch struct {
+	// Start is where to begin.
+	Start Start
+	// Filter lets only these events through; nil is all.
+	Filter *taskyardv1.EventFilter
+	// UntilCaughtUp ends the watch once every event was seen that had happened when it
+	// began, or when it was last opened.
+	UntilCaughtUp bool
+	// OverGaps goes on after events that are no longer kept, with [Gap], rather than end
+	// with CURSOR_EXPIRED.
+	OverGaps bool
+	// Heartbeat is the silence before the server sends a heartbeat: 100 ms to 1 h; 0 is
+	// 15 s.
+	Heartbeat time.Duration
+	// Patience is the longest outage that is waited for; 0 is 1 min, and if it is
+	// negative the first outage ends the watch.
+	Patience time.Duration
+}
+
+func (w Watch) withDefaults() Watch {
+	if w.Heartbeat == 0 {
+		w.Heartbeat = defaultHeartbeat
+	}
+	if w.Patience == 0 {
+		w.Patience = defaultPatience
+	}
+	return w
+}
+
+func (w Watch) request() *taskyardv1.WatchEventsRequest {
+	request := &taskyardv1.WatchEventsRequest{
+		AfterCursor:       w.Start.cursor,
+		HeartbeatInterval: durationpb.New(w.Heartbeat),
+		Filter:            w.Filter,
+		IncludeSnapshot:   w.Start.at == atSnapshot,
+		StopWhenCaughtUp:  w.UntilCaughtUp,
+		GapPolicy:         taskyardv1.GapPolicy_GAP_POLICY_FAIL,
+	}
+	switch w.Start.at {
+	case atLive:
+		request.Start = taskyardv1.WatchStart_WATCH_START_LIVE
+	case atOldest:
+		request.Start = taskyardv1.WatchStart_WATCH_START_OLDEST
+	}
+	if w.OverGaps {
+		request.GapPolicy = taskyardv1.GapPolicy_GAP_POLICY_CONTINUE
+	}
+	return request
+}
+
+// Watch watches events, over outages of the server and of the way to it. It connects when
+// it is first asked.
+func (c *Client) Watch(watch Watch) *Watcher {
+	return &Watcher{client: c.Tasks, watch: watch.withDefaults()}
+}
+
+// Watcher is a watch under way. It belongs to one goroutine at a time, and is to be
+// closed unless it was read to its end.
+type Watcher struct {
+	client taskyardv1.TaskServiceClient
+	// watch is what to ask for next: its start is where the watch stands.
+	watch Watch
+	// followed is the task that is followed, if it is one.
+	followed *followed
+	stream   *stream
+	outage   *outage
+	// restUntil: the stream is not opened before.
+	restUntil time.Time
+	// untold is what to tell before the next message is read.
+	untold Seen
+	// caughtUp: the stream told that it had caught up, so it may end.
+	caughtUp bool
+	// over is how the watch ended.
+	over error
+}
+
+// outage is since when there has been no stream.
+type outage struct {
+	failures int
+	since    time.Time
+	told     bool
+}
+
+// Cursor is what to resume after; empty until the server has told one, and while a
+// snapshot is not complete.
+func (w *Watcher) Cursor() string { return w.watch.Start.cursor }
+
+// Next is what comes next; [io.EOF] once it has caught up or the task has ended, if it was
+// to end there, and otherwise what the server answered, if trying again is of no use or
+// the patience is over. If ctx ends it returns that as an error, loses nothing, and may be
+// called again.
+func (w *Watcher) Next(ctx context.Context) (Seen, error) {
+	for w.over == nil {
+		if seen := w.untold; seen != nil {
+			w.untold = nil
+			return seen, nil
+		}
+		got, err := w.message(ctx)
+		if err != nil {
+			return nil, asError(err, nil)
+		}
+		if got.err == nil {
+			if seen := w.take(got.message); seen != nil {
+				return seen, nil
+			}
+			continue
+		}
+		w.closeStream()
+		if got.err == io.EOF && w.mayEnd() {
+			w.over = io.EOF
+			break
+		}
+		failed := newErrorf(codes.Unavailable, "the server ended the stream")
+		if got.err != io.EOF {
+			failed = asError(got.err, nil)
+		}
+		tell, again := w.lose(failed)
+		if !again {
+			w.over = failed
+		} else if tell {
+			return Lost{failed}, nil
+		}
+	}
+	return nil, w.over
+}
+
+// All is everything that [Watcher.Next] sees up to the end or an error, which comes last.
+// The watch is closed after it.
+func (w *Watcher) All(ctx context.Context) iter.Seq2[Seen, error] {
+	return func(yield func(Seen, error) bool) {
+		defer w.Close()
+		for {
+			seen, err := w.Next(ctx)
+			if err == io.EOF || !yield(seen, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Close ends the watch. After it, Next returns [io.EOF].
+func (w *Watcher) Close() {
+	w.closeStream()
+	w.untold = nil
+	if w.over == nil {
+		w.over = io.EOF
+	}
+}
+
+func (w *Watcher) closeStream() {
+	if w.stream != nil {
+		w.stream.close()
+		w.stream = nil
+	}
+}
+
+// mayEnd tells whether it is no outage if the server ends the stream well.
+func (w *Watcher) mayEnd() bool {
+	atTheEnd := w.watch.UntilCaughtUp && w.caughtUp
+	return atTheEnd || w.followed != nil && w.followed.submitted
+}
+
+// message is the next message of the stream, which is opened if there is none, or its end.
+// It fails only if ctx ends; what is under way is then kept.
+func (w *Watcher) message(ctx context.Context) (got, error) {
+	if w.stream == nil {
+		w.stream = w.open()
+	}
+	limit := 2*min(w.watch.Heartbeat, longestHeartbeat) + watchGrace
+	for {
+		one, err := w.stream.next(ctx, limit)
+		if err != nil || !one.opened {
+			return one, err
+		}
+		w.caughtUp = false
+	}
+}
+
+func (w *Watcher) open() *stream {
+	if w.followed != nil {
+		// It may wait for room; keep-alive notices a server that has gone.
+		return openStream(w.restUntil, 0, func(ctx context.Context) (receiver, error) {
+			return w.client.SubmitAndWatch(ctx, w.followed.request)
+		})
+	}
+	request := w.watch.request()
+	// A server that takes the connection and says nothing must not hold it up.
+	return openStream(w.restUntil, watchGrace, func(ctx context.Context) (receiver, error) {
+		return w.client.WatchEvents(ctx, request)
+	})
+}
+
+// take takes the message over; what it tells, if anything.
+func (w *Watcher) take(message *taskyardv1.WatchEventsResponse) Seen {
+	if w.followed != nil {
+		w.followed.passOverTheKnown(message)
+	}
+	restored := w.outage != nil && w.outage.told
+	w.outage = nil
+	before := w.Cursor()
+	isTelling := w.watch.Start.at == atSnapshot
+	if cursor := message.GetCursor(); cursor != "" {
+		w.watch.Start = After(cursor)
+	}
+	var seen Seen
+	switch control := message.GetControl().(type) {
+	case *taskyardv1.WatchEventsResponse_Started:
+		if isTelling {
+			seen = SnapshotBegun{}
+		} else if !restored {
+			seen = Started{}
+		}
+	case *taskyardv1.WatchEventsResponse_Snapshot:
+		seen = Snapshot{control.Snapshot.GetTasks(), control.Snapshot.GetWorkers()}
+	case *taskyardv1.WatchEventsResponse_SnapshotEnd:
+		seen = SnapshotEnded{}
+	case *taskyardv1.WatchEventsResponse_CaughtUp:
+		w.caughtUp = true
+		seen = CaughtUp{}
+	case *taskyardv1.WatchEventsResponse_Heartbeat:
+		seen = Heartbeat{}
+	case *taskyardv1.WatchEventsResponse_Gap:
+		seen = Gap{control.Gap}
+	case *taskyardv1.WatchEventsResponse_Draining:
+		seen = Draining{}
+	case *taskyardv1.WatchEventsResponse_Submitted:
+		seen = Submitted{control.Submitted}
+	default:
+		if events := message.GetEvents(); len(events) > 0 {
+			seen = Events{Events: events, Before: before, After: message.GetCursor()}
+		}
+	}
+	if restored {
+		w.untold = seen
+		return Restored{}
+	}
+	return seen
+}
+
+// lose notes that there is no stream: whether that is to be told, and whether it is of use
+// to wait.
+func (w *Watcher) lose(failed *Error) (tell, again bool) {
+	now := time.Now()
+	if failed.pushback.kind == pushbackNever {
+		return false, false
+	}
+	if failed.Reason == "WATCH_LIFETIME" || failed.Reason == "WATCH_STALLED" {
+		w.restUntil = now.Add(failed.pushback.rest)
+		return false, true
+	}
+	isCrowded := failed.Reason == "TOO_MANY_WATCHERS" && w.outage != nil
+	if failed.Code != codes.Unavailable && !isCrowded {
+		return false, false
+	}
+	if w.outage == nil {
+		w.outage = &outage{since: now}
+	}
+	w.outage.failures++
+	rest := failed.pushback.rest
+	if failed.pushback.kind == pushbackUnsaid {
+		rest = backoff(w.outage.failures)
+	}
+	w.restUntil = now.Add(max(rest, leastRest))
+	if w.restUntil.After(w.outage.since.Add(w.watch.Patience)) {
+		return false, false
+	}
+	tell = !w.outage.told
+	w.outage.told = true
+	return tell, true
+}
+
+// followed is one task, from its submission on.
+type followed struct {
+	request *taskyardv1.SubmitRequest
+	// submitted: it was told that it is submitted.
+	submitted bool
+	// last is the number of the last event that was told.
+	last uint64
+}
+
+// passOverTheKnown takes out of a message what was told by an earlier stream.
+func (f *followed) passOverTheKnown(message *taskyardv1.WatchEventsResponse) {
+	if message.GetSubmitted() != nil {
+		if f.submitted {
+			message.Control = nil
+		}
+		f.submitted = true
+	}
+	message.Events = slices.DeleteFunc(message.Events, func(event *taskyardv1.Event) bool {
+		return event.GetSeq() <= f.last
+	})
+	if n := len(message.Events); n > 0 {
+		f.last = message.Events[n-1].GetSeq()
+	}
+}
