@@ -117,7 +117,7 @@ func probe(ctx context.Context, conn grpc.ClientConnInterface, target string) er
 	failed := asError(err, nil)
 	switch {
 	case ctx.Err() != nil:
-		return failed
+		return newErrorf(failed.Code, "connecting to http://%s: %s", target, failed.message)
 	case failed.Reason != "" || failed.Code == codes.NotFound:
 		return nil
 	case failed.Code == codes.DeadlineExceeded:
@@ -126,7 +126,7 @@ func probe(ctx context.Context, conn grpc.ClientConnInterface, target string) er
 		cause := rootCause(failed.status.Message())
 		return newErrorf(codes.Unavailable, "no server answers at http://%s: %s", target, cause)
 	}
-	return newErrorf(failed.Code, "no Taskyard answers at http://%s: %s", target, failed.message)
+	return newErrorf(failed.Code, "no Taskyard answers at http://%s: %s", target, strangerSaid(failed.status.Message()))
 }
 
 // wrapped makes every call fail with an *Error.

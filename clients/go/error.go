@@ -156,8 +156,7 @@ func told(e *Error, st *status.Status) string {
 		return "the call was cancelled"
 	case strings.Contains(message, "unexpected HTTP status code"),
 		strings.Contains(message, "unexpected content-type"):
-		what, _, _ := strings.Cut(message, "; transport:")
-		return "what answers is no Taskyard: " + what
+		return "what answers is no Taskyard: " + strangerSaid(message)
 	case e.Code == codes.Unavailable:
 		return "the connection to the server was lost: " + rootCause(message)
 	case message == "":
@@ -180,10 +179,19 @@ func rootCause(message string) string {
 	}
 	message = strings.TrimPrefix(message, "transport: ")
 	message = strings.TrimPrefix(message, "Error while dialing: ")
-	if message == "" {
+	switch {
+	case message == "":
 		return "no reason is known"
+	case strings.Contains(message, "looked like an HTTP/1.1 header"):
+		return "what answers speaks HTTP/1, not gRPC"
 	}
 	return oneLine(message)
+}
+
+// strangerSaid is what another kind of server answered, without what gRPC adds.
+func strangerSaid(message string) string {
+	what, _, _ := strings.Cut(message, "; transport:")
+	return oneLine(what)
 }
 
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -1,0 +1,372 @@
+package taskyard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	taskyardv1 "github.com/taskyard/taskyard/clients/go/taskyard/v1"
+)
+
+// script is a server whose streams do what is written: one element for each stream that is
+// opened. When it is over, streams are refused as UNAVAILABLE.
+type script struct {
+	taskyardv1.TaskServiceClient
+	streams [][]any
+	// asked is what each stream was asked for.
+	asked []string
+}
+
+// Steps of a stream are messages, errors, and the following.
+type (
+	// rest is silence.
+	rest time.Duration
+	// deaf is a server that never answers.
+	deaf struct{}
+)
+
+type scripted struct {
+	grpc.ServerStreamingClient[taskyardv1.WatchEventsResponse]
+	ctx   context.Context
+	steps []any
+}
+
+func (s *script) WatchEvents(
+	ctx context.Context, request *taskyardv1.WatchEventsRequest, _ ...grpc.CallOption,
+) (grpc.ServerStreamingClient[taskyardv1.WatchEventsResponse], error) {
+	asked := strings.ToLower(strings.TrimPrefix(request.GetStart().String(), "WATCH_START_"))
+	if request.GetIncludeSnapshot() {
+		asked = "snapshot"
+	}
+	if cursor := request.GetAfterCursor(); cursor != "" {
+		asked = "after " + cursor
+	}
+	return s.open(ctx, asked)
+}
+
+func (s *script) SubmitAndWatch(
+	ctx context.Context, request *taskyardv1.SubmitRequest, _ ...grpc.CallOption,
+) (grpc.ServerStreamingClient[taskyardv1.WatchEventsResponse], error) {
+	return s.open(ctx, request.GetRequestId())
+}
+
+func (s *script) open(
+	ctx context.Context, asked string,
+) (grpc.ServerStreamingClient[taskyardv1.WatchEventsResponse], error) {
+	s.asked = append(s.asked, asked)
+	if len(s.streams) == 0 {
+		return nil, unavailable
+	}
+	steps := s.streams[0]
+	s.streams = s.streams[1:]
+	return &scripted{ctx: ctx, steps: steps}, nil
+}
+
+func (s *scripted) Header() (metadata.MD, error) {
+	if len(s.steps) > 0 && s.steps[0] == (deaf{}) {
+		<-s.ctx.Done()
+	}
+	return nil, nil
+}
+
+func (s *scripted) Recv() (*taskyardv1.WatchEventsResponse, error) {
+	for len(s.steps) > 0 {
+		step := s.steps[0]
+		s.steps = s.steps[1:]
+		switch step := step.(type) {
+		case rest:
+			if err := sleep(s.ctx, time.Duration(step)); err != nil {
+				return nil, err
+			}
+		case error:
+			return nil, step
+		case *taskyardv1.WatchEventsResponse:
+			return step, nil
+		}
+	}
+	<-s.ctx.Done()
+	return nil, s.ctx.Err()
+}
+
+func message(cursor string, control any) *taskyardv1.WatchEventsResponse {
+	message := &taskyardv1.WatchEventsResponse{Cursor: cursor}
+	switch control := control.(type) {
+	case int:
+		message.Events = []*taskyardv1.Event{{Seq: uint64(control)}}
+	case []int:
+		for _, seq := range control {
+			message.Events = append(message.Events, &taskyardv1.Event{Seq: uint64(seq)})
+		}
+	case *taskyardv1.WatchStarted:
+		message.Control = &taskyardv1.WatchEventsResponse_Started{Started: control}
+	case *taskyardv1.WatchHeartbeat:
+		message.Control = &taskyardv1.WatchEventsResponse_Heartbeat{Heartbeat: control}
+	case *taskyardv1.WatchSnapshot:
+		message.Control = &taskyardv1.WatchEventsResponse_Snapshot{Snapshot: control}
+	case *taskyardv1.WatchSnapshotEnd:
+		message.Control = &taskyardv1.WatchEventsResponse_SnapshotEnd{SnapshotEnd: control}
+	case *taskyardv1.WatchCaughtUp:
+		message.Control = &taskyardv1.WatchEventsResponse_CaughtUp{CaughtUp: control}
+	case *taskyardv1.WatchGap:
+		message.Control = &taskyardv1.WatchEventsResponse_Gap{Gap: control}
+	case *taskyardv1.WatchDraining:
+		message.Control = &taskyardv1.WatchEventsResponse_Draining{Draining: control}
+	case *taskyardv1.SubmitResponse:
+		message.Control = &taskyardv1.WatchEventsResponse_Submitted{Submitted: control}
+	}
+	return message
+}
+
+var (
+	started   = &taskyardv1.WatchStarted{}
+	heartbeat = &taskyardv1.WatchHeartbeat{}
+	part      = &taskyardv1.WatchSnapshot{}
+	partsEnd  = &taskyardv1.WatchSnapshotEnd{}
+	caughtUp  = &taskyardv1.WatchCaughtUp{}
+	expired   = refusal(codes.OutOfRange, "CURSOR_EXPIRED")
+	crowded   = refusal(codes.ResourceExhausted, "TOO_MANY_WATCHERS")
+)
+
+// inAWord writes what was seen in a word.
+func inAWord(seen Seen) string {
+	if events, ok := seen.(Events); ok {
+		var seqs []string
+		for _, event := range events.Events {
+			seqs = append(seqs, fmt.Sprint(event.GetSeq()))
+		}
+		return events.Before + "<" + strings.Join(seqs, ",") + ">" + events.After
+	}
+	return strings.TrimPrefix(fmt.Sprintf("%T", seen), "taskyard.")
+}
+
+// TestTheRulesOfTheWatch reads each watch to its end.
+func TestTheRulesOfTheWatch(t *testing.T) {
+	for name, one := range map[string]struct {
+		watch   Watch
+		follow  bool
+		streams [][]any
+		// asked is what the streams were asked for, if it can be known.
+		asked string
+		seen  string
+		// ends is the reason of the error, or its code; "EOF" if there is none.
+		ends string
+		// least and most are how long it took.
+		least, most time.Duration
+	}{
+		"a cursor replaces the one before, also without events": {
+			streams: [][]any{
+				{message("a", started), message("b", 1), message("c", heartbeat), message("d", nil), unavailable},
+				{message("d", started), message("e", 2), expired},
+			},
+			asked: "live|after d",
+			seen:  "Started a<1>b Heartbeat Lost Restored d<2>e", ends: "CURSOR_EXPIRED",
+			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
+		},
+		"without a cursor it begins as at first": {
+			watch:   Watch{Start: Oldest},
+			streams: [][]any{{unavailable}, {unavailable}, {message("a", started), expired}},
+			asked:   "oldest|oldest|oldest",
+			seen:    "Lost Restored", ends: "CURSOR_EXPIRED",
+			least: 150 * time.Millisecond, most: 300 * time.Millisecond,
+		},
+		"a broken snapshot is told anew": {
+			watch: Watch{Start: WithSnapshot},
+			streams: [][]any{
+				{message("", started), message("", part), unavailable},
+				{message("", started), message("", part), message("a", partsEnd), message("b", 7), unavailable},
+				{message("b", started), expired},
+			},
+			asked: "snapshot|snapshot|after b",
+			seen: "SnapshotBegun Snapshot Lost Restored SnapshotBegun Snapshot SnapshotEnded a<7>b " +
+				"Lost Restored",
+			ends: "CURSOR_EXPIRED", least: 100 * time.Millisecond, most: 200 * time.Millisecond,
+		},
+		"silence of two heartbeats and 5 s is an outage": {
+			watch: Watch{Heartbeat: 2 * time.Second},
+			streams: [][]any{
+				{message("a", started), rest(8 * time.Second), message("b", heartbeat), rest(time.Hour)},
+				{message("b", started), expired},
+			},
+			asked: "live|after b",
+			seen:  "Started Heartbeat Lost Restored", ends: "CURSOR_EXPIRED",
+			least: 17 * time.Second, most: 17*time.Second + 100*time.Millisecond,
+		},
+		"a server that does not answer is an outage": {
+			streams: [][]any{{deaf{}}, {message("a", started), expired}},
+			asked:   "live|live",
+			seen:    "Lost Restored", ends: "CURSOR_EXPIRED",
+			least: 5 * time.Second, most: 5*time.Second + 100*time.Millisecond,
+		},
+		"an end without a status is an outage": {
+			streams: [][]any{{message("a", started), io.EOF}, {expired}},
+			asked:   "live|after a",
+			seen:    "Started Lost", ends: "CURSOR_EXPIRED",
+			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
+		},
+		"patience bounds an outage": {
+			watch: Watch{Patience: 10 * time.Second},
+			seen:  "Lost", ends: "Unavailable",
+			least: 5 * time.Second, most: 10 * time.Second,
+		},
+		"without patience the first outage ends it": {
+			watch:   Watch{Patience: -1},
+			streams: [][]any{{message("a", started), unavailable}},
+			asked:   "live", seen: "Started", ends: "Unavailable",
+		},
+		"TOO_MANY_WATCHERS ends a watch that begins": {
+			streams: [][]any{{crowded}},
+			asked:   "live", ends: "TOO_MANY_WATCHERS",
+		},
+		"TOO_MANY_WATCHERS in an outage is one": {
+			streams: [][]any{{message("a", started), unavailable}, {crowded}, {message("a", started), expired}},
+			asked:   "live|after a|after a",
+			seen:    "Started Lost Restored", ends: "CURSOR_EXPIRED",
+			least: 150 * time.Millisecond, most: 300 * time.Millisecond,
+		},
+		"WATCH_LIFETIME and WATCH_STALLED are none": {
+			watch: Watch{Patience: -1},
+			streams: [][]any{
+				{message("a", started), refusal(codes.Unavailable, "WATCH_LIFETIME")},
+				{message("a", started), refusal(codes.ResourceExhausted, "WATCH_STALLED")},
+				{message("a", started), message("b", 3), expired},
+			},
+			asked: "live|after a|after a",
+			seen:  "Started Started Started a<3>b", ends: "CURSOR_EXPIRED",
+		},
+		"the server's pushback is honoured": {
+			streams: [][]any{
+				{message("a", started), refusal(codes.Unavailable, "DRAINING",
+					&errdetails.RetryInfo{RetryDelay: durationpb.New(7 * time.Second)})},
+				{asError(unavailable, metadata.Pairs("grpc-retry-pushback-ms", "-1"))},
+			},
+			asked: "live|after a",
+			seen:  "Started Lost", ends: "Unavailable",
+			least: 7 * time.Second, most: 7 * time.Second,
+		},
+		"until caught up": {
+			watch: Watch{Start: After("x"), UntilCaughtUp: true},
+			streams: [][]any{
+				{message("x", started), message("y", []int{1, 2}), message("y", caughtUp), unavailable},
+				// A new stream must catch up anew.
+				{message("y", started), io.EOF},
+				{message("y", started), message("y", caughtUp), io.EOF},
+			},
+			asked: "after x|after y|after y",
+			seen:  "Started x<1,2>y CaughtUp Lost Restored Lost Restored CaughtUp", ends: "EOF",
+			least: 100 * time.Millisecond, most: 200 * time.Millisecond,
+		},
+		"gap and draining": {
+			watch: Watch{OverGaps: true},
+			streams: [][]any{{
+				message("a", started), message("b", &taskyardv1.WatchGap{}),
+				message("b", &taskyardv1.WatchDraining{}), expired,
+			}},
+			asked: "live", seen: "Started Gap Draining", ends: "CURSOR_EXPIRED",
+		},
+		"a task is followed over an outage, each event once": {
+			follow: true,
+			streams: [][]any{
+				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), unavailable},
+				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), message("c", []int{5, 9}), io.EOF},
+			},
+			asked: "once|once",
+			seen:  "Submitted a<4,5>b Lost Restored b<9>c", ends: "EOF",
+			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &script{streams: one.streams}
+				client := &Client{Tasks: server}
+				watcher := client.Watch(one.watch)
+				if one.follow {
+					watcher = client.SubmitAndWatch(&taskyardv1.SubmitRequest{RequestId: "once"})
+				}
+				start, ends := time.Now(), "EOF"
+				var words []string
+				for seen, err := range watcher.All(t.Context()) {
+					var failed *Error
+					if errors.As(err, &failed) {
+						ends = failed.Reason
+						if ends == "" {
+							ends = failed.Code.String()
+						}
+						break
+					}
+					words = append(words, inAWord(seen))
+				}
+				if is := strings.Join(words, " "); is != one.seen {
+					t.Errorf("seen  %s\nnot   %s", is, one.seen)
+				}
+				if is := strings.Join(server.asked, "|"); one.asked != "" && is != one.asked {
+					t.Errorf("asked %s\nnot   %s", is, one.asked)
+				}
+				if ends != one.ends {
+					t.Errorf("ends with %s, not %s", ends, one.ends)
+				}
+				if took := time.Since(start); took < one.least || took > one.most {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
+}
+
+func TestAContextThatEndsLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &script{streams: [][]any{{
+			message("a", started), rest(3 * time.Second), message("b", 1), rest(13 * time.Second), message("c", 2),
+		}}}
+		watcher := (&Client{Tasks: server}).Watch(Watch{Heartbeat: time.Second})
+		defer watcher.Close()
+		var words []string
+		for len(words) < 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			seen, err := watcher.Next(ctx)
+			cancel()
+			if errors.Is(err, context.DeadlineExceeded) {
+				continue
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			words = append(words, inAWord(seen))
+		}
+		// The silence was counted over all of the waiting.
+		if !slices.Equal(words, []string{"Started", "a<1>b", "Lost"}) || len(server.asked) != 1 {
+			t.Errorf("%v, %v", words, server.asked)
+		}
+		if watcher.Cursor() != "b" {
+			t.Errorf("it stands at %s", watcher.Cursor())
+		}
+	})
+}
+
+func TestAnEndedWatchStaysEnded(t *testing.T) {
+	watcher := (&Client{Tasks: &script{streams: [][]any{{expired}}}}).Watch(Watch{})
+	for range 2 {
+		if _, err := watcher.Next(t.Context()); !errors.Is(err, error(expired)) {
+			t.Error(err)
+		}
+	}
+	watcher = (&Client{Tasks: &script{streams: [][]any{{message("a", started)}}}}).Watch(Watch{})
+	if seen, err := watcher.Next(t.Context()); seen != (Started{}) || err != nil {
+		t.Errorf("%v, %v", seen, err)
+	}
+	watcher.Close()
+	if _, err := watcher.Next(t.Context()); err != io.EOF {
+		t.Error(err)
+	}
+}
