@@ -1,0 +1,55 @@
+"""How a connection is made, and how it is seen that nobody answers."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import grpc
+
+from ._errors import Error, root_cause
+
+CONNECT_TIMEOUT = 5.0
+MAX_ANSWER = 256 << 20
+"""The longest answer that is read: a task carries a payload and a result, and an operator
+may have raised the server's limits on both."""
+PROBE = "/grpc.health.v1.Health/Check"
+
+
+def options() -> list[tuple[str, Any]]:
+    """What both kinds of channels are made with."""
+    try:
+        release = version("taskyard")
+    except PackageNotFoundError:
+        release = "unknown"
+    return [
+        ("grpc.primary_user_agent", f"taskyard-python/{release}"),
+        ("grpc.max_receive_message_length", MAX_ANSWER),
+        # Finds out within 40 s that the machine at the other end has gone.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # This package rests between its tries. The channel must not add rests of its own,
+        # of up to two minutes; the least rest is also the time to connect in.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT * 1000)),
+        ("grpc.max_reconnect_backoff_ms", 500),
+        # Clients must not share a broken connection, and a private network has no proxy.
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.service_config_disable_resolution", 1),
+    ]
+
+
+def nobody(target: str, error: grpc.RpcError) -> Error | None:
+    """The error if the probe found no server. One that answers anything else is there."""
+    call: Any = error
+    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        cause = f"it said nothing for {CONNECT_TIMEOUT:.0f} s"
+    elif call.code() is grpc.StatusCode.UNAVAILABLE:
+        cause = root_cause(call.details() or "")
+    else:
+        return None
+    code = grpc.StatusCode.UNAVAILABLE
+    return Error(code, f"no server answers at http://{target}: {cause}")

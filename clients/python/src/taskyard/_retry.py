@@ -1,0 +1,51 @@
+"""Trying again: how often, how long in between, and on which answers."""
+
+from __future__ import annotations
+
+import random
+
+import grpc
+
+from ._errors import TOO_LATE, Error, is_lost
+
+TRIES = 10
+LEAST_REST = 0.01
+LONGEST_PUSHBACK = 30.0
+"""A longer pushback of the server ends the tries: people want to know."""
+
+
+def longest_backoff(failures: int) -> float:
+    """Doubles from 100 ms up to 5 s with the failures in a row."""
+    return min(0.1 * 2.0 ** min(failures - 1, 10), 5.0)
+
+
+def backoff(failures: int) -> float:
+    """The rest after so many failures: between half and all, so that many clients spread."""
+    return longest_backoff(failures) * random.uniform(0.5, 1)
+
+
+class Tries:
+    """The tries of one call that may safely be repeated, all before one deadline."""
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self._deadline = deadline
+        self._failures = 0
+
+    def left(self, now: float) -> float | None:
+        """Seconds that the next try may take; None is for ever."""
+        if self._deadline is None:
+            return None
+        if now >= self._deadline:
+            raise Error(grpc.StatusCode.DEADLINE_EXCEEDED, TOO_LATE)
+        return self._deadline - now
+
+    def rest(self, error: Error, now: float) -> float:
+        """Seconds to rest before the next try; raises the error if there is to be none."""
+        self._failures += 1
+        asked = error.retry_after
+        if self._failures >= TRIES or not is_lost(error) or not error.may_retry:
+            raise error
+        if asked is not None and asked > LONGEST_PUSHBACK:
+            raise error
+        rest = backoff(self._failures) if asked is None else max(asked, LEAST_REST)
+        return rest if self._deadline is None else min(rest, max(0.0, self._deadline - now))

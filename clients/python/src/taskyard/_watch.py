@@ -1,0 +1,304 @@
+"""The rules of a watch that stands up again, without any input or output.
+
+Owns the cursor, and with it the promise to go on exactly where a broken stream ended. The
+rules are those of the Rust client, `src/client/watch.rs`:
+
+1. The cursor of every message that has one replaces the one before. Until there is one, a
+   broken watch begins as it began at first.
+2. While a snapshot is told no message has a cursor: a broken one is told anew.
+3. Nothing for two heartbeats and 5 s is an outage.
+4. An outage is a lost connection, UNAVAILABLE, an end without a status and, once it is an
+   outage, TOO_MANY_WATCHERS. Its tries rest as the server asks, or back off; after
+   `patience` it ends the watch.
+5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again at once.
+6. Everything else ends the watch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import grpc
+
+from ._calls import duration, identified
+from ._errors import Error, is_lost
+from ._retry import LEAST_REST, backoff
+from .v1.event_pb2 import Event, EventFilter
+from .v1.pool_pb2 import Worker
+from .v1.task_pb2 import Task
+from .v1.task_service_pb2 import (
+    GAP_POLICY_CONTINUE,
+    GAP_POLICY_FAIL,
+    WATCH_START_LIVE,
+    WATCH_START_OLDEST,
+    SubmitRequest,
+    SubmitResponse,
+    WatchEventsRequest,
+    WatchEventsResponse,
+)
+
+GRACE = 5.0
+"""Silence beyond two heartbeats that is taken for an outage, in seconds: the server, or
+the way to it, may be slow."""
+
+Start: TypeAlias = Literal["live", "oldest", "snapshot"]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The task that is followed was submitted, or had been. Told once."""
+
+    response: SubmitResponse
+
+
+@dataclass(frozen=True)
+class Started:
+    """The stream stands, and there is a cursor to resume after."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events that arrived together, at least one."""
+
+    events: tuple[Event, ...]
+    """In commit order."""
+    before: str
+    """Resume after it, and these events come again; empty at the very start."""
+    after: str
+    """Resume after it, and what follows comes next."""
+
+
+@dataclass(frozen=True)
+class SnapshotBegun:
+    """A snapshot begins, perhaps again: what an earlier one told is void."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A part of the snapshot."""
+
+    tasks: tuple[Task, ...]
+    """Tasks that have not ended, in the order of submission."""
+    workers: tuple[Worker, ...]
+    """The crew, in the first parts."""
+
+
+@dataclass(frozen=True)
+class SnapshotEnded:
+    """The snapshot is complete; what follows are events."""
+
+
+@dataclass(frozen=True)
+class CaughtUp:
+    """What had happened when the watch was opened has been seen."""
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Nothing has happened that the filter lets through; the cursor went on."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Events are missing here, as they are no longer kept."""
+
+    from_cursor: str
+    to_cursor: str
+    missing_events: int
+
+
+@dataclass(frozen=True)
+class Draining:
+    """The server began to drain; the stream is about to be lost."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The stream broke. It is tried again; told once, until Restored."""
+
+    error: Error
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The watch goes on, exactly where it had stopped. Instead of Started."""
+
+
+Seen: TypeAlias = (
+    Submitted
+    | Started
+    | Events
+    | SnapshotBegun
+    | Snapshot
+    | SnapshotEnded
+    | CaughtUp
+    | Heartbeat
+    | Gap
+    | Draining
+    | Lost
+    | Restored
+)
+"""What a watcher sees."""
+
+
+@dataclass
+class Outage:
+    """Since when there has been no stream."""
+
+    since: float
+    failures: int = 0
+    is_told: bool = False
+
+
+class Rules:
+    """What a watch asks for, what it tells, and what it does when its stream breaks.
+
+    Times are those of one steady clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        start: Start = "live",
+        after: str | None = None,
+        filter: EventFilter | None = None,  # noqa: A002
+        until_caught_up: bool = False,
+        over_gaps: bool = False,
+        heartbeat: float = 15.0,
+        patience: float = 60.0,
+        follow: SubmitRequest | None = None,
+    ) -> None:
+        if start not in ("live", "oldest", "snapshot"):
+            raise ValueError(f"start is {start!r}, not 'live', 'oldest' or 'snapshot'")
+        if after is not None and start != "live":
+            raise ValueError("a watch begins at a start or after a cursor, not at both")
+        self.cursor = after
+        """The cursor to resume after; None until the server has told one, and while a
+        snapshot is not complete."""
+        self.is_over = False
+        self.told: deque[Seen] = deque()
+        """What is to be told before the next message is read."""
+        self.rest_until = 0.0
+        """The stream is not opened before."""
+        self._start = start
+        self._request = WatchEventsRequest(
+            heartbeat_interval=duration(heartbeat),
+            filter=filter,
+            stop_when_caught_up=until_caught_up,
+            gap_policy=GAP_POLICY_CONTINUE if over_gaps else GAP_POLICY_FAIL,
+        )
+        self._silence = 2 * heartbeat + GRACE
+        self._patience = patience
+        self._outage: Outage | None = None
+        self._is_caught_up = False
+        self._follow = None if follow is None else identified(follow)
+        self._is_submitted = False
+        self._last = 0
+
+    def opening(self) -> tuple[str, SubmitRequest | WatchEventsRequest, float | None]:
+        """The method, its request, and how long the server may take to begin the answer."""
+        self._is_caught_up = False
+        if self._follow is not None:
+            # It may wait for room; keep-alive notices a server that has gone.
+            return "SubmitAndWatch", self._follow, None
+        request = WatchEventsRequest()
+        request.CopyFrom(self._request)
+        if self.cursor is not None:
+            request.after_cursor = self.cursor
+        elif self._start == "snapshot":
+            request.include_snapshot = True
+        else:
+            is_oldest = self._start == "oldest"
+            request.start = WATCH_START_OLDEST if is_oldest else WATCH_START_LIVE
+        # A server that takes the connection and says nothing must not hold it up.
+        return "WatchEvents", request, GRACE
+
+    @property
+    def silence(self) -> float:
+        """For how long a stream that stands may be listened to in vain, in seconds."""
+        return self._silence
+
+    def take(self, message: WatchEventsResponse) -> None:
+        """Takes a message over, and notes what it tells, if anything."""
+        restored = self._outage is not None and self._outage.is_told
+        self._outage = None
+        if restored:
+            self.told.append(Restored())
+        is_telling = self._start == "snapshot" and self.cursor is None
+        before = self.cursor or ""
+        if message.cursor:
+            self.cursor = message.cursor
+        seen = self._seen(message, before, is_telling)
+        if seen is not None and not (restored and isinstance(seen, Started)):
+            self.told.append(seen)
+
+    def _seen(self, message: WatchEventsResponse, before: str, is_telling: bool) -> Seen | None:
+        match message.WhichOneof("control"):
+            case "started":
+                return SnapshotBegun() if is_telling else Started()
+            case "snapshot":
+                part = message.snapshot
+                return Snapshot(tuple(part.tasks), tuple(part.workers))
+            case "snapshot_end":
+                return SnapshotEnded()
+            case "caught_up":
+                self._is_caught_up = True
+                return CaughtUp()
+            case "heartbeat":
+                return Heartbeat()
+            case "gap":
+                gap = message.gap
+                return Gap(gap.from_cursor, gap.to_cursor, gap.missing_events)
+            case "draining":
+                return Draining()
+            case "submitted" if not self._is_submitted:
+                self._is_submitted = True
+                return Submitted(message.submitted)
+        events = tuple(message.events)
+        if self._follow is not None:
+            # An earlier stream told these.
+            events = tuple(event for event in events if event.seq > self._last)
+        if not events:
+            return None
+        self._last = events[-1].seq
+        return Events(events, before, message.cursor)
+
+    def end(self, now: float) -> None:
+        """Notes that the server ended the stream well: the watch is over, or it is lost."""
+        if self._follow is not None:
+            self.is_over = self._is_submitted
+        else:
+            self.is_over = self._request.stop_when_caught_up and self._is_caught_up
+        if not self.is_over:
+            error = Error(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
+            self.lose(error, now)
+
+    def lose(self, error: Error, now: float) -> None:
+        """Notes that there is no stream; raises the error if it is of no use to wait."""
+        try:
+            self._lose(error, now)
+        except Error:
+            self.is_over = True
+            raise
+
+    def _lose(self, error: Error, now: float) -> None:
+        if not error.may_retry:
+            raise error
+        if error.reason in ("WATCH_LIFETIME", "WATCH_STALLED"):
+            self.rest_until = now + (error.retry_after or 0.0)
+            return
+        is_crowded = error.reason == "TOO_MANY_WATCHERS" and self._outage is not None
+        if not is_lost(error) and not is_crowded:
+            raise error
+        outage = self._outage = self._outage or Outage(now)
+        outage.failures += 1
+        asked = error.retry_after
+        rest = backoff(outage.failures) if asked is None else asked
+        self.rest_until = now + max(rest, LEAST_REST)
+        if self.rest_until > outage.since + self._patience:
+            raise error
+        if not outage.is_told:
+            outage.is_told = True
+            self.told.append(Lost(error))

@@ -1,0 +1,252 @@
+"""The client of asyncio. It has the names of the one that blocks, `taskyard.Client`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import grpc
+import grpc.aio
+
+from . import _address, _calls, _channel
+from ._errors import Error
+from ._watch import Events, Rules, Seen, Start
+from .v1.admin_service_pb2_grpc import AdminServiceStub
+from .v1.task_service_pb2_grpc import TaskServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from typing_extensions import Self
+
+    from .v1.admin_service_pb2_grpc import AdminServiceAsyncStub
+    from .v1.event_pb2 import Event, EventFilter
+    from .v1.task_pb2 import Task
+    from .v1.task_service_pb2 import SubmitRequest, SubmitResponse, WatchEventsResponse
+    from .v1.task_service_pb2_grpc import TaskServiceAsyncStub
+
+T = TypeVar("T")
+
+
+class Client:
+    """As `taskyard.Client`. It belongs to the event loop in which it was made."""
+
+    tasks: TaskServiceAsyncStub
+    """The generated client of tasks and events. Its errors are those of gRPC:
+    `Error.from_rpc` takes them apart."""
+    admin: AdminServiceAsyncStub
+    """The generated client for operators."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """As `taskyard.Client`."""
+        self._target = _address.parse(address)
+        self._channel = grpc.aio.insecure_channel(self._target, options=_channel.options())
+        self.tasks = TaskServiceStub(self._channel)
+        self.admin = AdminServiceStub(self._channel)
+
+    async def connect(self) -> Self:
+        """As `taskyard.Client.connect`."""
+        probe: Any = self._channel.unary_unary(_channel.PROBE)
+        try:
+            await probe(b"", timeout=_channel.CONNECT_TIMEOUT)
+        except grpc.RpcError as error:
+            if nobody := _channel.nobody(self._target, error):
+                raise nobody from None
+        return self
+
+    async def close(self) -> None:
+        """Ends the connection, and all calls on it."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await self.connect()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def submit(
+        self, request: SubmitRequest, timeout: float | None = None
+    ) -> SubmitResponse:
+        """As `taskyard.Client.submit`."""
+        return await self._run(_calls.submit(request, timeout))
+
+    async def wait(self, task_id: str, timeout: float | None = None) -> Task:
+        """As `taskyard.Client.wait`."""
+        return await self._run(_calls.wait(task_id, timeout))
+
+    async def submit_and_wait(
+        self, request: SubmitRequest, timeout: float | None = None
+    ) -> Task:
+        """As `taskyard.Client.submit_and_wait`."""
+        return await self._run(_calls.submit_and_wait(request, timeout))
+
+    def submit_and_watch(self, request: SubmitRequest) -> Watcher:
+        """As `taskyard.Client.submit_and_watch`."""
+        return Watcher(self.tasks, Rules(follow=request))
+
+    def watch(
+        self,
+        start: Start = "live",
+        *,
+        after: str | None = None,
+        filter: EventFilter | None = None,  # noqa: A002
+        until_caught_up: bool = False,
+        over_gaps: bool = False,
+        heartbeat: float = 15.0,
+        patience: float = 60.0,
+    ) -> Watcher:
+        """As `taskyard.Client.watch`."""
+        rules = Rules(
+            start=start,
+            after=after,
+            filter=filter,
+            until_caught_up=until_caught_up,
+            over_gaps=over_gaps,
+            heartbeat=heartbeat,
+            patience=patience,
+        )
+        return Watcher(self.tasks, rules)
+
+    async def _run(self, steps: _calls.Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = await self._do(step)
+                except grpc.RpcError as error:
+                    step = steps.throw(Error.from_rpc(error))
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            return cast("T", end.value)
+        except Error as error:
+            raise error from None
+
+    async def _do(self, step: _calls.Call | _calls.Rest) -> Any:
+        if isinstance(step, _calls.Rest):
+            return await asyncio.sleep(step.seconds)
+        return await getattr(self.tasks, step.method)(step.request, timeout=step.timeout)
+
+
+class Watcher:
+    """A watch under way: an iterator of what is seen. Connects when it is first asked.
+
+    After an error it has ended. Whoever stops waiting for the next thing, as with
+    `asyncio.timeout`, loses nothing. Not for several tasks at a time.
+    """
+
+    def __init__(self, tasks: TaskServiceAsyncStub, rules: Rules) -> None:
+        self._tasks = tasks
+        self._rules = rules
+        self._stream: _Stream | None = None
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor to resume after; None until the server has told one, and while a
+        snapshot is not complete."""
+        return self._rules.cursor
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Only the events, one by one."""
+        async for seen in self:
+            if isinstance(seen, Events):
+                for event in seen.events:
+                    yield event
+
+    async def close(self) -> None:
+        """Ends the watch."""
+        self._rules.is_over = True
+        self._hang_up()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Seen:
+        """What comes next; raises Error if trying again is of no use or patience is over."""
+        rules = self._rules
+        while not rules.told:
+            if rules.is_over:
+                raise StopAsyncIteration
+            try:
+                message = await self._message()
+            except Error as error:
+                self._hang_up()
+                try:
+                    rules.lose(error, time.monotonic())
+                except Error as last:
+                    raise last from None
+            else:
+                if message is not None:
+                    rules.take(message)
+                else:
+                    self._hang_up()
+                    rules.end(time.monotonic())
+        return rules.told.popleft()
+
+    async def _message(self) -> WatchEventsResponse | None:
+        if self._stream is None:
+            await asyncio.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
+            method, request, limit = self._rules.opening()
+            self._stream = _Stream(getattr(self._tasks, method)(request), limit)
+        if not self._stream.has_begun:
+            await self._stream.begin()
+        return await self._stream.read(self._rules.silence)
+
+    def _hang_up(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+class _Stream:
+    """A call, of which what is under way is kept when whoever waits for it goes."""
+
+    def __init__(self, call: Any, limit: float | None) -> None:
+        self.has_begun = False
+        self._call = call
+        self._limit = limit
+        self._pending: asyncio.Future[Any] | None = None
+        self._since = 0.0
+
+    async def begin(self) -> None:
+        """Waits for the beginning of the answer."""
+        await self._next(self._call.initial_metadata, self._limit, "the server does not answer")
+        self.has_begun = True
+
+    async def read(self, limit: float) -> WatchEventsResponse | None:
+        """The next message; None is the end."""
+        message = await self._next(self._call.read, limit, "the server has gone silent")
+        return None if message is grpc.aio.EOF else cast("WatchEventsResponse", message)
+
+    async def _next(self, read: Any, limit: float | None, why: str) -> Any:
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(read())
+            self._since = time.monotonic()
+        left = None if limit is None else self._since + limit - time.monotonic()
+        await asyncio.wait({self._pending}, timeout=left)
+        if not self._pending.done():
+            raise Error(grpc.StatusCode.UNAVAILABLE, why)
+        pending, self._pending = self._pending, None
+        try:
+            return pending.result()
+        except grpc.RpcError as error:
+            raise Error.from_rpc(error) from None
+        except asyncio.CancelledError:
+            lost = "the connection was closed"
+            raise Error(grpc.StatusCode.CANCELLED, lost) from None
+
+    def close(self) -> None:
+        self._call.cancel()
+        if self._pending is not None:
+            self._pending.cancel()

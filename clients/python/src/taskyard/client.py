@@ -1,0 +1,285 @@
+"""The client that blocks. The one of asyncio, with the same names, is `taskyard.aio`."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import grpc
+
+from . import _address, _calls, _channel
+from ._errors import Error
+from ._watch import Events, Rules, Seen, Start
+from .v1.admin_service_pb2_grpc import AdminServiceStub
+from .v1.task_service_pb2_grpc import TaskServiceStub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from typing_extensions import Self
+
+    from .v1.event_pb2 import Event, EventFilter
+    from .v1.task_pb2 import Task
+    from .v1.task_service_pb2 import SubmitRequest, SubmitResponse, WatchEventsResponse
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to a server, which it makes anew by itself when it breaks.
+
+    Threads may share it. As a context manager it checks that a server answers, and closes
+    the connection in the end.
+    """
+
+    tasks: TaskServiceStub
+    """The generated client of tasks and events. Its errors are those of gRPC:
+    `Error.from_rpc` takes them apart."""
+    admin: AdminServiceStub
+    """The generated client for operators."""
+
+    def __init__(self, address: str | None = None) -> None:
+        """Takes `http://host:port`, `host:port` or `host`.
+
+        Without an address it is that of the variable TASKYARD_SERVER, or
+        http://127.0.0.1:50051. What is no address raises ValueError. The connection is
+        made by the first call, or by `connect`.
+        """
+        self._target = _address.parse(address)
+        self._channel = grpc.insecure_channel(self._target, options=_channel.options())
+        self.tasks = TaskServiceStub(self._channel)
+        self.admin = AdminServiceStub(self._channel)
+
+    def connect(self) -> Self:
+        """Sees whether a server answers within 5 s; raises Error (UNAVAILABLE) if not."""
+        probe: Any = self._channel.unary_unary(_channel.PROBE)
+        try:
+            probe(b"", timeout=_channel.CONNECT_TIMEOUT)
+        except grpc.RpcError as error:
+            if nobody := _channel.nobody(self._target, error):
+                raise nobody from None
+        return self
+
+    def close(self) -> None:
+        """Ends the connection, and all calls on it."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        try:
+            return self.connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, request: SubmitRequest, timeout: float | None = None) -> SubmitResponse:
+        """Submits a task, as often as it takes to know the outcome.
+
+        That is up to ten times within about 25 s. It is given a random `request_id` if it
+        has none, so that it is enqueued once. It ends after `timeout` seconds in any case,
+        also while it waits for room in its queue: the outcome is then unknown, unless the
+        error has the reason DEADLINE, which means that nothing was enqueued.
+        """
+        return self._run(_calls.submit(request, timeout))
+
+    def wait(self, task_id: str, timeout: float | None = None) -> Task:
+        """Waits for the end of a task, or for `timeout` seconds, and answers it as it stands.
+
+        A server that hangs is given 10 s more. A task that FAILED or was CANCELLED is no
+        error of the call.
+        """
+        return self._run(_calls.wait(task_id, timeout))
+
+    def submit_and_wait(self, request: SubmitRequest, timeout: float | None = None) -> Task:
+        """`submit`, then `wait` for the rest of the time."""
+        return self._run(_calls.submit_and_wait(request, timeout))
+
+    def submit_and_watch(self, request: SubmitRequest) -> Watcher:
+        """Submits a task and follows it, over outages, to its end.
+
+        First comes Submitted, then this task's events, each once, then nothing. Leaving
+        does not cancel the task.
+        """
+        return Watcher(self.tasks, Rules(follow=request))
+
+    def watch(
+        self,
+        start: Start = "live",
+        *,
+        after: str | None = None,
+        filter: EventFilter | None = None,  # noqa: A002
+        until_caught_up: bool = False,
+        over_gaps: bool = False,
+        heartbeat: float = 15.0,
+        patience: float = 60.0,
+    ) -> Watcher:
+        """Watches events, over outages of the server and of the way to it.
+
+        It begins with the next event ("live"), with the oldest that is kept ("oldest"),
+        with the tasks and workers as they stand ("snapshot"), or `after` a cursor. With
+        `until_caught_up` it ends once it has told what had happened when it was last
+        opened. With `over_gaps` it goes on after events that are no longer kept, with Gap,
+        rather than end with CURSOR_EXPIRED. `heartbeat` is the silence in seconds before
+        the server says that it is there (0.1 to 3,600), and `patience` the longest outage
+        that is waited for; with 0 the first one ends the watch.
+        """
+        rules = Rules(
+            start=start,
+            after=after,
+            filter=filter,
+            until_caught_up=until_caught_up,
+            over_gaps=over_gaps,
+            heartbeat=heartbeat,
+            patience=patience,
+        )
+        return Watcher(self.tasks, rules)
+
+    def _run(self, steps: _calls.Steps[T]) -> T:
+        try:
+            step = next(steps)
+            while True:
+                try:
+                    answer = self._do(step)
+                except grpc.RpcError as error:
+                    step = steps.throw(Error.from_rpc(error))
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            return cast("T", end.value)
+        except Error as error:
+            raise error from None
+
+    def _do(self, step: _calls.Call | _calls.Rest) -> Any:
+        if isinstance(step, _calls.Rest):
+            return time.sleep(step.seconds)
+        return getattr(self.tasks, step.method)(step.request, timeout=step.timeout)
+
+
+class Watcher:
+    """A watch under way: an iterator of what is seen. Connects when it is first asked.
+
+    After an error it has ended. Not for several threads at a time.
+    """
+
+    def __init__(self, tasks: TaskServiceStub, rules: Rules) -> None:
+        self._tasks = tasks
+        self._rules = rules
+        self._stream: _Stream | None = None
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor to resume after; None until the server has told one, and while a
+        snapshot is not complete."""
+        return self._rules.cursor
+
+    def events(self) -> Iterator[Event]:
+        """Only the events, one by one."""
+        for seen in self:
+            if isinstance(seen, Events):
+                yield from seen.events
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._rules.is_over = True
+        self._hang_up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Seen:
+        """What comes next; raises Error if trying again is of no use or patience is over."""
+        rules = self._rules
+        while not rules.told:
+            if rules.is_over:
+                raise StopIteration
+            try:
+                message = self._message()
+            except Error as error:
+                self._hang_up()
+                try:
+                    rules.lose(error, time.monotonic())
+                except Error as last:
+                    raise last from None
+            else:
+                if message is not None:
+                    rules.take(message)
+                else:
+                    self._hang_up()
+                    rules.end(time.monotonic())
+        return rules.told.popleft()
+
+    def _message(self) -> WatchEventsResponse | None:
+        if self._stream is None:
+            time.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
+            method, request, limit = self._rules.opening()
+            self._stream = _Stream(getattr(self._tasks, method)(request))
+            self._stream.read(limit, "the server does not answer")
+        return self._stream.read(self._rules.silence, "the server has gone silent")
+
+    def _hang_up(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+class _Stream:
+    """A call that is read on a thread of its own, so that whoever listens can give up.
+
+    The thread reads a message only when it is asked for one: what is not read is not
+    fetched. It must not refer to this object, whose end is its end.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._is_asking = False
+        threading.Thread(
+            target=_read,
+            args=(call, self._asked, self._answers),
+            name="taskyard-watch",
+            daemon=True,
+        ).start()
+
+    def read(self, limit: float | None, why: str) -> WatchEventsResponse | None:
+        """First that the answer has begun, then its messages; None is the end."""
+        if not self._is_asking:
+            self._asked.put(True)
+            self._is_asking = True
+        try:
+            answer = self._answers.get(timeout=limit)
+        except queue.Empty:
+            raise Error(grpc.StatusCode.UNAVAILABLE, why) from None
+        self._is_asking = False
+        if isinstance(answer, grpc.RpcError):
+            raise Error.from_rpc(answer)
+        return cast("WatchEventsResponse | None", answer)
+
+    def close(self) -> None:
+        self._call.cancel()
+        self._asked.put(False)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _read(call: Any, asked: queue.SimpleQueue[bool], answers: queue.SimpleQueue[Any]) -> None:
+    has_begun = False
+    while asked.get():
+        try:
+            answers.put(next(call) if has_begun else call.initial_metadata())
+        except StopIteration:
+            answers.put(None)
+        except grpc.RpcError as error:
+            answers.put(error)
+        has_begun = True

@@ -1,0 +1,1 @@
+"""The generated messages and calls of the API taskyard.v1."""
