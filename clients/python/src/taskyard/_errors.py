@@ -23,6 +23,8 @@ _BROKEN_CODES = (
     grpc.StatusCode.INTERNAL,
     grpc.StatusCode.CANCELLED,
 )
+# How it begins when there is no connection at all.
+_NOBODY = ("failed to connect", "errors resolving", "DNS resolution", "no server answers")
 TOO_LATE = "the deadline passed before the server answered"
 
 
@@ -147,17 +149,23 @@ def _without_reason(code: grpc.StatusCode, message: str) -> tuple[grpc.StatusCod
         return grpc.StatusCode.UNAVAILABLE, f"the connection to the server was lost: {message}"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return code, TOO_LATE
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return code, f"what answers is no Taskyard, or one of another version: {message}"
     if code is grpc.StatusCode.UNAVAILABLE:
-        if "last error: " in message:
-            return code, f"no server answers: {root_cause(message)}"
-        return code, root_cause(message)
+        cause = root_cause(message)
+        if message.startswith(_NOBODY):
+            return code, f"no server answers: {cause}"
+        return code, f"the connection to the server was lost: {cause}"
     return code, message
 
 
 def root_cause(message: str) -> str:
     """The end of gRPC's own chain of causes, which is the part that says something."""
-    message = re.sub(r"\s*\{.*\}\s*$", "", message, flags=re.DOTALL)
-    chain = message.rpartition("last error: ")[2]
-    if chain == message and not re.match(r"(recvmsg|sendmsg|ipv[46]|unix|[A-Z]+):", chain):
-        return message
-    return re.sub(r" \(\d+\)$", "", chain.rpartition(": ")[2].rpartition("recvmsg:")[2])
+    if "timed out before receiving SETTINGS" in message:
+        return "it takes the connection and says nothing"
+    if "Failed parsing HTTP/2" in message:
+        return "what it says is not gRPC"
+    chain = re.sub(r"\s*\{.*\}\s*$", "", message, flags=re.DOTALL).rstrip("]")
+    chain = re.sub(r"^Stream removed \((.*)\)$", r"\1", chain)
+    cause = chain.rpartition(": ")[2].rpartition("recvmsg:")[2].rpartition("sendmsg:")[2]
+    return re.sub(r" \(\d+\)$", "", cause) or "without a reason"

@@ -30,18 +30,21 @@ class Tries:
     def __init__(self, deadline: float | None = None) -> None:
         self._deadline = deadline
         self._failures = 0
+        self._last: Error | None = None
 
     def left(self, now: float) -> float | None:
         """Seconds that the next try may take; None is for ever."""
         if self._deadline is None:
             return None
         if now >= self._deadline:
-            raise Error(grpc.StatusCode.DEADLINE_EXCEEDED, TOO_LATE)
+            why = "" if self._last is None else f"; before that: {self._last}"
+            raise Error(grpc.StatusCode.DEADLINE_EXCEEDED, TOO_LATE + why)
         return self._deadline - now
 
     def rest(self, error: Error, now: float) -> float:
         """Seconds to rest before the next try; raises the error if there is to be none."""
         self._failures += 1
+        self._last = error
         asked = error.retry_after
         if self._failures >= TRIES or not is_lost(error) or not error.may_retry:
             raise error

@@ -1,0 +1,394 @@
+"""Both clients against servers that do what the real one seldom does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import http.server
+import re
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+
+import taskyard
+from taskyard import SubmitRequest, _calls, _channel, _watch
+from taskyard.v1 import task_service_pb2 as pb
+from taskyard.v1.task_service_pb2_grpc import (
+    TaskServiceServicer,
+    add_TaskServiceServicer_to_server,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NOOP = SubmitRequest(kind="noop")
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+class Scripted(TaskServiceServicer):
+    """Answers each call by the next part of the script, and the last one for ever."""
+
+    def __init__(self, *script: Callable[[grpc.ServicerContext], Any]) -> None:
+        self.script = list(script)
+        self.requests: list[Any] = []
+        self.ended = threading.Event()
+
+    def _next(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        context.add_callback(self.ended.set)
+        part = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        return part(context)
+
+    def Submit(self, request: Any, context: Any) -> Any:
+        return self._next(request, context)
+
+    def WaitTask(self, request: Any, context: Any) -> Any:
+        return self._next(request, context)
+
+    def SubmitAndWatch(self, request: Any, context: Any) -> Any:
+        yield from self._next(request, context)
+
+    def WatchEvents(self, request: Any, context: Any) -> Any:
+        yield from self._next(request, context)
+
+
+def refuse(
+    code: grpc.StatusCode = UNAVAILABLE, reason: str = "", pushback: str | None = None
+) -> Callable[[Any], Any]:
+    def part(context: Any) -> Any:
+        status = status_pb2.Status(code=code.value[0], message="no")
+        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=reason))
+        trailers = [("grpc-status-details-bin", status.SerializeToString())]
+        if pushback is not None:
+            trailers.append(("grpc-retry-pushback-ms", pushback))
+        context.set_trailing_metadata(tuple(trailers))
+        context.abort(code, "no")
+
+    return part
+
+
+def ack(_context: Any) -> pb.SubmitResponse:
+    return pb.SubmitResponse(task_id="t1")
+
+
+def sends(*messages: Any, then: Callable[[Any], Any] | None = None) -> Callable[[Any], Any]:
+    def part(context: Any) -> Any:
+        yield from messages
+        if then is not None:
+            then(context)
+
+    return part
+
+
+def hangs(context: Any) -> Any:
+    """Until the caller goes."""
+    gone = threading.Event()
+    context.add_callback(gone.set)
+    gone.wait(30)
+
+
+def started(cursor: str) -> Any:
+    return pb.WatchEventsResponse(cursor=cursor, started=pb.WatchStarted())
+
+
+def event(cursor: str, seq: int) -> Any:
+    return pb.WatchEventsResponse(cursor=cursor, events=[taskyard.Event(seq=seq)])
+
+
+def names(seen: Any) -> list[str]:
+    return [type(each).__name__ for each in seen]
+
+
+@pytest.fixture
+def play(make_client: Callable[[str], Any]) -> Iterator[Callable[..., Any]]:
+    """Serves a script, and makes a client of it."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(*script: Any) -> tuple[Any, Scripted]:
+            scripted = Scripted(*script)  # type: ignore[abstract]
+            server = grpc.server(stack.enter_context(ThreadPoolExecutor()))
+            add_TaskServiceServicer_to_server(scripted, server)
+            port = server.add_insecure_port("127.0.0.1:0")
+            server.start()
+            stack.callback(lambda: server.stop(None).wait())
+            client = make_client(f"127.0.0.1:{port}")
+            stack.callback(client.close)
+            return client, scripted
+
+        yield serve
+
+
+def test_a_submission_is_repeated_as_it_was(play: Any) -> None:
+    client, scripted = play(refuse(pushback="0"), refuse(pushback="0"), ack)
+    assert client.submit(NOOP).task_id == "t1"
+    first, second, third = scripted.requests
+    assert first == second == third
+    assert len(first.request_id) == 36
+
+
+def test_a_negative_pushback_ends_the_tries(play: Any) -> None:
+    client, scripted = play(refuse(pushback="-1"), ack)
+    with pytest.raises(taskyard.Error):
+        client.submit(NOOP)
+    assert len(scripted.requests) == 1
+
+
+def test_ten_tries_are_enough(play: Any) -> None:
+    client, scripted = play(refuse(pushback="1"))
+    with pytest.raises(taskyard.Error, match="no"):
+        client.submit(NOOP)
+    assert len(scripted.requests) == 10
+
+
+def test_an_answer_is_not_repeated(play: Any) -> None:
+    client, scripted = play(refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"), ack)
+    with pytest.raises(taskyard.Error) as caught:
+        client.submit(NOOP)
+    assert caught.value.reason == "QUEUE_FULL"
+    assert caught.value.__suppress_context__
+    assert len(scripted.requests) == 1
+
+
+def test_a_deadline_bounds_the_rest_too(play: Any) -> None:
+    client, _ = play(refuse(pushback="20000"))
+    with within(0.3, 2.0), pytest.raises(taskyard.Error) as caught:
+        client.submit(NOOP, 0.3)
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_wait_that_hangs_ends(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_calls, "GRACE", 0.3)
+    client, _ = play(hangs)
+    with within(0.4, 2.0), pytest.raises(taskyard.Error) as caught:
+        client.wait("t1", 0.1)
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_wait_looks_for_a_server_no_longer_than_it_waits(play: Any) -> None:
+    client, _ = play(refuse())
+    with within(0.3, 2.0), pytest.raises(taskyard.Error) as caught:
+        client.wait("t1", 0.3)
+    assert caught.value.code is UNAVAILABLE
+
+
+def test_a_watch_goes_on_after_its_lifetime_untold(play: Any) -> None:
+    lifetime = refuse(reason="WATCH_LIFETIME")
+    client, scripted = play(
+        sends(started("c0"), event("c1", 1), then=lifetime),
+        sends(started("c1"), event("c2", 2), then=refuse(grpc.StatusCode.OUT_OF_RANGE, "X")),
+    )
+    watcher = client.watch(patience=0.0)
+    seen = [next(watcher) for _ in range(4)]
+    assert names(seen) == ["Started", "Events", "Started", "Events"]
+    assert [request.after_cursor for request in scripted.requests] == ["", "c1"]
+    with pytest.raises(taskyard.Error) as caught:
+        next(watcher)
+    assert caught.value.reason == "X"
+    assert watcher.cursor == "c2"
+    assert list(watcher) == []
+
+
+def test_an_end_without_a_status_is_an_outage(play: Any) -> None:
+    client, scripted = play(
+        sends(started("c0"), event("c1", 1)),
+        refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHERS"),
+        sends(started("c1"), event("c2", 2), then=hangs),
+    )
+    watcher = client.watch("oldest")
+    seen = [next(watcher) for _ in range(5)]
+    assert names(seen) == ["Started", "Events", "Lost", "Restored", "Events"]
+    assert [request.after_cursor for request in scripted.requests] == ["", "c1", "c1"]
+    watcher.close()
+    assert list(watcher) == []
+
+
+def test_a_task_is_followed_over_a_break(play: Any) -> None:
+    submitted = pb.WatchEventsResponse(cursor="c0", submitted=pb.SubmitResponse(task_id="t1"))
+    client, scripted = play(
+        sends(submitted, event("c1", 1), then=refuse(pushback="0")),
+        sends(submitted, event("c1", 1), event("c2", 2)),
+    )
+    seen = list(client.submit_and_watch(NOOP))
+    assert names(seen) == ["Submitted", "Events", "Lost", "Restored", "Events"]
+    assert scripted.requests[0] == scripted.requests[1]
+    assert scripted.requests[0].request_id
+
+
+def test_silence_is_an_outage(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "GRACE", 0.2)
+    client, scripted = play(
+        sends(started("c0"), then=hangs), sends(started("c0"), event("c1", 1), then=hangs)
+    )
+    watcher = client.watch(heartbeat=0.1)
+    assert names([next(watcher)]) == ["Started"]
+    with within(0.4, 2.0):
+        lost = next(watcher)
+    assert str(lost.error) == "the server has gone silent"
+    assert names([next(watcher), next(watcher)]) == ["Restored", "Events"]
+    assert scripted.ended.wait(5)
+    watcher.close()
+
+
+def test_an_answer_that_never_begins_is_an_outage(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_watch, "GRACE", 0.2)
+    client, _ = play(sends(then=hangs))
+    with within(0.2, 2.0), pytest.raises(taskyard.Error, match="the server does not answer"):
+        list(client.watch(patience=0.0))
+
+
+def test_a_watcher_that_is_left_ends_its_stream(play: Any) -> None:
+    client, scripted = play(sends(started("c0"), then=hangs))
+    watcher = client.watch()
+    next(watcher)
+    if isinstance(client, taskyard.Client):
+        del watcher
+        gc.collect()
+    else:
+        watcher.close()
+    assert scripted.ended.wait(5)
+
+
+def test_many_messages_are_read_only_when_asked_for(play: Any) -> None:
+    sent = []
+
+    def floods(_context: Any) -> Any:
+        yield started("c0")
+        for seq in range(1, 2000):
+            sent.append(seq)
+            labels = {"a": "b" * 50_000}
+            events = [taskyard.Event(seq=seq, labels=labels)]
+            yield pb.WatchEventsResponse(cursor=f"c{seq}", events=events)
+
+    client, _ = play(floods)
+    watcher = client.watch()
+    for _ in range(3):
+        next(watcher)
+    before = -1
+    while len(sent) != before:
+        before = len(sent)
+        time.sleep(0.2)
+    assert before < 1000
+    watcher.close()
+
+
+@pytest.mark.parametrize("kind", ["python-asyncio"], indirect=True)
+def test_who_stops_waiting_loses_nothing(play: Any) -> None:
+    go_on = threading.Event()
+
+    def waits(_context: Any) -> Any:
+        go_on.wait(10)
+        yield started("c0")
+        yield event("c1", 1)
+        hangs(_context)
+
+    client, scripted = play(waits)
+
+    async def impatient() -> list[str]:
+        watcher = client._inner.watch()
+        for _ in range(3):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(watcher), 0.05)
+        go_on.set()
+        seen = [await anext(watcher), await anext(watcher)]
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(anext(watcher), 0.05)
+        await watcher.close()
+        return names(seen)
+
+    assert client._call(impatient)() == ["Started", "Events"]
+    assert len(scripted.requests) == 1
+
+
+@contextlib.contextmanager
+def within(least: float, most: float) -> Iterator[None]:
+    since = time.monotonic()
+    yield
+    assert least - 0.02 <= time.monotonic() - since < most
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[str]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def web() -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def other_grpc() -> Iterator[str]:
+    with ThreadPoolExecutor() as threads:
+        server = grpc.server(threads)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None).wait()
+
+
+NOBODY = [
+    (refusing, r"no server answers at http://127\.0\.0\.1:\d+: Connection refused"),
+    (silent, r"no server answers at http://127\.0\.0\.1:\d+: .* (nothing|nothing for .* s)"),
+    (web, r"no server answers at http://127\.0\.0\.1:\d+: what it says is not gRPC"),
+]
+
+
+@pytest.mark.parametrize(("place", "told"), NOBODY)
+def test_nobody_is_told_in_a_line(
+    place: Any, told: str, make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_channel, "CONNECT_TIMEOUT", 0.5)
+    with place() as address, pytest.raises(taskyard.Error) as caught, within(0.0, 3.0):
+        make_client(address).__enter__()
+    assert caught.value.code is UNAVAILABLE
+    assert re.fullmatch(told, str(caught.value)), caught.value
+
+
+@pytest.mark.parametrize("place", [refusing, silent, web])
+def test_nothing_hangs_where_nobody_answers(
+    place: Any, make_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_channel, "CONNECT_TIMEOUT", 1.0)
+    with place() as address:
+        client = make_client(address)
+        with within(0.5, 2.0), pytest.raises(taskyard.Error) as caught:
+            client.submit(NOOP, 0.5)
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        with within(0.0, 3.0), pytest.raises(taskyard.Error) as caught:
+            list(client.watch(patience=0.1))
+        assert caught.value.code is UNAVAILABLE
+        assert "\n" not in str(caught.value)
+        client.close()
+
+
+def test_another_server_is_told_as_what_it_is(make_client: Any) -> None:
+    with other_grpc() as address, make_client(address) as client:
+        for call in (lambda: client.submit(NOOP), lambda: list(client.watch())):
+            with pytest.raises(taskyard.Error, match="no Taskyard") as caught:
+                call()
+            assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+            assert caught.value.reason == ""

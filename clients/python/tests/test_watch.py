@@ -1,0 +1,232 @@
+"""The rules of the watch, step by step, by a clock that the test sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+import taskyard
+from taskyard import Error, SubmitRequest, _watch
+from taskyard._watch import GRACE, Rules
+from taskyard.v1 import task_service_pb2 as pb
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+def message(cursor: str = "", *, seqs: tuple[int, ...] = (), **control: Any) -> Any:
+    events = [taskyard.Event(seq=seq, task_id="t1") for seq in seqs]
+    return pb.WatchEventsResponse(cursor=cursor, events=events, **control)
+
+
+def started(cursor: str = "c0") -> Any:
+    return message(cursor, started=pb.WatchStarted())
+
+
+def told(rules: Rules, *messages: Any) -> list[Any]:
+    for each in messages:
+        rules.take(each)
+    seen = list(rules.told)
+    rules.told.clear()
+    return [each if not isinstance(each, taskyard.Lost) else "lost" for each in seen]
+
+
+def broken(reason: str = "", code: grpc.StatusCode = UNAVAILABLE, **more: Any) -> Error:
+    error = Error(code, "broken")
+    error.reason = reason
+    for name, value in more.items():
+        setattr(error, name, value)
+    return error
+
+
+def asked(rules: Rules) -> Any:
+    return rules.opening()[1]
+
+
+def test_it_begins_again_as_it_began_until_there_is_a_cursor() -> None:
+    rules = Rules(start="oldest", heartbeat=2.5)
+    assert asked(rules).start == pb.WATCH_START_OLDEST
+    rules.lose(broken(), 0.0)
+    assert asked(rules).start == pb.WATCH_START_OLDEST
+    assert asked(rules).heartbeat_interval.ToTimedelta().total_seconds() == 2.5
+    rules.take(started())
+    assert (asked(rules).start, asked(rules).after_cursor) == (0, "c0")
+
+
+def test_the_cursor_of_every_message_counts() -> None:
+    rules = Rules()
+    assert rules.cursor is None
+    assert told(rules, started("c1")) == [taskyard.Started()]
+    assert told(rules, message("c2", heartbeat=pb.WatchHeartbeat())) == [taskyard.Heartbeat()]
+    assert rules.cursor == "c2"
+    (events,) = told(rules, message("c4", seqs=(3, 4)))
+    assert (events.before, events.after) == ("c2", "c4")
+    assert [event.seq for event in events.events] == [3, 4]
+    assert told(rules, message("", caught_up=pb.WatchCaughtUp())) == [taskyard.CaughtUp()]
+    assert told(rules, message("c5")) == []
+    assert rules.cursor == "c5"
+    gap = pb.WatchGap(from_cursor="c5", to_cursor="c9", missing_events=4)
+    assert told(rules, message("c9", gap=gap)) == [taskyard.Gap("c5", "c9", 4)]
+    assert told(rules, message("c9", draining=pb.WatchDraining())) == [taskyard.Draining()]
+
+
+def test_a_broken_snapshot_is_told_anew() -> None:
+    rules = Rules(start="snapshot")
+    part = message(snapshot=pb.WatchSnapshot(tasks=[taskyard.Task(task_id="t1")]))
+    begun, snapshot = told(rules, started(""), part)
+    assert begun == taskyard.SnapshotBegun()
+    assert [task.task_id for task in snapshot.tasks] == ["t1"]
+    rules.lose(broken(), 0.0)
+    assert asked(rules).include_snapshot
+    again = told(rules, started(""), part, message("c7", snapshot_end=pb.WatchSnapshotEnd()))
+    expected = ["lost", taskyard.Restored(), begun, snapshot, taskyard.SnapshotEnded()]
+    assert again == expected
+    rules.lose(broken(), 1.0)
+    assert not asked(rules).include_snapshot
+    assert asked(rules).after_cursor == "c7"
+    assert told(rules, started("c7")) == ["lost", taskyard.Restored()]
+
+
+def test_an_outage_is_told_once_and_rests_longer_and_longer() -> None:
+    rules = Rules()
+    rules.take(started())
+    rules.told.clear()
+    for failures in range(1, 6):
+        rules.lose(broken(), 100.0)
+        whole = min(0.1 * 2 ** (failures - 1), 5.0)
+        assert whole / 2 <= rules.rest_until - 100.0 <= whole
+    assert told(rules) == ["lost"]
+    assert told(rules, message("c1", seqs=(1,)))[0] == taskyard.Restored()
+    rules.lose(broken(), 200.0)
+    assert rules.rest_until <= 200.1
+    assert told(rules) == ["lost"]
+
+
+def test_the_server_may_ask_for_a_rest_or_for_none() -> None:
+    rules = Rules()
+    rules.lose(broken("DRAINING", retry_after=2.0), 10.0)
+    assert rules.rest_until == 12.0
+    rules.lose(broken("DRAINING", retry_after=0.0), 20.0)
+    assert rules.rest_until == 20.01
+    with pytest.raises(Error):
+        rules.lose(broken(may_retry=False), 21.0)
+    assert rules.is_over
+
+
+def test_patience_ends_the_watch() -> None:
+    rules = Rules(patience=10.0)
+    rules.lose(broken(), 0.0)
+    rules.lose(broken(), 9.0)
+    with pytest.raises(Error, match="broken"):
+        rules.lose(broken(), 9.99)
+    assert rules.is_over
+    impatient = Rules(patience=0.0)
+    impatient.take(started())
+    with pytest.raises(Error, match="broken"):
+        impatient.lose(broken(), 0.0)
+
+
+def test_a_rest_beyond_the_patience_is_not_begun() -> None:
+    with pytest.raises(Error):
+        Rules(patience=1.0).lose(broken(retry_after=2.0), 0.0)
+
+
+def test_crowded_is_an_outage_only_within_one() -> None:
+    crowded = broken("TOO_MANY_WATCHERS", grpc.StatusCode.RESOURCE_EXHAUSTED)
+    with pytest.raises(Error):
+        Rules().lose(crowded, 0.0)
+    rules = Rules()
+    rules.lose(broken(), 0.0)
+    rules.lose(crowded, 1.0)
+    assert told(rules, started()) == ["lost", taskyard.Restored()]
+    with pytest.raises(Error):
+        rules.lose(crowded, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("WATCH_LIFETIME", UNAVAILABLE),
+        ("WATCH_STALLED", grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+)
+def test_an_end_that_is_no_outage_is_not_told(reason: str, code: grpc.StatusCode) -> None:
+    rules = Rules(patience=0.0)
+    rules.take(started("c3"))
+    rules.told.clear()
+    rules.lose(broken(reason, code), 50.0)
+    assert rules.rest_until == 50.0
+    assert asked(rules).after_cursor == "c3"
+    assert told(rules) == []
+    rules.lose(broken(reason, code, retry_after=3.0), 50.0)
+    assert rules.rest_until == 53.0
+
+
+@pytest.mark.parametrize(
+    "reason", ["CURSOR_EXPIRED", "CURSOR_FROM_ANOTHER_STORE", "INVALID_FIELDS", ""]
+)
+def test_everything_else_ends_it(reason: str) -> None:
+    rules = Rules()
+    with pytest.raises(Error):
+        rules.lose(broken(reason, grpc.StatusCode.OUT_OF_RANGE), 0.0)
+    assert rules.is_over
+
+
+def test_it_ends_well_only_where_it_may() -> None:
+    rules = Rules()
+    rules.take(started())
+    rules.end(0.0)
+    assert not rules.is_over
+    assert told(rules) == [taskyard.Started(), "lost"]
+    rules = Rules(until_caught_up=True)
+    rules.opening()
+    rules.take(started())
+    rules.end(0.0)
+    assert not rules.is_over
+    rules.opening()
+    rules.take(message("", caught_up=pb.WatchCaughtUp()))
+    rules.end(0.0)
+    assert rules.is_over
+    # A stream that broke after that has to catch up again.
+    rules = Rules(until_caught_up=True)
+    rules.take(message("", caught_up=pb.WatchCaughtUp()))
+    rules.lose(broken(), 0.0)
+    rules.opening()
+    rules.end(1.0)
+    assert not rules.is_over
+
+
+def test_a_task_that_is_followed_is_told_once() -> None:
+    rules = Rules(follow=SubmitRequest(kind="noop"))
+    method, _, limit = rules.opening()
+    assert (method, limit) == ("SubmitAndWatch", None)
+    submitted = message("c1", submitted=taskyard.SubmitResponse(task_id="t1"))
+    rules.end(0.0)
+    assert not rules.is_over
+    rules.told.clear()
+    rules = Rules(follow=SubmitRequest(kind="noop", request_id="r"))
+    first, events = told(rules, submitted, message("c2", seqs=(1, 2)))
+    assert first.response.task_id == "t1"
+    assert [event.seq for event in events.events] == [1, 2]
+    rules.lose(broken(), 0.0)
+    assert rules.opening()[1] == SubmitRequest(kind="noop", request_id="r")
+    seen = told(rules, submitted, message("c2", seqs=(1, 2)), message("c3", seqs=(2, 3)))
+    assert seen[:2] == ["lost", taskyard.Restored()]
+    (events,) = seen[2:]
+    assert [event.seq for event in events.events] == [3]
+    rules.end(1.0)
+    assert rules.is_over
+
+
+def test_silence_is_two_heartbeats_and_a_grace() -> None:
+    assert Rules(heartbeat=3.0).silence == 6.0 + GRACE
+    assert Rules().opening()[2] == GRACE == _watch.GRACE
+
+
+@pytest.mark.parametrize(
+    "options", [{"start": "yesterday"}, {"start": "oldest", "after": "c1"}]
+)
+def test_a_beginning_is_one_of_those_that_are(options: Any) -> None:
+    with pytest.raises(ValueError, match="start"):
+        Rules(**options)
