@@ -172,10 +172,11 @@ def test_a_wait_that_hangs_ends(play: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_wait_looks_for_a_server_no_longer_than_it_waits(play: Any) -> None:
-    client, _ = play(refuse())
+    client, scripted = play(refuse())
     with within(0.3, 2.0), pytest.raises(taskyard.Error) as caught:
         client.wait("t1", 0.3)
     assert caught.value.code is UNAVAILABLE
+    assert 2 <= len(scripted.requests) <= 6
 
 
 def test_a_watch_goes_on_after_its_lifetime_untold(play: Any) -> None:
@@ -282,25 +283,31 @@ def test_many_messages_are_read_only_when_asked_for(play: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["python-asyncio"], indirect=True)
 def test_who_stops_waiting_loses_nothing(play: Any) -> None:
-    go_on = threading.Event()
+    begin, go_on = threading.Event(), threading.Event()
 
-    def waits(_context: Any) -> Any:
-        go_on.wait(10)
+    def waits(context: Any) -> Any:
+        begin.wait(10)
         yield started("c0")
+        go_on.wait(10)
         yield event("c1", 1)
-        hangs(_context)
+        hangs(context)
 
     client, scripted = play(waits)
 
     async def impatient() -> list[str]:
+        async def in_vain() -> None:
+            for _ in range(3):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(anext(watcher), 0.05)
+
         watcher = client._inner.watch()
-        for _ in range(3):
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(anext(watcher), 0.05)
+        await in_vain()
+        begin.set()
+        seen = [await anext(watcher)]
+        await in_vain()
         go_on.set()
-        seen = [await anext(watcher), await anext(watcher)]
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(anext(watcher), 0.05)
+        seen.append(await anext(watcher))
+        await in_vain()
         await watcher.close()
         return names(seen)
 
