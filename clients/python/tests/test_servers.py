@@ -158,7 +158,7 @@ def test_an_answer_is_not_repeated(play: Any) -> None:
 
 def test_a_deadline_bounds_the_rest_too(play: Any) -> None:
     client, _ = play(refuse(pushback="20000"))
-    with within(0.3, 2.0), pytest.raises(taskyard.Error) as caught:
+    with within(0.3, 4.0), pytest.raises(taskyard.Error) as caught:
         client.submit(NOOP, 0.3)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -166,14 +166,14 @@ def test_a_deadline_bounds_the_rest_too(play: Any) -> None:
 def test_a_wait_that_hangs_ends(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_calls, "GRACE", 0.3)
     client, _ = play(hangs)
-    with within(0.4, 2.0), pytest.raises(taskyard.Error) as caught:
+    with within(0.4, 4.0), pytest.raises(taskyard.Error) as caught:
         client.wait("t1", 0.1)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_a_wait_looks_for_a_server_no_longer_than_it_waits(play: Any) -> None:
     client, scripted = play(refuse())
-    with within(0.3, 2.0), pytest.raises(taskyard.Error) as caught:
+    with within(0.3, 4.0), pytest.raises(taskyard.Error) as caught:
         client.wait("t1", 0.3)
     assert caught.value.code is UNAVAILABLE
     assert 2 <= len(scripted.requests) <= 6
@@ -229,7 +229,7 @@ def test_silence_is_an_outage(play: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     watcher = client.watch(heartbeat=0.1)
     assert names([next(watcher)]) == ["Started"]
-    with within(0.4, 2.0):
+    with within(0.4, 4.0):
         lost = next(watcher)
     assert str(lost.error) == "the server has gone silent"
     assert names([next(watcher), next(watcher)]) == ["Restored", "Events"]
@@ -242,7 +242,7 @@ def test_an_answer_that_never_begins_is_an_outage(
 ) -> None:
     monkeypatch.setattr(_watch, "GRACE", 0.2)
     client, _ = play(sends(then=hangs))
-    with within(0.2, 2.0), pytest.raises(taskyard.Error, match="the server does not answer"):
+    with within(0.2, 4.0), pytest.raises(taskyard.Error, match="the server does not answer"):
         list(client.watch(patience=0.0))
 
 
@@ -369,7 +369,7 @@ def test_nobody_is_told_in_a_line(
     place: Any, told: str, make_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_channel, "CONNECT_TIMEOUT", 0.5)
-    with place() as address, pytest.raises(taskyard.Error) as caught, within(0.0, 3.0):
+    with place() as address, pytest.raises(taskyard.Error) as caught, within(0.0, 4.0):
         make_client(address).__enter__()
     assert caught.value.code is UNAVAILABLE
     assert re.fullmatch(told, str(caught.value)), caught.value
@@ -382,10 +382,10 @@ def test_nothing_hangs_where_nobody_answers(
     monkeypatch.setattr(_channel, "CONNECT_TIMEOUT", 1.0)
     with place() as address:
         client = make_client(address)
-        with within(0.5, 2.0), pytest.raises(taskyard.Error) as caught:
+        with within(0.5, 4.0), pytest.raises(taskyard.Error) as caught:
             client.submit(NOOP, 0.5)
         assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-        with within(0.0, 3.0), pytest.raises(taskyard.Error) as caught:
+        with within(0.0, 4.0), pytest.raises(taskyard.Error) as caught:
             list(client.watch(patience=0.1))
         assert caught.value.code is UNAVAILABLE
         assert "\n" not in str(caught.value)

@@ -232,6 +232,7 @@ class _Stream:
     async def _next(self, read: Any, limit: float | None, why: str) -> Any:
         if self._pending is None:
             self._pending = asyncio.ensure_future(read())
+            self._pending.add_done_callback(_retrieve)
             self._since = time.monotonic()
         left = None if limit is None else self._since + limit - time.monotonic()
         await asyncio.wait({self._pending}, timeout=left)
@@ -250,3 +251,9 @@ class _Stream:
         self._call.cancel()
         if self._pending is not None:
             self._pending.cancel()
+
+
+def _retrieve(pending: asyncio.Future[Any]) -> None:
+    """Keeps asyncio from logging an error that nobody waits for any more."""
+    if not pending.cancelled():
+        pending.exception()
