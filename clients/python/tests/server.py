@@ -28,7 +28,8 @@ class Server:
             text=True,
         )
         self.address = self._address()
-        threading.Thread(target=self._drain, daemon=True).start()
+        self._reader = threading.Thread(target=self._drain, daemon=True)
+        self._reader.start()
 
     def _address(self) -> str:
         assert self.process.stderr is not None
@@ -42,8 +43,9 @@ class Server:
 
     def _drain(self) -> None:
         assert self.process.stderr is not None
-        for _ in self.process.stderr:
-            pass
+        with self.process.stderr as log:
+            for _ in log:
+                pass
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -51,6 +53,7 @@ class Server:
     def stop(self, number: int) -> None:
         self.signal(number)
         self.process.wait(timeout=60)
+        self._reader.join()
 
     def __enter__(self) -> Self:
         return self
@@ -58,3 +61,4 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
+        self._reader.join()
