@@ -38,6 +38,7 @@ struct Terminal {
 
 impl Terminal {
     fn run(mut command: Command) -> Self {
+        command.env("TERM", "xterm-256color");
         let master: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
         grantpt(&master).expect("granted");
         unlockpt(&master).expect("unlocked");
@@ -134,5 +135,17 @@ fn a_missing_server_is_told_before_the_screen_is_taken() {
     terminal.ends(4);
     terminal.shows("no server answers at http://127.0.0.1:1");
     terminal.shows("taskyard serve");
+    assert!(!terminal.text().contains(TAKEN), "{:?}", terminal.text());
+}
+
+#[test]
+fn what_cannot_work_is_told_without_a_screen() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let serve = Serve::start(&dir.path().join("data"), &[]);
+    // No terminal at all.
+    assert!(serve.run(&["top"]).ends(2).err.contains("top draws on a terminal"));
+    let mut terminal = Terminal::run(serve.command(&["top", "--queue", "A B"]));
+    terminal.ends(3);
+    terminal.shows("filter.queues[0]");
     assert!(!terminal.text().contains(TAKEN), "{:?}", terminal.text());
 }

@@ -61,24 +61,31 @@ pub struct TopArgs {
 /// [`Exit::Usage`] where there is no terminal, [`Exit::Unavailable`] if there is no
 /// server at the very start; what the terminal says.
 pub async fn run(server: &ServerArgs, args: TopArgs) -> Result<Exit, Problem> {
-    if !stdout_is_terminal() {
-        return Err(Problem::usage("top draws on a terminal, and stdout is none")
-            .hint("for programs there is: taskyard stats --output json"));
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    if !stdout_is_terminal() || is_dumb {
+        return Err(Problem::usage(
+            "top draws on a terminal, and here is none that it can draw on",
+        )
+        .hint("for programs there is: taskyard stats --output json"));
     }
     let address = server.address()?.to_string();
     let client = server.connect().await?;
     // Whatever is wrong with the server at the very start is told without a screen.
     let first = sources::ask_stats(client.admin()).await?;
 
-    let mut model = Model::new(&address, args.queues.clone());
+    let mut events = Events::new(client.clone(), args.queues.clone());
+    let begun = events.next().await?;
+
+    let mut model = Model::new(&address, args.queues);
     model.stats(Ok(first), Instant::now());
+    model.seen(Ok(begun), Instant::now());
     let mut session = Session {
         model,
         stats: Poll::new(args.interval, client.admin(), |admin| {
             Box::pin(sources::ask_stats(admin))
         }),
         pool: Poll::new(args.interval, client.admin(), |admin| Box::pin(sources::ask_pool(admin))),
-        events: Events::new(client, args.queues),
+        events,
         stop: Stop::listen()?,
     };
     let mut screen = Screen::take()?;

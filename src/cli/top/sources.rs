@@ -15,7 +15,7 @@ use tonic::{Response, Status};
 
 use super::super::{exit::Exit, problem::Problem};
 use crate::{
-    client::{Admin, Client, Seen, Start, Watch, Watcher},
+    client::{Admin, Client, Seen, Start, Watch, Watcher, reason},
     proto::v1::{EventFilter, GetPoolRequest, GetPoolResponse, GetStatsRequest, GetStatsResponse},
 };
 
@@ -120,8 +120,14 @@ impl Events {
         }
         let ended = || Status::unavailable("the server ended the stream");
         let seen = self.watcher.next().await.and_then(|seen| seen.ok_or_else(ended));
-        if seen.is_err() {
-            self.refused_until = Some(Instant::now() + REFUSED);
+        if let Err(status) = &seen {
+            // Another store, or an older one, has taken its place: all of it is news.
+            let is_other = reason(status).is_some_and(|reason| reason.starts_with("CURSOR_"));
+            let rest = if is_other { Duration::ZERO } else { REFUSED };
+            if is_other {
+                self.watch.start = Start::Oldest;
+            }
+            self.refused_until = Some(Instant::now() + rest);
         }
         seen
     }

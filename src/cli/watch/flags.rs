@@ -31,7 +31,8 @@ pub struct WatchArgs {
     /// Begin with the oldest event that is kept
     #[arg(long, help_heading = BEGIN, conflicts_with_all = ["after", "snapshot"])]
     pub from_start: bool,
-    /// Begin with the tasks that have not ended and the workers, as they stand
+    /// Begin with the tasks that have not ended and the workers, as they stand; of the
+    /// filters, queues, kinds, labels and tasks count for them
     #[arg(long, help_heading = BEGIN, conflicts_with = "after")]
     pub snapshot: bool,
     /// Go on after the cursor in this file, and keep it there

@@ -133,19 +133,26 @@ impl Session {
         let Some(cursor) = self.printer.cursor().filter(|_| is_of_use) else { return };
         note(match &self.file {
             None => format!("to go on from here: taskyard watch --after {cursor}"),
-            Some(file) => format!("to go on from here, keep {}", file.path().display()),
+            Some(file) => {
+                let path = file.path().display();
+                format!("to go on from here, keep {path} (the cursor is {cursor})")
+            }
         });
     }
 
-    /// Says where a cursor that is of no use came from.
+    /// Says what to do about a cursor that is of no use.
     fn explained(&self, status: Status) -> Problem {
-        let is_of_cursor = reason(&status).is_some_and(|reason| reason.starts_with("CURSOR_"));
+        let reason = reason(&status).unwrap_or_default();
         let problem = Problem::from(status);
-        match &self.file {
-            Some(file) if is_of_cursor && file.cursor().is_some() => problem
+        if reason == "CURSOR_EXPIRED" {
+            return problem.hint("go on with the oldest event that is kept by: --skip-gaps");
+        }
+        let file = self.file.as_ref().filter(|file| file.cursor().is_some());
+        match file.filter(|_| reason.starts_with("CURSOR_")) {
+            Some(file) => problem
                 .hint(&format!("the cursor is that of {}", file.path().display()))
-                .hint("empty the file to begin anew"),
-            _ => problem,
+                .hint("empty the file to begin anew, with --from-start for all that is kept"),
+            None => problem,
         }
     }
 }
