@@ -51,7 +51,7 @@ pub fn stats(overview: Overview, crew: &pool::Status, target: Duration) -> v1::G
             mean_wait: overview.flow.mean_wait.map(duration),
             counts: Some(counts(&overview.counts)),
         }),
-        advice: Some(advice(&overview.flow, crew.size, target)),
+        advice: Some(advice(&overview.flow, waiting(&overview.queues), crew.size, target)),
         start_time: Some(timestamp(overview.since)),
         time: Some(timestamp(overview.now)),
         queues: queues(overview.queues, view),
@@ -102,7 +102,13 @@ fn queue_stats(queue: &QueueStatus, wait_now: Option<Duration>, workers: u32) ->
     }
 }
 
-fn advice(flow: &Flow, workers: u32, target: Duration) -> v1::SizingAdvice {
+/// Tasks that wait for a worker, and not for somebody to resume their queue.
+fn waiting(queues: &[QueueStatus]) -> u64 {
+    let open = queues.iter().map(view).filter(|queue| !queue.blocked);
+    open.map(|queue| queue.queued).sum()
+}
+
+fn advice(flow: &Flow, waiting: u64, workers: u32, target: Duration) -> v1::SizingAdvice {
     let Some(mean_service) = flow.mean_service else {
         return v1::SizingAdvice {
             target_wait: Some(duration(target)),
@@ -126,7 +132,29 @@ fn advice(flow: &Flow, workers: u32, target: Duration) -> v1::SizingAdvice {
         current_expected_wait: current.map(duration),
         wait_probability: sizing::wait_probability(workers, &load),
         offered_load,
-        summary: summary(offered_load, workers, current, advised, target),
+        summary: backlog(waiting, mean_service, workers, target)
+            + &summary(offered_load, workers, current, advised, target),
+    }
+}
+
+/// What the averages do not know of: tasks that have come already, as after a crash. Told
+/// where to work them off takes longer than the wait that is wanted.
+fn backlog(waiting: u64, mean_service: Duration, workers: u32, target: Duration) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "told to three digits at most")]
+    let seconds = waiting as f64 * mean_service.as_secs_f64() / f64::from(workers.max(1));
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(span) if span <= target => String::new(),
+        Ok(span) => {
+            let takes = if workers == 1 { "takes" } else { "take" };
+            let tasks =
+                if waiting == 1 { "1 task waits".into() } else { format!("{waiting} tasks wait") };
+            format!(
+                "{tasks} now, for which {} {takes} {}; beside them, ",
+                crew(workers),
+                rounded(span)
+            )
+        }
+        Err(_) => format!("{waiting} tasks wait now; beside them, "),
     }
 }
 

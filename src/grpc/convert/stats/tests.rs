@@ -175,3 +175,18 @@ fn a_paused_queue_tells_no_wait() {
     let told = told(vec![paused], flow(1.0, 100), &crew(&[None])).queues.remove(0);
     assert_eq!((told.wait_now, told.block()), (None, v1::QueueBlock::Paused));
 }
+
+#[test]
+fn advice_tells_of_what_waits_already() {
+    // As after a crash: nothing comes, and much waits.
+    let idle = Flow { arrival_rate: 0.0, ..flow(1.0, 1_000) };
+    let all = vec![queue("q", 280, 2)];
+    let advice = told(all.clone(), idle, &crew(&[Some(0), Some(0)])).advice.unwrap();
+    let begins = "280 tasks wait now, for which 2 workers take 140 s; beside them, the load is";
+    let begins = begins.replace("140 s", "2 min");
+    assert!(advice.summary.starts_with(&begins), "{}", advice.summary);
+    // Nobody waits for a worker in a queue that is paused.
+    let paused = all.into_iter().map(|queue| QueueStatus { block: Some(Block::Paused), ..queue });
+    let advice = told(paused.collect(), idle, &crew(&[None, None])).advice.unwrap();
+    assert!(advice.summary.starts_with("the load is"), "{}", advice.summary);
+}
