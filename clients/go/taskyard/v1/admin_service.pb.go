@@ -1326,7 +1326,8 @@ type SizingAdvice struct {
 	// The load in workers: arrival rate times mean service time. At least so many
 	// are needed to keep up.
 	OfferedLoad float64 `protobuf:"fixed64,6,opt,name=offered_load,json=offeredLoad,proto3" json:"offered_load,omitempty"`
-	// The same as a sentence for people.
+	// The same as a sentence for people. It also tells of tasks that wait now, which
+	// the figures above do not count: they are of the long run.
 	Summary       string `protobuf:"bytes,7,opt,name=summary,proto3" json:"summary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
