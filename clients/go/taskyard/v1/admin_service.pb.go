@@ -1526,8 +1526,8 @@ const file_taskyard_v1_admin_service_proto_rawDesc = "" +
 	"\vResumeQueue\x12\x1f.taskyard.v1.ResumeQueueRequest\x1a .taskyard.v1.ResumeQueueResponse\x12S\n" +
 	"\fListWatchers\x12 .taskyard.v1.ListWatchersRequest\x1a!.taskyard.v1.ListWatchersResponse\x12>\n" +
 	"\x05Drain\x12\x19.taskyard.v1.DrainRequest\x1a\x1a.taskyard.v1.DrainResponse\x12G\n" +
-	"\bGetStats\x12\x1c.taskyard.v1.GetStatsRequest\x1a\x1d.taskyard.v1.GetStatsResponseB\xb1\x01\n" +
-	"\x0fcom.taskyard.v1B\x11AdminServiceProtoP\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1\xa2\x02\x03TXX\xaa\x02\vTaskyard.V1\xca\x02\vTaskyard\\V1\xe2\x02\x17Taskyard\\V1\\GPBMetadata\xea\x02\fTaskyard::V1b\x06proto3"
+	"\bGetStats\x12\x1c.taskyard.v1.GetStatsRequest\x1a\x1d.taskyard.v1.GetStatsResponseBS\n" +
+	"\x0fdev.taskyard.v1P\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1b\x06proto3"
 
 var (
 	file_taskyard_v1_admin_service_proto_rawDescOnce sync.Once

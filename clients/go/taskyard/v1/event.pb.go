@@ -424,9 +424,8 @@ const file_taskyard_v1_event_proto_rawDesc = "" +
 	"\x12\x17\n" +
 	"\x13EVENT_TYPE_DRAINING\x10\v\x12\x1b\n" +
 	"\x17EVENT_TYPE_QUEUE_PAUSED\x10\f\x12\x1c\n" +
-	"\x18EVENT_TYPE_QUEUE_RESUMED\x10\rB\xaa\x01\n" +
-	"\x0fcom.taskyard.v1B\n" +
-	"EventProtoP\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1\xa2\x02\x03TXX\xaa\x02\vTaskyard.V1\xca\x02\vTaskyard\\V1\xe2\x02\x17Taskyard\\V1\\GPBMetadata\xea\x02\fTaskyard::V1b\x06proto3"
+	"\x18EVENT_TYPE_QUEUE_RESUMED\x10\rBS\n" +
+	"\x0fdev.taskyard.v1P\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1b\x06proto3"
 
 var (
 	file_taskyard_v1_event_proto_rawDescOnce sync.Once

@@ -275,8 +275,8 @@ const file_taskyard_v1_pool_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12:\n" +
 	"\vrunning_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"runningForB\xa9\x01\n" +
-	"\x0fcom.taskyard.v1B\tPoolProtoP\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1\xa2\x02\x03TXX\xaa\x02\vTaskyard.V1\xca\x02\vTaskyard\\V1\xe2\x02\x17Taskyard\\V1\\GPBMetadata\xea\x02\fTaskyard::V1b\x06proto3"
+	"runningForBS\n" +
+	"\x0fdev.taskyard.v1P\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1b\x06proto3"
 
 var (
 	file_taskyard_v1_pool_proto_rawDescOnce sync.Once

@@ -525,9 +525,8 @@ const file_taskyard_v1_queue_proto_rawDesc = "" +
 	"\x12QUEUE_BLOCK_PAUSED\x10\x01\x12\x1b\n" +
 	"\x17QUEUE_BLOCK_MAX_RUNNING\x10\x02\x12\x1a\n" +
 	"\x16QUEUE_BLOCK_RATE_LIMIT\x10\x03\x12\x18\n" +
-	"\x14QUEUE_BLOCK_DRAINING\x10\x04B\xaa\x01\n" +
-	"\x0fcom.taskyard.v1B\n" +
-	"QueueProtoP\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1\xa2\x02\x03TXX\xaa\x02\vTaskyard.V1\xca\x02\vTaskyard\\V1\xe2\x02\x17Taskyard\\V1\\GPBMetadata\xea\x02\fTaskyard::V1b\x06proto3"
+	"\x14QUEUE_BLOCK_DRAINING\x10\x04BS\n" +
+	"\x0fdev.taskyard.v1P\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1b\x06proto3"
 
 var (
 	file_taskyard_v1_queue_proto_rawDescOnce sync.Once

@@ -720,8 +720,8 @@ const file_taskyard_v1_task_proto_rawDesc = "" +
 	"\x12TASK_STATE_RUNNING\x10\x03\x12\x18\n" +
 	"\x14TASK_STATE_SUCCEEDED\x10\x04\x12\x15\n" +
 	"\x11TASK_STATE_FAILED\x10\x05\x12\x18\n" +
-	"\x14TASK_STATE_CANCELLED\x10\x06B\xa9\x01\n" +
-	"\x0fcom.taskyard.v1B\tTaskProtoP\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1\xa2\x02\x03TXX\xaa\x02\vTaskyard.V1\xca\x02\vTaskyard\\V1\xe2\x02\x17Taskyard\\V1\\GPBMetadata\xea\x02\fTaskyard::V1b\x06proto3"
+	"\x14TASK_STATE_CANCELLED\x10\x06BS\n" +
+	"\x0fdev.taskyard.v1P\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1b\x06proto3"
 
 var (
 	file_taskyard_v1_task_proto_rawDescOnce sync.Once

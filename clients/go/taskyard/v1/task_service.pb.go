@@ -2534,8 +2534,8 @@ const file_taskyard_v1_task_service_proto_rawDesc = "" +
 	"CancelTask\x12\x1e.taskyard.v1.CancelTaskRequest\x1a\x1f.taskyard.v1.CancelTaskResponse\x12P\n" +
 	"\vCancelTasks\x12\x1f.taskyard.v1.CancelTasksRequest\x1a .taskyard.v1.CancelTasksResponse\x12P\n" +
 	"\vRedriveTask\x12\x1f.taskyard.v1.RedriveTaskRequest\x1a .taskyard.v1.RedriveTaskResponse\x12S\n" +
-	"\fRedriveTasks\x12 .taskyard.v1.RedriveTasksRequest\x1a!.taskyard.v1.RedriveTasksResponseB\xb0\x01\n" +
-	"\x0fcom.taskyard.v1B\x10TaskServiceProtoP\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1\xa2\x02\x03TXX\xaa\x02\vTaskyard.V1\xca\x02\vTaskyard\\V1\xe2\x02\x17Taskyard\\V1\\GPBMetadata\xea\x02\fTaskyard::V1b\x06proto3"
+	"\fRedriveTasks\x12 .taskyard.v1.RedriveTasksRequest\x1a!.taskyard.v1.RedriveTasksResponseBS\n" +
+	"\x0fdev.taskyard.v1P\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1b\x06proto3"
 
 var (
 	file_taskyard_v1_task_service_proto_rawDescOnce sync.Once

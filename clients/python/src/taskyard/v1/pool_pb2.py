@@ -26,13 +26,14 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16taskyard/v1/pool.proto\x12\x0btaskyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\":\n\x04Pool\x12\x0c\n\x04size\x18\x01 \x01(\r\x12$\n\x07workers\x18\x02 \x03(\x0b\x32\x13.taskyard.v1.Worker\"z\n\x06Worker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\x12)\n\texecution\x18\x03 \x01(\x0b\x32\x16.taskyard.v1.Execution\x12\x10\n\x08\x66inished\x18\x04 \x01(\x04\x12\x12\n\nbusy_share\x18\x05 \x01(\x01\"\xaa\x01\n\tExecution\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0brunning_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16taskyard/v1/pool.proto\x12\x0btaskyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\":\n\x04Pool\x12\x0c\n\x04size\x18\x01 \x01(\r\x12$\n\x07workers\x18\x02 \x03(\x0b\x32\x13.taskyard.v1.Worker\"z\n\x06Worker\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x0f\n\x07leaving\x18\x02 \x01(\x08\x12)\n\texecution\x18\x03 \x01(\x0b\x32\x16.taskyard.v1.Execution\x12\x10\n\x08\x66inished\x18\x04 \x01(\x04\x12\x12\n\nbusy_share\x18\x05 \x01(\x01\"\xaa\x01\n\tExecution\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x0brunning_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationBS\n\x0f\x64\x65v.taskyard.v1P\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'taskyard.v1.pool_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\017dev.taskyard.v1P\001Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1'
   _globals['_POOL']._serialized_start=104
   _globals['_POOL']._serialized_end=162
   _globals['_WORKER']._serialized_start=164
