@@ -43,7 +43,9 @@ class TaskServiceStub:
     after a crash of the server or a power cut.
 
     A caller that got no answer repeats the call with the same request_id and
-    gets the same task.
+    gets the same task. UNAVAILABLE is worth repeating, after the rest that its
+    RetryInfo or grpc-retry-pushback-ms asks for; clients/service-config.json
+    lets generated clients do so by themselves.
 
     Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
     field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
@@ -197,7 +199,9 @@ class TaskServiceAsyncStub(TaskServiceStub):
     after a crash of the server or a power cut.
 
     A caller that got no answer repeats the call with the same request_id and
-    gets the same task.
+    gets the same task. UNAVAILABLE is worth repeating, after the rest that its
+    RetryInfo or grpc-retry-pushback-ms asks for; clients/service-config.json
+    lets generated clients do so by themselves.
 
     Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
     field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
@@ -354,7 +358,9 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
         after a crash of the server or a power cut.
 
         A caller that got no answer repeats the call with the same request_id and
-        gets the same task.
+        gets the same task. UNAVAILABLE is worth repeating, after the rest that its
+        RetryInfo or grpc-retry-pushback-ms asks for; clients/service-config.json
+        lets generated clients do so by themselves.
 
         Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
         field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
