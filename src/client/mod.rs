@@ -32,12 +32,16 @@ mod status;
 mod tasks;
 mod watch;
 
-use std::{fmt, time::Duration};
+use std::{error::Error as _, fmt, time::Duration};
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
-use crate::proto::v1::{
-    admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient,
+use crate::proto::{
+    health::{HealthCheckRequest, health_client::HealthClient},
+    v1::{admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient},
 };
 
 pub use address::{Address, BadAddress};
@@ -74,7 +78,7 @@ impl Client {
     /// Connects to an address as [`Address`] reads it.
     ///
     /// # Errors
-    /// It is no address, or nobody answers there within 5 s.
+    /// It is no address, or no Taskyard answers there within twice 5 s.
     pub async fn connect(address: &str) -> Result<Self, ConnectError> {
         let address = address.parse().map_err(ConnectError::Address)?;
         Self::connect_as(&address, concat!("taskyard-rust/", env!("CARGO_PKG_VERSION"))).await
@@ -102,7 +106,15 @@ impl Client {
             .keep_alive_timeout(Duration::from_secs(10))
             .keep_alive_while_idle(true);
         let channel = endpoint.connect().await.map_err(nobody)?;
-        Ok(Self { endpoint: Some(endpoint), ..Self::over(channel) })
+        let answer = greet(channel.clone());
+        match tokio::time::timeout(CONNECT_TIMEOUT, answer).await {
+            Ok(Ok(())) => Ok(Self { endpoint: Some(endpoint), ..Self::over(channel) }),
+            Ok(Err(status)) => Err(ConnectError::Stranger {
+                address: address.clone(),
+                cause: status_cause(&status),
+            }),
+            Err(_) => Err(ConnectError::Silent { address: address.clone() }),
+        }
     }
 
     /// Over a connection that was made otherwise. It should have HTTP/2's keep-alive:
@@ -152,6 +164,26 @@ pub enum ConnectError {
         /// What the system says.
         cause: String,
     },
+    /// Somebody takes the connection, and says nothing for 5 s.
+    Silent {
+        /// Where.
+        address: Address,
+    },
+    /// Somebody takes the connection, and does not answer as Taskyard does: it is
+    /// something else, or about to go.
+    Stranger {
+        /// Where.
+        address: Address,
+        /// What it answers, or how the connection ended.
+        cause: String,
+    },
+}
+
+/// Asks for the health of Taskyard's service: whatever it is, Taskyard is there.
+async fn greet(channel: Channel) -> Result<(), Status> {
+    let service = "taskyard.v1.TaskService".to_owned();
+    HealthClient::new(channel).check(HealthCheckRequest { service }).await?;
+    Ok(())
 }
 
 impl fmt::Display for ConnectError {
@@ -161,11 +193,27 @@ impl fmt::Display for ConnectError {
             Self::Nobody { address, cause } => {
                 write!(f, "no server answers at {address}: {cause}")
             }
+            Self::Silent { address } => {
+                write!(f, "the server at {address} takes the connection, and says nothing")
+            }
+            Self::Stranger { address, cause } => {
+                write!(f, "the server at {address} does not answer as Taskyard does: {cause}")
+            }
         }
     }
 }
 
 impl std::error::Error for ConnectError {}
+
+/// How a call failed, in words of its own: what the server said, or how the connection
+/// ended.
+fn status_cause(status: &Status) -> String {
+    match status.source() {
+        Some(cause) => root_cause(cause),
+        None if status.message().is_empty() => status.code().description().into(),
+        None => status.message().into(),
+    }
+}
 
 /// The innermost cause, which is the one that says something ("Connection
 /// refused"), not "transport error".

@@ -53,7 +53,7 @@ impl Persistence {
     ///
     /// # Errors
     /// The last status.
-    pub async fn ask<Client: Clone, Request: Clone, T>(
+    pub(crate) async fn ask<Client: Clone, Request: Clone, T>(
         self,
         client: &Client,
         request: &Request,
