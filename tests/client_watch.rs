@@ -43,6 +43,7 @@ enum Act {
 
 enum End {
     Status(Status),
+    Later(Duration, Status),
     Clean,
     Silence,
 }
@@ -125,6 +126,11 @@ impl Stage {
         let said = stream::iter(messages.into_iter().map(Ok));
         let end: BoxStream<_> = match end {
             End::Status(status) => stream::iter([Err(status)]).boxed(),
+            End::Later(rest, status) => stream::once(async move {
+                tokio::time::sleep(rest).await;
+                Err(status)
+            })
+            .boxed(),
             End::Clean => stream::empty().boxed(),
             End::Silence => stream::pending().boxed(),
         };
@@ -332,6 +338,39 @@ async fn patience_ends() {
     // With rests of up to 5 s: neither a flood of tries nor too few.
     assert!((15..=40).contains(&tries), "{tries} tries in {took:?}");
     assert!(matches!(watcher.next().await, Ok(None)), "after the end there is nothing more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_try_is_waited_for_beyond_the_patience() {
+    let patience = Duration::from_secs(12);
+    let script = std::iter::once(says([started("c1")], gone()));
+    let script = script.chain((0..1000).map(|_| Act::Ignore));
+    let (mut watcher, asked) = watch(Watch { patience, ..Watch::begin(Start::Live) }, script);
+    let began = Instant::now();
+    let (words, end) = words(&mut watcher).await;
+    assert_eq!((words, end), (vec!["Started".into(), "lost gone".into()], Some(Code::Unavailable)));
+    // Each try takes 5 s, and the third is cut off.
+    assert!(began.elapsed() <= patience + Duration::from_millis(100), "{:?}", began.elapsed());
+    assert_eq!(asked.lock().unwrap().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_is_over_hurries_no_later_try() {
+    let refusals = (0..3).map(|_| Act::Refuse(gone()));
+    let lifetime = || with_reason(Code::Unavailable, "WATCH_LIFETIME");
+    let script = [Act::Say(vec![started("c1")], End::Later(Duration::from_secs(20), lifetime()))];
+    let script = refusals.chain(script).chain([Act::Ignore, says([started("c1")], refused())]);
+    let patience = Duration::from_secs(10);
+    let (mut watcher, _) = watch(Watch { patience, ..Watch::begin(Start::Live) }, script);
+    for _ in 0..2 {
+        watcher.next().await.expect("it goes on");
+    }
+    // The stream that stood for longer than the patience has ended; then nobody answers for 5 s.
+    let lost = watcher.next();
+    let began = Instant::now();
+    let lost = lost.await.expect("it goes on");
+    assert!(matches!(lost, Some(Seen::Lost(_))), "{lost:?}");
+    assert!(began.elapsed() >= Duration::from_secs(25));
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,8 +14,9 @@
 //! 4. An outage is a lost connection, UNAVAILABLE, an end without a status, and, once a
 //!    stream has stood, `TOO_MANY_WATCHERS`: the place that was its own may be taken for
 //!    a moment. Its tries rest as [`super::backoff`] says, or as the server asks; after
-//!    [`Watch::patience`] it ends the watch. It is over once a stream has stood for 1 s,
-//!    so that one that is accepted and dropped, again and again, is still an outage.
+//!    [`Watch::patience`] it ends the watch, and no try is waited for beyond that. It is
+//!    over once a stream has stood for 1 s, so that one that is accepted and dropped,
+//!    again and again, is still an outage.
 //! 5. `WATCH_LIFETIME` and `WATCH_STALLED` are no outage. The watch is opened again, after
 //!    the rest that the server asks for.
 //! 6. Everything else ends the watch: the cursor has expired, is of another store, or
@@ -246,7 +247,8 @@ impl Watcher {
             Some(followed) => Ask::Follow(followed.request.clone()),
             None => Ask::Watch(self.watch.request(), self.watch.heartbeat),
         };
-        Stream::open(self.client.tasks(), ask, self.outages.rest_until())
+        let (rest_until, try_until) = (self.outages.rest_until(), self.outages.try_until());
+        Stream::open(self.client.tasks(), ask, rest_until, try_until)
     }
 
     /// Whether it is no outage if the server ends the stream well.

@@ -13,6 +13,9 @@ use super::super::{
 /// The shortest rest between two tries, whatever the server asks for.
 const LEAST_REST: Duration = Duration::from_millis(10);
 
+/// What every try gets to be answered in, also the last one of an outage.
+const LEAST_TRY: Duration = Duration::from_millis(100);
+
 /// A stream that has stood for so long ends the outage before it.
 const STEADY: Duration = Duration::from_secs(1);
 
@@ -27,7 +30,8 @@ pub struct Outages {
 
 struct Outage {
     failures: u32,
-    since: Instant,
+    /// Until when it is waited for; `None` is for longer than there is time.
+    ends: Option<Instant>,
     is_told: bool,
     /// A stream tells something again, since then.
     stands_since: Option<Instant>,
@@ -44,6 +48,13 @@ impl Outages {
         self.rest_until
     }
 
+    /// For how long a try that begins then is waited for, beside what holds for all: not
+    /// beyond the outage.
+    pub fn try_until(&self) -> Option<Instant> {
+        let ends = self.current.as_ref()?.ends?;
+        Some(ends.max(self.rest_until? + LEAST_TRY))
+    }
+
     /// The stream tells something; whether that is news after an outage that was told.
     pub fn stands(&mut self) -> bool {
         self.has_stood = true;
@@ -58,6 +69,10 @@ impl Outages {
     /// The status, if it is of no use to try again.
     pub fn lose(&mut self, status: &Status) -> Result<bool, Status> {
         let now = Instant::now();
+        let stood = self.current.as_mut().and_then(|outage| outage.stands_since.take());
+        if stood.is_some_and(|since| now.duration_since(since) >= STEADY) {
+            self.current = None;
+        }
         let reason = reason(status);
         if matches!(reason.as_deref(), Some("WATCH_LIFETIME" | "WATCH_STALLED")) {
             let rest = asked_rest(status)?.unwrap_or_default().max(LEAST_REST);
@@ -68,17 +83,13 @@ impl Outages {
         if !is_lost(status) && !is_crowded {
             return Err(status.clone());
         }
-        let stood = self.current.as_mut().and_then(|outage| outage.stands_since.take());
-        if stood.is_some_and(|since| now.duration_since(since) >= STEADY) {
-            self.current = None;
-        }
-        let new = Outage { failures: 0, since: now, is_told: false, stands_since: None };
+        let ends = now.checked_add(self.patience);
+        let new = Outage { failures: 0, ends, is_told: false, stands_since: None };
         let outage = self.current.get_or_insert(new);
         outage.failures = outage.failures.saturating_add(1);
         let rest = asked_rest(status)?.unwrap_or_else(|| backoff(outage.failures));
-        let ends = outage.since.checked_add(self.patience);
         let next_try = now.checked_add(rest.max(LEAST_REST));
-        let in_time = next_try.filter(|next| ends.is_none_or(|ends| *next <= ends));
+        let in_time = next_try.filter(|next| outage.ends.is_none_or(|ends| *next <= ends));
         self.rest_until = Some(in_time.ok_or_else(|| status.clone())?);
         Ok(!std::mem::replace(&mut outage.is_told, true))
     }

@@ -55,8 +55,14 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Asks for a stream, not before that moment.
-    pub fn open(mut client: Tasks, ask: Ask, rest_until: Option<Instant>) -> Self {
+    /// Asks for a stream, not before `rest_until`; a watch has to be answered within the
+    /// grace and by `try_until`.
+    pub fn open(
+        mut client: Tasks,
+        ask: Ask,
+        rest_until: Option<Instant>,
+        try_until: Option<Instant>,
+    ) -> Self {
         let limit = match &ask {
             Ask::Watch(_, heartbeat) => Some(heartbeat.saturating_mul(2).saturating_add(GRACE)),
             Ask::Follow(_) => None,
@@ -68,7 +74,9 @@ impl Stream {
             match ask {
                 Ask::Follow(request) => Ok(client.submit_and_watch(request).await?.into_inner()),
                 Ask::Watch(request, _) => {
-                    let answer = tokio::time::timeout(GRACE, client.watch_events(request)).await;
+                    let grace = Instant::now() + GRACE;
+                    let until = try_until.map_or(grace, |until| until.min(grace));
+                    let answer = tokio::time::timeout_at(until, client.watch_events(request)).await;
                     Ok(answer.map_err(|_| Broken::Silent)??.into_inner())
                 }
             }
