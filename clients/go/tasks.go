@@ -101,11 +101,9 @@ func (c *Client) SubmitAndWait(
 // [Submitted], then this task's events, each once, then [io.EOF]. The task is given a
 // random request_id if it has none. Closing the watcher does not cancel the task.
 func (c *Client) SubmitAndWatch(request *taskyardv1.SubmitRequest) *Watcher {
-	return &Watcher{
-		client:   c.Tasks,
-		watch:    Watch{}.withDefaults(),
-		followed: &followed{request: identified(request)},
-	}
+	watcher := newWatcher(c, Watch{})
+	watcher.followed = &followed{request: identified(request)}
+	return watcher
 }
 
 // identified is a copy of the request that can be repeated.

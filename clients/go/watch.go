@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"iter"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -21,11 +20,13 @@ import (
 //     from its beginning.
 //  3. Nothing for two heartbeats and watchGrace is an outage: a connection that died
 //     without a word never ends by itself.
-//  4. An outage is a lost connection, UNAVAILABLE, an end without a status, and, once it
-//     is an outage, TOO_MANY_WATCHERS: places of the lost connection may be taken for a
+//  4. An outage is a lost connection, UNAVAILABLE, an end without a status, and, once a
+//     stream has stood, TOO_MANY_WATCHERS: the place that was its own may be taken for a
 //     moment. Its tries rest as backoff says, or as the server asks; after
-//     Watch.Patience it ends the watch.
-//  5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again at once.
+//     Watch.Patience it ends the watch. It is over once a stream has stood for 1 s, so
+//     that one that is accepted and dropped, again and again, is still an outage.
+//  5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the
+//     rest that the server asks for.
 //  6. Everything else ends the watch: trying again would not help.
 
 // watchGrace is the silence beyond two heartbeats that is taken for an outage, and how
@@ -121,7 +122,14 @@ func (w Watch) request() *taskyardv1.WatchEventsRequest {
 // Watch watches events, over outages of the server and of the way to it. It connects when
 // it is first asked.
 func (c *Client) Watch(watch Watch) *Watcher {
-	return &Watcher{client: c.Tasks, watch: watch.withDefaults()}
+	return newWatcher(c, watch)
+}
+
+func newWatcher(client *Client, watch Watch) *Watcher {
+	watch = watch.withDefaults()
+	return &Watcher{
+		client: client.Tasks, watch: watch, outages: outages{patience: watch.Patience},
+	}
 }
 
 // Watcher is a watch under way. It belongs to one goroutine at a time, and is to be
@@ -133,22 +141,13 @@ type Watcher struct {
 	// followed is the task that is followed, if it is one.
 	followed *followed
 	stream   *stream
-	outage   *outage
-	// restUntil: the stream is not opened before.
-	restUntil time.Time
+	outages  outages
 	// untold is what to tell before the next message is read.
 	untold Seen
 	// caughtUp: the stream told that it had caught up, so it may end.
 	caughtUp bool
 	// over is how the watch ended.
 	over error
-}
-
-// outage is since when there has been no stream.
-type outage struct {
-	failures int
-	since    time.Time
-	told     bool
 }
 
 // Cursor is what to resume after; empty until the server has told one, and while a
@@ -184,7 +183,7 @@ func (w *Watcher) Next(ctx context.Context) (Seen, error) {
 		if got.err != io.EOF {
 			failed = asError(got.err, nil)
 		}
-		tell, again := w.lose(failed)
+		tell, again := w.outages.lose(failed)
 		if !again {
 			w.over = failed
 		} else if tell {
@@ -249,13 +248,13 @@ func (w *Watcher) message(ctx context.Context) (got, error) {
 func (w *Watcher) open() *stream {
 	if w.followed != nil {
 		// It may wait for room; keep-alive notices a server that has gone.
-		return openStream(w.restUntil, 0, func(ctx context.Context) (receiver, error) {
+		return openStream(w.outages.restUntil, 0, func(ctx context.Context) (receiver, error) {
 			return w.client.SubmitAndWatch(ctx, w.followed.request)
 		})
 	}
 	request := w.watch.request()
 	// A server that takes the connection and says nothing must not hold it up.
-	return openStream(w.restUntil, watchGrace, func(ctx context.Context) (receiver, error) {
+	return openStream(w.outages.restUntil, watchGrace, func(ctx context.Context) (receiver, error) {
 		return w.client.WatchEvents(ctx, request)
 	})
 }
@@ -265,8 +264,7 @@ func (w *Watcher) take(message *taskyardv1.WatchEventsResponse) Seen {
 	if w.followed != nil {
 		w.followed.passOverTheKnown(message)
 	}
-	restored := w.outage != nil && w.outage.told
-	w.outage = nil
+	restored := w.outages.stands()
 	before := w.Cursor()
 	isTelling := w.watch.Start.at == atSnapshot
 	if cursor := message.GetCursor(); cursor != "" {
@@ -305,61 +303,4 @@ func (w *Watcher) take(message *taskyardv1.WatchEventsResponse) Seen {
 		return Restored{}
 	}
 	return seen
-}
-
-// lose notes that there is no stream: whether that is to be told, and whether it is of use
-// to wait.
-func (w *Watcher) lose(failed *Error) (tell, again bool) {
-	now := time.Now()
-	if failed.pushback.kind == pushbackNever {
-		return false, false
-	}
-	if failed.Reason == "WATCH_LIFETIME" || failed.Reason == "WATCH_STALLED" {
-		w.restUntil = now.Add(failed.pushback.rest)
-		return false, true
-	}
-	isCrowded := failed.Reason == "TOO_MANY_WATCHERS" && w.outage != nil
-	if failed.Code != codes.Unavailable && !isCrowded {
-		return false, false
-	}
-	if w.outage == nil {
-		w.outage = &outage{since: now}
-	}
-	w.outage.failures++
-	rest := failed.pushback.rest
-	if failed.pushback.kind == pushbackUnsaid {
-		rest = backoff(w.outage.failures)
-	}
-	w.restUntil = now.Add(max(rest, leastRest))
-	if w.restUntil.After(w.outage.since.Add(w.watch.Patience)) {
-		return false, false
-	}
-	tell = !w.outage.told
-	w.outage.told = true
-	return tell, true
-}
-
-// followed is one task, from its submission on.
-type followed struct {
-	request *taskyardv1.SubmitRequest
-	// submitted: it was told that it is submitted.
-	submitted bool
-	// last is the number of the last event that was told.
-	last uint64
-}
-
-// passOverTheKnown takes out of a message what was told by an earlier stream.
-func (f *followed) passOverTheKnown(message *taskyardv1.WatchEventsResponse) {
-	if message.GetSubmitted() != nil {
-		if f.submitted {
-			message.Control = nil
-		}
-		f.submitted = true
-	}
-	message.Events = slices.DeleteFunc(message.Events, func(event *taskyardv1.Event) bool {
-		return event.GetSeq() <= f.last
-	})
-	if n := len(message.Events); n > 0 {
-		f.last = message.Events[n-1].GetSeq()
-	}
 }

@@ -3,7 +3,6 @@ package taskyard
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -20,137 +18,6 @@ import (
 
 	taskyardv1 "github.com/taskyard/taskyard/clients/go/taskyard/v1"
 )
-
-// script is a server whose streams do what is written: one element for each stream that is
-// opened. When it is over, streams are refused as UNAVAILABLE.
-type script struct {
-	taskyardv1.TaskServiceClient
-	streams [][]any
-	// asked is what each stream was asked for.
-	asked []string
-}
-
-// Steps of a stream are messages, errors, and the following.
-type (
-	// rest is silence.
-	rest time.Duration
-	// deaf is a server that never answers.
-	deaf struct{}
-)
-
-type scripted struct {
-	grpc.ServerStreamingClient[taskyardv1.WatchEventsResponse]
-	ctx   context.Context
-	steps []any
-}
-
-func (s *script) WatchEvents(
-	ctx context.Context, request *taskyardv1.WatchEventsRequest, _ ...grpc.CallOption,
-) (grpc.ServerStreamingClient[taskyardv1.WatchEventsResponse], error) {
-	asked := strings.ToLower(strings.TrimPrefix(request.GetStart().String(), "WATCH_START_"))
-	if request.GetIncludeSnapshot() {
-		asked = "snapshot"
-	}
-	if cursor := request.GetAfterCursor(); cursor != "" {
-		asked = "after " + cursor
-	}
-	return s.open(ctx, asked)
-}
-
-func (s *script) SubmitAndWatch(
-	ctx context.Context, request *taskyardv1.SubmitRequest, _ ...grpc.CallOption,
-) (grpc.ServerStreamingClient[taskyardv1.WatchEventsResponse], error) {
-	return s.open(ctx, request.GetRequestId())
-}
-
-func (s *script) open(
-	ctx context.Context, asked string,
-) (grpc.ServerStreamingClient[taskyardv1.WatchEventsResponse], error) {
-	s.asked = append(s.asked, asked)
-	if len(s.streams) == 0 {
-		return nil, unavailable
-	}
-	steps := s.streams[0]
-	s.streams = s.streams[1:]
-	return &scripted{ctx: ctx, steps: steps}, nil
-}
-
-func (s *scripted) Header() (metadata.MD, error) {
-	if len(s.steps) > 0 && s.steps[0] == (deaf{}) {
-		<-s.ctx.Done()
-	}
-	return nil, nil
-}
-
-func (s *scripted) Recv() (*taskyardv1.WatchEventsResponse, error) {
-	for len(s.steps) > 0 {
-		step := s.steps[0]
-		s.steps = s.steps[1:]
-		switch step := step.(type) {
-		case rest:
-			if err := sleep(s.ctx, time.Duration(step)); err != nil {
-				return nil, err
-			}
-		case error:
-			return nil, step
-		case *taskyardv1.WatchEventsResponse:
-			return step, nil
-		}
-	}
-	<-s.ctx.Done()
-	return nil, s.ctx.Err()
-}
-
-func message(cursor string, control any) *taskyardv1.WatchEventsResponse {
-	message := &taskyardv1.WatchEventsResponse{Cursor: cursor}
-	switch control := control.(type) {
-	case int:
-		message.Events = []*taskyardv1.Event{{Seq: uint64(control)}}
-	case []int:
-		for _, seq := range control {
-			message.Events = append(message.Events, &taskyardv1.Event{Seq: uint64(seq)})
-		}
-	case *taskyardv1.WatchStarted:
-		message.Control = &taskyardv1.WatchEventsResponse_Started{Started: control}
-	case *taskyardv1.WatchHeartbeat:
-		message.Control = &taskyardv1.WatchEventsResponse_Heartbeat{Heartbeat: control}
-	case *taskyardv1.WatchSnapshot:
-		message.Control = &taskyardv1.WatchEventsResponse_Snapshot{Snapshot: control}
-	case *taskyardv1.WatchSnapshotEnd:
-		message.Control = &taskyardv1.WatchEventsResponse_SnapshotEnd{SnapshotEnd: control}
-	case *taskyardv1.WatchCaughtUp:
-		message.Control = &taskyardv1.WatchEventsResponse_CaughtUp{CaughtUp: control}
-	case *taskyardv1.WatchGap:
-		message.Control = &taskyardv1.WatchEventsResponse_Gap{Gap: control}
-	case *taskyardv1.WatchDraining:
-		message.Control = &taskyardv1.WatchEventsResponse_Draining{Draining: control}
-	case *taskyardv1.SubmitResponse:
-		message.Control = &taskyardv1.WatchEventsResponse_Submitted{Submitted: control}
-	}
-	return message
-}
-
-var (
-	started   = &taskyardv1.WatchStarted{}
-	heartbeat = &taskyardv1.WatchHeartbeat{}
-	part      = &taskyardv1.WatchSnapshot{}
-	partsEnd  = &taskyardv1.WatchSnapshotEnd{}
-	caughtUp  = &taskyardv1.WatchCaughtUp{}
-	expired   = refusal(codes.OutOfRange, "CURSOR_EXPIRED")
-	crowded   = refusal(codes.ResourceExhausted, "TOO_MANY_WATCHERS")
-)
-
-// inAWord writes what was seen in a word.
-func inAWord(seen Seen) string {
-	if events, ok := seen.(Events); ok {
-		var seqs []string
-		for _, event := range events.Events {
-			seqs = append(seqs, fmt.Sprint(event.GetSeq()))
-		}
-		return events.Before + "<" + strings.Join(seqs, ",") + ">" + events.After
-	}
-	return strings.TrimPrefix(fmt.Sprintf("%T", seen), "taskyard.")
-}
 
 // TestTheRulesOfTheWatch reads each watch to its end.
 func TestTheRulesOfTheWatch(t *testing.T) {
@@ -192,7 +59,7 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			asked: "snapshot|snapshot|after b",
 			seen: "SnapshotBegun Snapshot Lost Restored SnapshotBegun Snapshot SnapshotEnded a<7>b " +
 				"Lost Restored",
-			ends: "CURSOR_EXPIRED", least: 100 * time.Millisecond, most: 200 * time.Millisecond,
+			ends: "CURSOR_EXPIRED", least: 150 * time.Millisecond, most: 300 * time.Millisecond,
 		},
 		"silence of two heartbeats and 5 s is an outage": {
 			watch: Watch{Heartbeat: 2 * time.Second},
@@ -230,11 +97,41 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			streams: [][]any{{crowded}},
 			asked:   "live", ends: "TOO_MANY_WATCHERS",
 		},
-		"TOO_MANY_WATCHERS in an outage is one": {
+		"TOO_MANY_WATCHERS in an outage is part of it": {
 			streams: [][]any{{message("a", started), unavailable}, {crowded}, {message("a", started), expired}},
 			asked:   "live|after a|after a",
 			seen:    "Started Lost Restored", ends: "CURSOR_EXPIRED",
 			least: 150 * time.Millisecond, most: 300 * time.Millisecond,
+		},
+		"TOO_MANY_WATCHERS after its lifetime is an outage": {
+			streams: [][]any{
+				{message("a", started), pushed("WATCH_LIFETIME", "0")},
+				{crowded},
+				{message("a", started), expired},
+			},
+			asked: "live|after a|after a",
+			seen:  "Started Lost Restored", ends: "CURSOR_EXPIRED",
+			least: 50*time.Millisecond + leastRest, most: 100*time.Millisecond + leastRest,
+		},
+		"to be accepted and dropped is an outage that ends": {
+			// Three rests that double are surely over by then, and a fourth is not.
+			watch:   Watch{Patience: 725 * time.Millisecond},
+			streams: slices.Repeat([][]any{{message("a", started), unavailable}}, 100),
+			asked:   "live|after a|after a|after a",
+			seen:    "Started Lost Restored Lost Restored Lost Restored", ends: "Unavailable",
+			least: 350 * time.Millisecond, most: 700 * time.Millisecond,
+		},
+		"a stream that stood for 1 s ends the outage": {
+			watch: Watch{Patience: 1100 * time.Millisecond},
+			streams: [][]any{
+				{message("a", started), unavailable},
+				{message("a", started), rest(time.Second), unavailable},
+				{message("a", started), rest(time.Second), unavailable},
+				{message("a", started), rest(999 * time.Millisecond), unavailable},
+			},
+			asked: "live|after a|after a|after a",
+			seen:  "Started Lost Restored Lost Restored Lost Restored", ends: "Unavailable",
+			least: 3149 * time.Millisecond, most: 3299 * time.Millisecond,
 		},
 		"WATCH_LIFETIME and WATCH_STALLED are none": {
 			watch: Watch{Patience: -1},
@@ -245,6 +142,27 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			},
 			asked: "live|after a|after a",
 			seen:  "Started Started Started a<3>b", ends: "CURSOR_EXPIRED",
+			least: 2 * leastRest, most: 2 * leastRest,
+		},
+		"WATCH_LIFETIME and WATCH_STALLED may ask for a rest": {
+			streams: [][]any{
+				{message("a", started), pushed("WATCH_LIFETIME", "3000")},
+				{message("a", started), pushed("WATCH_STALLED", "0")},
+				{message("a", started), expired},
+			},
+			asked: "live|after a|after a",
+			seen:  "Started Started Started", ends: "CURSOR_EXPIRED",
+			least: 3*time.Second + leastRest, most: 3*time.Second + leastRest,
+		},
+		"WATCH_LIFETIME ends it if it is not to be opened again": {
+			streams: [][]any{{message("a", started), pushed("WATCH_LIFETIME", "-1")}},
+			asked:   "live",
+			seen:    "Started", ends: "WATCH_LIFETIME",
+		},
+		"WATCH_STALLED ends it if it is not to be opened again": {
+			streams: [][]any{{message("a", started), pushed("WATCH_STALLED", "-1")}},
+			asked:   "live",
+			seen:    "Started", ends: "WATCH_STALLED",
 		},
 		"the server's pushback is honoured": {
 			streams: [][]any{
@@ -266,7 +184,7 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			},
 			asked: "after x|after y|after y",
 			seen:  "Started x<1,2>y CaughtUp Lost Restored Lost Restored CaughtUp", ends: "EOF",
-			least: 100 * time.Millisecond, most: 200 * time.Millisecond,
+			least: 150 * time.Millisecond, most: 300 * time.Millisecond,
 		},
 		"gap and draining": {
 			watch: Watch{OverGaps: true},

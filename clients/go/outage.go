@@ -1,0 +1,89 @@
+package taskyard
+
+import (
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// steady: a stream that has stood for so long ends the outage before it.
+const steady = time.Second
+
+// outages are how long a watch has had no stream, and when it is tried again.
+type outages struct {
+	// patience: an outage that is longer ends the watch.
+	patience time.Duration
+	current  *outage
+	// hasStood: some stream has told something.
+	hasStood bool
+	// restUntil: the stream is not opened before.
+	restUntil time.Time
+}
+
+type outage struct {
+	failures int
+	since    time.Time
+	told     bool
+	// standsSince: a stream tells something again, since then; zero if none does.
+	standsSince time.Time
+}
+
+// stands notes that the stream tells something: whether that is news after an outage that
+// was told.
+func (o *outages) stands() bool {
+	o.hasStood = true
+	if o.current == nil {
+		return false
+	}
+	if o.current.standsSince.IsZero() {
+		o.current.standsSince = time.Now()
+	}
+	told := o.current.told
+	o.current.told = false
+	return told
+}
+
+// lose notes that there is no stream: whether that is to be told, and whether it is of use
+// to wait.
+func (o *outages) lose(failed *Error) (tell, again bool) {
+	now := time.Now()
+	if failed.pushback.kind == pushbackNever {
+		return false, false
+	}
+	if failed.Reason == "WATCH_LIFETIME" || failed.Reason == "WATCH_STALLED" {
+		o.restUntil = now.Add(max(failed.pushback.rest, leastRest))
+		return false, true
+	}
+	isCrowded := failed.Reason == "TOO_MANY_WATCHERS" && o.hasStood
+	if failed.Code != codes.Unavailable && !isCrowded {
+		return false, false
+	}
+	o.endIfSteady(now)
+	if o.current == nil {
+		o.current = &outage{since: now}
+	}
+	outage := o.current
+	outage.standsSince = time.Time{}
+	outage.failures++
+	rest := failed.pushback.rest
+	if failed.pushback.kind == pushbackUnsaid {
+		rest = backoff(outage.failures)
+	}
+	o.restUntil = now.Add(max(rest, leastRest))
+	if o.restUntil.After(outage.since.Add(o.patience)) {
+		return false, false
+	}
+	tell = !outage.told
+	outage.told = true
+	return tell, true
+}
+
+// endIfSteady ends the outage if a stream has stood for long enough since.
+func (o *outages) endIfSteady(now time.Time) {
+	if o.current == nil || o.current.standsSince.IsZero() {
+		return
+	}
+	if now.Sub(o.current.standsSince) >= steady {
+		o.current = nil
+	}
+}
