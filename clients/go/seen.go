@@ -11,7 +11,9 @@ type (
 	// once.
 	Submitted struct{ *taskyardv1.SubmitResponse }
 
-	// Started is seen when the stream stands.
+	// Started is seen when the stream stands. Also after an outage before there was a
+	// cursor: then the watch begins anew, and a live one does not know what happened in
+	// between.
 	Started struct{}
 
 	// Events are at least one, in commit order.
@@ -51,7 +53,8 @@ type (
 	// Draining is seen when the server began to drain; the stream is about to be lost.
 	Draining struct{}
 
-	// Lost is seen when the stream broke. It is tried again; told once, until [Restored].
+	// Lost is seen when the stream broke. It is tried again; told once, until
+	// it stands.
 	Lost struct{ Err *Error }
 
 	// Restored is seen when the watch goes on, exactly where it had stopped. Instead of

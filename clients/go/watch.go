@@ -15,7 +15,8 @@ import (
 // The rules of the loop are those of every client of Taskyard:
 //
 //  1. The cursor of every message that has one replaces the one before, also of a message
-//     without events. Until there is one, a broken watch begins as it began at first.
+//     without events. Until there is one, a broken watch begins as it began at first, and
+//     tells that instead of Restored.
 //  2. While a snapshot is told no message has a cursor: a broken snapshot is told anew
 //     from its beginning.
 //  3. Nothing for two heartbeats and watchGrace is an outage: a connection that died
@@ -142,8 +143,8 @@ type Watcher struct {
 	followed *followed
 	stream   *stream
 	outages  outages
-	// untold is what to tell before the next message is read.
-	untold Seen
+	// untold is what came after an outage, to be told after Restored.
+	untold *taskyardv1.WatchEventsResponse
 	// caughtUp: the stream told that it had caught up, so it may end.
 	caughtUp bool
 	// over is how the watch ended.
@@ -160,9 +161,12 @@ func (w *Watcher) Cursor() string { return w.watch.Start.cursor }
 // called again.
 func (w *Watcher) Next(ctx context.Context) (Seen, error) {
 	for w.over == nil {
-		if seen := w.untold; seen != nil {
+		if message := w.untold; message != nil {
 			w.untold = nil
-			return seen, nil
+			if seen := w.tell(message, true); seen != nil {
+				return seen, nil
+			}
+			continue
 		}
 		got, err := w.message(ctx)
 		if err != nil {
@@ -259,48 +263,54 @@ func (w *Watcher) open() *stream {
 	})
 }
 
-// take takes the message over; what it tells, if anything.
+// take takes the message over; what is to be told first, if anything.
 func (w *Watcher) take(message *taskyardv1.WatchEventsResponse) Seen {
+	isNews := w.outages.stands()
+	// Without a cursor it begins anew, and Started or SnapshotBegun says so.
+	goesOn := w.Cursor() != "" || w.followed != nil
+	if isNews && goesOn {
+		w.untold = message
+		return Restored{}
+	}
+	return w.tell(message, false)
+}
+
+// tell is what the message tells, if anything. From then on its cursor counts.
+func (w *Watcher) tell(message *taskyardv1.WatchEventsResponse, restored bool) Seen {
 	if w.followed != nil {
 		w.followed.passOverTheKnown(message)
 	}
-	restored := w.outages.stands()
 	before := w.Cursor()
 	isTelling := w.watch.Start.at == atSnapshot
 	if cursor := message.GetCursor(); cursor != "" {
 		w.watch.Start = After(cursor)
 	}
-	var seen Seen
 	switch control := message.GetControl().(type) {
 	case *taskyardv1.WatchEventsResponse_Started:
 		if isTelling {
-			seen = SnapshotBegun{}
+			return SnapshotBegun{}
 		} else if !restored {
-			seen = Started{}
+			return Started{}
 		}
 	case *taskyardv1.WatchEventsResponse_Snapshot:
-		seen = Snapshot{control.Snapshot.GetTasks(), control.Snapshot.GetWorkers()}
+		return Snapshot{control.Snapshot.GetTasks(), control.Snapshot.GetWorkers()}
 	case *taskyardv1.WatchEventsResponse_SnapshotEnd:
-		seen = SnapshotEnded{}
+		return SnapshotEnded{}
 	case *taskyardv1.WatchEventsResponse_CaughtUp:
 		w.caughtUp = true
-		seen = CaughtUp{}
+		return CaughtUp{}
 	case *taskyardv1.WatchEventsResponse_Heartbeat:
-		seen = Heartbeat{}
+		return Heartbeat{}
 	case *taskyardv1.WatchEventsResponse_Gap:
-		seen = Gap{control.Gap}
+		return Gap{control.Gap}
 	case *taskyardv1.WatchEventsResponse_Draining:
-		seen = Draining{}
+		return Draining{}
 	case *taskyardv1.WatchEventsResponse_Submitted:
-		seen = Submitted{control.Submitted}
+		return Submitted{control.Submitted}
 	default:
 		if events := message.GetEvents(); len(events) > 0 {
-			seen = Events{Events: events, Before: before, After: message.GetCursor()}
+			return Events{Events: events, Before: before, After: message.GetCursor()}
 		}
 	}
-	if restored {
-		w.untold = seen
-		return Restored{}
-	}
-	return seen
+	return nil
 }

@@ -46,7 +46,17 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			watch:   Watch{Start: Oldest},
 			streams: [][]any{{unavailable}, {unavailable}, {message("a", started), expired}},
 			asked:   "oldest|oldest|oldest",
-			seen:    "Lost Restored", ends: "CURSOR_EXPIRED",
+			seen:    "Lost Started", ends: "CURSOR_EXPIRED",
+			least: 150 * time.Millisecond, most: 300 * time.Millisecond,
+		},
+		"a live watch without a cursor tells that it begins anew": {
+			streams: [][]any{
+				{message("", started), unavailable},
+				{message("a", started), unavailable},
+				{message("a", started), expired},
+			},
+			asked: "live|live|after a",
+			seen:  "Started Lost Started Lost Restored", ends: "CURSOR_EXPIRED",
 			least: 150 * time.Millisecond, most: 300 * time.Millisecond,
 		},
 		"a broken snapshot is told anew": {
@@ -57,7 +67,7 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 				{message("b", started), expired},
 			},
 			asked: "snapshot|snapshot|after b",
-			seen: "SnapshotBegun Snapshot Lost Restored SnapshotBegun Snapshot SnapshotEnded a<7>b " +
+			seen: "SnapshotBegun Snapshot Lost SnapshotBegun Snapshot SnapshotEnded a<7>b " +
 				"Lost Restored",
 			ends: "CURSOR_EXPIRED", least: 150 * time.Millisecond, most: 300 * time.Millisecond,
 		},
@@ -74,7 +84,7 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 		"a server that does not answer is an outage": {
 			streams: [][]any{{deaf{}}, {message("a", started), expired}},
 			asked:   "live|live",
-			seen:    "Lost Restored", ends: "CURSOR_EXPIRED",
+			seen:    "Lost Started", ends: "CURSOR_EXPIRED",
 			least: 5 * time.Second, most: 5*time.Second + 100*time.Millisecond,
 		},
 		"an end without a status is an outage": {
@@ -287,4 +297,22 @@ func TestAnEndedWatchStaysEnded(t *testing.T) {
 	if _, err := watcher.Next(t.Context()); err != io.EOF {
 		t.Error(err)
 	}
+}
+
+func TestTheCursorIsBehindWhatWasTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// No server of today does it, but events may be the first message.
+		server := &script{streams: [][]any{{message("a", started), unavailable}, {message("b", 2)}}}
+		watcher := (&Client{Tasks: server}).Watch(Watch{})
+		defer watcher.Close()
+		for _, expected := range []string{"Started at a", "Lost at a", "Restored at a", "a<2>b at b"} {
+			seen, err := watcher.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if is := inAWord(seen) + " at " + watcher.Cursor(); is != expected {
+				t.Errorf("%s, not %s", is, expected)
+			}
+		}
+	})
 }
