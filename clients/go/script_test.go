@@ -98,6 +98,8 @@ func message(cursor string, control any) *taskyardv1.WatchEventsResponse {
 	switch control := control.(type) {
 	case int:
 		message.Events = []*taskyardv1.Event{{Seq: uint64(control)}}
+	case taskyardv1.EventType:
+		message.Events = []*taskyardv1.Event{{Seq: 9, Type: control}}
 	case []int:
 		for _, seq := range control {
 			message.Events = append(message.Events, &taskyardv1.Event{Seq: uint64(seq)})
@@ -128,6 +130,7 @@ var (
 	part      = &taskyardv1.WatchSnapshot{}
 	partsEnd  = &taskyardv1.WatchSnapshotEnd{}
 	caughtUp  = &taskyardv1.WatchCaughtUp{}
+	succeeded = taskyardv1.EventType_EVENT_TYPE_SUCCEEDED
 	expired   = refusal(codes.OutOfRange, "CURSOR_EXPIRED")
 	crowded   = refusal(codes.ResourceExhausted, "TOO_MANY_WATCHERS")
 )

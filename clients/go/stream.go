@@ -34,8 +34,11 @@ type got struct {
 	err     error
 }
 
+// forever is no bound of a wait.
+const forever time.Duration = 0
+
 // openStream rests, then calls. If the server has not answered after grace, the stream
-// has failed; 0 is for ever.
+// has failed.
 func openStream(
 	restUntil time.Time, grace time.Duration, call func(context.Context) (receiver, error),
 ) *stream {
@@ -77,7 +80,7 @@ func callWithin(
 	call func(context.Context) (receiver, error),
 ) (receiver, error) {
 	isInTime := func() bool { return true }
-	if grace > 0 {
+	if grace != forever {
 		isInTime = time.AfterFunc(grace, giveUp).Stop
 	}
 	messages, err := call(ctx)
@@ -99,7 +102,7 @@ func (s *stream) next(ctx context.Context, limit time.Duration) (got, error) {
 		return got{}, err
 	}
 	var silent <-chan time.Time
-	if s.opened {
+	if s.opened && limit != forever {
 		if s.silentSince.IsZero() {
 			s.silentSince = time.Now()
 		}

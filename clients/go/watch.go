@@ -230,7 +230,7 @@ func (w *Watcher) closeStream() {
 // mayEnd tells whether it is no outage if the server ends the stream well.
 func (w *Watcher) mayEnd() bool {
 	atTheEnd := w.watch.UntilCaughtUp && w.caughtUp
-	return atTheEnd || w.followed != nil && w.followed.submitted
+	return atTheEnd || w.followed != nil && w.followed.ended
 }
 
 // message is the next message of the stream, which is opened if there is none, or its end.
@@ -239,7 +239,12 @@ func (w *Watcher) message(ctx context.Context) (got, error) {
 	if w.stream == nil {
 		w.stream = w.open()
 	}
-	limit := 2*min(w.watch.Heartbeat, longestHeartbeat) + watchGrace
+	// How long a followed task's heartbeat is, the server says: keep-alive alone notices
+	// one that has gone.
+	limit := forever
+	if w.followed == nil {
+		limit = 2*min(w.watch.Heartbeat, longestHeartbeat) + watchGrace
+	}
 	for {
 		one, err := w.stream.next(ctx, limit)
 		if err != nil || !one.opened {
@@ -251,8 +256,8 @@ func (w *Watcher) message(ctx context.Context) (got, error) {
 
 func (w *Watcher) open() *stream {
 	if w.followed != nil {
-		// It may wait for room; keep-alive notices a server that has gone.
-		return openStream(w.outages.restUntil, 0, func(ctx context.Context) (receiver, error) {
+		// It may wait for room.
+		return openStream(w.outages.restUntil, forever, func(ctx context.Context) (receiver, error) {
 			return w.client.SubmitAndWatch(ctx, w.followed.request)
 		})
 	}

@@ -208,11 +208,36 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			follow: true,
 			streams: [][]any{
 				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), unavailable},
-				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), message("c", []int{5, 9}), io.EOF},
+				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), message("c", succeeded), io.EOF},
 			},
 			asked: "once|once",
 			seen:  "Submitted a<4,5>b Lost Restored b<9>c", ends: "EOF",
 			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
+		},
+		"the stream of a task may not end before it": {
+			follow: true,
+			streams: [][]any{
+				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), io.EOF},
+				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), message("c", succeeded), io.EOF},
+			},
+			asked: "once|once",
+			seen:  "Submitted a<4,5>b Lost Restored b<9>c", ends: "EOF",
+			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
+		},
+		"a task that ended long ago may have no events": {
+			follow: true,
+			streams: [][]any{{
+				message("a", &taskyardv1.SubmitResponse{State: taskyardv1.TaskState_TASK_STATE_FAILED}), io.EOF,
+			}},
+			asked: "once", seen: "Submitted", ends: "EOF",
+		},
+		"a task may be silent for long": {
+			follow: true,
+			streams: [][]any{{
+				message("a", &taskyardv1.SubmitResponse{}), rest(time.Hour), message("c", succeeded), io.EOF,
+			}},
+			asked: "once", seen: "Submitted a<9>c", ends: "EOF",
+			least: time.Hour, most: time.Hour,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
