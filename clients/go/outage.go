@@ -6,8 +6,12 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// steady: a stream that has stood for so long ends the outage before it.
-const steady = time.Second
+const (
+	// steady: a stream that has stood for so long ends the outage before it.
+	steady = time.Second
+	// leastTry is how long a try may take, however little is left of the patience.
+	leastTry = 100 * time.Millisecond
+)
 
 // outages are how long a watch has had no stream, and when it is tried again.
 type outages struct {
@@ -76,6 +80,17 @@ func (o *outages) lose(failed *Error) (tell, again bool) {
 	tell = !outage.told
 	outage.told = true
 	return tell, true
+}
+
+// grace is for how long an answer is waited for if a try begins at that moment: in an
+// outage not beyond the patience.
+func (o *outages) grace(begins time.Time) time.Duration {
+	o.endIfSteady(begins)
+	if o.current == nil {
+		return watchGrace
+	}
+	left := o.current.since.Add(o.patience).Sub(begins)
+	return min(watchGrace, max(left, leastTry))
 }
 
 // endIfSteady ends the outage if a stream has stood for long enough since.

@@ -25,7 +25,8 @@ import (
 //     stream has stood, TOO_MANY_WATCHERS: the place that was its own may be taken for a
 //     moment. Its tries rest as backoff says, or as the server asks; after
 //     Watch.Patience it ends the watch. It is over once a stream has stood for 1 s, so
-//     that one that is accepted and dropped, again and again, is still an outage.
+//     that one that is accepted and dropped, again and again, is still an outage. A try
+//     is not waited for beyond the patience.
 //  5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the
 //     rest that the server asks for.
 //  6. Everything else ends the watch: trying again would not help.
@@ -262,8 +263,12 @@ func (w *Watcher) open() *stream {
 		})
 	}
 	request := w.watch.request()
+	begins := time.Now()
+	if w.outages.restUntil.After(begins) {
+		begins = w.outages.restUntil
+	}
 	// A server that takes the connection and says nothing must not hold it up.
-	return openStream(w.outages.restUntil, watchGrace, func(ctx context.Context) (receiver, error) {
+	return openStream(begins, w.outages.grace(begins), func(ctx context.Context) (receiver, error) {
 		return w.client.WatchEvents(ctx, request)
 	})
 }

@@ -98,6 +98,30 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			seen:  "Lost", ends: "Unavailable",
 			least: 5 * time.Second, most: 10 * time.Second,
 		},
+		"a try is not waited for beyond the patience": {
+			watch:   Watch{Patience: 7 * time.Second},
+			streams: [][]any{{unavailable}, {deaf{}}, {deaf{}}},
+			asked:   "live|live|live", seen: "Lost", ends: "Unavailable",
+			least: 7 * time.Second, most: 7 * time.Second,
+		},
+		"a try at the end of the patience is given a little": {
+			watch:   Watch{Patience: time.Second},
+			streams: [][]any{{pushed("DRAINING", "1000")}, {deaf{}}},
+			asked:   "live|live", seen: "Lost", ends: "Unavailable",
+			least: time.Second + leastTry, most: time.Second + leastTry,
+		},
+		"an outage that is over bounds no try": {
+			watch: Watch{Patience: 2 * time.Second},
+			streams: [][]any{
+				{message("a", started), unavailable},
+				{message("a", started), rest(20 * time.Second), pushed("WATCH_LIFETIME", "0")},
+				{deaf{}},
+				{expired},
+			},
+			asked: "live|after a|after a|after a",
+			seen:  "Started Lost Restored Lost", ends: "CURSOR_EXPIRED",
+			least: 25*time.Second + 100*time.Millisecond, most: 25*time.Second + 300*time.Millisecond,
+		},
 		"without patience the first outage ends it": {
 			watch:   Watch{Patience: -1},
 			streams: [][]any{{message("a", started), unavailable}},
