@@ -41,7 +41,8 @@ type Client struct {
 	// Admin is the generated client for operators.
 	Admin taskyardv1.AdminServiceClient
 
-	closer io.Closer
+	// connections are nil if the connection was made otherwise.
+	connections *connections
 }
 
 // Connect connects to a server at http://host:port, host:port or host; the port is 50051
@@ -52,22 +53,27 @@ func Connect(ctx context.Context, address string, options ...grpc.DialOption) (*
 	if err != nil {
 		return nil, err
 	}
-	// The dialer resolves the name at each connection: the server may have moved.
-	conn, err := grpc.NewClient("passthrough:///"+target, append(dialOptions(), options...)...)
+	options = append(dialOptions(), options...)
+	made := &connections{dial: func() (*grpc.ClientConn, error) {
+		// The dialer resolves the name at each connection: the server may have moved.
+		return grpc.NewClient("passthrough:///"+target, options...)
+	}}
+	conn, err := made.make()
 	if err != nil {
 		return nil, newErrorf(codes.InvalidArgument, "cannot connect to http://%s: %v", target, err)
 	}
 	if err := probe(ctx, conn, target); err != nil {
-		_ = conn.Close()
+		_ = made.closeAll()
 		return nil, err
 	}
 	client := Over(conn)
-	client.closer = conn
+	client.connections = made
 	return client, nil
 }
 
 // Over is a client over a connection that was made otherwise, which [Client.Close] leaves
-// open.
+// open. It should have keep-alive: without it a server that has gone without a word is
+// noticed late, and a watch is tried again on the same connection.
 func Over(conn grpc.ClientConnInterface) *Client {
 	over := wrapped{conn}
 	return &Client{
@@ -76,12 +82,12 @@ func Over(conn grpc.ClientConnInterface) *Client {
 	}
 }
 
-// Close closes the connection. What is under way on it fails.
+// Close closes the connection. What is under way on it fails, and so do the watches.
 func (c *Client) Close() error {
-	if c.closer == nil {
+	if c.connections == nil {
 		return nil
 	}
-	return c.closer.Close()
+	return c.connections.closeAll()
 }
 
 func dialOptions() []grpc.DialOption {

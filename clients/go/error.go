@@ -39,6 +39,8 @@ type Error struct {
 	message  string
 	status   *status.Status
 	pushback pushback
+	// silent: nobody said it. Its connection cannot be trusted any more.
+	silent bool
 }
 
 // Violation is one thing that is wrong with a request, or with the state of what it is

@@ -90,7 +90,7 @@ func callWithin(
 		_, err = messages.Header()
 	}
 	if !isInTime() {
-		err = newErrorf(codes.Unavailable, "the server does not answer")
+		err = silence("the server does not answer")
 	}
 	return messages, err
 }
@@ -120,7 +120,7 @@ func (s *stream) next(ctx context.Context, limit time.Duration) (got, error) {
 	case one := <-s.got:
 		return s.note(one), nil
 	case <-silent:
-		return got{err: newErrorf(codes.Unavailable, "the server has gone silent")}, nil
+		return got{err: silence("the server has gone silent")}, nil
 	case <-ctx.Done():
 		return got{}, ctx.Err()
 	}
@@ -130,6 +130,12 @@ func (s *stream) note(one got) got {
 	s.opened = s.opened || one.opened
 	s.silentSince = time.Time{}
 	return one
+}
+
+func silence(message string) *Error {
+	failed := newErrorf(codes.Unavailable, "%s", message)
+	failed.silent = true
+	return failed
 }
 
 // close ends the stream and waits for its goroutine.

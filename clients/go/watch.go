@@ -6,6 +6,7 @@ import (
 	"iter"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -19,8 +20,9 @@ import (
 //     tells that instead of Restored.
 //  2. While a snapshot is told no message has a cursor: a broken snapshot is told anew
 //     from its beginning.
-//  3. Nothing for two heartbeats and watchGrace is an outage: a connection that died
-//     without a word never ends by itself.
+//  3. Nothing for two heartbeats and watchGrace is an outage, and so is a call that has
+//     no answer for watchGrace: a connection that died without a word, as when a machine
+//     loses its power, does not end by itself. It is tried again on a new connection.
 //  4. An outage is a lost connection, UNAVAILABLE, an end without a status, and, once a
 //     stream has stood, TOO_MANY_WATCHERS: the place that was its own may be taken for a
 //     moment. Its tries rest as backoff says, or as the server asks; after
@@ -130,14 +132,18 @@ func (c *Client) Watch(watch Watch) *Watcher {
 func newWatcher(client *Client, watch Watch) *Watcher {
 	watch = watch.withDefaults()
 	return &Watcher{
-		client: client.Tasks, watch: watch, outages: outages{patience: watch.Patience},
+		tasks: client.Tasks, connections: client.connections,
+		watch: watch, outages: outages{patience: watch.Patience},
 	}
 }
 
 // Watcher is a watch under way. It belongs to one goroutine at a time, and is to be
 // closed unless it was read to its end.
 type Watcher struct {
-	client taskyardv1.TaskServiceClient
+	tasks       taskyardv1.TaskServiceClient
+	connections *connections
+	// own is the connection that was made after a silence, if one was.
+	own *grpc.ClientConn
 	// watch is what to ask for next: its start is where the watch stands.
 	watch Watch
 	// followed is the task that is followed, if it is one.
@@ -181,7 +187,7 @@ func (w *Watcher) Next(ctx context.Context) (Seen, error) {
 		}
 		w.closeStream()
 		if got.err == io.EOF && w.mayEnd() {
-			w.over = io.EOF
+			w.end(io.EOF)
 			break
 		}
 		failed := newErrorf(codes.Unavailable, "the server ended the stream")
@@ -190,8 +196,13 @@ func (w *Watcher) Next(ctx context.Context) (Seen, error) {
 		}
 		tell, again := w.outages.lose(failed)
 		if !again {
-			w.over = failed
-		} else if tell {
+			w.end(failed)
+			break
+		}
+		if failed.silent {
+			w.connectAnew()
+		}
+		if tell {
 			return Lost{failed}, nil
 		}
 	}
@@ -214,10 +225,35 @@ func (w *Watcher) All(ctx context.Context) iter.Seq2[Seen, error] {
 
 // Close ends the watch. After it, Next returns [io.EOF].
 func (w *Watcher) Close() {
-	w.closeStream()
-	w.untold = nil
 	if w.over == nil {
-		w.over = io.EOF
+		w.end(io.EOF)
+	}
+}
+
+func (w *Watcher) end(over error) {
+	w.over = over
+	w.untold = nil
+	w.closeStream()
+	w.closeConnection()
+}
+
+// connectAnew goes on over a new connection, if it is known how to make one.
+func (w *Watcher) connectAnew() {
+	if w.connections == nil {
+		return
+	}
+	conn, err := w.connections.make()
+	if err != nil {
+		return // The client was closed, which the next try tells.
+	}
+	w.closeConnection()
+	w.own, w.tasks = conn, taskyardv1.NewTaskServiceClient(wrapped{conn})
+}
+
+func (w *Watcher) closeConnection() {
+	if w.own != nil {
+		w.connections.close(w.own)
+		w.own = nil
 	}
 }
 
@@ -256,10 +292,11 @@ func (w *Watcher) message(ctx context.Context) (got, error) {
 }
 
 func (w *Watcher) open() *stream {
+	tasks := w.tasks
 	if w.followed != nil {
 		// It may wait for room.
 		return openStream(w.outages.restUntil, forever, func(ctx context.Context) (receiver, error) {
-			return w.client.SubmitAndWatch(ctx, w.followed.request)
+			return tasks.SubmitAndWatch(ctx, w.followed.request)
 		})
 	}
 	request := w.watch.request()
@@ -269,7 +306,7 @@ func (w *Watcher) open() *stream {
 	}
 	// A server that takes the connection and says nothing must not hold it up.
 	return openStream(begins, w.outages.grace(begins), func(ctx context.Context) (receiver, error) {
-		return w.client.WatchEvents(ctx, request)
+		return tasks.WatchEvents(ctx, request)
 	})
 }
 
