@@ -32,7 +32,6 @@ func (c *connections) make() (*grpc.ClientConn, error) {
 	if c.open == nil {
 		c.open = map[*grpc.ClientConn]struct{}{}
 	}
-
 	c.open[conn] = struct{}{}
 	return conn, nil
 }

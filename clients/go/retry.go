@@ -54,11 +54,16 @@ func readPushback(trailer metadata.MD, asked *errdetails.RetryInfo) pushback {
 	return pushback{pushbackAfter, max(0, asked.GetRetryDelay().AsDuration())}
 }
 
-// backoff is the rest after so many failures in a row: doubles from 100 ms up to 5 s, of
-// which between half and all is taken, so that many clients spread.
-func backoff(failures int) time.Duration {
+// longestBackoff doubles from 100 ms up to 5 s with the failures in a row.
+func longestBackoff(failures int) time.Duration {
 	doublings := min(max(failures-1, 0), 10)
-	half := min(100*time.Millisecond<<doublings, 5*time.Second) / 2
+	return min(100*time.Millisecond<<doublings, 5*time.Second)
+}
+
+// backoff is the rest after so many failures in a row: between half and all of the longest,
+// so that many clients spread.
+func backoff(failures int) time.Duration {
+	half := longestBackoff(failures) / 2
 	return half + mathrand.N(half)
 }
 
