@@ -24,9 +24,9 @@ def started(cursor: str = "c0") -> Any:
     return message(cursor, started=pb.WatchStarted())
 
 
-def told(rules: Rules, *messages: Any) -> list[Any]:
+def told(rules: Rules, *messages: Any, now: float = 0.0) -> list[Any]:
     for each in messages:
-        rules.take(each)
+        rules.take(each, now)
     seen = list(rules.told)
     rules.told.clear()
     return [each if not isinstance(each, taskyard.Lost) else "lost" for each in seen]
@@ -50,7 +50,7 @@ def test_it_begins_again_as_it_began_until_there_is_a_cursor() -> None:
     rules.lose(broken(), 0.0)
     assert asked(rules).start == pb.WATCH_START_OLDEST
     assert asked(rules).heartbeat_interval.ToTimedelta().total_seconds() == 2.5
-    rules.take(started())
+    rules.take(started(), 0.0)
     assert (asked(rules).start, asked(rules).after_cursor) == (0, "c0")
 
 
@@ -90,17 +90,49 @@ def test_a_broken_snapshot_is_told_anew() -> None:
 
 def test_an_outage_is_told_once_and_rests_longer_and_longer() -> None:
     rules = Rules()
-    rules.take(started())
-    rules.told.clear()
+    told(rules, started())
     for failures in range(1, 6):
         rules.lose(broken(), 100.0)
-        whole = min(0.1 * 2 ** (failures - 1), 5.0)
-        assert whole / 2 <= rules.rest_until - 100.0 <= whole
+        assert_rest_after(failures, rules.rest_until - 100.0)
     assert told(rules) == ["lost"]
-    assert told(rules, message("c1", seqs=(1,)))[0] == taskyard.Restored()
+    assert told(rules, message("c1", seqs=(1,)), now=110.0)[0] == taskyard.Restored()
     rules.lose(broken(), 200.0)
-    assert rules.rest_until <= 200.1
+    assert_rest_after(1, rules.rest_until - 200.0)
     assert told(rules) == ["lost"]
+
+
+def assert_rest_after(failures: int, rest: float) -> None:
+    whole = min(0.1 * 2 ** (failures - 1), 5.0)
+    assert whole / 2 <= rest + 1e-9
+    assert rest - 1e-9 <= whole
+
+
+def test_to_be_accepted_and_dropped_is_one_outage() -> None:
+    rules = Rules(patience=20.0)
+    told(rules, started())
+    rules.lose(broken(), 0.0)
+    for failures in range(2, 6):
+        # A stream stands for less than a second, again and again; each is told.
+        begun = 2.0 * failures
+        assert told(rules, started(), now=begun) == ["lost", taskyard.Restored()]
+        assert told(rules, message("c1", seqs=(1,)), now=begun + 0.5) != []
+        rules.lose(broken(), begun + 0.99)
+        assert_rest_after(failures, rules.rest_until - begun - 0.99)
+    # What had begun at 0 is still not over.
+    told(rules, started(), now=19.5)
+    with pytest.raises(Error, match="broken"):
+        rules.lose(broken(), 20.1)
+
+
+def test_a_stream_that_stood_for_a_second_ends_the_outage() -> None:
+    rules = Rules(patience=1.0)
+    told(rules, started())
+    for begun in (10.0, 20.0, 30.0):
+        rules.lose(broken(), begun)
+        assert_rest_after(1, rules.rest_until - begun)
+        assert told(rules, started(), now=begun + 0.5) == ["lost", taskyard.Restored()]
+    rules.lose(broken(), 31.5)
+    assert_rest_after(1, rules.rest_until - 31.5)
 
 
 def test_the_server_may_ask_for_a_rest_or_for_none() -> None:
@@ -122,7 +154,7 @@ def test_patience_ends_the_watch() -> None:
         rules.lose(broken(), 9.99)
     assert rules.is_over
     impatient = Rules(patience=0.0)
-    impatient.take(started())
+    impatient.take(started(), 0.0)
     with pytest.raises(Error, match="broken"):
         impatient.lose(broken(), 0.0)
 
@@ -132,16 +164,23 @@ def test_a_rest_beyond_the_patience_is_not_begun() -> None:
         Rules(patience=1.0).lose(broken(retry_after=2.0), 0.0)
 
 
-def test_crowded_is_an_outage_only_within_one() -> None:
+def test_crowded_is_an_outage_once_a_stream_has_stood() -> None:
     crowded = broken("TOO_MANY_WATCHERS", grpc.StatusCode.RESOURCE_EXHAUSTED)
     with pytest.raises(Error):
         Rules().lose(crowded, 0.0)
+    never = Rules()
+    never.lose(broken(), 0.0)
+    with pytest.raises(Error):
+        never.lose(crowded, 1.0)
     rules = Rules()
+    told(rules, started())
     rules.lose(broken(), 0.0)
     rules.lose(crowded, 1.0)
-    assert told(rules, started()) == ["lost", taskyard.Restored()]
-    with pytest.raises(Error):
-        rules.lose(crowded, 2.0)
+    assert told(rules, started(), now=2.0) == ["lost", taskyard.Restored()]
+    # Nor may it lose its place by leaving it when it was asked to.
+    rules.lose(broken("WATCH_LIFETIME"), 10.0)
+    rules.lose(crowded, 11.0)
+    assert told(rules, started(), now=12.0) == ["lost", taskyard.Restored()]
 
 
 @pytest.mark.parametrize(
@@ -153,14 +192,17 @@ def test_crowded_is_an_outage_only_within_one() -> None:
 )
 def test_an_end_that_is_no_outage_is_not_told(reason: str, code: grpc.StatusCode) -> None:
     rules = Rules(patience=0.0)
-    rules.take(started("c3"))
+    rules.take(started("c3"), 0.0)
     rules.told.clear()
     rules.lose(broken(reason, code), 50.0)
-    assert rules.rest_until == 50.0
+    assert rules.rest_until == 50.01
     assert asked(rules).after_cursor == "c3"
     assert told(rules) == []
     rules.lose(broken(reason, code, retry_after=3.0), 50.0)
     assert rules.rest_until == 53.0
+    with pytest.raises(Error):
+        rules.lose(broken(reason, code, may_retry=False), 60.0)
+    assert rules.is_over
 
 
 @pytest.mark.parametrize(
@@ -175,22 +217,22 @@ def test_everything_else_ends_it(reason: str) -> None:
 
 def test_it_ends_well_only_where_it_may() -> None:
     rules = Rules()
-    rules.take(started())
+    rules.take(started(), 0.0)
     rules.end(0.0)
     assert not rules.is_over
     assert told(rules) == [taskyard.Started(), "lost"]
     rules = Rules(until_caught_up=True)
     rules.opening()
-    rules.take(started())
+    rules.take(started(), 0.0)
     rules.end(0.0)
     assert not rules.is_over
     rules.opening()
-    rules.take(message("", caught_up=pb.WatchCaughtUp()))
+    rules.take(message("", caught_up=pb.WatchCaughtUp()), 0.0)
     rules.end(0.0)
     assert rules.is_over
     # A stream that broke after that has to catch up again.
     rules = Rules(until_caught_up=True)
-    rules.take(message("", caught_up=pb.WatchCaughtUp()))
+    rules.take(message("", caught_up=pb.WatchCaughtUp()), 0.0)
     rules.lose(broken(), 0.0)
     rules.opening()
     rules.end(1.0)

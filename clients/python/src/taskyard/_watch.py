@@ -7,10 +7,13 @@ rules are those of the Rust client, `src/client/watch/mod.rs`:
    broken watch begins as it began at first.
 2. While a snapshot is told no message has a cursor: a broken one is told anew.
 3. Nothing for two heartbeats and 5 s is an outage.
-4. An outage is a lost connection, UNAVAILABLE, an end without a status and, once it is an
-   outage, TOO_MANY_WATCHERS. Its tries rest as the server asks, or back off; after
-   `patience` it ends the watch.
-5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again at once.
+4. An outage is a lost connection, UNAVAILABLE, an end without a status and, once a stream
+   has stood, TOO_MANY_WATCHERS: the place that was its own may be taken for a moment. Its
+   tries rest as the server asks, or back off; after `patience` it ends the watch. It is
+   over once a stream has stood for 1 s, so that one that is accepted and dropped, again
+   and again, is still an outage.
+5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the
+   rest that the server asks for.
 6. Everything else ends the watch.
 """
 
@@ -23,8 +26,8 @@ from typing import Literal, TypeAlias
 import grpc
 
 from ._calls import duration, identified
-from ._errors import Error, is_lost
-from ._retry import LEAST_REST, backoff
+from ._errors import Error
+from ._outage import Outages
 from .v1.event_pb2 import Event, EventFilter
 from .v1.pool_pb2 import Worker
 from .v1.task_pb2 import Task
@@ -143,15 +146,6 @@ Seen: TypeAlias = (
 """What a watcher sees."""
 
 
-@dataclass
-class Outage:
-    """Since when there has been no stream."""
-
-    since: float
-    failures: int = 0
-    is_told: bool = False
-
-
 class Rules:
     """What a watch asks for, what it tells, and what it does when its stream breaks.
 
@@ -180,8 +174,6 @@ class Rules:
         self.is_over = False
         self.told: deque[Seen] = deque()
         """What is to be told before the next message is read."""
-        self.rest_until = 0.0
-        """The stream is not opened before."""
         self._start = start
         self._request = WatchEventsRequest(
             heartbeat_interval=duration(heartbeat),
@@ -190,8 +182,7 @@ class Rules:
             gap_policy=GAP_POLICY_CONTINUE if over_gaps else GAP_POLICY_FAIL,
         )
         self._silence = 2 * heartbeat + GRACE
-        self._patience = patience
-        self._outage: Outage | None = None
+        self._outages = Outages(patience)
         self._is_caught_up = False
         self._follow = None if follow is None else identified(follow)
         self._is_submitted = False
@@ -216,14 +207,18 @@ class Rules:
         return "WatchEvents", request, GRACE
 
     @property
+    def rest_until(self) -> float:
+        """The stream is not opened before."""
+        return self._outages.rest_until
+
+    @property
     def silence(self) -> float:
         """For how long a stream that stands may be listened to in vain, in seconds."""
         return self._silence
 
-    def take(self, message: WatchEventsResponse) -> None:
+    def take(self, message: WatchEventsResponse, now: float) -> None:
         """Takes a message over, and notes what it tells, if anything."""
-        restored = self._outage is not None and self._outage.is_told
-        self._outage = None
+        restored = self._outages.stands(now)
         if restored:
             self.told.append(Restored())
         is_telling = self._start == "snapshot" and self.cursor is None
@@ -278,27 +273,9 @@ class Rules:
     def lose(self, error: Error, now: float) -> None:
         """Notes that there is no stream; raises the error if it is of no use to wait."""
         try:
-            self._lose(error, now)
+            is_news = self._outages.lose(error, now)
         except Error:
             self.is_over = True
             raise
-
-    def _lose(self, error: Error, now: float) -> None:
-        if not error.may_retry:
-            raise error
-        if error.reason in ("WATCH_LIFETIME", "WATCH_STALLED"):
-            self.rest_until = now + (error.retry_after or 0.0)
-            return
-        is_crowded = error.reason == "TOO_MANY_WATCHERS" and self._outage is not None
-        if not is_lost(error) and not is_crowded:
-            raise error
-        outage = self._outage = self._outage or Outage(now)
-        outage.failures += 1
-        asked = error.retry_after
-        rest = backoff(outage.failures) if asked is None else asked
-        self.rest_until = now + max(rest, LEAST_REST)
-        if self.rest_until > outage.since + self._patience:
-            raise error
-        if not outage.is_told:
-            outage.is_told = True
+        if is_news:
             self.told.append(Lost(error))

@@ -188,7 +188,7 @@ class Watcher:
                     raise last from None
             else:
                 if message is not None:
-                    rules.take(message)
+                    rules.take(message, time.monotonic())
                 else:
                     self._hang_up()
                     rules.end(time.monotonic())
