@@ -25,11 +25,11 @@ def started(cursor: str = "c0") -> Any:
 
 
 def told(rules: Rules, *messages: Any, now: float = 0.0) -> list[Any]:
+    seen: list[Any] = list(iter(rules.tell, None))
     for each in messages:
         rules.take(each, now)
-    seen = list(rules.told)
-    rules.told.clear()
-    return [each if not isinstance(each, taskyard.Lost) else "lost" for each in seen]
+        seen += iter(rules.tell, None)
+    return ["lost" if isinstance(each, taskyard.Lost) else each for each in seen]
 
 
 def broken(reason: str = "", code: grpc.StatusCode = UNAVAILABLE, **more: Any) -> Error:
@@ -71,6 +71,26 @@ def test_the_cursor_of_every_message_counts() -> None:
     assert told(rules, message("c9", draining=pb.WatchDraining())) == [taskyard.Draining()]
 
 
+def test_a_watch_without_a_cursor_tells_that_it_begins_anew() -> None:
+    rules = Rules()
+    assert told(rules, started("")) == [taskyard.Started()]
+    rules.lose(broken(), 0.0)
+    assert told(rules, started("c0")) == ["lost", taskyard.Started()]
+    rules.lose(broken(), 1.0)
+    assert told(rules, started("c0")) == ["lost", taskyard.Restored()]
+
+
+def test_the_cursor_is_behind_what_was_told() -> None:
+    # No server of today does it, but events may be the first message.
+    rules = Rules(after="c1")
+    rules.lose(broken(), 0.0)
+    assert told(rules) == ["lost"]
+    rules.take(message("c2", seqs=(2,)), 1.0)
+    assert (rules.tell(), rules.cursor) == (taskyard.Restored(), "c1")
+    assert isinstance(rules.tell(), taskyard.Events)
+    assert rules.cursor == "c2"
+
+
 def test_a_broken_snapshot_is_told_anew() -> None:
     rules = Rules(start="snapshot")
     part = message(snapshot=pb.WatchSnapshot(tasks=[taskyard.Task(task_id="t1")]))
@@ -80,8 +100,7 @@ def test_a_broken_snapshot_is_told_anew() -> None:
     rules.lose(broken(), 0.0)
     assert asked(rules).include_snapshot
     again = told(rules, started(""), part, message("c7", snapshot_end=pb.WatchSnapshotEnd()))
-    expected = ["lost", taskyard.Restored(), begun, snapshot, taskyard.SnapshotEnded()]
-    assert again == expected
+    assert again == ["lost", begun, snapshot, taskyard.SnapshotEnded()]
     rules.lose(broken(), 1.0)
     assert not asked(rules).include_snapshot
     assert asked(rules).after_cursor == "c7"
@@ -193,7 +212,7 @@ def test_crowded_is_an_outage_once_a_stream_has_stood() -> None:
 def test_an_end_that_is_no_outage_is_not_told(reason: str, code: grpc.StatusCode) -> None:
     rules = Rules(patience=0.0)
     rules.take(started("c3"), 0.0)
-    rules.told.clear()
+    told(rules)
     rules.lose(broken(reason, code), 50.0)
     assert rules.rest_until == 50.01
     assert asked(rules).after_cursor == "c3"
@@ -217,22 +236,22 @@ def test_everything_else_ends_it(reason: str) -> None:
 
 def test_it_ends_well_only_where_it_may() -> None:
     rules = Rules()
-    rules.take(started(), 0.0)
+    told(rules, started())
     rules.end(0.0)
     assert not rules.is_over
-    assert told(rules) == [taskyard.Started(), "lost"]
+    assert told(rules) == ["lost"]
     rules = Rules(until_caught_up=True)
     rules.opening()
-    rules.take(started(), 0.0)
+    told(rules, started())
     rules.end(0.0)
     assert not rules.is_over
     rules.opening()
-    rules.take(message("", caught_up=pb.WatchCaughtUp()), 0.0)
+    told(rules, message("", caught_up=pb.WatchCaughtUp()))
     rules.end(0.0)
     assert rules.is_over
     # A stream that broke after that has to catch up again.
     rules = Rules(until_caught_up=True)
-    rules.take(message("", caught_up=pb.WatchCaughtUp()), 0.0)
+    told(rules, message("", caught_up=pb.WatchCaughtUp()))
     rules.lose(broken(), 0.0)
     rules.opening()
     rules.end(1.0)
@@ -246,7 +265,7 @@ def test_a_task_that_is_followed_is_told_once() -> None:
     submitted = message("c1", submitted=taskyard.SubmitResponse(task_id="t1"))
     rules.end(0.0)
     assert not rules.is_over
-    rules.told.clear()
+    told(rules)
     rules = Rules(follow=SubmitRequest(kind="noop", request_id="r"))
     first, events = told(rules, submitted, message("c2", seqs=(1, 2)))
     assert first.response.task_id == "t1"

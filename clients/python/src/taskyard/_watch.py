@@ -4,7 +4,7 @@ Owns the cursor, and with it the promise to go on exactly where a broken stream 
 rules are those of the Rust client, `src/client/watch/mod.rs`:
 
 1. The cursor of every message that has one replaces the one before. Until there is one, a
-   broken watch begins as it began at first.
+   broken watch begins as it began at first, and tells that instead of Restored.
 2. While a snapshot is told no message has a cursor: a broken one is told anew.
 3. Nothing for two heartbeats and 5 s is an outage.
 4. An outage is a lost connection, UNAVAILABLE, an end without a status and, once a stream
@@ -58,7 +58,11 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Started:
-    """The stream stands, and there is a cursor to resume after."""
+    """The stream stands.
+
+    Also after an outage before there was a cursor: then the watch begins anew, and a live
+    one does not know what happened in between.
+    """
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Draining:
 
 @dataclass(frozen=True)
 class Lost:
-    """The stream broke. It is tried again; told once, until Restored."""
+    """The stream broke. It is tried again; told once, until it stands."""
 
     error: Error
 
@@ -172,8 +176,9 @@ class Rules:
         """The cursor to resume after; None until the server has told one, and while a
         snapshot is not complete."""
         self.is_over = False
-        self.told: deque[Seen] = deque()
-        """What is to be told before the next message is read."""
+        self._told: deque[Seen] = deque()
+        # What came after an outage, to be told after Restored.
+        self._untold: WatchEventsResponse | None = None
         self._start = start
         self._request = WatchEventsRequest(
             heartbeat_interval=duration(heartbeat),
@@ -217,17 +222,32 @@ class Rules:
         return self._silence
 
     def take(self, message: WatchEventsResponse, now: float) -> None:
-        """Takes a message over, and notes what it tells, if anything."""
-        restored = self._outages.stands(now)
-        if restored:
-            self.told.append(Restored())
+        """Takes a message over, once everything before it was told."""
+        is_news = self._outages.stands(now)
+        # Without a cursor it begins anew, and Started or SnapshotBegun says so.
+        goes_on = self.cursor is not None or self._follow is not None
+        if is_news and goes_on:
+            self._told.append(Restored())
+            self._untold = message
+        else:
+            self._note(message, restored=False)
+
+    def tell(self) -> Seen | None:
+        """What is to be told before the next message is read."""
+        if not self._told and self._untold is not None:
+            message, self._untold = self._untold, None
+            self._note(message, restored=True)
+        return self._told.popleft() if self._told else None
+
+    def _note(self, message: WatchEventsResponse, *, restored: bool) -> None:
+        """Notes what a message tells, if anything. From then on its cursor counts."""
         is_telling = self._start == "snapshot" and self.cursor is None
         before = self.cursor or ""
         if message.cursor:
             self.cursor = message.cursor
         seen = self._seen(message, before, is_telling)
         if seen is not None and not (restored and isinstance(seen, Started)):
-            self.told.append(seen)
+            self._told.append(seen)
 
     def _seen(self, message: WatchEventsResponse, before: str, is_telling: bool) -> Seen | None:
         match message.WhichOneof("control"):
@@ -278,4 +298,4 @@ class Rules:
             self.is_over = True
             raise
         if is_news:
-            self.told.append(Lost(error))
+            self._told.append(Lost(error))

@@ -175,7 +175,7 @@ class Watcher:
     async def __anext__(self) -> Seen:
         """What comes next; raises Error if trying again is of no use or patience is over."""
         rules = self._rules
-        while not rules.told:
+        while (seen := rules.tell()) is None:
             if rules.is_over:
                 raise StopAsyncIteration
             try:
@@ -192,7 +192,7 @@ class Watcher:
                 else:
                     self._hang_up()
                     rules.end(time.monotonic())
-        return rules.told.popleft()
+        return seen
 
     async def _message(self) -> WatchEventsResponse | None:
         if self._stream is None:

@@ -199,7 +199,7 @@ class Watcher:
     def __next__(self) -> Seen:
         """What comes next; raises Error if trying again is of no use or patience is over."""
         rules = self._rules
-        while not rules.told:
+        while (seen := rules.tell()) is None:
             if rules.is_over:
                 raise StopIteration
             try:
@@ -216,7 +216,7 @@ class Watcher:
                 else:
                     self._hang_up()
                     rules.end(time.monotonic())
-        return rules.told.popleft()
+        return seen
 
     def _message(self) -> WatchEventsResponse | None:
         if self._stream is None:
