@@ -212,9 +212,10 @@ def test_an_end_without_a_status_is_an_outage(play: Any) -> None:
 
 def test_a_task_is_followed_over_a_break(play: Any) -> None:
     submitted = pb.WatchEventsResponse(cursor="c0", submitted=pb.SubmitResponse(task_id="t1"))
+    end = taskyard.Event(seq=2, type=taskyard.EventType.EVENT_TYPE_SUCCEEDED)
     client, scripted = play(
-        sends(submitted, event("c1", 1), then=refuse(pushback="0")),
-        sends(submitted, event("c1", 1), event("c2", 2)),
+        sends(submitted, event("c1", 1)),
+        sends(submitted, event("c1", 1), pb.WatchEventsResponse(cursor="c2", events=[end])),
     )
     seen = list(client.submit_and_watch(NOOP))
     assert names(seen) == ["Submitted", "Events", "Lost", "Restored", "Events"]

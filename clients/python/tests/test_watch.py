@@ -16,7 +16,16 @@ UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
 def message(cursor: str = "", *, seqs: tuple[int, ...] = (), **control: Any) -> Any:
-    events = [taskyard.Event(seq=seq, task_id="t1") for seq in seqs]
+    types = taskyard.EventType
+    events = [
+        # The ninth event is the last.
+        taskyard.Event(
+            seq=seq,
+            task_id="t1",
+            type=types.EVENT_TYPE_SUCCEEDED if seq == 9 else types.EVENT_TYPE_STARTED,
+        )
+        for seq in seqs
+    ]
     return pb.WatchEventsResponse(cursor=cursor, events=events, **control)
 
 
@@ -272,17 +281,39 @@ def test_a_task_that_is_followed_is_told_once() -> None:
     assert [event.seq for event in events.events] == [1, 2]
     rules.lose(broken(), 0.0)
     assert rules.opening()[1] == SubmitRequest(kind="noop", request_id="r")
-    seen = told(rules, submitted, message("c2", seqs=(1, 2)), message("c3", seqs=(2, 3)))
+    seen = told(rules, submitted, message("c2", seqs=(1, 2)), message("c3", seqs=(2, 9)))
     assert seen[:2] == ["lost", taskyard.Restored()]
     (events,) = seen[2:]
-    assert [event.seq for event in events.events] == [3]
+    assert [event.seq for event in events.events] == [9]
     rules.end(1.0)
+    assert rules.is_over
+
+
+def test_the_stream_of_a_task_may_not_end_before_it() -> None:
+    submitted = message("c1", submitted=taskyard.SubmitResponse(task_id="t1"))
+    rules = Rules(follow=SubmitRequest(kind="noop"))
+    for now in (1.0, 2.0):
+        told(rules, submitted, message("c2", seqs=(1, 2)), now=now)
+        rules.end(now)
+        assert not rules.is_over
+    assert told(rules, submitted, message("c3", seqs=(9,)), now=3.0)[-1].events[0].seq == 9
+    rules.end(3.0)
+    assert rules.is_over
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED", "CANCELLED"])
+def test_a_task_that_ended_long_ago_may_have_no_events(state: str) -> None:
+    rules = Rules(follow=SubmitRequest(kind="noop"))
+    response = taskyard.SubmitResponse(state=f"TASK_STATE_{state}")
+    told(rules, message("c1", submitted=response))
+    rules.end(0.0)
     assert rules.is_over
 
 
 def test_silence_is_two_heartbeats_and_a_grace() -> None:
     assert Rules(heartbeat=3.0).silence == 6.0 + GRACE
     assert Rules().opening()[2] == GRACE == _watch.GRACE
+    assert Rules(follow=SubmitRequest()).silence is None
 
 
 @pytest.mark.parametrize(

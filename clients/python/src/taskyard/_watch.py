@@ -25,8 +25,9 @@ from typing import Literal, TypeAlias
 
 import grpc
 
-from ._calls import duration, identified
+from ._calls import duration
 from ._errors import Error
+from ._followed import Followed
 from ._outage import Outages
 from .v1.event_pb2 import Event, EventFilter
 from .v1.pool_pb2 import Worker
@@ -189,16 +190,14 @@ class Rules:
         self._silence = 2 * heartbeat + GRACE
         self._outages = Outages(patience)
         self._is_caught_up = False
-        self._follow = None if follow is None else identified(follow)
-        self._is_submitted = False
-        self._last = 0
+        self._followed = None if follow is None else Followed(follow)
 
     def opening(self) -> tuple[str, SubmitRequest | WatchEventsRequest, float | None]:
         """The method, its request, and how long the server may take to begin the answer."""
         self._is_caught_up = False
-        if self._follow is not None:
+        if self._followed is not None:
             # It may wait for room; keep-alive notices a server that has gone.
-            return "SubmitAndWatch", self._follow, None
+            return "SubmitAndWatch", self._followed.request, None
         request = WatchEventsRequest()
         request.CopyFrom(self._request)
         if self.cursor is not None:
@@ -217,15 +216,19 @@ class Rules:
         return self._outages.rest_until
 
     @property
-    def silence(self) -> float:
-        """For how long a stream that stands may be listened to in vain, in seconds."""
-        return self._silence
+    def silence(self) -> float | None:
+        """For how long a stream that stands may be listened to in vain; None is for ever.
+
+        How long the heartbeat of a followed task is, the server says: keep-alive alone
+        notices one that has gone.
+        """
+        return self._silence if self._followed is None else None
 
     def take(self, message: WatchEventsResponse, now: float) -> None:
         """Takes a message over, once everything before it was told."""
         is_news = self._outages.stands(now)
         # Without a cursor it begins anew, and Started or SnapshotBegun says so.
-        goes_on = self.cursor is not None or self._follow is not None
+        goes_on = self.cursor is not None or self._followed is not None
         if is_news and goes_on:
             self._told.append(Restored())
             self._untold = message
@@ -268,22 +271,17 @@ class Rules:
                 return Gap(gap.from_cursor, gap.to_cursor, gap.missing_events)
             case "draining":
                 return Draining()
-            case "submitted" if not self._is_submitted:
-                self._is_submitted = True
+            case "submitted" if self._followed and self._followed.submit(message.submitted):
                 return Submitted(message.submitted)
         events = tuple(message.events)
-        if self._follow is not None:
-            # An earlier stream told these.
-            events = tuple(event for event in events if event.seq > self._last)
-        if not events:
-            return None
-        self._last = events[-1].seq
-        return Events(events, before, message.cursor)
+        if self._followed is not None:
+            events = self._followed.unknown(events)
+        return Events(events, before, message.cursor) if events else None
 
     def end(self, now: float) -> None:
         """Notes that the server ended the stream well: the watch is over, or it is lost."""
-        if self._follow is not None:
-            self.is_over = self._is_submitted
+        if self._followed is not None:
+            self.is_over = self._followed.has_ended
         else:
             self.is_over = self._request.stop_when_caught_up and self._is_caught_up
         if not self.is_over:

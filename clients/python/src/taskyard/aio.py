@@ -224,7 +224,7 @@ class _Stream:
         await self._next(self._call.initial_metadata, self._limit, "the server does not answer")
         self.has_begun = True
 
-    async def read(self, limit: float) -> WatchEventsResponse | None:
+    async def read(self, limit: float | None) -> WatchEventsResponse | None:
         """The next message; None is the end."""
         message = await self._next(self._call.read, limit, "the server has gone silent")
         return None if message is grpc.aio.EOF else cast("WatchEventsResponse", message)

@@ -1,0 +1,45 @@
+"""One task, followed from its submission to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._calls import identified, is_terminal
+from .v1.event_pb2 import EVENT_TYPE_CANCELLED, EVENT_TYPE_FAILED, EVENT_TYPE_SUCCEEDED, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .v1.task_service_pb2 import SubmitRequest, SubmitResponse
+
+_ENDS = (EVENT_TYPE_SUCCEEDED, EVENT_TYPE_FAILED, EVENT_TYPE_CANCELLED)
+
+
+class Followed:
+    """The task, and what was told of it.
+
+    A stream that broke is opened by the same request, which finds the same task and tells
+    it again from its beginning.
+    """
+
+    def __init__(self, request: SubmitRequest) -> None:
+        self.request = identified(request)
+        self.has_ended = False
+        """By what was told, it has ended, so that its stream may."""
+        self._is_submitted = False
+        self._last = 0
+
+    def submit(self, submitted: SubmitResponse) -> bool:
+        """Notes that it is submitted, and answers whether that is news."""
+        # Of a task that ended long ago there may be no events any more.
+        self.has_ended = is_terminal(submitted.state)
+        is_known, self._is_submitted = self._is_submitted, True
+        return not is_known
+
+    def unknown(self, events: Iterable[Event]) -> tuple[Event, ...]:
+        """Those events that no earlier stream told."""
+        left = tuple(event for event in events if event.seq > self._last)
+        if left:
+            self._last = left[-1].seq
+            self.has_ended = left[-1].type in _ENDS
+        return left
