@@ -247,6 +247,19 @@ def test_an_answer_that_never_begins_is_an_outage(
         list(client.watch(patience=0.0))
 
 
+def test_a_try_is_not_waited_for_beyond_the_patience(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server goes earlier, which would be told otherwise.
+    monkeypatch.setattr(_watch, "GRACE", 60.0)
+    client, scripted = play(refuse(), sends(then=hangs))
+    watcher = client.watch(patience=0.5)
+    assert names([next(watcher)]) == ["Lost"]
+    with pytest.raises(taskyard.Error, match="the server does not answer"):
+        next(watcher)
+    assert len(scripted.requests) == 2
+
+
 def test_a_watcher_that_is_left_ends_its_stream(play: Any) -> None:
     client, scripted = play(sends(started("c0"), then=hangs))
     watcher = client.watch()

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 import taskyard
-from taskyard import Error, SubmitRequest, _watch
+from taskyard import Error, SubmitRequest, _outage, _watch
 from taskyard._watch import GRACE, Rules
 from taskyard.v1 import task_service_pb2 as pb
 
@@ -50,7 +50,7 @@ def broken(reason: str = "", code: grpc.StatusCode = UNAVAILABLE, **more: Any) -
 
 
 def asked(rules: Rules) -> Any:
-    return rules.opening()[1]
+    return rules.opening(0.0)[1]
 
 
 def test_it_begins_again_as_it_began_until_there_is_a_cursor() -> None:
@@ -192,6 +192,27 @@ def test_a_rest_beyond_the_patience_is_not_begun() -> None:
         Rules(patience=1.0).lose(broken(retry_after=2.0), 0.0)
 
 
+def test_a_try_is_not_waited_for_beyond_the_patience() -> None:
+    rules = Rules(patience=7.0)
+    assert grace(rules, 0.0) == GRACE
+    rules.lose(broken(), 0.0)
+    assert grace(rules, 1.0) == GRACE
+    assert grace(rules, 5.0) == 2.0
+    # A little, in any case.
+    assert grace(rules, 7.0) == _outage.LEAST_TRY
+    # An outage that is over bounds nothing any more.
+    told(rules, started(), now=6.0)
+    rules.lose(broken("WATCH_LIFETIME"), 6.5)
+    assert grace(rules, 6.51) == 0.49
+    assert grace(rules, 7.0) == GRACE
+
+
+def grace(rules: Rules, now: float) -> float:
+    limit = rules.opening(now)[2]
+    assert limit is not None
+    return round(limit, 3)
+
+
 def test_crowded_is_an_outage_once_a_stream_has_stood() -> None:
     crowded = broken("TOO_MANY_WATCHERS", grpc.StatusCode.RESOURCE_EXHAUSTED)
     with pytest.raises(Error):
@@ -250,11 +271,11 @@ def test_it_ends_well_only_where_it_may() -> None:
     assert not rules.is_over
     assert told(rules) == ["lost"]
     rules = Rules(until_caught_up=True)
-    rules.opening()
+    rules.opening(0.0)
     told(rules, started())
     rules.end(0.0)
     assert not rules.is_over
-    rules.opening()
+    rules.opening(0.0)
     told(rules, message("", caught_up=pb.WatchCaughtUp()))
     rules.end(0.0)
     assert rules.is_over
@@ -262,14 +283,14 @@ def test_it_ends_well_only_where_it_may() -> None:
     rules = Rules(until_caught_up=True)
     told(rules, message("", caught_up=pb.WatchCaughtUp()))
     rules.lose(broken(), 0.0)
-    rules.opening()
+    rules.opening(0.0)
     rules.end(1.0)
     assert not rules.is_over
 
 
 def test_a_task_that_is_followed_is_told_once() -> None:
     rules = Rules(follow=SubmitRequest(kind="noop"))
-    method, _, limit = rules.opening()
+    method, _, limit = rules.opening(0.0)
     assert (method, limit) == ("SubmitAndWatch", None)
     submitted = message("c1", submitted=taskyard.SubmitResponse(task_id="t1"))
     rules.end(0.0)
@@ -280,7 +301,7 @@ def test_a_task_that_is_followed_is_told_once() -> None:
     assert first.response.task_id == "t1"
     assert [event.seq for event in events.events] == [1, 2]
     rules.lose(broken(), 0.0)
-    assert rules.opening()[1] == SubmitRequest(kind="noop", request_id="r")
+    assert rules.opening(0.0)[1] == SubmitRequest(kind="noop", request_id="r")
     seen = told(rules, submitted, message("c2", seqs=(1, 2)), message("c3", seqs=(2, 9)))
     assert seen[:2] == ["lost", taskyard.Restored()]
     (events,) = seen[2:]
@@ -312,7 +333,7 @@ def test_a_task_that_ended_long_ago_may_have_no_events(state: str) -> None:
 
 def test_silence_is_two_heartbeats_and_a_grace() -> None:
     assert Rules(heartbeat=3.0).silence == 6.0 + GRACE
-    assert Rules().opening()[2] == GRACE == _watch.GRACE
+    assert Rules().opening(0.0)[2] == GRACE == _watch.GRACE
     assert Rules(follow=SubmitRequest()).silence is None
 
 

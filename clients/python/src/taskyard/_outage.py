@@ -12,6 +12,8 @@ from ._retry import LEAST_REST, backoff
 
 STEADY = 1.0
 """A stream that has stood for so long ends the outage before it."""
+LEAST_TRY = 0.1
+"""For how long an answer is waited for, however little is left of the patience."""
 
 
 @dataclass
@@ -73,6 +75,17 @@ class Outages:
             raise error
         is_news, outage.is_told = not outage.is_told, True
         return is_news
+
+    def grace(self, begins: float, longest: float) -> float:
+        """For how long an answer is waited for if a try begins at that moment.
+
+        In an outage that is not beyond the patience.
+        """
+        self._end_if_steady(begins)
+        if self._current is None:
+            return longest
+        left = self._current.since + self._patience - begins
+        return min(longest, max(left, LEAST_TRY))
 
     def _end_if_steady(self, now: float) -> None:
         outage = self._current

@@ -11,7 +11,7 @@ rules are those of the Rust client, `src/client/watch/mod.rs`:
    has stood, TOO_MANY_WATCHERS: the place that was its own may be taken for a moment. Its
    tries rest as the server asks, or back off; after `patience` it ends the watch. It is
    over once a stream has stood for 1 s, so that one that is accepted and dropped, again
-   and again, is still an outage.
+   and again, is still an outage. A try is not waited for beyond the patience.
 5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the
    rest that the server asks for.
 6. Everything else ends the watch.
@@ -192,7 +192,9 @@ class Rules:
         self._is_caught_up = False
         self._followed = None if follow is None else Followed(follow)
 
-    def opening(self) -> tuple[str, SubmitRequest | WatchEventsRequest, float | None]:
+    def opening(
+        self, now: float
+    ) -> tuple[str, SubmitRequest | WatchEventsRequest, float | None]:
         """The method, its request, and how long the server may take to begin the answer."""
         self._is_caught_up = False
         if self._followed is not None:
@@ -208,7 +210,7 @@ class Rules:
             is_oldest = self._start == "oldest"
             request.start = WATCH_START_OLDEST if is_oldest else WATCH_START_LIVE
         # A server that takes the connection and says nothing must not hold it up.
-        return "WatchEvents", request, GRACE
+        return "WatchEvents", request, self._outages.grace(now, GRACE)
 
     @property
     def rest_until(self) -> float:

@@ -197,7 +197,7 @@ class Watcher:
     async def _message(self) -> WatchEventsResponse | None:
         if self._stream is None:
             await asyncio.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
-            method, request, limit = self._rules.opening()
+            method, request, limit = self._rules.opening(time.monotonic())
             self._stream = _Stream(getattr(self._tasks, method)(request), limit)
         if not self._stream.has_begun:
             await self._stream.begin()

@@ -221,7 +221,7 @@ class Watcher:
     def _message(self) -> WatchEventsResponse | None:
         if self._stream is None:
             time.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
-            method, request, limit = self._rules.opening()
+            method, request, limit = self._rules.opening(time.monotonic())
             self._stream = _Stream(getattr(self._tasks, method)(request))
             self._stream.read(limit, "the server does not answer")
         return self._stream.read(self._rules.silence, "the server has gone silent")
