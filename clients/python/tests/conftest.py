@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 import taskyard
+from scripted import Scripted
+from taskyard.v1.task_service_pb2_grpc import add_TaskServiceServicer_to_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,3 +97,34 @@ def make_client(kind: str) -> Iterator[Callable[[str], Any]]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., tuple[int, Scripted]]]:
+    """Serves a script, on the port that is returned."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(*script: Any) -> tuple[int, Scripted]:
+            scripted = Scripted(*script)  # type: ignore[abstract]
+            server = grpc.server(stack.enter_context(ThreadPoolExecutor()))
+            add_TaskServiceServicer_to_server(scripted, server)
+            port = server.add_insecure_port("127.0.0.1:0")
+            server.start()
+            stack.callback(lambda: server.stop(None).wait())
+            return port, scripted
+
+        yield serve
+
+
+@pytest.fixture
+def play(serve: Any, make_client: Callable[[str], Any]) -> Iterator[Callable[..., Any]]:
+    """Serves a script, and makes a client of it."""
+    with contextlib.ExitStack() as stack:
+
+        def play(*script: Any) -> tuple[Any, Scripted]:
+            port, scripted = serve(*script)
+            client = make_client(f"127.0.0.1:{port}")
+            stack.callback(client.close)
+            return client, scripted
+
+        yield play

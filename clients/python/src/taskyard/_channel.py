@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import grpc
 
 from ._errors import Error, root_cause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+C = TypeVar("C")
 
 CONNECT_TIMEOUT = 5.0
 MAX_ANSWER = 256 << 20
@@ -40,6 +47,39 @@ def options() -> list[tuple[str, Any]]:
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config_disable_resolution", 1),
     ]
+
+
+class Channels(Generic[C]):
+    """The channels of a client: its own, and those that its watches make after a silence.
+
+    One that nobody has any more is none of them.
+    """
+
+    def __init__(self, make: Callable[..., C], target: str) -> None:
+        self._make = make
+        self._target = target
+        self._lock = threading.Lock()
+        self._made: weakref.WeakSet[C] = weakref.WeakSet()
+        self._is_closed = False
+
+    def make(self) -> C:
+        """One more, with a connection of its own; raises Error (CANCELLED) after the end."""
+        with self._lock:
+            self.check()
+            channel = self._make(self._target, options=options())
+            self._made.add(channel)
+            return channel
+
+    def check(self) -> None:
+        """Raises Error (CANCELLED) after the end."""
+        if self._is_closed:
+            raise Error(grpc.StatusCode.CANCELLED, "the client is closed")
+
+    def end(self) -> list[C]:
+        """All of them, to be closed. There will be no more."""
+        with self._lock:
+            self._is_closed = True
+            return list(self._made)
 
 
 def nobody(target: str, error: grpc.RpcError) -> Error | None:

@@ -6,7 +6,9 @@ rules are those of the Rust client, `src/client/watch/mod.rs`:
 1. The cursor of every message that has one replaces the one before. Until there is one, a
    broken watch begins as it began at first, and tells that instead of Restored.
 2. While a snapshot is told no message has a cursor: a broken one is told anew.
-3. Nothing for two heartbeats and 5 s is an outage.
+3. Nothing for two heartbeats and 5 s is an outage, and so is a call that has no answer for
+   5 s: a connection that died without a word does not end by itself. It is tried again on a
+   new connection.
 4. An outage is a lost connection, UNAVAILABLE, an end without a status and, once a stream
    has stood, TOO_MANY_WATCHERS: the place that was its own may be taken for a moment. Its
    tries rest as the server asks, or back off; after `patience` it ends the watch. It is

@@ -41,7 +41,8 @@ class Client:
     def __init__(self, address: str | None = None) -> None:
         """As `taskyard.Client`."""
         self._target = _address.parse(address)
-        self._channel = grpc.aio.insecure_channel(self._target, options=_channel.options())
+        self._channels = _channel.Channels(grpc.aio.insecure_channel, self._target)
+        self._channel = self._channels.make()
         self.tasks = TaskServiceStub(self._channel)
         self.admin = AdminServiceStub(self._channel)
 
@@ -56,8 +57,9 @@ class Client:
         return self
 
     async def close(self) -> None:
-        """Ends the connection, and all calls on it."""
-        await self._channel.close()
+        """Ends the connection, all calls on it, and the watches."""
+        for channel in self._channels.end():
+            await channel.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -87,7 +89,7 @@ class Client:
 
     def submit_and_watch(self, request: SubmitRequest) -> Watcher:
         """As `taskyard.Client.submit_and_watch`."""
-        return Watcher(self.tasks, Rules(follow=request))
+        return Watcher(self.tasks, self._channels, Rules(follow=request))
 
     def watch(
         self,
@@ -110,7 +112,7 @@ class Client:
             heartbeat=heartbeat,
             patience=patience,
         )
-        return Watcher(self.tasks, rules)
+        return Watcher(self.tasks, self._channels, rules)
 
     async def _run(self, steps: _calls.Steps[T]) -> T:
         try:
@@ -140,8 +142,15 @@ class Watcher:
     `asyncio.timeout`, loses nothing. Not for several tasks at a time.
     """
 
-    def __init__(self, tasks: TaskServiceAsyncStub, rules: Rules) -> None:
+    def __init__(
+        self,
+        tasks: TaskServiceAsyncStub,
+        channels: _channel.Channels[grpc.aio.Channel],
+        rules: Rules,
+    ) -> None:
         self._tasks = tasks
+        self._channels = channels
+        self._own: grpc.aio.Channel | None = None
         self._rules = rules
         self._stream: _Stream | None = None
 
@@ -162,6 +171,8 @@ class Watcher:
         """Ends the watch."""
         self._rules.is_over = True
         self._hang_up()
+        if self._own is not None:
+            await self._own.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -174,28 +185,44 @@ class Watcher:
 
     async def __anext__(self) -> Seen:
         """What comes next; raises Error if trying again is of no use or patience is over."""
-        rules = self._rules
-        while (seen := rules.tell()) is None:
-            if rules.is_over:
-                raise StopAsyncIteration
-            try:
-                message = await self._message()
-            except Error as error:
-                self._hang_up()
-                try:
-                    rules.lose(error, time.monotonic())
-                except Error as last:
-                    raise last from None
-            else:
-                if message is not None:
-                    rules.take(message, time.monotonic())
-                else:
-                    self._hang_up()
-                    rules.end(time.monotonic())
+        try:
+            while (seen := self._rules.tell()) is None:
+                if self._rules.is_over:
+                    await self.close()
+                    raise StopAsyncIteration
+                await self._go_on()
+        except Error as error:
+            await self.close()
+            raise error from None
         return seen
+
+    async def _go_on(self) -> None:
+        try:
+            message = await self._message()
+        except Error as error:
+            is_silent = self._stream is not None and self._stream.is_silent
+            self._hang_up()
+            self._channels.check()
+            # Where it was raised is of no use to anybody, and keeps the call.
+            self._rules.lose(error.with_traceback(None), time.monotonic())
+            if is_silent:
+                await self._connect_anew()
+        else:
+            if message is not None:
+                self._rules.take(message, time.monotonic())
+            else:
+                self._hang_up()
+                self._rules.end(time.monotonic())
+
+    async def _connect_anew(self) -> None:
+        old, self._own = self._own, self._channels.make()
+        self._tasks = TaskServiceStub(self._own)
+        if old is not None:
+            await old.close()
 
     async def _message(self) -> WatchEventsResponse | None:
         if self._stream is None:
+            self._channels.check()
             await asyncio.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
             method, request, limit = self._rules.opening(time.monotonic())
             self._stream = _Stream(getattr(self._tasks, method)(request), limit)
@@ -214,6 +241,8 @@ class _Stream:
 
     def __init__(self, call: Any, limit: float | None) -> None:
         self.has_begun = False
+        self.is_silent = False
+        """It ended without a word: its connection cannot be trusted any more."""
         self._call = call
         self._limit = limit
         self._pending: asyncio.Future[Any] | None = None
@@ -237,6 +266,7 @@ class _Stream:
         left = None if limit is None else self._since + limit - time.monotonic()
         await asyncio.wait({self._pending}, timeout=left)
         if not self._pending.done():
+            self.is_silent = True
             raise Error(grpc.StatusCode.UNAVAILABLE, why)
         pending, self._pending = self._pending, None
         try:
@@ -246,6 +276,9 @@ class _Stream:
         except asyncio.CancelledError:
             lost = "the connection was closed"
             raise Error(grpc.StatusCode.CANCELLED, lost) from None
+        finally:
+            # Its error knows this frame: neither is to keep the other, and the call.
+            del pending
 
     def close(self) -> None:
         self._call.cancel()

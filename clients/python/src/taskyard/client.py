@@ -48,7 +48,8 @@ class Client:
         made by the first call, or by `connect`.
         """
         self._target = _address.parse(address)
-        self._channel = grpc.insecure_channel(self._target, options=_channel.options())
+        self._channels = _channel.Channels(grpc.insecure_channel, self._target)
+        self._channel = self._channels.make()
         self.tasks = TaskServiceStub(self._channel)
         self.admin = AdminServiceStub(self._channel)
 
@@ -63,8 +64,9 @@ class Client:
         return self
 
     def close(self) -> None:
-        """Ends the connection, and all calls on it."""
-        self._channel.close()
+        """Ends the connection, all calls on it, and the watches."""
+        for channel in self._channels.end():
+            channel.close()
 
     def __enter__(self) -> Self:
         try:
@@ -104,7 +106,7 @@ class Client:
         First comes Submitted, then this task's events, each once, then nothing. Leaving
         does not cancel the task.
         """
-        return Watcher(self.tasks, Rules(follow=request))
+        return Watcher(self.tasks, self._channels, Rules(follow=request))
 
     def watch(
         self,
@@ -136,7 +138,7 @@ class Client:
             heartbeat=heartbeat,
             patience=patience,
         )
-        return Watcher(self.tasks, rules)
+        return Watcher(self.tasks, self._channels, rules)
 
     def _run(self, steps: _calls.Steps[T]) -> T:
         try:
@@ -165,8 +167,12 @@ class Watcher:
     After an error it has ended. Not for several threads at a time.
     """
 
-    def __init__(self, tasks: TaskServiceStub, rules: Rules) -> None:
+    def __init__(
+        self, tasks: TaskServiceStub, channels: _channel.Channels[grpc.Channel], rules: Rules
+    ) -> None:
         self._tasks = tasks
+        self._channels = channels
+        self._own: grpc.Channel | None = None
         self._rules = rules
         self._stream: _Stream | None = None
 
@@ -186,6 +192,8 @@ class Watcher:
         """Ends the watch."""
         self._rules.is_over = True
         self._hang_up()
+        if self._own is not None:
+            self._own.close()
 
     def __enter__(self) -> Self:
         return self
@@ -198,28 +206,44 @@ class Watcher:
 
     def __next__(self) -> Seen:
         """What comes next; raises Error if trying again is of no use or patience is over."""
-        rules = self._rules
-        while (seen := rules.tell()) is None:
-            if rules.is_over:
-                raise StopIteration
-            try:
-                message = self._message()
-            except Error as error:
-                self._hang_up()
-                try:
-                    rules.lose(error, time.monotonic())
-                except Error as last:
-                    raise last from None
-            else:
-                if message is not None:
-                    rules.take(message, time.monotonic())
-                else:
-                    self._hang_up()
-                    rules.end(time.monotonic())
+        try:
+            while (seen := self._rules.tell()) is None:
+                if self._rules.is_over:
+                    self.close()
+                    raise StopIteration
+                self._go_on()
+        except Error as error:
+            self.close()
+            raise error from None
         return seen
+
+    def _go_on(self) -> None:
+        try:
+            message = self._message()
+        except Error as error:
+            is_silent = self._stream is not None and self._stream.is_silent
+            self._hang_up()
+            self._channels.check()
+            # Where it was raised is of no use to anybody, and keeps the call.
+            self._rules.lose(error.with_traceback(None), time.monotonic())
+            if is_silent:
+                self._connect_anew()
+        else:
+            if message is not None:
+                self._rules.take(message, time.monotonic())
+            else:
+                self._hang_up()
+                self._rules.end(time.monotonic())
+
+    def _connect_anew(self) -> None:
+        old, self._own = self._own, self._channels.make()
+        self._tasks = TaskServiceStub(self._own)
+        if old is not None:
+            old.close()
 
     def _message(self) -> WatchEventsResponse | None:
         if self._stream is None:
+            self._channels.check()
             time.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
             method, request, limit = self._rules.opening(time.monotonic())
             self._stream = _Stream(getattr(self._tasks, method)(request))
@@ -244,6 +268,8 @@ class _Stream:
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._is_asking = False
+        self.is_silent = False
+        """It ended without a word: its connection cannot be trusted any more."""
         threading.Thread(
             target=_read,
             args=(call, self._asked, self._answers),
@@ -259,6 +285,7 @@ class _Stream:
         try:
             answer = self._answers.get(timeout=limit)
         except queue.Empty:
+            self.is_silent = True
             raise Error(grpc.StatusCode.UNAVAILABLE, why) from None
         self._is_asking = False
         if isinstance(answer, grpc.RpcError):
