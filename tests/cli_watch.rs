@@ -38,19 +38,21 @@ fn watch_prints_events_and_goes_on_from_a_cursor() {
 }
 
 #[test]
-fn watch_ends_with_0_on_ctrl_c() {
+fn watch_ends_with_0_when_it_is_asked_to() {
     let (_dir, serve) = yard();
-    let mut child = serve
-        .command(&["watch", "--from-start"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
-    out.read_line(&mut String::new()).expect("an event");
-    signal_to(&child, Signal::INT);
-    let said = Said::of(child.wait_with_output().expect("it was started")).ends(0);
-    assert!(said.err.contains("taskyard watch --after"), "{}", said.err);
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut child = serve
+            .command(&["watch", "--from-start"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+        out.read_line(&mut String::new()).expect("an event");
+        signal_to(&child, signal);
+        let said = Said::of(child.wait_with_output().expect("it was started")).ends(0);
+        assert!(said.err.contains("taskyard watch --after"), "{}", said.err);
+    }
 }
 
 #[test]

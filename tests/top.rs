@@ -73,6 +73,26 @@ impl Terminal {
         }
     }
 
+    /// As it shows once it is drawn anew: of a screen that only changes, words may be
+    /// written in part.
+    fn shows_when_drawn_anew(&mut self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        for rows in [25, 24].into_iter().cycle() {
+            self.said.clear();
+            let size = Winsize { ws_row: rows, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+            tcsetwinsize(&self.master, size).expect("a size");
+            // Frames come at each interval, whether anything changes or not.
+            while self.said.len() < 1 << 16 {
+                assert!(Instant::now() < until, "no {text:?} in {:?}", self.text());
+                let Ok(more) = self.output.recv_timeout(Duration::from_millis(300)) else { break };
+                self.said.extend(more);
+                if self.text().contains(text) {
+                    return;
+                }
+            }
+        }
+    }
+
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.said).into_owned()
     }
@@ -125,6 +145,24 @@ fn it_gives_the_terminal_back_however_it_ends() {
         terminal.ends(0);
         terminal.shows(GIVEN_BACK);
     }
+}
+
+#[test]
+fn another_store_in_the_old_ones_place_is_news() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let serve = Serve::start(&dir.path().join("old"), &[]);
+    let address = serve.address.trim_start_matches("http://").to_owned();
+    let mut terminal = top(&serve);
+    serve.signal(Signal::KILL);
+    serve.end();
+    let serve = Serve::at(&address, &dir.path().join("new"), &[]);
+    let task = serve.submit(&["noop", "--queue", "post"]);
+    terminal.shows_when_drawn_anew(&task);
+    // And what comes then.
+    let task = serve.submit(&["noop", "--queue", "post"]);
+    terminal.shows_when_drawn_anew(&task);
+    terminal.press("q");
+    terminal.ends(0);
 }
 
 #[test]

@@ -126,6 +126,9 @@ impl Events {
             let rest = if is_other { Duration::ZERO } else { REFUSED };
             if is_other {
                 self.watch.start = Start::Oldest;
+            } else if let Some(cursor) = self.watcher.cursor() {
+                // What was shown is not shown again.
+                self.watch.start = Start::After(cursor.to_owned());
             }
             self.refused_until = Some(Instant::now() + rest);
         }
