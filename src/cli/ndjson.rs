@@ -13,7 +13,10 @@ use serde::{
 use serde_json::Value;
 
 use super::{json, units};
-use crate::proto::v1::{RetryPolicy, SubmitRequest, WhenFull, submit_request::Payload};
+use crate::{
+    client::to_struct,
+    proto::v1::{RetryPolicy, SubmitRequest, WhenFull, submit_request::Payload},
+};
 
 /// Reads a line.
 ///
@@ -149,7 +152,7 @@ fn span(value: Value) -> Result<prost_types::Duration, String> {
 /// What it is instead, or which number cannot be carried.
 pub fn args(value: Value) -> Result<prost_types::Struct, String> {
     match value {
-        Value::Object(object) => json::to_struct(object, "args"),
+        Value::Object(object) => to_struct(object, "args"),
         other => Err(format!("must be an object, not {}", type_of(&other))),
     }
 }

@@ -17,7 +17,7 @@ use super::{
     until_ctrl_c,
 };
 use crate::{
-    client::{Client, Persistence, new_request_id},
+    client::{Client, Persistence, from_wire, new_request_id},
     proto::v1::{
         RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
         task_result::Output,
@@ -213,7 +213,7 @@ async fn to_the_end(
 
 fn print_result(task: Task) -> Result<(), Problem> {
     match task.result.and_then(|result| result.output) {
-        Some(Output::Json(value)) => print(json::from_wire(value).to_string()),
+        Some(Output::Json(value)) => print(from_wire(value).to_string()),
         Some(Output::Data(data)) => {
             let mut out = Out::stdout();
             out.bytes(&data)?;

@@ -7,89 +7,15 @@
 pub mod admin;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use prost_types::{ListValue, Struct, Value as WireValue, value::Kind};
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Value, json};
 
 use super::units;
-use crate::proto::v1::{
-    Attempt, Event, EventType, Task, TaskError, TaskState, task::Payload, task_result::Output,
+use crate::{
+    client::{from_struct, from_wire},
+    proto::v1::{
+        Attempt, Event, EventType, Task, TaskError, TaskState, task::Payload, task_result::Output,
+    },
 };
-
-/// 2^53: a double holds every whole number up to here.
-const EXACT: u64 = 1 << 53;
-
-/// Arguments for the wire, where numbers are doubles.
-///
-/// # Errors
-/// Which number would change on the way.
-pub fn to_struct(object: Map<String, Value>, path: &str) -> Result<Struct, String> {
-    let fields = object
-        .into_iter()
-        .map(|(key, value)| {
-            let value = to_wire(value, &format!("{path}.{key}"))?;
-            Ok((key, value))
-        })
-        .collect::<Result<_, String>>()?;
-    Ok(Struct { fields })
-}
-
-fn to_wire(value: Value, path: &str) -> Result<WireValue, String> {
-    let kind = match value {
-        Value::Null => Kind::NullValue(0),
-        Value::Bool(value) => Kind::BoolValue(value),
-        Value::Number(number) => Kind::NumberValue(to_double(&number, path)?),
-        Value::String(text) => Kind::StringValue(text),
-        Value::Array(items) => {
-            let values = items
-                .into_iter()
-                .enumerate()
-                .map(|(place, item)| to_wire(item, &format!("{path}[{place}]")))
-                .collect::<Result<_, String>>()?;
-            Kind::ListValue(ListValue { values })
-        }
-        Value::Object(object) => Kind::StructValue(to_struct(object, path)?),
-    };
-    Ok(WireValue { kind: Some(kind) })
-}
-
-fn to_double(number: &Number, path: &str) -> Result<f64, String> {
-    let whole = number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64());
-    let exact = whole.is_none_or(|whole| whole <= EXACT);
-    match number.as_f64().filter(|double| exact && double.is_finite()) {
-        Some(double) => Ok(double),
-        None => Err(format!("{path}: {number} cannot be carried exactly; send it as a string")),
-    }
-}
-
-/// A value from the wire. Whole numbers are written without a point.
-pub fn from_wire(value: WireValue) -> Value {
-    match value.kind {
-        None | Some(Kind::NullValue(_)) => Value::Null,
-        Some(Kind::BoolValue(value)) => Value::Bool(value),
-        Some(Kind::NumberValue(double)) => number(double),
-        Some(Kind::StringValue(text)) => Value::String(text),
-        Some(Kind::ListValue(list)) => list.values.into_iter().map(from_wire).collect(),
-        Some(Kind::StructValue(object)) => from_struct(object),
-    }
-}
-
-/// An object from the wire.
-pub fn from_struct(object: Struct) -> Value {
-    object.fields.into_iter().map(|(key, value)| (key, from_wire(value))).collect()
-}
-
-fn number(double: f64) -> Value {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        reason = "checked to be whole and within 2^53"
-    )]
-    if double.fract() == 0.0 && double.abs() <= EXACT as f64 {
-        Value::from(double as i64)
-    } else {
-        Number::from_f64(double).map_or(Value::Null, Value::Number)
-    }
-}
 
 /// Reads base64, the standard alphabet with padding.
 ///
@@ -241,27 +167,6 @@ pub fn type_name(number: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn object(text: &str) -> Map<String, Value> {
-        match serde_json::from_str(text) {
-            Ok(Value::Object(object)) => object,
-            other => panic!("{text}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn arguments_come_back_as_they_went() {
-        let text = r#"{"a":1,"b":[true,null,"x"],"c":{"d":0.5,"e":-7}}"#;
-        let there = to_struct(object(text), "args").expect("all of it can be carried");
-        assert_eq!(from_struct(there).to_string(), text);
-    }
-
-    #[test]
-    fn a_number_that_would_change_is_refused_by_name() {
-        let wrong = to_struct(object(r#"{"a":[{"id":9007199254740993}]}"#), "args");
-        let message = wrong.expect_err("2^53 + 1 is not a double");
-        assert!(message.starts_with("args.a[0].id: 9007199254740993"), "{message}");
-    }
 
     #[test]
     fn spans_are_seconds() {
