@@ -1,0 +1,223 @@
+// Submits the tasks of a file, one JSON object on each line, and follows them to the end.
+//
+//     node examples/batch.mjs examples/tasks.ndjson [server]
+//
+// On a terminal it shows a progress bar, otherwise one line for each task. The exit code is 1 if
+// a task failed, was cancelled or was refused, 2 if the file is wrong, and 4 if the server cannot
+// be reached.
+
+import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import {
+  connect,
+  duration,
+  EventType,
+  isTerminal,
+  SubmitRequest,
+  TaskState,
+  TaskyardError,
+} from "taskyard";
+
+const IN_FLIGHT = 64;
+const ENDS = [EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED];
+
+/**
+ * The tasks of the file; the error names the line that is none.
+ * @param {string} path
+ */
+function read(path) {
+  const requests = [];
+  for (const [index, line] of readFileSync(path, "utf8").split("\n").entries()) {
+    if (line.trim() === "") continue;
+    try {
+      requests.push(parse(JSON.parse(line)));
+    } catch (error) {
+      throw new Error(
+        `${path}:${index + 1}: ${error instanceof Error ? error.message : error}`,
+      );
+    }
+  }
+  return requests;
+}
+
+/**
+ * A request as protobuf's JSON writes it, in which durations are texts.
+ * @param {any} json
+ */
+function parse(json) {
+  const spans = (/** @type {any} */ from, /** @type {string[]} */ names) => {
+    const read = names
+      .filter((name) => name in from)
+      .map((name) => [name, duration(from[name])]);
+    return { ...from, ...Object.fromEntries(read) };
+  };
+  const names = Object.keys(SubmitRequest.create());
+  const unknown = Object.keys(Object(json)).find((name) => !names.includes(name));
+  if (typeof json?.kind !== "string") throw new Error("is no task: it has no kind");
+  if (unknown !== undefined) throw new Error(`a task has no field ${JSON.stringify(unknown)}`);
+  const task = spans(json, ["delay", "timeout"]);
+  if (task.retry) task.retry = spans(task.retry, ["initialBackoff", "maxBackoff"]);
+  return SubmitRequest.fromJSON({ requestId: randomUUID(), ...task });
+}
+
+/** What has become of the tasks, and how it is shown. */
+class Progress {
+  ended = 0;
+  bad = 0;
+  onTerminal = process.stderr.isTTY;
+  since = performance.now();
+
+  /** @param {number} total */
+  constructor(total) {
+    this.total = total;
+  }
+
+  /**
+   * Counts and shows the end of one task.
+   * @param {string} state
+   * @param {string} about
+   */
+  end(state, about) {
+    this.ended += 1;
+    if (state !== "SUCCEEDED") this.bad += 1;
+    if (!this.onTerminal) console.log(`${this.ended}/${this.total} ${state} ${about}`);
+    else if (state !== "SUCCEEDED") this.say(`${state} ${about}`);
+    this.show();
+  }
+
+  /**
+   * Tells what happens besides, above the bar.
+   * @param {string} text
+   */
+  say(text) {
+    process.stderr.write(this.onTerminal ? `\r\x1b[K${text}\n` : `${text}\n`);
+    this.show();
+  }
+
+  /** Draws the bar again, on a terminal. */
+  show() {
+    if (!this.onTerminal) return;
+    const done = Math.floor((30 * this.ended) / Math.max(this.total, 1));
+    const bar = "━".repeat(done).padEnd(30);
+    const bad = this.bad > 0 ? `, ${this.bad} not well` : "";
+    process.stderr.write(`\r\x1b[K${bar} ${this.ended}/${this.total}${bad}`);
+  }
+
+  finish() {
+    const took = ((performance.now() - this.since) / 1000).toFixed(1);
+    if (this.onTerminal) process.stderr.write("\n");
+    const well = this.ended - this.bad;
+    console.log(`${this.total} tasks: ${well} succeeded, ${this.bad} did not, in ${took} s`);
+  }
+}
+
+/** The tasks of one run: those submitted that have not ended, and ends not yet claimed. */
+class Batch {
+  /** @type {Set<string>} */
+  running = new Set();
+  /**
+   * A task may end before its submission is answered; ends of others are here too, until all is
+   * submitted.
+   * @type {Map<string, [string, string]>}
+   */
+  unclaimed = new Map();
+  allSubmitted = false;
+
+  /**
+   * @param {import("taskyard").Client} client
+   * @param {Progress} progress
+   */
+  constructor(client, progress) {
+    this.client = client;
+    this.progress = progress;
+  }
+
+  /** All is submitted, and all has ended. */
+  get isOver() {
+    return this.allSubmitted && this.running.size === 0;
+  }
+
+  /**
+   * Submits them, a bounded number at a time.
+   * @param {SubmitRequest[]} requests
+   */
+  async submitAll(requests) {
+    const queue = requests.values();
+    const submitter = async () => {
+      for (const request of queue) await this.submit(request);
+    };
+    await Promise.all(Array.from({ length: IN_FLIGHT }, submitter));
+    this.allSubmitted = true;
+    this.unclaimed.clear();
+  }
+
+  /** @param {SubmitRequest} request */
+  async submit(request) {
+    try {
+      const { taskId, state } = await this.client.submit(request);
+      const end = this.unclaimed.get(taskId);
+      if (end !== undefined) this.progress.end(...end);
+      else if (!isTerminal(state)) this.running.add(taskId);
+      else this.progress.end(TaskState[state], `${taskId} ${request.kind}, as before`);
+      this.unclaimed.delete(taskId);
+    } catch (error) {
+      if (!(error instanceof TaskyardError)) throw error;
+      this.progress.end("REFUSED", `${request.kind}: ${error.message}`);
+    }
+  }
+
+  /**
+   * Takes the end of some task over.
+   * @param {import("taskyard").Event} event
+   */
+  end(event) {
+    const why = event.error ? `: ${event.error.message}` : "";
+    const state = EventType[event.type];
+    const about = `${event.taskId} ${event.kind}${why}`;
+    if (this.running.delete(event.taskId)) this.progress.end(state, about);
+    else if (!this.allSubmitted) this.unclaimed.set(event.taskId, [state, about]);
+  }
+}
+
+/**
+ * Submits and follows them; the exit code.
+ * @param {SubmitRequest[]} requests
+ * @param {string | undefined} server
+ */
+async function run(requests, server) {
+  const progress = new Progress(requests.length);
+  const client = await connect(server);
+  try {
+    const batch = new Batch(client, progress);
+    const watcher = client.watch({ filter: { types: ENDS }, patience: 300_000 });
+    await watcher.next(); // From here on nothing is missed.
+    progress.show();
+    const follow = async () => {
+      for await (const seen of watcher) {
+        if (seen.type === "events") seen.events.forEach((event) => void batch.end(event));
+        else if (seen.type === "lost") progress.say(`${seen.error.message}; trying again`);
+        else if (seen.type === "restored") progress.say("the server is back");
+        if (batch.isOver) return;
+      }
+    };
+    const submit = async () => {
+      await batch.submitAll(requests);
+      if (batch.isOver) await watcher.close();
+    };
+    await Promise.all([follow(), submit()]);
+  } finally {
+    client.close();
+  }
+  progress.finish();
+  return progress.bad > 0 ? 1 : 0;
+}
+
+const [path, server] = process.argv.slice(2);
+try {
+  if (path === undefined) throw new Error("name the file of the tasks");
+  process.exitCode = await run(read(path), server);
+} catch (error) {
+  console.error(`error: ${error instanceof Error ? error.message : error}`);
+  const isWrong = !(error instanceof TaskyardError) || error.code === "INVALID_ARGUMENT";
+  process.exitCode = isWrong ? 2 : 4;
+}

@@ -1,0 +1,55 @@
+// Trying again: how often, how long in between, and on which answers.
+
+import type { Bounds } from "./bounds.js";
+import { isLost, TaskyardError, TOO_LATE } from "./error.js";
+
+/** Calls in all. */
+export const TRIES = 10;
+/** Milliseconds, as everything here. */
+export const INITIAL_BACKOFF = 100;
+export const MAX_BACKOFF = 5000;
+export const BACKOFF_MULTIPLIER = 2;
+/** The shortest rest between two tries, whatever the server asks for. */
+export const LEAST_REST = 10;
+/** A longer pushback of the server ends the tries: people want to know. */
+const LONGEST_PUSHBACK = 30_000;
+
+/** The longest rest after so many failures in a row. */
+export function longestBackoff(failures: number): number {
+  return Math.min(INITIAL_BACKOFF * BACKOFF_MULTIPLIER ** (failures - 1), MAX_BACKOFF);
+}
+
+/** The rest after so many failures: between half and all, so that many clients spread. */
+export function backoff(failures: number): number {
+  return longestBackoff(failures) * (0.5 + Math.random() / 2);
+}
+
+/** How long to rest after this many failures; undefined if there is to be no other try. */
+export function restAfter(failures: number, error: TaskyardError): number | undefined {
+  if (failures >= TRIES || !isLost(error) || !error.mayRetry) return undefined;
+  const asked = error.retryAfter;
+  if (asked === undefined) return backoff(failures);
+  return asked <= LONGEST_PUSHBACK ? Math.max(asked, LEAST_REST) : undefined;
+}
+
+/** Calls until there is an answer. Only to be used for what may safely be repeated. */
+export async function repeat<T>(bounds: Bounds, call: () => Promise<T>): Promise<T> {
+  let last: TaskyardError | undefined;
+  try {
+    for (let failures = 1; ; failures++) {
+      try {
+        return await call();
+      } catch (error) {
+        if (bounds.isOver || !(error instanceof TaskyardError)) throw error;
+        const rest = restAfter(failures, error);
+        if (rest === undefined) throw error;
+        last = error;
+        await bounds.rest(rest);
+      }
+    }
+  } catch (error) {
+    const isLate = error instanceof TaskyardError && error.code === "DEADLINE_EXCEEDED";
+    if (!isLate || error.reason !== "" || last === undefined) throw error;
+    throw new TaskyardError("DEADLINE_EXCEEDED", `${TOO_LATE}; before that: ${last.message}`);
+  }
+}
