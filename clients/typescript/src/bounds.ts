@@ -40,6 +40,30 @@ export class Closing {
   }
 }
 
+/** Who listens to a signal. Node warns of more than ten listeners, so there is one for all. */
+const listening = new WeakMap<AbortSignal, { all: Set<() => void>; abort: () => void }>();
+
+/** Calls this once the signal is aborted; what is returned takes that back. */
+function listenTo(signal: AbortSignal, listener: () => void): () => void {
+  let entry = listening.get(signal);
+  if (entry === undefined) {
+    const all = new Set<() => void>();
+    const abort = () => {
+      for (const one of [...all]) one();
+    };
+    entry = { all, abort };
+    listening.set(signal, entry);
+    signal.addEventListener("abort", abort, { once: true });
+  }
+  const { all, abort } = entry;
+  all.add(listener);
+  return () => {
+    if (!all.delete(listener) || all.size > 0) return;
+    signal.removeEventListener("abort", abort);
+    listening.delete(signal);
+  };
+}
+
 /** The bounds of one call, or of one watch. They listen from `begin` to `dispose`. */
 export class Bounds {
   /** By the clock `now`; Infinity if there is none. */
@@ -87,10 +111,10 @@ export class Bounds {
     if (signal?.aborted) abort();
     else if (this.#closing.isClosed) close();
     else {
-      signal?.addEventListener("abort", abort, { once: true });
+      const forgetSignal = signal && listenTo(signal, abort);
       const forgetClosing = this.#closing.listen(close);
       this.#forget = () => {
-        signal?.removeEventListener("abort", abort);
+        forgetSignal?.();
         forgetClosing();
       };
       this.#arm();
@@ -114,6 +138,8 @@ export class Bounds {
   }
 
   get isOver(): boolean {
+    // Its timer may be late, while others wait for it without a rest.
+    if (this.left === 0) this.end(new TaskyardError("DEADLINE_EXCEEDED", TOO_LATE));
     return this.#over !== undefined;
   }
 
@@ -124,7 +150,7 @@ export class Bounds {
 
   /** Throws if they are over. */
   check(): void {
-    if (this.#over !== undefined) throw this.#over.why;
+    if (this.isOver) throw this.#over?.why;
   }
 
   /** Calls this with the reason once they end; what is returned takes that back. */
@@ -156,11 +182,7 @@ export class Bounds {
   }
 
   #arm(): void {
-    if (this.#ends === Infinity) return;
-    if (this.left === 0) {
-      this.end(new TaskyardError("DEADLINE_EXCEEDED", TOO_LATE));
-      return;
-    }
+    if (this.#ends === Infinity || this.isOver) return;
     const delay = Math.min(Math.ceil(this.left), LONGEST_TIMER);
     this.#timer = setTimeout(() => this.#arm(), delay);
   }

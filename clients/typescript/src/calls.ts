@@ -66,21 +66,21 @@ export function callsOf<D extends Definition>(connection: Connection, definition
 }
 
 /** One call with one answer, within these bounds and no longer than so many milliseconds. */
-export async function unary<Request, Partial, Response>(
+export async function unary<Partial, Response>(
   connection: Connection,
   path: string,
-  method: Method<Request, Partial, Response>,
+  method: Method<unknown, Partial, Response>,
   partial: Partial,
   bounds: Bounds,
   limit = Infinity,
 ): Promise<Response> {
-  const request = method.requestType.fromPartial(partial);
+  const request = written(method, partial);
   const client = await connection.ready(bounds);
   let forget = () => {};
   const answer = new Promise<Response>((resolve, reject) => {
     const call = client.makeUnaryRequest(
       path,
-      encoder(method),
+      asItIs,
       method.responseType.decode,
       request,
       new Metadata(),
@@ -99,19 +99,19 @@ export async function unary<Request, Partial, Response>(
 }
 
 /** Begins a stream of answers. Whoever gets it must read it to its end, or cancel it. */
-export function begin<Request, Partial, Response>(
+export function begin<Partial, Response>(
   client: Client,
   path: string,
-  method: Method<Request, Partial, Response>,
+  method: Method<unknown, Partial, Response>,
   partial: Partial,
   bounds: Bounds,
 ): Messages<Response> {
-  const request = method.requestType.fromPartial(partial);
+  const request = written(method, partial);
   const { decode } = method.responseType;
   const options = within(bounds.left);
   const call = client.makeServerStreamRequest(
     path,
-    encoder(method),
+    asItIs,
     decode,
     request,
     new Metadata(),
@@ -120,10 +120,10 @@ export function begin<Request, Partial, Response>(
   return new Messages(call, bounds);
 }
 
-async function* serverStream<Request, Partial, Response>(
+async function* serverStream<Partial, Response>(
   connection: Connection,
   path: string,
-  method: Method<Request, Partial, Response>,
+  method: Method<unknown, Partial, Response>,
   partial: Partial,
   options: CallOptions,
 ): AsyncGenerator<Response, void, void> {
@@ -145,10 +145,10 @@ async function* serverStream<Request, Partial, Response>(
   }
 }
 
-async function* duplex<Request, Partial, Response>(
+async function* duplex<Partial, Response>(
   connection: Connection,
   path: string,
-  method: Method<Request, Partial, Response>,
+  method: Method<unknown, Partial, Response>,
   requests: Many<Partial>,
   options: CallOptions,
 ): AsyncGenerator<Response, void, void> {
@@ -159,7 +159,7 @@ async function* duplex<Request, Partial, Response>(
     const { decode } = method.responseType;
     const call = client.makeBidiStreamRequest(
       path,
-      encoder(method),
+      asItIs,
       decode,
       new Metadata(),
       within(bounds.left),
@@ -168,7 +168,7 @@ async function* duplex<Request, Partial, Response>(
     const room = () => new Promise<void>((resolve) => call.once("drain", resolve));
     const write = async () => {
       for await (const partial of whileNeeded(requests, bounds)) {
-        if (!call.write(method.requestType.fromPartial(partial))) await bounds.race(room());
+        if (!call.write(written(method, partial))) await bounds.race(room());
       }
       call.end();
     };
@@ -203,11 +203,19 @@ async function* whileNeeded<T>(items: Many<T>, bounds: Bounds): AsyncGenerator<T
   }
 }
 
-function encoder<Request>(
-  method: Method<Request, never, unknown>,
-): (request: Request) => Buffer {
-  return (request) => Buffer.from(method.requestType.encode(request).finish());
+/** The request as the wire has it. */
+function written<Partial>(method: Method<unknown, Partial, unknown>, partial: Partial): Buffer {
+  const { requestType: type } = method;
+  try {
+    return Buffer.from(type.encode(type.fromPartial(partial)).finish());
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new TypeError(`the request cannot be written: ${why}`);
+  }
 }
+
+/** What is written already. */
+const asItIs = (bytes: Buffer): Buffer => bytes;
 
 function within(milliseconds: number): { deadline?: number } {
   // What is longer is bounded on this side alone.

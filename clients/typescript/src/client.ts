@@ -7,7 +7,7 @@ import { Bounds, type CallOptions, now } from "./bounds.js";
 import { type Calls, callsOf, unary } from "./calls.js";
 import { CONNECT_TIMEOUT, Connection } from "./connection.js";
 import { duration } from "./duration.js";
-import { TaskyardError, withoutBeginning } from "./error.js";
+import { NOT_GRPC, TaskyardError, withoutBeginning } from "./error.js";
 import { HealthDefinition } from "./gen/grpc/health/v1/health.js";
 import { AdminServiceDefinition } from "./gen/taskyard/v1/admin_service.js";
 import { Task } from "./gen/taskyard/v1/task.js";
@@ -190,7 +190,9 @@ export class Client {
   /** What a greeting that failed says; undefined if a Taskyard answered all the same. */
   #nobody(error: TaskyardError, bounds: Bounds): TaskyardError | undefined {
     const { address } = this;
-    const cause = withoutBeginning(error.message);
+    // The beginning of a page, read as the length of a message.
+    const isPage = error.message.startsWith("Received message larger than max");
+    const cause = isPage ? NOT_GRPC : withoutBeginning(error.message);
     if (error.reason !== "") return undefined;
     if (bounds.isOver || bounds.left === 0) {
       return new TaskyardError(error.code, `connecting to ${address}: ${error.message}`);

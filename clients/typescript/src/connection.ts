@@ -15,6 +15,8 @@ export const CONNECT_TIMEOUT = 5000;
  */
 const MAX_ANSWER = 256 * 2 ** 20;
 
+const SAYS_NOTHING = "no server answers: it takes the connection and says nothing";
+
 const OPTIONS = {
   "grpc.primary_user_agent": `taskyard-typescript/${VERSION}`,
   "grpc.max_receive_message_length": MAX_ANSWER,
@@ -41,8 +43,8 @@ export class Connection {
   readonly #closing: Closing;
   #client: Client;
   #forget: (() => void) | undefined;
-  /** When it was first seen that it does not stand, if it does not. */
-  #downSince: number | undefined;
+  /** Since when all that was seen of it was that it fails. */
+  #failsSince: number | undefined;
 
   constructor(target: string, closing = new Closing()) {
     this.target = target;
@@ -72,26 +74,28 @@ export class Connection {
    * ever for a server that takes the connection and says nothing.
    */
   async ready(bounds: Bounds): Promise<Client> {
+    const ends = now() + CONNECT_TIMEOUT;
     for (;;) {
       bounds.check();
       const client = this.#client;
       const channel = client.getChannel();
       const state = channel.getConnectivityState(true);
       if (state === State.READY) {
-        this.#downSince = undefined;
+        this.#failsSince = undefined;
         return client;
       }
-      this.#downSince ??= now();
-      const left = this.#downSince + CONNECT_TIMEOUT - now();
-      if (left <= 0) {
-        this.#renew();
-        if (state === State.TRANSIENT_FAILURE) continue;
-        throw new TaskyardError(
-          "UNAVAILABLE",
-          "no server answers: it takes the connection and says nothing",
-        );
+      if (state === State.TRANSIENT_FAILURE) {
+        this.#failsSince ??= now();
+        // It may hang on to a connection that died while it was made.
+        if (now() - this.#failsSince < CONNECT_TIMEOUT) return client;
+        this.#renew(client);
+        continue;
       }
-      if (state === State.TRANSIENT_FAILURE) return client;
+      const left = ends - now();
+      if (left <= 0) {
+        this.#renew(client);
+        throw new TaskyardError("UNAVAILABLE", SAYS_NOTHING);
+      }
       const changed = new Promise<void>((resolve) => {
         // At its end it says so by an error; the state tells.
         channel.watchConnectivityState(state, Date.now() + left, () => resolve());
@@ -100,10 +104,10 @@ export class Connection {
     }
   }
 
-  #renew(): void {
-    const old = this.#client;
+  #renew(old: Client): void {
+    if (this.#client !== old) return;
     this.#client = this.#made();
-    this.#downSince = undefined;
+    this.#failsSince = undefined;
     // What runs on it goes on to its end.
     old.close();
   }

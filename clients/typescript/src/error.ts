@@ -164,6 +164,7 @@ function made(
   return new TaskyardError(told.code, told.message, details);
 }
 
+export const NOT_GRPC = "what it says is not gRPC";
 const STRANGER = "what answers is no Taskyard, or one of another version";
 const NOBODY = "no server answers";
 const LOST = "the connection to the server was lost";
@@ -201,7 +202,7 @@ function rootCause(message: string): string {
   const cause = oneLine(last)
     .replace(/^Error: /, "")
     .replace(/ \(\d{4}-[^)]*\)$/, "");
-  if (/protocol error/i.test(cause)) return "what it says is not gRPC";
+  if (/protocol error/i.test(cause)) return NOT_GRPC;
   const [, number, how] = /^Received RST_STREAM with code (\d+) ?(.*)$/.exec(cause) ?? [];
   if (how?.includes("without gRPC status")) return "it ended the call without a status";
   if (number !== undefined) return `it broke the call off (HTTP/2 error ${number})`;

@@ -54,8 +54,6 @@ export class Messages<T> {
   cancel(): void {
     this.#forget();
     this.#call.cancel();
-    // What was read ahead is of no use to anybody.
-    this.#call.resume();
   }
 
   #woken(): Promise<void> {
