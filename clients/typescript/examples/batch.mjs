@@ -82,7 +82,7 @@ class Progress {
     if (state !== "SUCCEEDED") this.bad += 1;
     if (!this.onTerminal) console.log(`${this.ended}/${this.total} ${state} ${about}`);
     else if (state !== "SUCCEEDED") this.say(`${state} ${about}`);
-    this.show();
+    else this.show();
   }
 
   /**

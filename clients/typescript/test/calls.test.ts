@@ -3,8 +3,10 @@
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
 import { readFileSync } from "node:fs";
+import { Readable } from "node:stream";
 import { test } from "node:test";
 import { credentials } from "@grpc/grpc-js";
+import { Bounds, Closing } from "../src/bounds.js";
 import {
   Client,
   milliseconds,
@@ -16,6 +18,7 @@ import {
   type WaitTaskRequest,
   WaitTaskResponse,
 } from "../src/index.js";
+import { Messages } from "../src/messages.js";
 import { ack, failure, scripted, soon, started, tells } from "./scripted.js";
 
 const LIMIT = { timeout: 20_000 };
@@ -185,6 +188,19 @@ test("the requests of a stream that fail end it with their error", LIMIT, async 
   // The server does not know this call, and may say so first.
   await assert.rejects(stream.next(), /no more tasks|no Taskyard/);
   assert(isClosed);
+});
+
+test("what was read ahead comes before the error", async () => {
+  const cancel = () => {};
+  const call = Object.assign(new Readable({ objectMode: true, read() {} }), { cancel });
+  const bounds = new Bounds({}, new Closing());
+  const messages = new Messages<string>(call as never, bounds);
+  call.push("one");
+  call.push("two");
+  call.emit("error", new Error("broken"));
+  assert.equal(await messages.next(), "one");
+  assert.equal(await messages.next(), "two");
+  await assert.rejects(messages.next(), /broken/);
 });
 
 test("leaving a generated stream ends it", LIMIT, async (t) => {
