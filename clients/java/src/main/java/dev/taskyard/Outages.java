@@ -1,0 +1,108 @@
+package dev.taskyard;
+
+import java.time.Duration;
+import java.util.Optional;
+
+/** How long a watch has had no stream, and when it is tried again. Times are in nanoseconds. */
+final class Outages {
+  /** A stream that has stood for so long ends the outage before it. */
+  private static final Duration STEADY = Duration.ofSeconds(1);
+
+  private final long patience;
+  private Outage current;
+
+  /** Some stream has told something. */
+  private boolean hasStood;
+
+  private long restUntil;
+
+  private static final class Outage {
+    final long since;
+    int failures;
+    boolean isTold;
+
+    /** A stream tells something again, since then. */
+    Long standsSince;
+
+    Outage(long since) {
+      this.since = since;
+    }
+  }
+
+  /** None yet. One that is longer than this is to end the watch. */
+  Outages(Duration patience) {
+    this.patience = Retry.nanos(patience);
+  }
+
+  /** The stream is not opened before. */
+  long restUntil() {
+    return restUntil;
+  }
+
+  /** The stream tells something; whether that is news after an outage that was told. */
+  boolean stands(long now) {
+    hasStood = true;
+    if (current == null) {
+      return false;
+    }
+    if (current.standsSince == null) {
+      current.standsSince = now;
+    }
+    boolean isNews = current.isTold;
+    current.isTold = false;
+    return isNews;
+  }
+
+  /**
+   * There is no stream; whether that is to be told.
+   *
+   * @throws TaskyardException the same, if it is of no use to try again
+   */
+  boolean lose(TaskyardException failed, long now) {
+    String reason = failed.reason();
+    if (reason.equals("WATCH_LIFETIME") || reason.equals("WATCH_STALLED")) {
+      restUntil = now + nanosAtLeast(askedRest(failed).orElse(Duration.ZERO));
+      return false;
+    }
+    boolean isCrowded = reason.equals("TOO_MANY_WATCHERS") && hasStood;
+    if (failed.code() != Retry.RETRYABLE && !isCrowded) {
+      throw failed;
+    }
+    if (current != null && current.standsSince != null) {
+      if (now - current.standsSince >= STEADY.toNanos()) {
+        current = null;
+      } else {
+        current.standsSince = null;
+      }
+    }
+    if (current == null) {
+      current = new Outage(now);
+    }
+    current.failures++;
+    int failures = current.failures;
+    long nextTry = now + nanosAtLeast(askedRest(failed).orElseGet(() -> Retry.backoff(failures)));
+    if (nextTry > current.since + patience) {
+      throw failed;
+    }
+    restUntil = nextTry;
+    boolean isNews = !current.isTold;
+    current.isTold = true;
+    return isNews;
+  }
+
+  /**
+   * The rest that the server asks for before another try, if it does.
+   *
+   * @throws TaskyardException it asks for no other try
+   */
+  private static Optional<Duration> askedRest(TaskyardException failed) {
+    if (failed.pushback().never()) {
+      throw failed;
+    }
+    return failed.pushback().rest();
+  }
+
+  private static long nanosAtLeast(Duration rest) {
+    return Retry.nanos(Retry.atLeast(rest));
+  }
+}

@@ -1,0 +1,135 @@
+package dev.taskyard;
+
+import io.grpc.CallOptions;
+import io.grpc.ClientCall;
+import io.grpc.Deadline;
+import io.grpc.MethodDescriptor;
+import io.grpc.Status.Code;
+import io.grpc.stub.ClientCalls;
+import io.grpc.stub.StreamObserver;
+import java.time.Duration;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Supplier;
+
+/**
+ * One call, made until there is an answer, the tries are used up, or its deadline has passed. Only
+ * for what may safely be repeated.
+ */
+final class Repetition<A> {
+  /** Runs something after a rest. */
+  interface Later {
+    Later REAL =
+        (rest, what) ->
+            CompletableFuture.delayedExecutor(Retry.nanos(rest), TimeUnit.NANOSECONDS)
+                .execute(what);
+
+    void run(Duration rest, Runnable what);
+  }
+
+  private final Later later;
+
+  /** Bounds all tries and rests; null if nothing does. */
+  private final Deadline deadline;
+
+  private final Supplier<CompletableFuture<A>> call;
+  private final CompletableFuture<A> result = new CompletableFuture<>();
+  private int failures;
+
+  private Repetition(Later later, Deadline deadline, Supplier<CompletableFuture<A>> call) {
+    this.later = later;
+    this.deadline = deadline;
+    this.call = call;
+  }
+
+  /** Begins at once. Cancelling the future cancels the call. */
+  static <A> CompletableFuture<A> of(
+      Later later, Deadline deadline, Supplier<CompletableFuture<A>> call) {
+    Repetition<A> repetition = new Repetition<>(later, deadline, call);
+    repetition.attempt();
+    return repetition.result;
+  }
+
+  /** One call of a method; cancelling the future cancels it. */
+  static <Q, A> CompletableFuture<A> once(
+      Connection connection, MethodDescriptor<Q, A> method, CallOptions options, Q request) {
+    CompletableFuture<A> result = new CompletableFuture<>();
+    ClientCall<Q, A> call = connection.channel().newCall(method, options);
+    ClientCalls.asyncUnaryCall(
+        call,
+        request,
+        new StreamObserver<A>() {
+          @Override
+          public void onNext(A answer) {
+            result.complete(answer);
+          }
+
+          @Override
+          public void onError(Throwable thrown) {
+            result.completeExceptionally(TaskyardException.of(thrown));
+          }
+
+          @Override
+          public void onCompleted() {}
+        });
+    return cancelling(result, () -> call.cancel("given up", null));
+  }
+
+  /** The future, which does this if it is cancelled. */
+  static <A> CompletableFuture<A> cancelling(CompletableFuture<A> future, Runnable cancel) {
+    future.whenComplete(
+        (answer, thrown) -> {
+          if (future.isCancelled()) {
+            cancel.run();
+          }
+        });
+    return future;
+  }
+
+  private void attempt() {
+    if (result.isDone()) {
+      return;
+    }
+    CompletableFuture<A> one;
+    try {
+      one = call.get();
+    } catch (RuntimeException e) {
+      result.completeExceptionally(e);
+      return;
+    }
+    cancelling(result, () -> one.cancel(true));
+    one.whenComplete(
+        (answer, thrown) -> {
+          if (thrown == null) {
+            result.complete(answer);
+          } else {
+            failed(TaskyardException.of(thrown));
+          }
+        });
+  }
+
+  private void failed(TaskyardException failed) {
+    failures++;
+    Optional<Duration> rest = Retry.restAfter(failures, failed);
+    if (rest.isEmpty()) {
+      result.completeExceptionally(failed);
+      return;
+    }
+    Duration left =
+        deadline == null
+            ? rest.get()
+            : Duration.ofNanos(Math.max(0, deadline.timeRemaining(TimeUnit.NANOSECONDS)));
+    if (left.compareTo(rest.get()) >= 0) {
+      later.run(rest.get(), this::attempt);
+    } else {
+      later.run(left, () -> result.completeExceptionally(tooLate(failed)));
+    }
+  }
+
+  private static TaskyardException tooLate(TaskyardException last) {
+    return new TaskyardException(
+        Code.DEADLINE_EXCEEDED,
+        "the deadline passed before the server answered; at last " + last.getMessage());
+  }
+}
