@@ -31,8 +31,13 @@ public final class TaskyardException extends RuntimeException {
       Metadata.Key.of("grpc-status-details-bin", Metadata.BINARY_BYTE_MARSHALLER);
 
   private final transient Status status;
+
+  /** The gRPC code. */
   private final Code code;
+
+  /** The server's reason; empty if no Taskyard answered. */
   private final String reason;
+
   private final transient Map<String, String> metadata;
   private final transient List<Violation> violations;
   private final transient Pushback pushback;

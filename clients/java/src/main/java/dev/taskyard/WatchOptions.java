@@ -45,15 +45,19 @@ public record WatchOptions(
      *
      * @param cursor of what was seen last
      */
-    record After(String cursor) implements Start {
-      /** Needs a cursor. */
-      public After {
-        Objects.requireNonNull(cursor, "cursor");
-      }
-    }
+    record After(String cursor) implements Start {}
   }
 
-  /** Needs all of them. */
+  /**
+   * Needs all of them.
+   *
+   * @param start where to begin
+   * @param filter only these events
+   * @param untilCaughtUp whether to end there
+   * @param overGaps whether to go on after them
+   * @param heartbeat silence before the server sends one
+   * @param patience the longest outage that is waited for
+   */
   public WatchOptions {
     Objects.requireNonNull(start, "start");
     Objects.requireNonNull(filter, "filter");
