@@ -1,6 +1,8 @@
 package dev.taskyard;
 
 import io.grpc.Status.Code;
+import java.net.InetAddress;
+import java.net.UnknownHostException;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -39,6 +41,15 @@ record Address(String host, int port) {
         Code.INVALID_ARGUMENT,
         "the address \"%s\" %s; it looks like http://127.0.0.1:50051 or host:port"
             .formatted(text, why));
+  }
+
+  /** Whether the host is one, as far as the system knows; this may take long. */
+  boolean isKnown() {
+    try {
+      return InetAddress.getAllByName(host).length > 0;
+    } catch (UnknownHostException e) {
+      return false;
+    }
   }
 
   String authority() {

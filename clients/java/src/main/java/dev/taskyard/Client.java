@@ -7,6 +7,7 @@ import dev.taskyard.v1.Task;
 import dev.taskyard.v1.TaskServiceGrpc;
 import dev.taskyard.v1.TaskState;
 import io.grpc.Channel;
+import io.grpc.Deadline;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import io.grpc.health.v1.HealthCheckRequest;
@@ -51,9 +52,17 @@ public final class Client implements AutoCloseable {
 
   static Client connect(String text, Duration within) {
     Address address = Address.parse(text);
+    Deadline deadline = Deadline.after(Retry.nanos(within), TimeUnit.NANOSECONDS);
+    // A channel would tell its log of a name that is none, trace and all.
+    if (!await(
+        CompletableFuture.supplyAsync(address::isKnown)
+            .completeOnTimeout(true, within.toMillis(), TimeUnit.MILLISECONDS))) {
+      throw new TaskyardException(
+          Code.UNAVAILABLE, "no server answers at " + address + ": unknown name");
+    }
     Connection connection = Connection.to(address);
     try {
-      greet(connection, address, within);
+      greet(connection, address, deadline, within);
     } catch (TaskyardException e) {
       connection.close();
       throw e;
@@ -74,11 +83,12 @@ public final class Client implements AutoCloseable {
   }
 
   /** Asks for the health of the service, whatever it is: that it is told is enough. */
-  private static void greet(Connection connection, Address address, Duration within) {
+  private static void greet(
+      Connection connection, Address address, Deadline deadline, Duration within) {
     try {
       var unused =
           HealthGrpc.newBlockingStub(connection.channel())
-              .withDeadlineAfter(Retry.nanos(within), TimeUnit.NANOSECONDS)
+              .withDeadline(deadline)
               .check(
                   HealthCheckRequest.newBuilder().setService(TaskServiceGrpc.SERVICE_NAME).build());
     } catch (StatusRuntimeException e) {
