@@ -54,9 +54,8 @@ public final class Client implements AutoCloseable {
     Address address = Address.parse(text);
     Deadline deadline = Deadline.after(Retry.nanos(within), TimeUnit.NANOSECONDS);
     // A channel would tell its log of a name that is none, trace and all.
-    if (!await(
-        CompletableFuture.supplyAsync(address::isKnown)
-            .completeOnTimeout(true, within.toMillis(), TimeUnit.MILLISECONDS))) {
+    CompletableFuture<Boolean> isKnown = CompletableFuture.supplyAsync(address::isKnown);
+    if (!await(isKnown.completeOnTimeout(true, within.toMillis(), TimeUnit.MILLISECONDS))) {
       throw new TaskyardException(
           Code.UNAVAILABLE, "no server answers at " + address + ": unknown name");
     }

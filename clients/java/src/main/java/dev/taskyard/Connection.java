@@ -9,6 +9,8 @@ import io.grpc.MethodDescriptor;
 import io.grpc.Status.Code;
 import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
 import io.grpc.netty.shaded.io.netty.channel.ChannelOption;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 
 /** A channel to the server, and how to make another. */
@@ -31,6 +33,9 @@ final class Connection {
   private final ManagedChannel managed;
 
   private final Channel channel;
+
+  /** Those that {@link #anew} made. They are closed with this one. */
+  private final Set<Connection> others = ConcurrentHashMap.newKeySet();
 
   private Connection(Address address, ManagedChannel managed, Channel channel) {
     this.address = address;
@@ -67,11 +72,24 @@ final class Connection {
 
   /** The same server over a new connection, if it is known how to make one. */
   Connection anew() {
-    return address == null ? this : to(address);
+    if (managed == null || managed.isShutdown()) {
+      return this;
+    }
+    Connection other = to(address);
+    others.add(other);
+    return other;
+  }
+
+  /** Closes what {@link #anew} has made. */
+  void close(Connection other) {
+    if (others.remove(other)) {
+      other.close();
+    }
   }
 
   /** Ends what is under way. A channel that was made otherwise stays open. */
   void close() {
+    others.forEach(this::close);
     if (managed != null) {
       managed.shutdownNow();
     }

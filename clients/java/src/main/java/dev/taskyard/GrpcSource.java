@@ -106,11 +106,9 @@ final class GrpcSource implements Source {
     leave();
   }
 
-  /** Closes the connection, if it is its own. */
+  /** Closes the connection, if it was made for this watch. */
   private void leave() {
-    if (connection != given) {
-      connection.close();
-    }
+    given.close(connection);
     connection = given;
   }
 

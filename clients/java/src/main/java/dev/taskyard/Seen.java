@@ -7,7 +7,7 @@ import dev.taskyard.v1.WatchGap;
 import dev.taskyard.v1.Worker;
 import java.util.List;
 
-/** What a watch sees. */
+/** What a watch sees. More may be added; pass over those that you do not know. */
 public sealed interface Seen {
   /**
    * The task that is followed was submitted, or had been. Told once.

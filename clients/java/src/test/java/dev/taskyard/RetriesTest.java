@@ -10,6 +10,7 @@ import com.google.gson.JsonParser;
 import com.google.gson.reflect.TypeToken;
 import dev.taskyard.v1.SubmitRequest;
 import dev.taskyard.v1.TaskServiceGrpc;
+import dev.taskyard.v1.TaskState;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
@@ -82,6 +83,22 @@ class RetriesTest {
     Client client = serve(service);
     assertThrows(TaskyardException.class, () -> client.submit(NOOP, Duration.ofMinutes(1)));
     assertEquals(10, service.submissions.size());
+  }
+
+  @Test
+  void aWaitGoesOnUntilTheTaskHasEnded() throws Exception {
+    Scripted service = new Scripted();
+    assertEquals(TaskState.TASK_STATE_SUCCEEDED, serve(service).submitAndWait(NOOP).getState());
+    assertEquals(3, service.waits.get());
+  }
+
+  @Test
+  void aWaitThatIsOverTellsTheTaskAsItStands() throws Exception {
+    Scripted service = new Scripted();
+    Client client = serve(service);
+    assertEquals(
+        TaskState.TASK_STATE_RUNNING, client.waitFor("t1", Duration.ofNanos(1)).getState());
+    assertEquals(1, service.waits.get());
   }
 
   @Test

@@ -2,6 +2,7 @@ package dev.taskyard;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -26,6 +27,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -201,6 +203,46 @@ class StrangersTest {
   }
 
   @Test
+  void aServerThatWentSilentIsTriedAgainOnANewConnection() throws Exception {
+    String real = serve(new Scripted());
+    AtomicInteger connections = new AtomicInteger();
+    String address =
+        listen(
+            socket -> {
+              if (connections.incrementAndGet() == 1) {
+                socket.getInputStream().transferTo(OutputStream.nullOutputStream());
+              } else {
+                forward(socket, Address.parse(real));
+              }
+            });
+    Connection connection = Connection.to(Address.parse(address));
+    try (Watch watch = new Watch(new GrpcSource(connection), WatchOptions.live())) {
+      assertInstanceOf(Seen.Lost.class, watch.next());
+      assertInstanceOf(Seen.Started.class, watch.next());
+      // It ends with the client.
+      connection.close();
+      assertThrows(TaskyardException.class, () -> watch.forEachRemaining(seen -> assertLost(seen)));
+    }
+  }
+
+  private static void assertLost(Seen seen) {
+    assertInstanceOf(Seen.Lost.class, seen);
+  }
+
+  private static void forward(Socket from, Address to) throws IOException {
+    try (Socket other = new Socket(to.host(), to.port())) {
+      Thread back =
+          new Thread(
+              () ->
+                  serveQuietly(
+                      socket -> socket.getInputStream().transferTo(from.getOutputStream()), other),
+              "back");
+      back.start();
+      from.getInputStream().transferTo(other.getOutputStream());
+    }
+  }
+
+  @Test
   void aThreadThatIsInterruptedWaitsNoLonger() throws Exception {
     Client client = over(silent());
     Watch watch = client.watch(WatchOptions.live());
@@ -217,10 +259,9 @@ class StrangersTest {
 
   @Test
   void closingAWatchEndsTheWaitForIt() throws Exception {
-    Scripted service = new Scripted();
-    Watch watch = over(serve(service)).watch(WatchOptions.live());
+    Watch watch = over(serve(new Scripted())).watch(WatchOptions.live());
+    assertInstanceOf(Seen.Started.class, watch.next());
     CompletableFuture<Boolean> reading = CompletableFuture.supplyAsync(watch::hasNext);
-    service.watched.await();
     watch.close();
     assertFalse(reading.get());
   }
