@@ -69,19 +69,20 @@ final class Calls {
   }
 
   private void waitOnce(String taskId, Deadline end, CompletableFuture<Task> result) {
-    Duration left = end == null ? ONE_WAIT : left(end);
-    Duration one = left.compareTo(ONE_WAIT) < 0 ? left : ONE_WAIT;
-    WaitTaskRequest request =
-        WaitTaskRequest.newBuilder().setTaskId(taskId).setTimeout(WatchOptions.proto(one)).build();
     Deadline bound = end == null ? null : end.offset(Retry.nanos(GRACE), TimeUnit.NANOSECONDS);
     CompletableFuture<WaitTaskResponse> waiting =
         Repetition.of(
             later,
             bound,
             () -> {
-              CallOptions options = CallOptions.DEFAULT.withDeadline(after(one.plus(GRACE)));
-              var method = TaskServiceGrpc.getWaitTaskMethod();
-              return Repetition.once(connection, method, options, request);
+              Duration left = end == null ? ONE_WAIT : left(end);
+              Duration one = left.compareTo(ONE_WAIT) < 0 ? left : ONE_WAIT;
+              var request = WaitTaskRequest.newBuilder().setTaskId(taskId);
+              return Repetition.once(
+                  connection,
+                  TaskServiceGrpc.getWaitTaskMethod(),
+                  CallOptions.DEFAULT.withDeadline(after(one.plus(GRACE))),
+                  request.setTimeout(WatchOptions.proto(one)).build());
             });
     Repetition.cancelling(result, () -> waiting.cancel(true));
     waiting.whenComplete(

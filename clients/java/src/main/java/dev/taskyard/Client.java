@@ -102,7 +102,7 @@ public final class Client implements AutoCloseable {
         case DEADLINE_EXCEEDED ->
             new TaskyardException(
                 Code.UNAVAILABLE,
-                "no server answers at %s within %s".formatted(address, seconds(within)));
+                "no server answers at %s within %d s".formatted(address, within.toSeconds()));
         case UNAVAILABLE ->
             new TaskyardException(
                 Code.UNAVAILABLE,
@@ -116,10 +116,6 @@ public final class Client implements AutoCloseable {
                         address, StatusText.stranger(StatusText.description(failed.status()))));
       };
     }
-  }
-
-  private static String seconds(Duration span) {
-    return span.toMillis() / 1000.0 + " s";
   }
 
   /**
