@@ -122,7 +122,7 @@ public final class Batch {
       try {
         JsonFormat.parser().merge(line, request);
       } catch (InvalidProtocolBufferException e) {
-        String why = e.getMessage().lines().findFirst().orElse("it is no task");
+        String why = e.getMessage().replaceFirst("^[\\w.]+Exception: ", "").replace('\n', ' ');
         throw new IOException("%s:%d: %s".formatted(file, number, why), e);
       }
       requests.add(request.build());
