@@ -232,7 +232,13 @@ pub async fn sweep(registry: Weak<Registry>, stall_timeout: Option<Duration>) {
         let now = Instant::now();
         for (entry, end) in registry.sweep(now, stall_timeout) {
             let cursor = registry.cursor(entry.figures.handed());
-            tracing::info!(watcher = entry.id, peer = ?entry.peer, %cursor, ?end, "a watcher does not read, and is ended");
+            tracing::info!(
+                watcher = entry.id,
+                peer = ?entry.peer,
+                %cursor,
+                ?end,
+                "a watcher does not read, and is ended"
+            );
             entry.stop(end);
             ended.push((now, entry));
         }
