@@ -101,9 +101,16 @@ async fn play(settings: Vec<String>, steps: Vec<Map<String, Value>>) {
     for step in steps {
         let (name, about) = step.into_iter().next().expect("a step has a name");
         println!("  {name}");
-        stage.step(&name, &about).await;
+        let step = stage.step(&name, &about);
+        match about.get("deadline").or(about.get("timeout")).map(duration) {
+            None => step.await,
+            Some(bound) => tokio::time::timeout(bound + HANG, step).await.expect("it hangs"),
+        }
     }
 }
+
+/// What a step may take beyond its deadline or timeout, at the very most.
+const HANG: Duration = Duration::from_secs(5);
 
 fn start(listen: &str, dir: &Path, settings: &[String]) -> Serve {
     let settings: Vec<_> = settings.iter().map(String::as_str).collect();
@@ -127,8 +134,12 @@ impl Stage {
             "submit_stream" => self.submit_stream(about).await,
             "wait" => {
                 let timeout = about.get("timeout").map(duration);
-                let task = self.client.wait(&self.task(about), timeout).await;
-                check_task(&task.expect("the task"), &about["expect"]);
+                let answer = self.client.wait(&self.task(about), timeout).await;
+                if let Some(error) = about.get("error") {
+                    check_error(&answer.expect_err("there is no answer"), error);
+                } else {
+                    check_task(&answer.expect("the task"), &about["expect"]);
+                }
             }
             "cancel" => self.cancel(about).await,
             "watch" => self.watch(about).await,

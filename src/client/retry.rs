@@ -6,6 +6,7 @@ use std::{
 };
 
 use rand::Rng as _;
+use tokio::time::Instant;
 use tonic::{Response, Status};
 
 use super::status::{Pushback, is_lost, pushback};
@@ -31,7 +32,19 @@ impl Persistence {
     ///
     /// # Errors
     /// The last status.
-    pub async fn call<T, Answer>(self, mut call: impl FnMut() -> Answer) -> Result<T, Status>
+    pub async fn call<T, Answer>(self, call: impl FnMut() -> Answer) -> Result<T, Status>
+    where
+        Answer: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_until(None, call).await
+    }
+
+    /// [`Self::call`], of which no call begins after that moment.
+    pub(super) async fn call_until<T, Answer>(
+        self,
+        end: Option<Instant>,
+        mut call: impl FnMut() -> Answer,
+    ) -> Result<T, Status>
     where
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
@@ -43,8 +56,12 @@ impl Persistence {
             };
             failures += 1;
             match self.after(failures, &status) {
-                ControlFlow::Continue(rest) => tokio::time::sleep(rest).await,
-                ControlFlow::Break(()) => return Err(status),
+                ControlFlow::Continue(rest)
+                    if end.is_none_or(|end| Instant::now() + rest < end) =>
+                {
+                    tokio::time::sleep(rest).await;
+                }
+                _ => return Err(status),
             }
         }
     }

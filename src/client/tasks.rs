@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
-use super::{Client, Error, Persistence, Watcher, new_request_id};
-use crate::proto::v1::{SubmitRequest, SubmitResponse, Task, TaskState, WaitTaskRequest};
+use super::{Client, Error, Persistence, Watcher, is_own_deadline, new_request_id};
+use crate::proto::v1::{
+    SubmitRequest, SubmitResponse, Task, TaskState, WaitTaskRequest, WaitTaskResponse,
+};
 
 /// How long one call waits for the end of a task: short enough that proxies and
 /// firewalls on the way keep the connection.
@@ -65,35 +67,43 @@ impl Client {
     }
 
     /// Waits for the end of a task: for as long as it takes, or for `timeout`, after which
-    /// it is answered as it stands.
+    /// it is answered as it stands. Repeats and rests take of `timeout`; a server that does
+    /// not answer has 10 s beyond it.
     ///
     /// # Errors
-    /// What the server answered, or that there was none for about 25 s.
+    /// What the server answered, or that there was none for about 25 s or by the end of
+    /// `timeout`.
     pub async fn wait(&self, task_id: &str, timeout: Option<Duration>) -> Result<Task, Error> {
-        let start = Instant::now();
+        let ends = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            let left = timeout.map_or(ONE_WAIT, |timeout| timeout.saturating_sub(start.elapsed()));
-            let one = left.min(ONE_WAIT);
-            let wait = WaitTaskRequest {
-                task_id: task_id.to_owned(),
-                timeout: Some(one.try_into().unwrap_or_default()),
-            };
             let call = || {
-                let (mut tasks, mut request) = (self.tasks(), Request::new(wait.clone()));
-                request.set_timeout(one + GRACE);
-                async move { tasks.wait_task(request).await }
+                let left = ends.map_or(ONE_WAIT, |ends| ends.duration_since(Instant::now()));
+                self.wait_once(task_id, left.min(ONE_WAIT))
             };
-            let task = match Persistence::PATIENT.call(call).await {
-                Ok(response) => response.task.unwrap_or_default(),
-                Err(status) if status.code() == Code::DeadlineExceeded && timeout.is_none() => {
-                    continue;
-                }
-                Err(status) => return Err(status.into()),
-            };
-            let is_over = timeout.is_some_and(|timeout| start.elapsed() >= timeout);
+            let task = Persistence::PATIENT.call_until(ends, call).await?.task.unwrap_or_default();
+            let is_over = ends.is_some_and(|ends| Instant::now() >= ends);
             if is_terminal(task.state()) || is_over {
                 return Ok(task);
             }
+        }
+    }
+
+    async fn wait_once(
+        &self,
+        task_id: &str,
+        timeout: Duration,
+    ) -> Result<Response<WaitTaskResponse>, Status> {
+        let mut request = Request::new(WaitTaskRequest {
+            task_id: task_id.to_owned(),
+            timeout: Some(timeout.try_into().unwrap_or_default()),
+        });
+        request.set_timeout(timeout + GRACE);
+        match self.tasks().wait_task(request).await {
+            // It hangs, or the way to it does.
+            Err(status) if status.code() == Code::DeadlineExceeded || is_own_deadline(&status) => {
+                Err(Status::unavailable("the server did not answer in time"))
+            }
+            answer => answer,
         }
     }
 

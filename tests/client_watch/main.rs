@@ -376,13 +376,13 @@ async fn a_dropped_future_loses_nothing() {
 async fn a_followed_task_is_submitted_once_and_told_once() {
     let submitted = || {
         let submitted = SubmitResponse { task_id: "t1".into(), ..SubmitResponse::default() };
-        control("c1", Control::Submitted(submitted))
+        control("c0", Control::Submitted(submitted))
     };
     let script = [
         Act::Refuse(gone()),
         says([submitted(), event("c1", 1), event("c2", 2)], gone()),
-        // The same task is told from its beginning.
-        Act::Say(vec![submitted(), event("c1", 1), event("c2", 2), ended("c7", 7)], End::Clean),
+        // A watch, which does not end with the task.
+        Act::Say(vec![started("c2"), event("c6", 6), ended("c7", 7)], End::Silence),
     ];
     let (client, stage) = connect(script);
     let mut watcher = client.submit_and_watch(SubmitRequest::default());
@@ -395,10 +395,23 @@ async fn a_followed_task_is_submitted_once_and_told_once() {
         "event 2",
         "lost gone",
         "Restored",
+        "event 6",
         "event 7",
     ];
     assert_eq!(told, (expected.map(str::to_owned).into(), None));
-    let ids = stage.submitted.lock().unwrap();
-    assert!(ids.len() == 3 && !ids[0].is_empty(), "{ids:?}");
-    assert!(ids.iter().all(|id| *id == ids[0]), "it is one task: {ids:?}");
+    let ids = stage.submitted.lock().unwrap().clone();
+    assert!(ids.len() == 2 && !ids[0].is_empty() && ids[0] == ids[1], "it is one task: {ids:?}");
+    let asked = stage.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 1, "it is not submitted again");
+    assert_eq!(asked[0].after_cursor, "c2");
+    assert_eq!(asked[0].filter.as_ref().expect("a filter").task_ids, ["t1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_task_whose_end_was_told_is_not_looked_for_again() {
+    let submitted = SubmitResponse { task_id: "t1".into(), ..SubmitResponse::default() };
+    let script = [says([control("c0", Control::Submitted(submitted)), ended("c1", 1)], gone())];
+    let (client, _) = connect(script);
+    let mut watcher = client.submit_and_watch(SubmitRequest::default());
+    assert_eq!(words(&mut watcher).await, (vec!["submitted t1".into(), "event 1".into()], None));
 }

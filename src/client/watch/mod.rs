@@ -19,7 +19,12 @@
 //!    again and again, is still an outage.
 //! 5. `WATCH_LIFETIME` and `WATCH_STALLED` are no outage. The watch is opened again, after
 //!    the rest that the server asks for.
-//! 6. Everything else ends the watch: the cursor has expired, is of another store, or
+//! 6. A task that is followed is submitted again, by the same `request_id`, until it is
+//!    told that it is submitted; that may wait for room, so no try of it is cut off. From
+//!    then on a broken stream is opened as a watch of this one task after the cursor, which
+//!    ends with the task: the server may have forgotten the `request_id` with the task, and
+//!    would run it again.
+//! 7. Everything else ends the watch: the cursor has expired, is of another store, or
 //!    the request is wrong. Trying again would not help.
 
 mod followed;
@@ -169,6 +174,8 @@ pub struct Watcher {
     untold: Option<WatchEventsResponse>,
     /// The stream told that it had caught up, so it may end.
     caught_up: bool,
+    /// The task that is followed is watched by its id, no longer by its submission.
+    is_resumed: bool,
     over: bool,
 }
 
@@ -182,6 +189,7 @@ impl Watcher {
             stream: Stream::Closed,
             untold: None,
             caught_up: false,
+            is_resumed: false,
             over: false,
         }
     }
@@ -215,6 +223,10 @@ impl Watcher {
                     None => continue,
                 }
             }
+            // The stream of a submission ends by itself; a watch does not.
+            if self.is_resumed && self.end_is_told() {
+                break;
+            }
             if matches!(self.stream, Stream::Closed) {
                 self.caught_up = false;
                 self.stream = self.open();
@@ -233,6 +245,9 @@ impl Watcher {
                 }
             };
             self.stream = Stream::Closed;
+            if self.end_is_told() {
+                break;
+            }
             if self.outages.lose(&status).inspect_err(|_| self.over = true)? {
                 return Ok(Some(Seen::Lost(status)));
             }
@@ -242,13 +257,20 @@ impl Watcher {
         Ok(None)
     }
 
-    fn open(&self) -> Stream {
+    fn open(&mut self) -> Stream {
         let ask = match &self.followed {
-            Some(followed) => Ask::Follow(followed.request.clone()),
-            None => Ask::Watch(self.watch.request(), self.watch.heartbeat),
+            Some(followed) if self.cursor().is_none() => Ask::Follow(followed.request.clone()),
+            followed => {
+                self.is_resumed = followed.is_some();
+                Ask::Watch(self.watch.request(), self.watch.heartbeat)
+            }
         };
         let (rest_until, try_until) = (self.outages.rest_until(), self.outages.try_until());
         Stream::open(self.client.tasks(), ask, rest_until, try_until)
+    }
+
+    fn end_is_told(&self) -> bool {
+        self.followed.as_ref().is_some_and(Followed::end_is_told)
     }
 
     /// Whether it is no outage if the server ends the stream well.
@@ -274,6 +296,7 @@ impl Watcher {
     fn tell(&mut self, mut message: WatchEventsResponse, restored: bool) -> Option<Seen> {
         if let Some(followed) = &mut self.followed {
             followed.pass_over_the_known(&mut message);
+            self.watch.filter = followed.filter();
         }
         let before = self.cursor().unwrap_or_default().to_owned();
         let is_telling = self.watch.start == Start::Snapshot;
