@@ -29,8 +29,9 @@ pub fn is_terminal(state: TaskState) -> bool {
 
 impl Client {
     /// Submits a task, as often as it takes to know the outcome, up to ten times within
-    /// about 25 s. It is given a random `request_id` if it has none, so that it is enqueued
-    /// once.
+    /// about 25 s; one that takes the connection and then says nothing is given up after
+    /// 40 s each time. It is given a random `request_id` if it has none, so that it is
+    /// enqueued once.
     ///
     /// # Errors
     /// What the server answered, or the lack of an answer.
