@@ -1,6 +1,6 @@
 // Trying again: how often, how long in between, and on which answers.
 
-import type { Bounds } from "./bounds.js";
+import { type Bounds, now } from "./bounds.js";
 import { isLost, TaskyardError, TOO_LATE } from "./error.js";
 
 /** Calls in all. */
@@ -25,15 +25,31 @@ export function backoff(failures: number): number {
 }
 
 /** How long to rest after this many failures; undefined if there is to be no other try. */
-export function restAfter(failures: number, error: TaskyardError): number | undefined {
-  if (failures >= TRIES || !isLost(error) || !error.mayRetry) return undefined;
+export function restAfter(
+  failures: number,
+  error: TaskyardError,
+  isWorthIt = isLost,
+): number | undefined {
+  if (failures >= TRIES || !isWorthIt(error) || !error.mayRetry) return undefined;
   const asked = error.retryAfter;
   if (asked === undefined) return backoff(failures);
   return asked <= LONGEST_PUSHBACK ? Math.max(asked, LEAST_REST) : undefined;
 }
 
+/** What else `repeat` is told. */
+interface Repeated {
+  /** Instead of a try that began after this, by the clock `now`, the last error is thrown then. */
+  readonly until?: number;
+  /** Whether an error is worth another try. */
+  readonly isWorthIt?: (error: TaskyardError) => boolean;
+}
+
 /** Calls until there is an answer. Only to be used for what may safely be repeated. */
-export async function repeat<T>(bounds: Bounds, call: () => Promise<T>): Promise<T> {
+export async function repeat<T>(
+  bounds: Bounds,
+  call: () => Promise<T>,
+  { until = Infinity, isWorthIt = isLost }: Repeated = {},
+): Promise<T> {
   let last: TaskyardError | undefined;
   try {
     for (let failures = 1; ; failures++) {
@@ -41,15 +57,19 @@ export async function repeat<T>(bounds: Bounds, call: () => Promise<T>): Promise
         return await call();
       } catch (error) {
         if (bounds.isOver || !(error instanceof TaskyardError)) throw error;
-        const rest = restAfter(failures, error);
+        const rest = restAfter(failures, error, isWorthIt);
         if (rest === undefined) throw error;
         last = error;
-        await bounds.rest(rest);
+        const left = until - now();
+        await bounds.rest(Math.max(0, Math.min(rest, left)));
+        if (rest >= left) throw error;
       }
     }
   } catch (error) {
     const isLate = error instanceof TaskyardError && error.code === "DEADLINE_EXCEEDED";
-    if (!isLate || error.reason !== "" || last === undefined) throw error;
+    if (!isLate || error.reason !== "" || last === undefined || last.code === error.code) {
+      throw error;
+    }
     throw new TaskyardError("DEADLINE_EXCEEDED", `${TOO_LATE}; before that: ${last.message}`);
   }
 }

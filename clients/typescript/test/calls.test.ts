@@ -106,6 +106,35 @@ test("a wait that is over tells the task as it stands", LIMIT, async (t) => {
   await assert.rejects(client.wait("t1", { upTo: Number.NaN }), TypeError);
 });
 
+test("a wait asks for what is left of its time", LIMIT, async (t) => {
+  const later = failure("UNAVAILABLE", "not now", { reason: "DRAINING", pushback: "300" });
+  const answer = WaitTaskResponse.fromPartial({ task: { taskId: "t1" } });
+  const { client, requests } = await scripted(t, later, answer as unknown as SubmitResponse);
+  await client.wait("t1", { upTo: 1000 });
+  const [first = 0, second = 0] = (requests as unknown as WaitTaskRequest[]).map(
+    ({ timeout }) => timeout && milliseconds(timeout),
+  );
+  assert(first > 700 && first <= 1000, `${first}`);
+  assert(second > 0 && second <= first - 290, `${second} after ${first}`);
+});
+
+test("no rest and no try of a wait begins after its end", LIMIT, async (t) => {
+  const later = failure("UNAVAILABLE", "not now", { reason: "DRAINING", pushback: "20000" });
+  const { client, requests } = await scripted(t, later);
+  const began = performance.now();
+  await assert.rejects(client.wait("t1", { upTo: 300 }), failsWith("UNAVAILABLE", "DRAINING"));
+  const took = performance.now() - began;
+  assert(took >= 290 && took < 3000, `${took}`);
+  assert.equal(requests.length, 1);
+});
+
+test("a wait that is told at once that it is late does not spin", LIMIT, async (t) => {
+  const late = failure("DEADLINE_EXCEEDED", "late", { pushback: "0" });
+  const { client, requests } = await scripted(t, late);
+  await assert.rejects(client.wait("t1"), failsWith("DEADLINE_EXCEEDED"));
+  assert.equal(requests.length, 10);
+});
+
 test("a deadline bounds every call", LIMIT, async (t) => {
   const { client } = await scripted(t, hang);
   const deadline = () => new Date(Date.now() + 50);

@@ -25,6 +25,9 @@ type Json = any;
 /** The name of the step, with what is said about it. */
 export type Step = Record<string, Json>;
 
+/** How long after its deadline or timeout a step may end, in milliseconds. */
+const LONGEST_OVERTIME = 5000;
+
 /** A watch, and what it saw that no step has looked at. */
 interface Seeing {
   readonly watcher: Watcher;
@@ -67,6 +70,15 @@ export class Stage {
 
   async play(step: Step): Promise<void> {
     const [[name, about] = []] = Object.entries(step);
+    const bound = about.deadline ?? about.timeout;
+    const began = performance.now();
+    await this.#play(name, about);
+    if (bound === undefined) return;
+    const over = performance.now() - began - span(bound);
+    assert(over <= LONGEST_OVERTIME, `${name} ends ${over} ms after its ${bound}`);
+  }
+
+  async #play(name: string | undefined, about: Json): Promise<void> {
     switch (name) {
       case "submit":
         return await this.#submit(about);
@@ -86,7 +98,9 @@ export class Stage {
         return await this.#submitStream(about);
       case "wait": {
         const upTo = about.timeout && span(about.timeout);
-        return checkTask(await this.#client.wait(this.#task(about), { upTo }), about.expect);
+        const waited = this.#client.wait(this.#task(about), { upTo });
+        if (!about.error) return checkTask(await waited, about.expect);
+        return await assert.rejects(waited, (error) => checkError(error, about.error));
       }
       case "cancel":
         return await this.#cancel(about);
