@@ -62,7 +62,7 @@ export async function repeat<T>(
         last = error;
         const left = until - now();
         await bounds.rest(Math.max(0, Math.min(rest, left)));
-        if (rest >= left) throw error;
+        if (rest >= left || now() >= until) throw error;
       }
     }
   } catch (error) {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Code, EventType, SubmitRequest, TaskState, TaskyardError } from "../src/index.js";
 import { Followed } from "../src/watch/followed.js";
-import { Outages } from "../src/watch/outages.js";
+import { LEAST_TRY, Outages } from "../src/watch/outages.js";
 import { message } from "./scripted.js";
 
 function broken(reason = "", code: Code = "UNAVAILABLE", more: object = {}): TaskyardError {
@@ -49,6 +49,32 @@ test("a stream that has stood for a second ends the outage", () => {
   outages.lose(broken(), 5000);
   assert(outages.restUntil <= 5100);
   outages.lose(broken(), 9500);
+});
+
+test("a lifetime that ends does not count as standing until the next loss", () => {
+  const outages = new Outages(5000);
+  const lifetime = broken("WATCH_LIFETIME", "UNAVAILABLE", { retryAfter: 0 });
+  outages.lose(broken(), 0);
+  outages.stands(100);
+  outages.lose(lifetime, 200);
+  outages.stands(4000);
+  assert.throws(() => outages.lose(broken(), 4990), /broken/);
+  // One that has stood long enough ends the outage, also if it ends by its lifetime.
+  const steady = new Outages(5000);
+  steady.lose(broken(), 0);
+  steady.stands(100);
+  steady.lose(lifetime, 1100);
+  assert.equal(steady.grace(4000, 5000), 5000);
+  assert.equal(steady.lose(broken(), 6000), true);
+});
+
+test("a try is not waited for beyond the patience", () => {
+  const outages = new Outages(7000);
+  assert.equal(outages.grace(0, 5000), 5000);
+  outages.lose(broken(), 0);
+  assert.equal(outages.grace(1000, 5000), 5000);
+  assert.equal(outages.grace(5000, 5000), 2000);
+  assert.equal(outages.grace(6990, 5000), LEAST_TRY);
 });
 
 test("the server may ask for a rest, or for no other try", () => {

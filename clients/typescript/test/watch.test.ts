@@ -213,18 +213,79 @@ test("a call that is not answered is an outage", LIMIT, async (t) => {
   await assert.rejects(watcher.next(), /the server does not answer/);
 });
 
-test("a task is followed over an outage by the same request", LIMIT, async (t) => {
-  const submitted = message("c1", { submitted: { taskId: "t1", state: TaskState.QUEUED } });
-  const end = message("c3", { events: [{ seq: 3n, type: EventType.SUCCEEDED }] });
-  const { client, requests } = await scripted(
+const submitted = (cursor: string, state = TaskState.QUEUED) =>
+  message(cursor, { submitted: { taskId: "t1", state } });
+const one = (seq: number, type: EventType) =>
+  message(`c${seq}`, { events: [{ seq: BigInt(seq), taskId: "t1", type }] });
+
+test(
+  "until a task was told to be submitted, the same request is repeated",
+  LIMIT,
+  async (t) => {
+    const { client, requests } = await scripted(
+      t,
+      soon(),
+      tells([], soon()),
+      tells([submitted("c1"), one(2, EventType.STARTED), one(3, EventType.SUCCEEDED)], "end"),
+    );
+    const seen = await told(client.submitAndWatch({ kind: "noop" }));
+    assert.deepEqual(seen, ["lost", "restored", "submitted", "c1>2>c2", "c2>3>c3"]);
+    assert.deepEqual(requests[1], requests[0]);
+    assert.deepEqual(requests[2], requests[0]);
+    assert.match((requests[0] as SubmitRequest).requestId, /^[0-9a-f-]{36}$/);
+  },
+);
+
+test("a task that was submitted is watched over an outage to its end", LIMIT, async (t) => {
+  const { client, requests, left } = await scripted(
     t,
-    tells([submitted, events("c2", 1, 2)], soon()),
-    tells([submitted, events("c2", 1, 2), end], "end"),
+    tells([submitted("c1"), one(2, EventType.STARTED)], soon()),
+    tells([started("c2"), message("c2", { caughtUp: {} })], soon("WATCH_LIFETIME")),
+    // It goes on for ever.
+    tells([started("c2"), one(3, EventType.SUCCEEDED)]),
   );
   const seen = await told(client.submitAndWatch({ kind: "noop" }));
-  assert.deepEqual(seen, ["submitted", "c1>1,2>c2", "lost", "restored", "c2>3>c3"]);
-  assert.deepEqual(requests[0], requests[1]);
-  assert.match((requests[0] as SubmitRequest).requestId, /^[0-9a-f-]{36}$/);
+  assert.deepEqual(seen, ["submitted", "c1>2>c2", "lost", "restored", "c2>3>c3"]);
+  await left(1);
+  assert.equal(requests.length, 3);
+  for (const request of requests.slice(1).map(asked)) {
+    assert.equal(request.afterCursor, "c2");
+    assert.deepEqual(request.filter?.taskIds, ["t1"]);
+    assert.equal(request.gapPolicy, GapPolicy.FAIL);
+    assert.equal(request.stopWhenCaughtUp, false);
+    assert(request.heartbeatInterval && milliseconds(request.heartbeatInterval) === 15_000);
+  }
+});
+
+test("a task whose end was told is not looked for again", LIMIT, async (t) => {
+  const script = tells([submitted("c1"), one(2, EventType.CANCELLED)], soon());
+  const { client, requests } = await scripted(t, script);
+  const seen = await told(client.submitAndWatch({ kind: "noop" }));
+  assert.deepEqual(seen, ["submitted", "c1>2>c2"]);
+  assert.equal(requests.length, 1);
+});
+
+test(
+  "of a task that had ended before, what is kept is told over an outage",
+  LIMIT,
+  async (t) => {
+    const { client, requests } = await scripted(
+      t,
+      tells([submitted("c1", TaskState.FAILED)], soon()),
+      tells([started("c9"), message("c9", { caughtUp: {} })], "end"),
+    );
+    const seen = await told(client.submitAndWatch({ kind: "noop" }));
+    assert.deepEqual(seen, ["submitted", "lost", "restored"]);
+    assert.equal(asked(requests[1]).stopWhenCaughtUp, true);
+  },
+);
+
+test("a try to go on is waited for no longer than the patience", LIMIT, async (t) => {
+  const { client } = await scripted(t, tells([started("c0")], soon()), tells([]));
+  const began = performance.now();
+  await assert.rejects(told(client.watch({ patience: 500 })), /the server does not answer/);
+  const took = performance.now() - began;
+  assert(took < 3000, `${took}`);
 });
 
 test("a stream of which much is unread can be left", LIMIT, async (t) => {

@@ -10,15 +10,27 @@ const ENDS: ReadonlySet<EventType> = new Set([
   EventType.CANCELLED,
 ]);
 
+/** What is asked for, to go on after a cursor. */
+interface GoOn {
+  readonly afterCursor: string;
+  readonly taskIds: string[];
+  /** The task had ended before, so that all of its events have happened. */
+  readonly stopWhenCaughtUp: boolean;
+}
+
 /**
- * The task. A stream that broke is opened by the same request, which finds the same task and
- * tells it again from its beginning.
+ * The task. Until it was told that it is submitted, a stream that broke is opened by the same
+ * request, which finds the same task. From then on it is watched: a server may forget the
+ * request together with the task, and would then run it again.
  */
 export class Followed {
   /** Has a `requestId`. */
   readonly request: SubmitRequest;
-  #isSubmitted = false;
-  #hasEnded = false;
+  /** Once it was told. */
+  #taskId: string | undefined;
+  /** It had ended when it was submitted, and no event was told since. */
+  #hadEnded = false;
+  #hasToldItsEnd = false;
   /** The number of the last event that was told. */
   #last = 0n;
 
@@ -28,24 +40,38 @@ export class Followed {
 
   /** By what was told, it has ended, so that its stream may. */
   get hasEnded(): boolean {
-    return this.#hasEnded;
+    return this.#hadEnded || this.#hasToldItsEnd;
   }
 
-  /** The message without what was told by an earlier stream. */
+  /** The last event that was told is the task's end: there is nothing to go on for. */
+  get hasToldItsEnd(): boolean {
+    return this.#hasToldItsEnd;
+  }
+
+  /** How to go on watching it; undefined if it is to be submitted, perhaps again. */
+  goOn(cursor: string | undefined): GoOn | undefined {
+    if (this.#taskId === undefined || cursor === undefined) return undefined;
+    const taskIds = [this.#taskId];
+    return { afterCursor: cursor, taskIds, stopWhenCaughtUp: this.#hadEnded };
+  }
+
+  /** The message without what was told by an earlier stream, and without what only a watch tells. */
   withoutTheKnown(message: WatchEventsResponse): WatchEventsResponse {
     const { submitted } = message;
-    const isKnown = submitted !== undefined && this.#isSubmitted;
+    const isKnown = submitted !== undefined && this.#taskId !== undefined;
     if (submitted !== undefined) {
-      this.#isSubmitted = true;
+      this.#taskId = submitted.taskId;
       // Of a task that ended long ago there may be no events any more.
-      this.#hasEnded = isTerminal(submitted.state);
+      this.#hadEnded = isTerminal(submitted.state);
     }
     const events = message.events.filter((event) => event.seq > this.#last);
     const last = events.at(-1);
     if (last !== undefined) {
       this.#last = last.seq;
-      this.#hasEnded = ENDS.has(last.type);
+      this.#hadEnded = false;
+      this.#hasToldItsEnd = ENDS.has(last.type);
     }
-    return { ...message, events, submitted: isKnown ? undefined : submitted };
+    const told = isKnown ? undefined : submitted;
+    return { ...message, events, submitted: told, started: undefined, caughtUp: undefined };
   }
 }

@@ -5,6 +5,8 @@ import { backoff, LEAST_REST } from "../retry.js";
 
 /** A stream that has stood for so long ends the outage before it, in milliseconds. */
 const STEADY = 1000;
+/** What every try gets to be answered in, also the last one of an outage, in milliseconds. */
+export const LEAST_TRY = 100;
 
 interface Outage {
   failures: number;
@@ -45,6 +47,9 @@ export class Outages {
 
   /** There is no stream; whether that is to be told. Throws if trying again is of no use. */
   lose(error: TaskyardError, now: number): boolean {
+    const stoodSince = this.#current?.standsSince;
+    if (this.#current !== undefined) this.#current.standsSince = undefined;
+    if (stoodSince !== undefined && now - stoodSince >= STEADY) this.#current = undefined;
     if (error.reason === "WATCH_LIFETIME" || error.reason === "WATCH_STALLED") {
       if (!error.mayRetry) throw error;
       this.#restUntil = now + Math.max(error.retryAfter ?? 0, LEAST_REST);
@@ -52,9 +57,6 @@ export class Outages {
     }
     const isCrowded = error.reason === "TOO_MANY_WATCHERS" && this.#hasStood;
     if (!isLost(error) && !isCrowded) throw error;
-    const stoodSince = this.#current?.standsSince;
-    if (this.#current !== undefined) this.#current.standsSince = undefined;
-    if (stoodSince !== undefined && now - stoodSince >= STEADY) this.#current = undefined;
     this.#current ??= { failures: 0, since: now, isTold: false, standsSince: undefined };
     const outage = this.#current;
     outage.failures += 1;
@@ -65,5 +67,15 @@ export class Outages {
     const isNews = !outage.isTold;
     outage.isTold = true;
     return isNews;
+  }
+
+  /**
+   * For how long an answer to a try that begins now is waited for, up to the longest that holds
+   * for all: in an outage not beyond the patience.
+   */
+  grace(now: number, longest: number): number {
+    if (this.#current === undefined) return longest;
+    const left = this.#current.since + this.#patience - now;
+    return Math.min(longest, Math.max(left, LEAST_TRY));
   }
 }

@@ -11,6 +11,7 @@ import {
   type WatchEventsResponse,
 } from "../gen/taskyard/v1/task_service.js";
 import type { Messages } from "../messages.js";
+import type { Outages } from "./outages.js";
 
 /** What is asked for. */
 export type Ask =
@@ -34,23 +35,28 @@ const { fullName, methods } = TaskServiceDefinition;
 /** A stream. Whoever has it must close it. */
 export class Stream {
   readonly #bounds: Bounds;
+  /** It is a watch, which does not end by itself at the end of a task. */
+  readonly isWatch: boolean;
   /** For how long it may be listened to in vain, in milliseconds. */
   readonly #limit: number;
+  /** For how long an answer is waited for. */
   readonly #grace: number;
   #messages: Messages<WatchEventsResponse> | undefined;
   #isClosed = false;
 
   constructor(ask: Ask, grace: number, bounds: Bounds) {
     this.#bounds = bounds;
-    this.#grace = "watch" in ask ? grace : Infinity;
+    this.isWatch = "watch" in ask;
+    this.#grace = grace;
     this.#limit = "watch" in ask ? 2 * ask.heartbeat + grace : Infinity;
   }
 
-  /** Asks for it, not before that moment, and waits for the beginning of the answer. */
-  async open(connection: Connection, ask: Ask, restUntil: number): Promise<void> {
-    await this.#bounds.rest(Math.max(0, restUntil - now()));
+  /** Asks for it after the rest, and waits for the beginning of the answer. */
+  async open(connection: Connection, ask: Ask, outages: Outages): Promise<void> {
+    await this.#bounds.rest(Math.max(0, outages.restUntil - now()));
+    const grace = this.isWatch ? outages.grace(now(), this.#grace) : Infinity;
     const answer = this.#ask(connection, ask);
-    await this.#unlessSilent(answer, this.#grace, "the server does not answer");
+    await this.#unlessSilent(answer, grace, "the server does not answer");
   }
 
   /** Its next message; undefined if the server ended it well. */

@@ -8,7 +8,8 @@
 //    5 s. It is tried again on a new connection.
 // 4. An outage is a lost connection, UNAVAILABLE, an end without a status, and, once a stream
 //    has stood, TOO_MANY_WATCHERS. Its tries back off, or rest as the server asks; after
-//    `patience` it ends the watch. It is over once a stream has stood for 1 s.
+//    `patience` it ends the watch, and no try is waited for beyond that. It is over once a
+//    stream has stood for 1 s.
 // 5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the rest
 //    that the server asks for.
 // 6. Everything else ends the watch.
@@ -147,11 +148,14 @@ export class Watcher implements AsyncIterableIterator<Seen> {
             this.#caughtUp = false;
             const ask = this.#ask();
             stream = new Stream(ask, this.#grace, bounds);
-            await stream.open(connection, ask, this.#outages.restUntil);
+            await stream.open(connection, ask, this.#outages);
           }
           const message = await stream.next();
           if (message !== undefined) {
             yield* this.#take(message);
+            // What is submitted and followed ends by itself, and knows of what comes after an
+            // end that is told from the past; a watch never does.
+            if (stream.isWatch && this.#followed?.hasToldItsEnd) return;
             continue;
           }
           if (this.#mayEnd()) return;
@@ -160,6 +164,7 @@ export class Watcher implements AsyncIterableIterator<Seen> {
           if (bounds.isOver || !(error instanceof TaskyardError)) throw error;
           lost = error;
         }
+        if (this.#followed?.hasToldItsEnd) return;
         stream?.close();
         stream = undefined;
         if (lost instanceof Silent) {
@@ -179,8 +184,15 @@ export class Watcher implements AsyncIterableIterator<Seen> {
   }
 
   #ask(): Ask {
-    if (this.#followed !== undefined) return { follow: this.#followed.request };
     const watch = { ...this.#request };
+    const followed = this.#followed;
+    if (followed !== undefined) {
+      const goOn = followed.goOn(this.#cursor);
+      if (goOn === undefined) return { follow: followed.request };
+      const { taskIds, ...where } = goOn;
+      const filter = EventFilter.fromPartial({ taskIds });
+      return { watch: { ...watch, ...where, filter }, heartbeat: this.#heartbeat };
+    }
     if (this.#cursor !== undefined) watch.afterCursor = this.#cursor;
     else if (this.#start === "snapshot") watch.includeSnapshot = true;
     else watch.start = this.#start === "oldest" ? WatchStart.OLDEST : WatchStart.LIVE;
