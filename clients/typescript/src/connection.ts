@@ -43,6 +43,8 @@ export class Connection {
   readonly #closing: Closing;
   #client: Client;
   #forget: (() => void) | undefined;
+  /** Who waits for the client to leave a state. */
+  #waiting = new Map<State, Set<() => void>>();
   /** Since when all that was seen of it was that it fails. */
   #failsSince: number | undefined;
 
@@ -96,17 +98,48 @@ export class Connection {
         this.#renew(client);
         throw new TaskyardError("UNAVAILABLE", SAYS_NOTHING);
       }
-      const changed = new Promise<void>((resolve) => {
-        // At its end it says so by an error; the state tells.
-        channel.watchConnectivityState(state, Date.now() + left, () => resolve());
-      });
-      await bounds.race(changed);
+      await this.#change(client, state, left, bounds);
     }
+  }
+
+  /** Waits until it has left this state, or for so many milliseconds. */
+  async #change(client: Client, state: State, limit: number, bounds: Bounds): Promise<void> {
+    const waiting = this.#waitingFor(client, state);
+    let wake = () => {};
+    const changed = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    waiting.add(wake);
+    const timer = setTimeout(wake, limit);
+    try {
+      await bounds.race(changed);
+    } finally {
+      clearTimeout(timer);
+      waiting.delete(wake);
+    }
+  }
+
+  /**
+   * Who waits for it to leave this state. gRPC is told once for all of them, and without a
+   * time: it cannot be told to forget, and its timer would keep the process.
+   */
+  #waitingFor(client: Client, state: State): Set<() => void> {
+    const states = this.#waiting;
+    const known = states.get(state);
+    if (known !== undefined) return known;
+    const waiting = new Set<() => void>();
+    states.set(state, waiting);
+    client.getChannel().watchConnectivityState(state, Infinity, () => {
+      states.delete(state);
+      for (const wake of waiting) wake();
+    });
+    return waiting;
   }
 
   #renew(old: Client): void {
     if (this.#client !== old) return;
     this.#client = this.#made();
+    this.#waiting = new Map();
     this.#failsSince = undefined;
     // What runs on it goes on to its end.
     old.close();

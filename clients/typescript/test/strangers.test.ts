@@ -175,6 +175,23 @@ test("connecting ends by its deadline, or by its signal", LIMIT, async (t) => {
   );
 });
 
+test("a call that was given up leaves no timer behind", LIMIT, async (t) => {
+  const timers = () =>
+    process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+  const client = new Client(await place("silent", t));
+  t.after(() => client.close());
+  const before = timers();
+  const controller = new AbortController();
+  const calls = [1, 2].map(() =>
+    assert.rejects(client.submit(NOOP, { signal: controller.signal }), { name: "AbortError" }),
+  );
+  await new Promise(setImmediate);
+  assert(timers() > before);
+  controller.abort();
+  await Promise.all(calls);
+  assert.equal(timers(), before);
+});
+
 for (const name of ["silent", "ssh", "closing", "nobody", "blank"]) {
   test(`nothing hangs past its deadline: ${name}`, LIMIT, async (t) => {
     const client = new Client(await place(name, t));

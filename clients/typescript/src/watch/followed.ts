@@ -55,7 +55,7 @@ export class Followed {
     return { afterCursor: cursor, taskIds, stopWhenCaughtUp: this.#hadEnded };
   }
 
-  /** The message without what was told by an earlier stream, and without what only a watch tells. */
+  /** The message without what an earlier stream told, and without what only a watch tells. */
   withoutTheKnown(message: WatchEventsResponse): WatchEventsResponse {
     const { submitted } = message;
     const isKnown = submitted !== undefined && this.#taskId !== undefined;
