@@ -111,16 +111,19 @@ class Progress {
   }
 }
 
-/** The tasks of one run: those submitted that have not ended, and ends not yet claimed. */
+/** The tasks of one run: those submitted that have not ended, and the ends that were seen. */
 class Batch {
-  /** @type {Set<string>} */
-  running = new Set();
   /**
-   * A task may end before its submission is answered; ends of others are here too, until all is
-   * submitted.
+   * Of how many lines: those with the same requestId are one task.
+   * @type {Map<string, number>}
+   */
+  running = new Map();
+  /**
+   * A task may end before all submissions of it are answered; ends of others are here too, until
+   * everything is submitted.
    * @type {Map<string, [string, string]>}
    */
-  unclaimed = new Map();
+  ends = new Map();
   allSubmitted = false;
 
   /**
@@ -148,18 +151,18 @@ class Batch {
     };
     await Promise.all(Array.from({ length: IN_FLIGHT }, submitter));
     this.allSubmitted = true;
-    this.unclaimed.clear();
+    this.ends.clear();
   }
 
   /** @param {SubmitRequest} request */
   async submit(request) {
     try {
       const { taskId, state } = await this.client.submit(request);
-      const end = this.unclaimed.get(taskId);
+      const end = this.ends.get(taskId);
       if (end !== undefined) this.progress.end(...end);
-      else if (!isTerminal(state)) this.running.add(taskId);
-      else this.progress.end(TaskState[state], `${taskId} ${request.kind}, as before`);
-      this.unclaimed.delete(taskId);
+      else if (isTerminal(state)) {
+        this.progress.end(TaskState[state], `${taskId} ${request.kind}, as before`);
+      } else this.running.set(taskId, (this.running.get(taskId) ?? 0) + 1);
     } catch (error) {
       if (!(error instanceof TaskyardError)) throw error;
       this.progress.end("REFUSED", `${request.kind}: ${error.message}`);
@@ -174,8 +177,10 @@ class Batch {
     const why = event.error ? `: ${event.error.message}` : "";
     const state = EventType[event.type];
     const about = `${event.taskId} ${event.kind}${why}`;
-    if (this.running.delete(event.taskId)) this.progress.end(state, about);
-    else if (!this.allSubmitted) this.unclaimed.set(event.taskId, [state, about]);
+    const lines = this.running.get(event.taskId) ?? 0;
+    for (let line = 0; line < lines; line++) this.progress.end(state, about);
+    this.running.delete(event.taskId);
+    if (!this.allSubmitted) this.ends.set(event.taskId, [state, about]);
   }
 }
 
@@ -190,13 +195,22 @@ async function run(requests, server) {
   try {
     const batch = new Batch(client, progress);
     const watcher = client.watch({ filter: { types: ENDS }, patience: 300_000 });
-    await watcher.next(); // From here on nothing is missed.
+    /** @param {import("taskyard").Seen} seen */
+    const take = (seen) => {
+      if (seen.type === "events") seen.events.forEach((event) => void batch.end(event));
+      else if (seen.type === "lost") progress.say(`${seen.error.message}; trying again`);
+      else if (seen.type === "restored") progress.say("the server is back");
+    };
+    // From its first cursor on nothing is missed.
+    while (watcher.cursor === undefined) {
+      const { value: seen } = await watcher.next();
+      if (!seen) break;
+      take(seen);
+    }
     progress.show();
     const follow = async () => {
       for await (const seen of watcher) {
-        if (seen.type === "events") seen.events.forEach((event) => void batch.end(event));
-        else if (seen.type === "lost") progress.say(`${seen.error.message}; trying again`);
-        else if (seen.type === "restored") progress.say("the server is back");
+        take(seen);
         if (batch.isOver) return;
       }
     };
