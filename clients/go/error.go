@@ -41,6 +41,8 @@ type Error struct {
 	pushback pushback
 	// silent: nobody said it. Its connection cannot be trusted any more.
 	silent bool
+	// early: a deadline that passed before its time. Another try may be given its own.
+	early bool
 }
 
 // Violation is one thing that is wrong with a request, or with the state of what it is

@@ -69,7 +69,7 @@ func backoff(failures int) time.Duration {
 
 // restAfter tells how long to rest after so many failures, and whether to try again.
 func restAfter(failures int, err *Error) (time.Duration, bool) {
-	if failures >= tries || err.Code != codes.Unavailable {
+	if failures >= tries || err.Code != codes.Unavailable && !err.early {
 		return 0, false
 	}
 	switch err.pushback.kind {
@@ -86,6 +86,14 @@ func restAfter(failures int, err *Error) (time.Duration, bool) {
 // repeat calls until there is an answer, the tries are used up, or ctx ends. Only for
 // what may safely be repeated.
 func repeat[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
+	return repeatUntil(ctx, time.Time{}, call)
+}
+
+// repeatUntil repeats as repeat does, but begins no rest and no try after the end, if it is
+// not zero: then it fails as the last try did.
+func repeatUntil[T any](
+	ctx context.Context, end time.Time, call func(context.Context) (T, error),
+) (T, error) {
 	var nothing T
 	for failures := 1; ; failures++ {
 		answer, err := call(ctx)
@@ -97,8 +105,17 @@ func repeat[T any](ctx context.Context, call func(context.Context) (T, error)) (
 		if !again {
 			return nothing, failed
 		}
+		isLast := false
+		if !end.IsZero() {
+			left := time.Until(end)
+			isLast = left <= rest
+			rest = min(rest, left)
+		}
 		if err := sleep(ctx, rest); err != nil {
 			return nothing, ended(err, failed)
+		}
+		if isLast {
+			return nothing, failed
 		}
 	}
 }
@@ -129,6 +146,13 @@ func newRequestID() string {
 	id[6] = id[6]&0x0f | 0x40
 	id[8] = id[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
+}
+
+// tooEarly is the error of a wait that was to be longer.
+func tooEarly(err error) *Error {
+	e := *asError(err, nil)
+	e.early = true
+	return &e
 }
 
 func isDeadline(err error) bool { return errors.Is(err, context.DeadlineExceeded) }

@@ -8,9 +8,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	taskyardv1 "github.com/taskyard/taskyard/clients/go/taskyard/v1"
 )
 
 var unavailable = status.Error(codes.Unavailable, "")
@@ -86,6 +89,91 @@ func TestTriesAreBoundedAndSoIsTheirTime(t *testing.T) {
 		_, err := repeat(ctx, lost)
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// waiting answers each wait for the end of a task, and keeps its time and its timeout.
+type waiting struct {
+	taskyardv1.TaskServiceClient
+	answer func(context.Context, time.Duration) (*taskyardv1.WaitTaskResponse, error)
+	begun  []time.Time
+	asked  []time.Duration
+}
+
+func (w *waiting) WaitTask(
+	ctx context.Context, request *taskyardv1.WaitTaskRequest, _ ...grpc.CallOption,
+) (*taskyardv1.WaitTaskResponse, error) {
+	w.begun = append(w.begun, time.Now())
+	w.asked = append(w.asked, request.GetTimeout().AsDuration())
+	return w.answer(ctx, request.GetTimeout().AsDuration())
+}
+
+func TestAWaitKeepsItsTimeoutOverItsRepeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &waiting{answer: func(context.Context, time.Duration) (*taskyardv1.WaitTaskResponse, error) {
+			return nil, unavailable
+		}}
+		start := time.Now()
+		_, err := (&Client{Tasks: server}).WaitUpTo(t.Context(), "t1", time.Second)
+		if status.Code(err) != codes.Unavailable || time.Since(start) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if len(server.asked) < 4 {
+			t.Errorf("it was asked for %v", server.asked)
+		}
+		for i, asked := range server.asked {
+			if left := time.Second - server.begun[i].Sub(start); asked != left || left <= 0 {
+				t.Errorf("it was asked for %v when %v were left", asked, left)
+			}
+		}
+	})
+}
+
+func TestAWaitGivesAServerThatHangsSomeGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &waiting{answer: func(ctx context.Context, _ time.Duration) (*taskyardv1.WaitTaskResponse, error) {
+			<-ctx.Done()
+			return nil, asError(ctx.Err(), nil)
+		}}
+		start := time.Now()
+		_, err := (&Client{Tasks: server}).WaitUpTo(t.Context(), "t1", time.Second)
+		if !isDeadline(err) || time.Since(start) != time.Second+waitGrace {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
+}
+
+func TestAnEndlessWaitDoesNotSpin(t *testing.T) {
+	late := newErrorf(codes.DeadlineExceeded, "late")
+	synctest.Test(t, func(t *testing.T) {
+		server := &waiting{answer: func(context.Context, time.Duration) (*taskyardv1.WaitTaskResponse, error) {
+			return nil, late
+		}}
+		start := time.Now()
+		_, err := (&Client{Tasks: server}).Wait(t.Context(), "t1")
+		if !isDeadline(err) || len(server.begun) != tries || time.Since(start) < 10*time.Second {
+			t.Errorf("%v after %d calls and %v", err, len(server.begun), time.Since(start))
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		// One that hangs is asked again and again.
+		calls := 0
+		server := &waiting{answer: func(ctx context.Context, _ time.Duration) (*taskyardv1.WaitTaskResponse, error) {
+			if calls++; calls > 2*tries {
+				task := &taskyardv1.Task{State: taskyardv1.TaskState_TASK_STATE_FAILED}
+				return &taskyardv1.WaitTaskResponse{Task: task}, nil
+			}
+			<-ctx.Done()
+			return nil, asError(ctx.Err(), nil)
+		}}
+		start := time.Now()
+		task, err := (&Client{Tasks: server}).Wait(t.Context(), "t1")
+		if err != nil || !IsTerminal(task.GetState()) {
+			t.Errorf("%v, %v", task, err)
+		}
+		if took := time.Since(start); took != 2*tries*(oneWait+waitGrace) {
+			t.Errorf("it took %v", took)
 		}
 	})
 }

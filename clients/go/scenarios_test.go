@@ -167,8 +167,24 @@ func play(t *testing.T, settings []string, steps []map[string]json.RawMessage) {
 			decoder := json.NewDecoder(strings.NewReader(string(text)))
 			decoder.DisallowUnknownFields()
 			s.must(decoder.Decode(&about))
+			begun := time.Now()
 			s.step(name, about)
+			s.checkTime(about, time.Since(begun))
 		}
+	}
+}
+
+// checkTime: a step that says how long it may take ends about then.
+func (s *stage) checkTime(about about, took time.Duration) {
+	s.Helper()
+	bound := time.Duration(about.Deadline)
+	if about.Timeout != nil {
+		bound = time.Duration(*about.Timeout)
+	} else if bound == 0 {
+		return
+	}
+	if took > bound+5*time.Second {
+		s.Fatalf("it took %v", took)
 	}
 }
 
@@ -343,6 +359,10 @@ func (s *stage) wait(about about) {
 		task, err = s.client.Wait(s.ctx, s.taskID(about))
 	} else {
 		task, err = s.client.WaitUpTo(s.ctx, s.taskID(about), time.Duration(*about.Timeout))
+	}
+	if about.Error != nil {
+		s.checkError(err, about.Error)
+		return
 	}
 	s.must(err)
 	s.checkTask(task, about.Expect)

@@ -49,11 +49,7 @@ func (c *Client) Submit(
 // call: its state and error say so.
 func (c *Client) Wait(ctx context.Context, taskID string) (*taskyardv1.Task, error) {
 	for {
-		task, err := c.waitOnce(ctx, taskID, oneWait)
-		// A server that hangs is asked again.
-		if isDeadline(err) && ctx.Err() == nil {
-			continue
-		}
+		task, err := c.waitOnce(ctx, taskID, time.Time{})
 		if err != nil || IsTerminal(task.GetState()) {
 			return task, err
 		}
@@ -61,27 +57,41 @@ func (c *Client) Wait(ctx context.Context, taskID string) (*taskyardv1.Task, err
 }
 
 // WaitUpTo waits as [Client.Wait] does, but no longer than timeout, after which the task
-// is answered as it stands.
+// is answered as it stands. If there is no server it fails when the timeout has passed; one
+// that hangs is given 10 s more.
 func (c *Client) WaitUpTo(
 	ctx context.Context, taskID string, timeout time.Duration,
 ) (*taskyardv1.Task, error) {
 	end := time.Now().Add(timeout)
 	for {
-		task, err := c.waitOnce(ctx, taskID, min(max(time.Until(end), 0), oneWait))
+		task, err := c.waitOnce(ctx, taskID, end)
 		if err != nil || IsTerminal(task.GetState()) || !time.Now().Before(end) {
 			return task, err
 		}
 	}
 }
 
-func (c *Client) waitOnce(
-	ctx context.Context, taskID string, timeout time.Duration,
-) (*taskyardv1.Task, error) {
-	request := &taskyardv1.WaitTaskRequest{TaskId: taskID, Timeout: durationpb.New(timeout)}
-	answer, err := repeat(ctx, func(ctx context.Context) (*taskyardv1.WaitTaskResponse, error) {
-		ctx, cancel := context.WithTimeout(ctx, timeout+waitGrace)
+// waitOnce waits for oneWait, or until the end if there is one and it comes before. There is
+// no task if a server hung for so long, and is to be asked again.
+func (c *Client) waitOnce(ctx context.Context, taskID string, end time.Time) (*taskyardv1.Task, error) {
+	isEndless := end.IsZero()
+	answer, err := repeatUntil(ctx, end, func(ctx context.Context) (*taskyardv1.WaitTaskResponse, error) {
+		timeout := oneWait
+		if !isEndless {
+			timeout = min(max(time.Until(end), 0), oneWait)
+		}
+		calling, cancel := context.WithTimeout(ctx, timeout+waitGrace)
 		defer cancel()
-		return c.Tasks.WaitTask(ctx, request)
+		request := &taskyardv1.WaitTaskRequest{TaskId: taskID, Timeout: durationpb.New(timeout)}
+		begun := time.Now()
+		answer, err := c.Tasks.WaitTask(calling, request)
+		if !isEndless || !isDeadline(err) || ctx.Err() != nil {
+			return answer, err
+		}
+		if time.Since(begun) >= timeout {
+			return nil, nil
+		}
+		return nil, tooEarly(err)
 	})
 	return answer.GetTask(), err
 }
