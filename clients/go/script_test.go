@@ -46,6 +46,9 @@ func (s *script) WatchEvents(
 	if cursor := request.GetAfterCursor(); cursor != "" {
 		asked = "after " + cursor
 	}
+	if tasks := request.GetFilter().GetTaskIds(); len(tasks) > 0 {
+		asked += " of " + strings.Join(tasks, ",")
+	}
 	return s.open(ctx, asked)
 }
 
@@ -131,6 +134,7 @@ var (
 	partsEnd  = &taskyardv1.WatchSnapshotEnd{}
 	caughtUp  = &taskyardv1.WatchCaughtUp{}
 	succeeded = taskyardv1.EventType_EVENT_TYPE_SUCCEEDED
+	submitted = &taskyardv1.SubmitResponse{TaskId: "t1"}
 	expired   = refusal(codes.OutOfRange, "CURSOR_EXPIRED")
 	crowded   = refusal(codes.ResourceExhausted, "TOO_MANY_WATCHERS")
 )

@@ -31,7 +31,12 @@ import (
 //     is not waited for beyond the patience.
 //  5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the
 //     rest that the server asks for.
-//  6. Everything else ends the watch: trying again would not help.
+//  6. A task that is followed is submitted again, by the same request_id, until it was told
+//     that it is submitted; that may wait for room, so no try of it is cut off. From then
+//     on a broken stream is opened as a watch of this one task after the cursor, which
+//     ends with the task: the server may have forgotten the request_id with the task, and
+//     would run it again.
+//  7. Everything else ends the watch: trying again would not help.
 
 // watchGrace is the silence beyond two heartbeats that is taken for an outage, and how
 // long a server may take to answer at all.
@@ -148,8 +153,10 @@ type Watcher struct {
 	watch Watch
 	// followed is the task that is followed, if it is one.
 	followed *followed
-	stream   *stream
-	outages  outages
+	// resumed: it is watched by its id, no longer by its submission.
+	resumed bool
+	stream  *stream
+	outages outages
 	// untold is what came after an outage, to be told after Restored.
 	untold *taskyardv1.WatchEventsResponse
 	// caughtUp: the stream told that it had caught up, so it may end.
@@ -175,6 +182,11 @@ func (w *Watcher) Next(ctx context.Context) (Seen, error) {
 			}
 			continue
 		}
+		// The stream of a submission ends by itself; a watch does not.
+		if w.resumed && w.followed.endTold {
+			w.end(io.EOF)
+			break
+		}
 		got, err := w.message(ctx)
 		if err != nil {
 			return nil, asError(err, nil)
@@ -186,7 +198,7 @@ func (w *Watcher) Next(ctx context.Context) (Seen, error) {
 			continue
 		}
 		w.closeStream()
-		if got.err == io.EOF && w.mayEnd() {
+		if got.err == io.EOF && w.mayEnd() || w.followed != nil && w.followed.endTold {
 			w.end(io.EOF)
 			break
 		}
@@ -276,10 +288,10 @@ func (w *Watcher) message(ctx context.Context) (got, error) {
 	if w.stream == nil {
 		w.stream = w.open()
 	}
-	// How long a followed task's heartbeat is, the server says: keep-alive alone notices
-	// one that has gone.
+	// How long the heartbeat of a submission that is followed is, the server says:
+	// keep-alive alone notices one that has gone.
 	limit := forever
-	if w.followed == nil {
+	if w.followed == nil || w.resumed {
 		limit = 2*min(w.watch.Heartbeat, longestHeartbeat) + watchGrace
 	}
 	for {
@@ -293,7 +305,8 @@ func (w *Watcher) message(ctx context.Context) (got, error) {
 
 func (w *Watcher) open() *stream {
 	tasks := w.tasks
-	if w.followed != nil {
+	w.resumed = w.followed != nil && w.followed.submitted && w.Cursor() != ""
+	if w.followed != nil && !w.resumed {
 		// It may wait for room.
 		return openStream(w.outages.restUntil, forever, func(ctx context.Context) (receiver, error) {
 			return tasks.SubmitAndWatch(ctx, w.followed.request)
@@ -326,6 +339,7 @@ func (w *Watcher) take(message *taskyardv1.WatchEventsResponse) Seen {
 func (w *Watcher) tell(message *taskyardv1.WatchEventsResponse, restored bool) Seen {
 	if w.followed != nil {
 		w.followed.passOverTheKnown(message)
+		w.watch.Filter = w.followed.filter()
 	}
 	before := w.Cursor()
 	isTelling := w.watch.Start.at == atSnapshot

@@ -228,25 +228,62 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			}},
 			asked: "live", seen: "Started Gap Draining", ends: "CURSOR_EXPIRED",
 		},
-		"a task is followed over an outage, each event once": {
+		"a task is followed over an outage as a watch, which ends with it": {
 			follow: true,
 			streams: [][]any{
-				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), unavailable},
-				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), message("c", succeeded), io.EOF},
+				{message("a", submitted), message("b", []int{4, 5}), unavailable},
+				{message("b", started), message("c", 6), message("d", succeeded), rest(time.Hour)},
+			},
+			asked: "once|after b of t1",
+			seen:  "Submitted a<4,5>b Lost Restored b<6>c c<9>d", ends: "EOF",
+			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
+		},
+		"a task is submitted again until it was told that it is submitted, for however long": {
+			follow: true,
+			streams: [][]any{
+				{unavailable},
+				{rest(time.Hour), message("a", submitted), message("c", succeeded), io.EOF},
 			},
 			asked: "once|once",
-			seen:  "Submitted a<4,5>b Lost Restored b<9>c", ends: "EOF",
+			seen:  "Lost Restored Submitted a<9>c", ends: "EOF",
+			least: time.Hour + 50*time.Millisecond, most: time.Hour + 100*time.Millisecond,
+		},
+		"a task without a cursor is submitted again, and told once": {
+			follow: true,
+			streams: [][]any{
+				{message("", submitted), unavailable},
+				{message("", submitted), message("b", []int{4, 5}), message("c", succeeded), io.EOF},
+			},
+			asked: "once|once",
+			seen:  "Submitted Lost Restored <4,5>b b<9>c", ends: "EOF",
 			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
 		},
 		"the stream of a task may not end before it": {
 			follow: true,
 			streams: [][]any{
-				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), io.EOF},
-				{message("a", &taskyardv1.SubmitResponse{}), message("b", []int{4, 5}), message("c", succeeded), io.EOF},
+				{message("a", submitted), message("b", []int{4, 5}), io.EOF},
+				{message("b", started), message("c", succeeded)},
 			},
-			asked: "once|once",
+			asked: "once|after b of t1",
 			seen:  "Submitted a<4,5>b Lost Restored b<9>c", ends: "EOF",
 			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
+		},
+		"a stream that breaks after the end of its task is no outage": {
+			follow:  true,
+			streams: [][]any{{message("a", submitted), message("b", succeeded), unavailable}},
+			asked:   "once", seen: "Submitted a<9>b", ends: "EOF",
+		},
+		"a watch of a task has the terms of every watch": {
+			follow: true,
+			streams: [][]any{
+				{message("a", submitted), unavailable},
+				{deaf{}},
+				{message("a", started), rest(time.Hour)},
+				{expired},
+			},
+			asked: "once|after a of t1|after a of t1|after a of t1",
+			seen:  "Submitted Lost Restored Lost", ends: "CURSOR_EXPIRED",
+			least: 40*time.Second + 150*time.Millisecond, most: 40*time.Second + 500*time.Millisecond,
 		},
 		"a task that ended long ago may have no events": {
 			follow: true,
@@ -258,7 +295,7 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 		"a task may be silent for long": {
 			follow: true,
 			streams: [][]any{{
-				message("a", &taskyardv1.SubmitResponse{}), rest(time.Hour), message("c", succeeded), io.EOF,
+				message("a", submitted), rest(time.Hour), message("c", succeeded), io.EOF,
 			}},
 			asked: "once", seen: "Submitted a<9>c", ends: "EOF",
 			least: time.Hour, most: time.Hour,
