@@ -51,6 +51,7 @@ func (o *outages) stands() bool {
 // to wait.
 func (o *outages) lose(failed *Error) (tell, again bool) {
 	now := time.Now()
+	o.fall(now)
 	if failed.pushback.kind == pushbackNever {
 		return false, false
 	}
@@ -62,12 +63,10 @@ func (o *outages) lose(failed *Error) (tell, again bool) {
 	if failed.Code != codes.Unavailable && !isCrowded {
 		return false, false
 	}
-	o.endIfSteady(now)
 	if o.current == nil {
 		o.current = &outage{since: now}
 	}
 	outage := o.current
-	outage.standsSince = time.Time{}
 	outage.failures++
 	rest := failed.pushback.rest
 	if failed.pushback.kind == pushbackUnsaid {
@@ -85,7 +84,6 @@ func (o *outages) lose(failed *Error) (tell, again bool) {
 // grace is for how long an answer is waited for if a try begins at that moment: in an
 // outage not beyond the patience.
 func (o *outages) grace(begins time.Time) time.Duration {
-	o.endIfSteady(begins)
 	if o.current == nil {
 		return watchGrace
 	}
@@ -93,12 +91,15 @@ func (o *outages) grace(begins time.Time) time.Duration {
 	return min(watchGrace, max(left, leastTry))
 }
 
-// endIfSteady ends the outage if a stream has stood for long enough since.
-func (o *outages) endIfSteady(now time.Time) {
+// fall notes that no stream stands any more. If one has stood for long enough, that was the
+// end of the outage before it.
+func (o *outages) fall(now time.Time) {
 	if o.current == nil || o.current.standsSince.IsZero() {
 		return
 	}
-	if now.Sub(o.current.standsSince) >= steady {
+	stood := now.Sub(o.current.standsSince)
+	o.current.standsSince = time.Time{}
+	if stood >= steady {
 		o.current = nil
 	}
 }

@@ -122,6 +122,18 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			seen:  "Started Lost Restored Lost", ends: "CURSOR_EXPIRED",
 			least: 25*time.Second + 100*time.Millisecond, most: 25*time.Second + 300*time.Millisecond,
 		},
+		"only a stream that stands ends an outage": {
+			watch: Watch{Patience: 2 * time.Second},
+			streams: [][]any{
+				{message("a", started), unavailable},
+				// It stands for a moment, then there is none for long.
+				{message("a", started), rest(100 * time.Millisecond), pushed("WATCH_LIFETIME", "1500")},
+				{pushed("DRAINING", "500")},
+			},
+			asked: "live|after a|after a",
+			seen:  "Started Lost Restored", ends: "DRAINING",
+			least: 1650 * time.Millisecond, most: 1700 * time.Millisecond,
+		},
 		"without patience the first outage ends it": {
 			watch:   Watch{Patience: -1},
 			streams: [][]any{{message("a", started), unavailable}},

@@ -116,13 +116,20 @@ def test_a_task_is_followed_over_a_break(play: Any) -> None:
     submitted = pb.WatchEventsResponse(cursor="c0", submitted=pb.SubmitResponse(task_id="t1"))
     end = taskyard.Event(seq=2, type=taskyard.EventType.EVENT_TYPE_SUCCEEDED)
     client, scripted = play(
+        refuse(),
         sends(submitted, event("c1", 1)),
-        sends(submitted, event("c1", 1), pb.WatchEventsResponse(cursor="c2", events=[end])),
+        # A watch does not end with the task.
+        sends(started("c1"), pb.WatchEventsResponse(cursor="c2", events=[end]), then=hangs),
     )
-    seen = list(client.submit_and_watch(NOOP))
-    assert names(seen) == ["Submitted", "Events", "Lost", "Restored", "Events"]
-    assert scripted.requests[0] == scripted.requests[1]
-    assert scripted.requests[0].request_id
+    with within(0.0, 4.0):
+        seen = list(client.submit_and_watch(NOOP))
+    followed = ["Lost", "Restored", "Submitted", "Events", "Lost", "Restored", "Events"]
+    assert names(seen) == followed
+    first, second, resumed = scripted.requests
+    assert first == second
+    assert first.request_id
+    assert (resumed.after_cursor, list(resumed.filter.task_ids)) == ("c1", ["t1"])
+    assert scripted.ended.wait(5)
 
 
 def test_silence_is_an_outage(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 import taskyard
-from taskyard import Error, SubmitRequest, _outage, _watch
+from taskyard import Error, SubmitRequest, _calls, _outage, _watch
 from taskyard._watch import GRACE, Rules
 from taskyard.v1 import task_service_pb2 as pb
 
@@ -200,11 +200,15 @@ def test_a_try_is_not_waited_for_beyond_the_patience() -> None:
     assert grace(rules, 5.0) == 2.0
     # A little, in any case.
     assert grace(rules, 7.0) == _outage.LEAST_TRY
-    # An outage that is over bounds nothing any more.
+    # A stream that stood for a moment has not ended it, whatever comes after.
     told(rules, started(), now=6.0)
     rules.lose(broken("WATCH_LIFETIME"), 6.5)
     assert grace(rules, 6.51) == 0.49
-    assert grace(rules, 7.0) == GRACE
+    assert grace(rules, 7.0) == _outage.LEAST_TRY
+    # An outage that is over bounds nothing any more.
+    told(rules, started(), now=7.0)
+    rules.lose(broken("WATCH_LIFETIME"), 8.0)
+    assert grace(rules, 8.01) == GRACE
 
 
 def grace(rules: Rules, now: float) -> float:
@@ -288,38 +292,71 @@ def test_it_ends_well_only_where_it_may() -> None:
     assert not rules.is_over
 
 
-def test_a_task_that_is_followed_is_told_once() -> None:
-    rules = Rules(follow=SubmitRequest(kind="noop"))
-    method, _, limit = rules.opening(0.0)
-    assert (method, limit) == ("SubmitAndWatch", None)
-    submitted = message("c1", submitted=taskyard.SubmitResponse(task_id="t1"))
+def followed() -> Rules:
+    return Rules(follow=SubmitRequest(kind="noop", request_id="r"))
+
+
+SUBMITTED = message("c1", submitted=taskyard.SubmitResponse(task_id="t1"))
+
+
+def test_a_task_is_submitted_until_it_is_told_and_then_watched_to_its_end() -> None:
+    rules = followed()
+    by_its_request = ("SubmitAndWatch", SubmitRequest(kind="noop", request_id="r"), None)
+    assert rules.opening(0.0) == by_its_request
     rules.end(0.0)
-    assert not rules.is_over
-    told(rules)
-    rules = Rules(follow=SubmitRequest(kind="noop", request_id="r"))
-    first, events = told(rules, submitted, message("c2", seqs=(1, 2)))
-    assert first.response.task_id == "t1"
+    # It may wait for room for longer than the patience.
+    assert rules.opening(70.0) == by_its_request
+    lost, _, submitted, events = told(rules, SUBMITTED, message("c2", seqs=(1, 2)), now=80.0)
+    assert (lost, submitted.response.task_id) == ("lost", "t1")
     assert [event.seq for event in events.events] == [1, 2]
-    rules.lose(broken(), 0.0)
-    assert rules.opening(0.0)[1] == SubmitRequest(kind="noop", request_id="r")
-    seen = told(rules, submitted, message("c2", seqs=(1, 2)), message("c3", seqs=(2, 9)))
+    assert rules.silence is None
+    rules.lose(broken(), 100.0)
+    method, request, limit = rules.opening(101.0)
+    assert method == "WatchEvents"
+    assert request == pb.WatchEventsRequest(
+        after_cursor="c2",
+        filter=taskyard.EventFilter(task_ids=["t1"]),
+        heartbeat_interval=_calls.duration(15.0),
+        gap_policy=pb.GAP_POLICY_FAIL,
+    )
+    assert limit == GRACE
+    silence: Any = rules.silence
+    assert silence == 30.0 + GRACE
+    seen = told(rules, started("c2"), message("c3", seqs=(2, 3)))
     assert seen[:2] == ["lost", taskyard.Restored()]
-    (events,) = seen[2:]
+    assert [event.seq for event in seen[2].events] == [3]
+    assert not rules.is_over
+    (events,) = told(rules, message("c4", seqs=(9,)))
     assert [event.seq for event in events.events] == [9]
-    rules.end(1.0)
     assert rules.is_over
+
+
+def test_a_task_without_a_cursor_is_submitted_again_and_told_once() -> None:
+    rules = followed()
+    submitted = message(submitted=taskyard.SubmitResponse(task_id="t1"))
+    assert len(told(rules, submitted)) == 1
+    rules.lose(broken(), 0.0)
+    assert rules.opening(0.0)[0] == "SubmitAndWatch"
+    assert told(rules, submitted) == ["lost", taskyard.Restored()]
 
 
 def test_the_stream_of_a_task_may_not_end_before_it() -> None:
-    submitted = message("c1", submitted=taskyard.SubmitResponse(task_id="t1"))
-    rules = Rules(follow=SubmitRequest(kind="noop"))
-    for now in (1.0, 2.0):
-        told(rules, submitted, message("c2", seqs=(1, 2)), now=now)
-        rules.end(now)
-        assert not rules.is_over
-    assert told(rules, submitted, message("c3", seqs=(9,)), now=3.0)[-1].events[0].seq == 9
-    rules.end(3.0)
+    rules = followed()
+    told(rules, SUBMITTED, message("c2", seqs=(1, 2)), now=1.0)
+    rules.end(1.0)
+    assert not rules.is_over
+    rules.opening(1.0)
+    assert told(rules, message("c3", seqs=(9,)), now=3.0)[-1].events[0].seq == 9
     assert rules.is_over
+
+
+def test_a_stream_that_breaks_after_the_end_of_its_task_is_no_outage() -> None:
+    rules = followed()
+    told(rules, SUBMITTED, message("c2", seqs=(9,)))
+    assert not rules.is_over
+    rules.lose(broken(), 0.0)
+    assert rules.is_over
+    assert told(rules) == []
 
 
 @pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED", "CANCELLED"])

@@ -18,28 +18,32 @@ _ENDS = (EVENT_TYPE_SUCCEEDED, EVENT_TYPE_FAILED, EVENT_TYPE_CANCELLED)
 class Followed:
     """The task, and what was told of it.
 
-    A stream that broke is opened by the same request, which finds the same task and tells
-    it again from its beginning.
+    Until it was told that it is submitted, a stream that broke is opened by the same
+    request, which finds the same task. From then on its events are watched: the server may
+    have forgotten the `request_id` with the task, and would then run it again.
     """
 
     def __init__(self, request: SubmitRequest) -> None:
         self.request = identified(request)
         self.has_ended = False
-        """By what was told, it has ended, so that its stream may."""
-        self._is_submitted = False
+        """By what was told, it has ended, so that the stream of its submission may."""
+        self.end_is_told = False
+        """The last event that was told is its end: there is nothing more to watch."""
+        self.task_id: str | None = None
+        """None until it was told that it is submitted."""
         self._last = 0
 
     def submit(self, submitted: SubmitResponse) -> bool:
         """Notes that it is submitted, and answers whether that is news."""
         # Of a task that ended long ago there may be no events any more.
         self.has_ended = is_terminal(submitted.state)
-        is_known, self._is_submitted = self._is_submitted, True
-        return not is_known
+        is_news, self.task_id = self.task_id is None, submitted.task_id
+        return is_news
 
     def unknown(self, events: Iterable[Event]) -> tuple[Event, ...]:
         """Those events that no earlier stream told."""
         left = tuple(event for event in events if event.seq > self._last)
         if left:
             self._last = left[-1].seq
-            self.has_ended = left[-1].type in _ENDS
+            self.has_ended = self.end_is_told = left[-1].type in _ENDS
         return left

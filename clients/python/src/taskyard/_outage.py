@@ -56,6 +56,7 @@ class Outages:
 
         Answers whether that is to be told.
         """
+        self._fall(now)
         if not error.may_retry:
             raise error
         asked = error.retry_after
@@ -65,9 +66,7 @@ class Outages:
         is_crowded = error.reason == "TOO_MANY_WATCHERS" and self._has_stood
         if not is_lost(error) and not is_crowded:
             raise error
-        self._end_if_steady(now)
         outage = self._current = self._current or Outage(now)
-        outage.stands_since = None
         outage.failures += 1
         rest = backoff(outage.failures) if asked is None else asked
         self.rest_until = now + max(rest, LEAST_REST)
@@ -81,15 +80,16 @@ class Outages:
 
         In an outage that is not beyond the patience.
         """
-        self._end_if_steady(begins)
         if self._current is None:
             return longest
         left = self._current.since + self._patience - begins
         return min(longest, max(left, LEAST_TRY))
 
-    def _end_if_steady(self, now: float) -> None:
+    def _fall(self, now: float) -> None:
+        """Notes that no stream stands: one that stood for long has ended the outage."""
         outage = self._current
         if outage is None or outage.stands_since is None:
             return
-        if now - outage.stands_since >= STEADY:
+        stood, outage.stands_since = now - outage.stands_since, None
+        if stood >= STEADY:
             self._current = None

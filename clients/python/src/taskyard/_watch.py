@@ -16,7 +16,12 @@ rules are those of the Rust client, `src/client/watch/mod.rs`:
    and again, is still an outage. A try is not waited for beyond the patience.
 5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the
    rest that the server asks for.
-6. Everything else ends the watch.
+6. A task that is followed is submitted again, by the same `request_id`, until it was told
+   that it is submitted; that may wait for room, so no try of it is cut off. From then on a
+   broken stream is opened as a watch of this one task after the cursor, which ends with
+   the task: the server may have forgotten the `request_id` with the task, and would run it
+   again.
+7. Everything else ends the watch.
 """
 
 from __future__ import annotations
@@ -193,17 +198,23 @@ class Rules:
         self._outages = Outages(patience)
         self._is_caught_up = False
         self._followed = None if follow is None else Followed(follow)
+        # The task that is followed is watched by its id, no longer by its submission.
+        self._is_resumed = False
 
     def opening(
         self, now: float
     ) -> tuple[str, SubmitRequest | WatchEventsRequest, float | None]:
         """The method, its request, and how long the server may take to begin the answer."""
         self._is_caught_up = False
-        if self._followed is not None:
-            # It may wait for room; keep-alive notices a server that has gone.
-            return "SubmitAndWatch", self._followed.request, None
         request = WatchEventsRequest()
         request.CopyFrom(self._request)
+        if self._followed is not None:
+            task_id = self._followed.task_id
+            if task_id is None or self.cursor is None:
+                # It may wait for room; keep-alive notices a server that has gone.
+                return "SubmitAndWatch", self._followed.request, None
+            self._is_resumed = True
+            request.filter.task_ids.append(task_id)
         if self.cursor is not None:
             request.after_cursor = self.cursor
         elif self._start == "snapshot":
@@ -223,10 +234,10 @@ class Rules:
     def silence(self) -> float | None:
         """For how long a stream that stands may be listened to in vain; None is for ever.
 
-        How long the heartbeat of a followed task is, the server says: keep-alive alone
-        notices one that has gone.
+        How long the heartbeat of a submission that is followed is, the server says:
+        keep-alive alone notices one that has gone.
         """
-        return self._silence if self._followed is None else None
+        return self._silence if self._followed is None or self._is_resumed else None
 
     def take(self, message: WatchEventsResponse, now: float) -> None:
         """Takes a message over, once everything before it was told."""
@@ -244,7 +255,11 @@ class Rules:
         if not self._told and self._untold is not None:
             message, self._untold = self._untold, None
             self._note(message, restored=True)
-        return self._told.popleft() if self._told else None
+        if self._told:
+            return self._told.popleft()
+        # The stream of a submission ends by itself; a watch does not.
+        self.is_over = self.is_over or (self._is_resumed and self._end_is_told)
+        return None
 
     def _note(self, message: WatchEventsResponse, *, restored: bool) -> None:
         """Notes what a message tells, if anything. From then on its cursor counts."""
@@ -282,6 +297,10 @@ class Rules:
             events = self._followed.unknown(events)
         return Events(events, before, message.cursor) if events else None
 
+    @property
+    def _end_is_told(self) -> bool:
+        return self._followed is not None and self._followed.end_is_told
+
     def end(self, now: float) -> None:
         """Notes that the server ended the stream well: the watch is over, or it is lost."""
         if self._followed is not None:
@@ -294,6 +313,9 @@ class Rules:
 
     def lose(self, error: Error, now: float) -> None:
         """Notes that there is no stream; raises the error if it is of no use to wait."""
+        if self._end_is_told:
+            self.is_over = True
+            return
         try:
             is_news = self._outages.lose(error, now)
         except Error:
