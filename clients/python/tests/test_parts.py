@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -214,10 +215,49 @@ def test_durations_are_those_of_the_wire(value: float) -> None:
     assert _calls.duration(value).ToTimedelta().total_seconds() == value
 
 
-def test_a_long_wait_is_many_calls() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(_calls, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+LATE = Error(grpc.StatusCode.DEADLINE_EXCEEDED, "late")
+
+
+def test_a_long_wait_is_many_calls(clock: Any) -> None:
     steps = _calls.wait("t1", None)
     call = next(steps)
-    for _ in range(3):
+    for _ in range(2 * _retry.TRIES):
         assert isinstance(call, _calls.Call)
         assert (call.request.timeout.seconds, call.timeout) == (300, 310.0)
-        call = steps.throw(Error(grpc.StatusCode.DEADLINE_EXCEEDED, ""))
+        clock.now += 310.0
+        call = steps.throw(LATE)
+
+
+def test_an_endless_wait_does_not_spin(clock: Any) -> None:
+    steps = _calls.wait("t1", None)
+    next(steps)
+    for failures in range(1, _retry.TRIES):
+        clock.now += 1.0
+        rest = steps.throw(LATE)
+        assert isinstance(rest, _calls.Rest)
+        assert rest.seconds >= _retry.longest_backoff(failures) / 2
+        assert isinstance(next(steps), _calls.Call)
+    with pytest.raises(Error) as caught:
+        steps.throw(LATE)
+    assert caught.value is LATE
+
+
+def test_a_wait_keeps_its_timeout_over_its_repeats(clock: Any) -> None:
+    steps = _calls.wait("t1", 1.0)
+    call: Any = next(steps)
+    lost = unavailable()
+    with pytest.raises(Error) as caught:
+        while True:
+            assert call.request.timeout == _calls.duration(1.0 - clock.now)
+            rest: Any = steps.throw(lost)
+            clock.now += rest.seconds
+            assert clock.now <= 1.0
+            call = next(steps)
+    assert (caught.value, clock.now) == (lost, 1.0)

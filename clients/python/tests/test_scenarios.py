@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,7 +52,10 @@ def play(scenario: Any, make_client: Callable[[str], Any], data: Path) -> None:
         try:
             for step in scenario["steps"]:
                 ((name, about),) = step.items()
+                begun = time.monotonic()
                 getattr(stage, name)(about)
+                bound = seconds(about.get("timeout", about.get("deadline")))
+                assert bound is None or time.monotonic() - begun <= bound + 5.0
         finally:
             stage.server.__exit__()
             for seeing in stage.watches.values():
@@ -135,8 +139,11 @@ class Stage:
                 check_error(partial(throw, error), expect)
 
     def wait(self, about: Any) -> None:
-        task = self.client.wait(self.task(about), seconds(about.get("timeout")))
-        check_task(task, about["expect"])
+        call = partial(self.client.wait, self.task(about), seconds(about.get("timeout")))
+        if "error" in about:
+            check_error(call, about["error"])
+        else:
+            check_task(call(), about["expect"])
 
     def cancel(self, about: Any) -> None:
         request = CancelTaskRequest(task_id=self.task(about))

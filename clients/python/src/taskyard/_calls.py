@@ -98,17 +98,20 @@ def wait(task_id: str, timeout: float | None) -> Steps[Task]:
         left = ONE_WAIT if deadline is None else deadline - time.monotonic()
         one = max(0.0, min(left, ONE_WAIT))
         request = WaitTaskRequest(task_id=task_id, timeout=duration(one))
+        begun = time.monotonic()
         try:
             answer = yield Call("WaitTask", request, one + GRACE)
         except Error as error:
-            is_late = error.code is grpc.StatusCode.DEADLINE_EXCEEDED
-            if is_late and deadline is None:
-                continue
             now = time.monotonic()
-            rest = tries.rest(error, now)
-            if deadline is not None and now >= deadline:
+            is_late = error.code is grpc.StatusCode.DEADLINE_EXCEEDED and deadline is None
+            if is_late and now - begun >= one:
+                # A server that hangs is asked again.
+                tries = Tries()
+                continue
+            yield Rest(tries.rest(error, now, is_early=is_late))
+            # No try begins after the deadline.
+            if deadline is not None and time.monotonic() >= deadline:
                 raise
-            yield Rest(rest)
             continue
         task: Task = answer.task
         tries = Tries(deadline)

@@ -41,12 +41,17 @@ class Tries:
             raise Error(grpc.StatusCode.DEADLINE_EXCEEDED, TOO_LATE + why)
         return self._deadline - now
 
-    def rest(self, error: Error, now: float) -> float:
-        """Seconds to rest before the next try; raises the error if there is to be none."""
+    def rest(self, error: Error, now: float, *, is_early: bool = False) -> float:
+        """Seconds to rest before the next try; raises the error if there is to be none.
+
+        An error that is early is a deadline that passed before its time, after which
+        another try is worth it.
+        """
         self._failures += 1
         self._last = error
         asked = error.retry_after
-        if self._failures >= TRIES or not is_lost(error) or not error.may_retry:
+        is_worth_it = (is_lost(error) or is_early) and error.may_retry
+        if self._failures >= TRIES or not is_worth_it:
             raise error
         if asked is not None and asked > LONGEST_PUSHBACK:
             raise error
