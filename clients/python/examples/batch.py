@@ -14,6 +14,7 @@ import asyncio
 import sys
 import time
 import uuid
+from collections import Counter
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -86,15 +87,18 @@ class Progress:
 
 
 class Batch:
-    """The tasks of one run: those submitted that have not ended, and ends not yet claimed."""
+    """The tasks of one run: those submitted that have not ended, and the ends of others.
+
+    Lines with the same requestId are one task, which each of them counts.
+    """
 
     def __init__(self, client: aio.Client, progress: Progress) -> None:
         self._client = client
         self._progress = progress
-        self._running: set[str] = set()
-        # A task may end before its submission is answered; ends of others are here too,
-        # until all is submitted.
-        self._unclaimed: dict[str, tuple[str, str]] = {}
+        self._running: Counter[str] = Counter()
+        # A task may end before a submission of it is answered; until all are, every end is
+        # kept, also of tasks of others.
+        self._ends: dict[str, tuple[str, str]] = {}
         self._all_submitted = False
         self._places = asyncio.Semaphore(IN_FLIGHT)
 
@@ -113,7 +117,7 @@ class Batch:
             submission.add_done_callback(submissions.discard)
         await asyncio.gather(*submissions)
         self._all_submitted = True
-        self._unclaimed.clear()
+        self._ends.clear()
 
     async def _submit(self, request: SubmitRequest) -> None:
         try:
@@ -123,24 +127,23 @@ class Batch:
             return
         finally:
             self._places.release()
-        if answer.task_id in self._unclaimed:
-            self._progress.end(*self._unclaimed.pop(answer.task_id))
+        if answer.task_id in self._ends:
+            self._progress.end(*self._ends[answer.task_id])
         elif taskyard.is_terminal(answer.state):
             state = TaskState.Name(answer.state).removeprefix("TASK_STATE_")
             self._progress.end(state, f"{answer.task_id} {request.kind}, as before")
         else:
-            self._running.add(answer.task_id)
+            self._running[answer.task_id] += 1
 
     def ended(self, event: taskyard.Event) -> None:
         """Takes the end of some task over."""
         name = taskyard.EventType.Name(event.type)
         why = f": {event.error.message}" if event.HasField("error") else ""
         told = (name.removeprefix("EVENT_TYPE_"), f"{event.task_id} {event.kind}{why}")
-        if event.task_id in self._running:
-            self._running.remove(event.task_id)
+        for _ in range(self._running.pop(event.task_id, 0)):
             self._progress.end(*told)
-        elif not self._all_submitted:
-            self._unclaimed[event.task_id] = told
+        if not self._all_submitted:
+            self._ends[event.task_id] = told
 
 
 async def follow(watcher: aio.Watcher, batch: Batch, progress: Progress) -> None:
@@ -165,7 +168,9 @@ async def run(server: str | None, requests: list[SubmitRequest]) -> int:
         batch = Batch(client, progress)
         ends = taskyard.EventFilter(types=ENDS)
         async with client.watch(filter=ends, patience=300.0) as watcher:
-            await anext(watcher)  # From here on nothing is missed.
+            while watcher.cursor is None:
+                await anext(watcher)
+            # From here on nothing is missed.
             progress.show()
             following = asyncio.create_task(follow(watcher, batch, progress))
             await batch.submit_all(requests)

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import http.server
 import re
+import signal
 import socket
 import threading
 import time
@@ -271,9 +272,9 @@ def web() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def other_grpc() -> Iterator[str]:
+def other_grpc(*handlers: grpc.GenericRpcHandler) -> Iterator[str]:
     with ThreadPoolExecutor() as threads:
-        server = grpc.server(threads)
+        server = grpc.server(threads, list(handlers))
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         yield f"127.0.0.1:{port}"
@@ -316,9 +317,102 @@ def test_nothing_hangs_where_nobody_answers(
 
 
 def test_another_server_is_told_as_what_it_is(make_client: Any) -> None:
-    with other_grpc() as address, make_client(address) as client:
-        for call in (lambda: client.submit(NOOP), lambda: list(client.watch())):
+    with other_grpc() as address:
+        client = make_client(address)
+        calls = (client.connect, lambda: client.submit(NOOP), lambda: list(client.watch()))
+        for call in calls:
             with pytest.raises(taskyard.Error, match="no Taskyard") as caught:
                 call()
             assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
             assert caught.value.reason == ""
+        client.close()
+
+
+@pytest.mark.parametrize(("reason", "is_there"), [("", False), ("TOO_MANY_CONNECTIONS", True)])
+def test_what_knows_no_such_service_is_no_taskyard(
+    reason: str, is_there: bool, make_client: Any
+) -> None:
+    asked = []
+
+    def check(request: bytes, context: Any) -> bytes:
+        asked.append(request)
+        refuse(grpc.StatusCode.NOT_FOUND, reason)(context)
+        return b""
+
+    handlers: Any = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    health = grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers)
+    with other_grpc(health) as address:
+        client = make_client(address)
+        if is_there:
+            client.connect()
+        else:
+            told = r"no Taskyard answers at http://127\.0\.0\.1:\d+: no"
+            with pytest.raises(taskyard.Error, match=told) as caught:
+                client.connect()
+            assert caught.value.code is grpc.StatusCode.NOT_FOUND
+        client.close()
+    assert asked == [b"\x0a\x17taskyard.v1.TaskService"]
+
+
+def test_after_its_end_a_client_does_nothing(play: Any) -> None:
+    client, scripted = play(ack)
+    client.submit(NOOP)
+    client.close()
+    for call in (client.connect, lambda: client.submit(NOOP), lambda: client.wait("t1")):
+        check_is_closed(call)
+    assert len(scripted.requests) == 1
+
+
+def test_a_client_that_is_closed_between_tries_tries_no_more(play: Any) -> None:
+    client, scripted = play(refuse(pushback="500"))
+    check_is_closed(lambda: client.submit(NOOP), closing=client, scripted=scripted)
+    assert len(scripted.requests) == 1
+
+
+def test_a_client_that_is_closed_ends_its_calls(play: Any) -> None:
+    client, scripted = play(hangs)
+    call = lambda: client.wait("t1")  # noqa: E731
+    check_is_closed(call, closing=client, scripted=scripted)
+
+
+def check_is_closed(call: Any, closing: Any = None, scripted: Any = None) -> None:
+    with ThreadPoolExecutor() as threads, within(0.0, 4.0):
+        calling = threads.submit(call)
+        if closing is not None:
+            while not scripted.requests:
+                time.sleep(0.01)
+            closing.close()
+        with pytest.raises(taskyard.Error, match=r"^the client is closed$") as caught:
+            calling.result(4)
+    assert caught.value.code is grpc.StatusCode.CANCELLED
+
+
+@pytest.mark.parametrize("kind", ["python"], indirect=True)
+def test_who_is_interrupted_loses_nothing(play: Any) -> None:
+    begin, go_on = threading.Event(), threading.Event()
+
+    def waits(context: Any) -> Any:
+        begin.wait(10)
+        yield started("c0")
+        go_on.wait(10)
+        yield event("c1", 1)
+        hangs(context)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    client, scripted = play(waits)
+    watcher = client.watch()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for moment, seen in ((begin, "Started"), (go_on, "Events")):
+            for _ in range(2):
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                with pytest.raises(KeyboardInterrupt):
+                    next(watcher)
+            moment.set()
+            assert names([next(watcher)]) == [seen]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert len(scripted.requests) == 1
+    watcher.close()

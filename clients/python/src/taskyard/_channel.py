@@ -21,6 +21,9 @@ MAX_ANSWER = 256 << 20
 """The longest answer that is read: a task carries a payload and a result, and an operator
 may have raised the server's limits on both."""
 PROBE = "/grpc.health.v1.Health/Check"
+_SERVICE = b"taskyard.v1.TaskService"
+PROBE_REQUEST = bytes([0x0A, len(_SERVICE)]) + _SERVICE
+"""A HealthCheckRequest of this service, which only a Taskyard knows."""
 
 
 def options() -> list[tuple[str, Any]]:
@@ -83,13 +86,15 @@ class Channels(Generic[C]):
 
 
 def nobody(target: str, error: grpc.RpcError) -> Error | None:
-    """The error if the probe found no server. One that answers anything else is there."""
-    call: Any = error
-    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        cause = f"it said nothing for {CONNECT_TIMEOUT:.0f} s"
-    elif call.code() is grpc.StatusCode.UNAVAILABLE:
-        cause = root_cause(call.details() or "")
-    else:
+    """The error if the probe found no Taskyard. One that answers with a reason is there."""
+    if Error.from_rpc(error).reason:
         return None
-    code = grpc.StatusCode.UNAVAILABLE
-    return Error(code, f"no server answers at http://{target}: {cause}")
+    call: Any = error
+    code, said = call.code(), call.details() or ""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        code, said = grpc.StatusCode.UNAVAILABLE, f"it said nothing for {CONNECT_TIMEOUT:.0f} s"
+    elif code is grpc.StatusCode.UNAVAILABLE:
+        said = root_cause(said)
+    else:
+        return Error(code, f"no Taskyard answers at http://{target}: {said or code.name}")
+    return Error(code, f"no server answers at http://{target}: {said}")

@@ -48,16 +48,17 @@ class Client:
 
     async def connect(self) -> Self:
         """As `taskyard.Client.connect`."""
+        self._channels.check()
         probe: Any = self._channel.unary_unary(_channel.PROBE)
         try:
-            await probe(b"", timeout=_channel.CONNECT_TIMEOUT)
+            await probe(_channel.PROBE_REQUEST, timeout=_channel.CONNECT_TIMEOUT)
         except grpc.RpcError as error:
             if nobody := _channel.nobody(self._target, error):
                 raise nobody from None
         return self
 
     async def close(self) -> None:
-        """Ends the connection, all calls on it, and the watches."""
+        """As `taskyard.Client.close`."""
         for channel in self._channels.end():
             await channel.close()
 
@@ -121,6 +122,7 @@ class Client:
                 try:
                     answer = await self._do(step)
                 except grpc.RpcError as error:
+                    self._channels.check()
                     step = steps.throw(Error.from_rpc(error))
                 else:
                     step = steps.send(answer)
@@ -132,7 +134,21 @@ class Client:
     async def _do(self, step: _calls.Call | _calls.Rest) -> Any:
         if isinstance(step, _calls.Rest):
             return await asyncio.sleep(step.seconds)
-        return await getattr(self.tasks, step.method)(step.request, timeout=step.timeout)
+        self._channels.check()
+        call = getattr(self.tasks, step.method)(step.request, timeout=step.timeout)
+        try:
+            return await call
+        except (grpc.aio.UsageError, asyncio.CancelledError):
+            # That of a call which ended with the channel is not that of this task.
+            if not _is_cancelled():
+                self._channels.check()
+            raise
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancels this task, as far as Python tells: 3.10 does not."""
+    task: Any = asyncio.current_task()
+    return hasattr(task, "cancelling") and task.cancelling() > 0
 
 
 class Watcher:
@@ -224,6 +240,7 @@ class Watcher:
         if self._stream is None:
             self._channels.check()
             await asyncio.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
+            self._channels.check()
             method, request, limit = self._rules.opening(time.monotonic())
             self._stream = _Stream(getattr(self._tasks, method)(request), limit)
         if not self._stream.has_begun:

@@ -54,17 +54,24 @@ class Client:
         self.admin = AdminServiceStub(self._channel)
 
     def connect(self) -> Self:
-        """Sees whether a server answers within 5 s; raises Error (UNAVAILABLE) if not."""
+        """Sees whether a server answers within 5 s; raises Error (UNAVAILABLE) if not.
+
+        What answers and is no Taskyard raises Error as well, with the code that it answered.
+        """
+        self._channels.check()
         probe: Any = self._channel.unary_unary(_channel.PROBE)
         try:
-            probe(b"", timeout=_channel.CONNECT_TIMEOUT)
+            probe(_channel.PROBE_REQUEST, timeout=_channel.CONNECT_TIMEOUT)
         except grpc.RpcError as error:
             if nobody := _channel.nobody(self._target, error):
                 raise nobody from None
         return self
 
     def close(self) -> None:
-        """Ends the connection, all calls on it, and the watches."""
+        """Ends the connection, all calls on it, and the watches.
+
+        They raise Error (CANCELLED), and so does what is begun later.
+        """
         for channel in self._channels.end():
             channel.close()
 
@@ -147,6 +154,7 @@ class Client:
                 try:
                     answer = self._do(step)
                 except grpc.RpcError as error:
+                    self._channels.check()
                     step = steps.throw(Error.from_rpc(error))
                 else:
                     step = steps.send(answer)
@@ -158,7 +166,12 @@ class Client:
     def _do(self, step: _calls.Call | _calls.Rest) -> Any:
         if isinstance(step, _calls.Rest):
             return time.sleep(step.seconds)
-        return getattr(self.tasks, step.method)(step.request, timeout=step.timeout)
+        self._channels.check()
+        try:
+            return getattr(self.tasks, step.method)(step.request, timeout=step.timeout)
+        except ValueError:
+            self._channels.check()  # It may have been closed in this moment.
+            raise
 
 
 class Watcher:
@@ -246,9 +259,18 @@ class Watcher:
             self._channels.check()
             time.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
             method, request, limit = self._rules.opening(time.monotonic())
-            self._stream = _Stream(getattr(self._tasks, method)(request))
-            self._stream.read(limit, "the server does not answer")
-        return self._stream.read(self._rules.silence, "the server has gone silent")
+            self._stream = _Stream(self._call(method, request), limit)
+        if not self._stream.has_begun:
+            self._stream.begin()
+        return self._stream.read(self._rules.silence)
+
+    def _call(self, method: str, request: Any) -> Any:
+        self._channels.check()
+        try:
+            return getattr(self._tasks, method)(request)
+        except ValueError:
+            self._channels.check()  # It may have been closed in this moment.
+            raise
 
     def _hang_up(self) -> None:
         if self._stream is not None:
@@ -263,8 +285,10 @@ class _Stream:
     fetched. It must not refer to this object, whose end is its end.
     """
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, limit: float | None) -> None:
+        self.has_begun = False
         self._call = call
+        self._limit = limit
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._is_asking = False
@@ -277,8 +301,18 @@ class _Stream:
             daemon=True,
         ).start()
 
-    def read(self, limit: float | None, why: str) -> WatchEventsResponse | None:
-        """First that the answer has begun, then its messages; None is the end."""
+    def begin(self) -> None:
+        """Waits for the beginning of the answer."""
+        self._next(self._limit, "the server does not answer")
+        self.has_begun = True
+
+    def read(self, limit: float | None) -> WatchEventsResponse | None:
+        """The next message; None is the end."""
+        answer = self._next(limit, "the server has gone silent")
+        return cast("WatchEventsResponse | None", answer)
+
+    def _next(self, limit: float | None, why: str) -> Any:
+        # Who was interrupted in it asks for the same again.
         if not self._is_asking:
             self._asked.put(True)
             self._is_asking = True
@@ -290,7 +324,7 @@ class _Stream:
         self._is_asking = False
         if isinstance(answer, grpc.RpcError):
             raise Error.from_rpc(answer)
-        return cast("WatchEventsResponse | None", answer)
+        return answer
 
     def close(self) -> None:
         self._call.cancel()
