@@ -9,7 +9,10 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-const defaultPort = "50051"
+const (
+	defaultPort    = "50051"
+	defaultAddress = "http://127.0.0.1:" + defaultPort
+)
 
 // parseAddress reads http://host:port, host:port or host, and returns host:port.
 func parseAddress(text string) (string, error) {

@@ -6,9 +6,11 @@
 package taskyard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"time"
 
@@ -46,10 +48,11 @@ type Client struct {
 }
 
 // Connect connects to a server at http://host:port, host:port or host; the port is 50051
-// if none is given. It fails if the address is none, or if no Taskyard answers there
+// if none is given. Without an address it is that of the variable TASKYARD_SERVER, or
+// http://127.0.0.1:50051. It fails if the address is none, or if no Taskyard answers there
 // within 5 s. The options are added to those of the client.
 func Connect(ctx context.Context, address string, options ...grpc.DialOption) (*Client, error) {
-	target, err := parseAddress(address)
+	target, err := parseAddress(cmp.Or(address, os.Getenv("TASKYARD_SERVER"), defaultAddress))
 	if err != nil {
 		return nil, err
 	}
@@ -112,11 +115,14 @@ func dialOptions() []grpc.DialOption {
 	}
 }
 
-// probe asks for the server's health, whatever it is: that it is told is enough.
+// probe asks for the health of the task service, whatever it is: that it is told is enough,
+// as only a Taskyard knows that service.
 func probe(ctx context.Context, conn grpc.ClientConnInterface, target string) error {
 	bounded, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	_, err := healthpb.NewHealthClient(conn).Check(bounded, &healthpb.HealthCheckRequest{})
+	_, err := healthpb.NewHealthClient(conn).Check(bounded, &healthpb.HealthCheckRequest{
+		Service: taskyardv1.TaskService_ServiceDesc.ServiceName,
+	})
 	if err == nil {
 		return nil
 	}
@@ -124,7 +130,7 @@ func probe(ctx context.Context, conn grpc.ClientConnInterface, target string) er
 	switch {
 	case ctx.Err() != nil:
 		return newErrorf(failed.Code, "connecting to http://%s: %s", target, failed.message)
-	case failed.Reason != "" || failed.Code == codes.NotFound:
+	case failed.Reason != "":
 		return nil
 	case failed.Code == codes.DeadlineExceeded:
 		return newErrorf(codes.Unavailable, "no server answers at http://%s within %v", target, connectTimeout)

@@ -93,7 +93,9 @@ func overDying(t *testing.T, test func(*testing.T, *dying, *Client)) {
 		service := &dying{}
 		server := grpc.NewServer(grpc.StatsHandler(service))
 		taskyardv1.RegisterTaskServiceServer(server, service)
-		healthpb.RegisterHealthServer(server, health.NewServer())
+		healthy := health.NewServer()
+		healthy.SetServingStatus("taskyard.v1.TaskService", healthpb.HealthCheckResponse_SERVING)
+		healthpb.RegisterHealthServer(server, healthy)
 		listener := bufconn.Listen(1 << 16)
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(listener) }()

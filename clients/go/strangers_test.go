@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -83,6 +85,7 @@ func TestConnectTellsWhatIsWrong(t *testing.T) {
 		"silent":         {listen(t, silent), codes.DeadlineExceeded, "the deadline passed"},
 		"HTTP/1":         {notFound(t, true, false), codes.Unavailable, "speaks HTTP/1,"},
 		"HTTP/2":         {notFound(t, false, true), codes.Unimplemented, "no Taskyard answers at"},
+		"another gRPC":   {otherGRPC(t), codes.NotFound, "no Taskyard answers at"},
 		"no address":     {"https://localhost", codes.InvalidArgument, "TLS"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -95,6 +98,33 @@ func TestConnectTellsWhatIsWrong(t *testing.T) {
 			}
 			t.Log(err)
 		})
+	}
+}
+
+// otherGRPC is healthy, but no Taskyard.
+func otherGRPC(t *testing.T) string {
+	server := grpc.NewServer()
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Stop()
+		<-served
+	})
+	return listener.Addr().String()
+}
+
+func TestTheEnvironmentNamesTheServer(t *testing.T) {
+	address := nobody(t)
+	t.Setenv("TASKYARD_SERVER", address)
+	_, err := taskyard.Connect(t.Context(), "")
+	check(t, err, codes.Unavailable)
+	if !strings.Contains(err.Error(), "http://"+address) {
+		t.Errorf("%q does not tell %s", err, address)
 	}
 }
 

@@ -9,7 +9,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -31,8 +30,8 @@ const (
 )
 
 func main() {
-	server := flag.String("server", cmp.Or(os.Getenv("TASKYARD_SERVER"), "localhost:50051"),
-		"`address` of the server")
+	server := flag.String("server", "",
+		"`address` of the server; TASKYARD_SERVER says it otherwise")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "Usage: batch [-server ADDRESS] FILE")
 		flag.PrintDefaults()
