@@ -57,9 +57,10 @@ impl From<ConnectError> for Problem {
                 Self::usage(format!("--server {text:?} {why}"))
                     .hint("it looks like http://127.0.0.1:50051 or host:port")
             }
-            ConnectError::Silent { .. } => Self::new(Exit::Unavailable, error.to_string()),
-            ConnectError::Stranger { .. } => Self::new(Exit::Unavailable, error.to_string())
-                .hint("name another with --server or TASKYARD_SERVER"),
+            ConnectError::Silent { .. } | ConnectError::Stranger { .. } => {
+                Self::new(Exit::Unavailable, error.to_string())
+                    .hint("name another with --server or TASKYARD_SERVER")
+            }
             ConnectError::Nobody { .. } => Self::new(Exit::Unavailable, error.to_string())
                 .hint("start one with: taskyard serve")
                 .hint("or name another with --server or TASKYARD_SERVER"),

@@ -14,8 +14,9 @@ use stage::{
 use taskyard::{
     client::{Client, Seen, Start, Watch},
     proto::v1::{
-        GapPolicy, SubmitRequest, SubmitResponse, Task, WatchDraining, WatchGap, WatchHeartbeat,
-        WatchSnapshot, WatchSnapshotEnd, WatchStart, watch_events_response::Control,
+        GapPolicy, SubmitRequest, SubmitResponse, Task, TaskState, WatchDraining, WatchGap,
+        WatchHeartbeat, WatchSnapshot, WatchSnapshotEnd, WatchStart,
+        watch_events_response::Control,
     },
 };
 use tokio::time::Instant;
@@ -414,4 +415,23 @@ async fn a_followed_task_whose_end_was_told_is_not_looked_for_again() {
     let (client, _) = connect(script);
     let mut watcher = client.submit_and_watch(SubmitRequest::default());
     assert_eq!(words(&mut watcher).await, (vec!["submitted t1".into(), "event 1".into()], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_followed_task_that_had_ended_long_ago_is_not_waited_for() {
+    let submitted = SubmitResponse {
+        task_id: "t1".into(),
+        state: TaskState::Succeeded.into(),
+        existing: true,
+        ..SubmitResponse::default()
+    };
+    let script = [
+        says([control("c9", Control::Submitted(submitted))], gone()),
+        Act::Say(vec![started("c9"), caught_up("c9")], End::Clean),
+    ];
+    let (client, stage) = connect(script);
+    let mut watcher = client.submit_and_watch(SubmitRequest::default());
+    let (told, end) = words(&mut watcher).await;
+    assert_eq!(end, None, "{told:?}");
+    assert!(stage.asked.lock().unwrap()[0].stop_when_caught_up);
 }

@@ -262,7 +262,12 @@ impl Watcher {
             Some(followed) if self.cursor().is_none() => Ask::Follow(followed.request.clone()),
             followed => {
                 self.is_resumed = followed.is_some();
-                Ask::Watch(self.watch.request(), self.watch.heartbeat)
+                let mut request = self.watch.request();
+                // Of a task that had ended when it was submitted again, no event of its
+                // end may be kept, and then nothing comes that could be waited for.
+                let had_ended = followed.as_ref().is_some_and(Followed::has_ended);
+                request.stop_when_caught_up |= had_ended;
+                Ask::Watch(request, self.watch.heartbeat)
             }
         };
         let (rest_until, try_until) = (self.outages.rest_until(), self.outages.try_until());
