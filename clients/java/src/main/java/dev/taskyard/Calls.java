@@ -12,6 +12,7 @@ import io.grpc.Status.Code;
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.function.UnaryOperator;
 
 /** Submitting and waiting, so that a lost connection or a restart of the server does not matter. */
 final class Calls {
@@ -69,11 +70,12 @@ final class Calls {
   }
 
   private void waitOnce(String taskId, Deadline end, CompletableFuture<Task> result) {
-    Deadline bound = end == null ? null : end.offset(Retry.nanos(GRACE), TimeUnit.NANOSECONDS);
     CompletableFuture<WaitTaskResponse> waiting =
         Repetition.of(
             later,
-            bound,
+            end,
+            // That nobody was there says more than that the time is over.
+            UnaryOperator.identity(),
             () -> {
               Duration left = end == null ? ONE_WAIT : left(end);
               Duration one = left.compareTo(ONE_WAIT) < 0 ? left : ONE_WAIT;

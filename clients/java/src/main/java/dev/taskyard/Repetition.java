@@ -12,6 +12,7 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
+import java.util.function.UnaryOperator;
 
 /**
  * One call, made until there is an answer, the tries are used up, or its deadline has passed. Only
@@ -33,20 +34,37 @@ final class Repetition<A> {
   /** Bounds all tries and rests; null if nothing does. */
   private final Deadline deadline;
 
+  /** What is told if the deadline passes, of the last failure. */
+  private final UnaryOperator<TaskyardException> late;
+
   private final Supplier<CompletableFuture<A>> call;
   private final CompletableFuture<A> result = new CompletableFuture<>();
   private int failures;
 
-  private Repetition(Later later, Deadline deadline, Supplier<CompletableFuture<A>> call) {
+  private Repetition(
+      Later later,
+      Deadline deadline,
+      UnaryOperator<TaskyardException> late,
+      Supplier<CompletableFuture<A>> call) {
     this.later = later;
     this.deadline = deadline;
+    this.late = late;
     this.call = call;
   }
 
   /** Begins at once. Cancelling the future cancels the call. */
   static <A> CompletableFuture<A> of(
       Later later, Deadline deadline, Supplier<CompletableFuture<A>> call) {
-    Repetition<A> repetition = new Repetition<>(later, deadline, call);
+    return of(later, deadline, Repetition::tooLate, call);
+  }
+
+  /** The same, with what is told if the deadline passes, of the last failure. */
+  static <A> CompletableFuture<A> of(
+      Later later,
+      Deadline deadline,
+      UnaryOperator<TaskyardException> late,
+      Supplier<CompletableFuture<A>> call) {
+    Repetition<A> repetition = new Repetition<>(later, deadline, late, call);
     repetition.attempt();
     return repetition.result;
   }
@@ -123,7 +141,7 @@ final class Repetition<A> {
     if (left.compareTo(rest.get()) >= 0) {
       later.run(rest.get(), this::attempt);
     } else {
-      later.run(left, () -> result.completeExceptionally(tooLate(failed)));
+      later.run(left, () -> result.completeExceptionally(late.apply(failed)));
     }
   }
 

@@ -31,10 +31,14 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CompletableFuture;
+import java.util.function.Supplier;
 
 /** Where one scenario is played: its server, its client, and what was made so far. */
 final class Stage implements AutoCloseable {
   private static final Duration PATIENCE = Duration.ofMinutes(1);
+
+  /** How long after its deadline or timeout a step ends at the latest. */
+  private static final Duration LATEST = Duration.ofSeconds(5);
 
   private final Path data;
   private final List<String> settings;
@@ -61,6 +65,18 @@ final class Stage implements AutoCloseable {
   }
 
   void step(String name, JsonObject about) throws Exception {
+    long began = System.nanoTime();
+    play(name, about);
+    Duration took = Duration.ofNanos(System.nanoTime() - began);
+    for (String bound : List.of("deadline", "timeout")) {
+      if (about.has(bound)) {
+        Duration most = duration(about.get(bound)).plus(LATEST);
+        assertTrue(took.compareTo(most) <= 0, name + " took " + took);
+      }
+    }
+  }
+
+  private void play(String name, JsonObject about) throws Exception {
     switch (name) {
       case "submit" -> submit(about);
       case "finish" -> {
@@ -71,13 +87,7 @@ final class Stage implements AutoCloseable {
           Expect.task(client.submitAndWait(request(about.get("request"))), expect(about));
       case "submit_and_watch" -> submitAndWatch(about);
       case "submit_stream" -> submitStream(about);
-      case "wait" -> {
-        Task task =
-            about.has("timeout")
-                ? client.waitFor(taskId(about), duration(about.get("timeout")))
-                : client.waitFor(taskId(about));
-        Expect.task(task, expect(about));
-      }
+      case "wait" -> waitFor(about);
       case "cancel" -> cancel(about);
       case "watch" -> watch(about);
       case "watch_until" -> watches.get(text(about, "watch")).until(taskId(about), about);
@@ -103,6 +113,20 @@ final class Stage implements AutoCloseable {
     return about.has("task_id")
         ? text(about, "task_id")
         : tasks.get(text(about, "task")).getTaskId();
+  }
+
+  private void waitFor(JsonObject about) {
+    String task = taskId(about);
+    Supplier<Task> call =
+        about.has("timeout")
+            ? () -> client.waitFor(task, duration(about.get("timeout")))
+            : () -> client.waitFor(task);
+    if (about.has("error")) {
+      Expect.error(
+          assertThrows(TaskyardException.class, call::get), about.getAsJsonObject("error"));
+    } else {
+      Expect.task(call.get(), expect(about));
+    }
   }
 
   private void submit(JsonObject about) throws Exception {
