@@ -1,6 +1,7 @@
 package dev.taskyard;
 
 import dev.taskyard.v1.Event;
+import dev.taskyard.v1.EventFilter;
 import dev.taskyard.v1.EventType;
 import dev.taskyard.v1.SubmitRequest;
 import dev.taskyard.v1.WatchEventsResponse;
@@ -8,8 +9,10 @@ import dev.taskyard.v1.WatchEventsResponse.ControlCase;
 import java.util.List;
 
 /**
- * One task, followed from its submission to its end. A stream that broke is opened by the same
- * request, which finds the same task and tells it again from its beginning.
+ * One task, followed from its submission to its end. Until it is told that it is submitted, a
+ * stream that broke is opened by the same request, which finds the same task and tells it from its
+ * beginning. After that its events are watched: the server forgets the request_id with the task,
+ * and would do the work once more.
  */
 final class Followed {
   /** Has a request_id. */
@@ -18,8 +21,11 @@ final class Followed {
   /** It was told that it is submitted. */
   private boolean isSubmitted;
 
-  /** By what was told, it has ended. */
-  private boolean hasEnded;
+  /** It had ended by the time of its submission, which was a repeated one. */
+  private boolean hadEnded;
+
+  /** The newest of its events that was told is its end. */
+  private boolean endIsTold;
 
   /** The number of the last event that was told. */
   private long last;
@@ -32,17 +38,37 @@ final class Followed {
     return request;
   }
 
-  /** Whether it has ended, so that its stream may. */
-  boolean hasEnded() {
-    return hasEnded;
+  /** Whether it was told that it is submitted. */
+  boolean isSubmitted() {
+    return isSubmitted;
+  }
+
+  /** How to watch it, if this message tells that it is submitted; otherwise as before. */
+  WatchOptions watched(WatchEventsResponse message, WatchOptions before) {
+    if (message.getControlCase() != ControlCase.SUBMITTED) {
+      return before;
+    }
+    EventFilter only =
+        EventFilter.newBuilder().addTaskIds(message.getSubmitted().getTaskId()).build();
+    // What had ended may have no more events: then there is nothing to wait for.
+    return before.withFilter(only).withUntilCaughtUp(hadEnded);
+  }
+
+  /** Whether its end was told, after which there is nothing more. */
+  boolean endIsTold() {
+    return endIsTold;
+  }
+
+  /** Whether it has ended, so that its stream may: of its events there may be none any more. */
+  boolean mayEnd() {
+    return endIsTold || hadEnded;
   }
 
   /** The message without what was told by an earlier stream. */
   WatchEventsResponse passOverTheKnown(WatchEventsResponse message) {
     WatchEventsResponse.Builder rest = message.toBuilder();
     if (message.getControlCase() == ControlCase.SUBMITTED) {
-      // Of a task that ended long ago there may be no events any more.
-      hasEnded = Client.isTerminal(message.getSubmitted().getState());
+      hadEnded = Client.isTerminal(message.getSubmitted().getState());
       if (isSubmitted) {
         rest.clearControl();
       }
@@ -55,7 +81,7 @@ final class Followed {
     if (!news.isEmpty()) {
       Event newest = news.get(news.size() - 1);
       last = newest.getSeq();
-      hasEnded = isEnd(newest.getType());
+      endIsTold = isEnd(newest.getType());
     }
     return rest.clearEvents().addAllEvents(news).build();
   }

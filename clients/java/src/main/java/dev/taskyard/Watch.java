@@ -40,6 +40,9 @@ public final class Watch implements Iterator<Seen>, Iterable<Seen>, AutoCloseabl
 
   private boolean isOpen;
 
+  /** The stream is that of a submission. */
+  private boolean isSubmitting;
+
   /** The server has answered, since the stream was opened. */
   private boolean isAnswered;
 
@@ -209,7 +212,9 @@ public final class Watch implements Iterator<Seen>, Iterable<Seen>, AutoCloseabl
     isAnswered = false;
     isListenedTo = false;
     caughtUp = false;
-    if (followed != null) {
+    boolean goesOn = options.start() instanceof Start.After;
+    isSubmitting = followed != null && !(followed.isSubmitted() && goesOn);
+    if (isSubmitting) {
       // It may wait for room, and its heartbeat is the server's: keep-alive alone notices a
       // server that has gone.
       silentAt = NEVER;
@@ -222,7 +227,7 @@ public final class Watch implements Iterator<Seen>, Iterable<Seen>, AutoCloseabl
 
   /** What the stream brings until then, or until it has been silent for too long; or null. */
   private Got listen(long until) throws InterruptedException {
-    if (isAnswered && !isListenedTo && followed == null) {
+    if (isAnswered && !isListenedTo && !isSubmitting) {
       silentAt = source.now() + 2 * Retry.nanos(options.heartbeat()) + GRACE.toNanos();
     }
     isListenedTo = true;
@@ -244,7 +249,10 @@ public final class Watch implements Iterator<Seen>, Iterable<Seen>, AutoCloseabl
       return take(message.message());
     }
     TaskyardException why;
-    if (got == null) {
+    if (got instanceof Got.End && followed != null && followed.endIsTold()) {
+      over = true;
+      return null;
+    } else if (got == null) {
       source.anew();
       why = new TaskyardException(Code.UNAVAILABLE, "the server has gone silent");
     } else if (got instanceof Got.End end && end.why() != null) {
@@ -262,7 +270,7 @@ public final class Watch implements Iterator<Seen>, Iterable<Seen>, AutoCloseabl
 
   /** Whether it is no outage if the server ends the stream well. */
   private boolean mayEnd() {
-    return (options.untilCaughtUp() && caughtUp) || (followed != null && followed.hasEnded());
+    return (options.untilCaughtUp() && caughtUp) || (followed != null && followed.mayEnd());
   }
 
   /** Takes a message over; what is to be told first, if anything. */
@@ -285,12 +293,18 @@ public final class Watch implements Iterator<Seen>, Iterable<Seen>, AutoCloseabl
     if (!message.getCursor().isEmpty()) {
       options = options.withStart(new Start.After(message.getCursor()));
     }
+    if (followed != null) {
+      options = followed.watched(arrived, options);
+      // The stream of a submission ends by itself, and only there a task that was redriven goes
+      // on after an end that is past.
+      over = !isSubmitting && followed.endIsTold();
+    }
     return switch (message.getControlCase()) {
       case STARTED -> {
         if (isTelling) {
           yield new Seen.SnapshotBegun();
         }
-        yield restored ? null : new Seen.Started();
+        yield restored || followed != null ? null : new Seen.Started();
       }
       case SNAPSHOT ->
           new Seen.Snapshot(
@@ -298,7 +312,7 @@ public final class Watch implements Iterator<Seen>, Iterable<Seen>, AutoCloseabl
       case SNAPSHOT_END -> new Seen.SnapshotEnded();
       case CAUGHT_UP -> {
         caughtUp = true;
-        yield new Seen.CaughtUp();
+        yield followed != null ? null : new Seen.CaughtUp();
       }
       case HEARTBEAT -> new Seen.Heartbeat();
       case GAP -> new Seen.Gap(message.getGap());

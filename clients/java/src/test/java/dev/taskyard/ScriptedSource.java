@@ -37,6 +37,9 @@ final class ScriptedSource implements Source {
   /** What each stream was asked for. */
   final List<String> asked = new ArrayList<>();
 
+  /** What was watched, in full. */
+  final List<WatchEventsRequest> watched = new ArrayList<>();
+
   /** How often a new connection was asked for. */
   int connections;
 
@@ -76,6 +79,7 @@ final class ScriptedSource implements Source {
 
   @Override
   public void open(WatchEventsRequest request) {
+    watched.add(request);
     String start = request.getStart().toString().replace("WATCH_START_", "").toLowerCase();
     if (request.getIncludeSnapshot()) {
       start = "snapshot";

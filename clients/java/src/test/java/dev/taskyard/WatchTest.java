@@ -20,11 +20,14 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.google.rpc.RetryInfo;
 import dev.taskyard.v1.Event;
+import dev.taskyard.v1.EventFilter;
 import dev.taskyard.v1.EventType;
+import dev.taskyard.v1.GapPolicy;
 import dev.taskyard.v1.SubmitRequest;
 import dev.taskyard.v1.SubmitResponse;
 import dev.taskyard.v1.TaskState;
 import dev.taskyard.v1.WatchDraining;
+import dev.taskyard.v1.WatchEventsRequest;
 import dev.taskyard.v1.WatchGap;
 import dev.taskyard.v1.WatchSnapshot;
 import dev.taskyard.v1.WatchSnapshotEnd;
@@ -215,25 +218,77 @@ class WatchTest {
 
   @Test
   void aTaskIsFollowedOverAnOutageEachEventOnce() {
-    Source.Got submitted = control("a", SubmitResponse.getDefaultInstance());
-    Event end = Event.newBuilder().setSeq(9).setType(EventType.EVENT_TYPE_SUCCEEDED).build();
     source
         // It may be silent for long, as it waits for room.
-        .then(silence(3600), submitted, events("b", 4, 5), LOST)
+        .then(silence(3600), LOST)
+        .then(SUBMITTED, events("b", 4, 5), LOST)
         // An end before that of the task is an outage.
-        .then(submitted, events("b", 4, 5), END)
-        .then(submitted, events("b", 4, 5), event("c", end), END);
+        .then(started("b"), events("b", 4, 5), heartbeat("c"), END)
+        // This one does not end.
+        .then(started("c"), event("d", SUCCEEDED), silence(3600));
     assertEquals(
-        "Submitted a<4,5>b Lost Restored Lost Restored b<9>c", play(Watch.follow(source, ONCE)));
-    asked("once", "once", "once");
+        "Lost Restored Submitted a<4,5>b Lost Restored Heartbeat Lost Restored c<9>d",
+        play(Watch.follow(source, ONCE)));
+    // Never by its request_id once it is submitted: the work might be done twice.
+    asked("once", "once", "after b", "after c");
+    assertEquals(
+        WatchEventsRequest.newBuilder()
+            .setAfterCursor("b")
+            .setFilter(EventFilter.newBuilder().addTaskIds("t1"))
+            .setHeartbeatInterval(com.google.protobuf.Duration.newBuilder().setSeconds(15))
+            .setGapPolicy(GapPolicy.GAP_POLICY_FAIL)
+            .build(),
+        source.watched.get(0));
+    took(3_600_000, 3_601_000);
+  }
+
+  @Test
+  void aTaskThatIsWatchedOnHasTheGraceAndTheSilenceOfAWatch() {
+    source
+        .then(SUBMITTED, LOST)
+        .thenNoAnswer()
+        .then(started("a"), silence(3600))
+        .then(event("b", SUCCEEDED));
+    assertEquals("Submitted Lost Restored Lost Restored a<9>b", play(Watch.follow(source, ONCE)));
+    asked("once", "after a", "after a", "after a");
+    took(40_000, 40_500);
+    assertEquals(2, source.connections);
+  }
+
+  @Test
+  void aRestThatIsNoOutageIsNotToldOfATask() {
+    source
+        .then(SUBMITTED, refused(Code.UNAVAILABLE, "WATCH_LIFETIME"))
+        .then(started("a"), event("b", SUCCEEDED));
+    assertEquals("Submitted a<9>b", play(Watch.follow(source, ONCE)));
+  }
+
+  @Test
+  void aStreamThatBreaksAfterTheEndOfItsTaskIsNotMissed() {
+    source.then(SUBMITTED, event("b", SUCCEEDED), LOST);
+    assertEquals("Submitted a<9>b", play(Watch.follow(source, ONCE)));
+    asked("once");
+  }
+
+  @Test
+  void aTaskThatWasRedrivenIsFollowedPastItsEarlierEnd() {
+    Event failed = Event.newBuilder().setSeq(5).setType(EventType.EVENT_TYPE_FAILED).build();
+    source.then(SUBMITTED, event("b", failed), events("c", 6, 7), event("d", SUCCEEDED), END);
+    assertEquals("Submitted a<5>b b<6,7>c c<9>d", play(Watch.follow(source, ONCE)));
   }
 
   @Test
   void aTaskThatHadEndedIsToldWithoutEvents() {
-    SubmitResponse ended =
-        SubmitResponse.newBuilder().setState(TaskState.TASK_STATE_FAILED).build();
-    source.then(control("a", ended), END);
+    source.then(HAD_ENDED, END);
     assertEquals("Submitted", play(Watch.follow(source, ONCE)));
+  }
+
+  @Test
+  void aTaskThatHadEndedIsWatchedNoFurtherThanItsEventsGo() {
+    source.then(HAD_ENDED, LOST).then(started("a"), caughtUp("b"), END);
+    assertEquals("Submitted Lost Restored", play(Watch.follow(source, ONCE)));
+    asked("once", "after a");
+    assertTrue(source.watched.get(0).getStopWhenCaughtUp());
   }
 
   @Test
@@ -275,6 +330,17 @@ class WatchTest {
   }
 
   private static final SubmitRequest ONCE = SubmitRequest.newBuilder().setRequestId("once").build();
+  private static final Source.Got SUBMITTED =
+      control("a", SubmitResponse.newBuilder().setTaskId("t1").build());
+  private static final Source.Got HAD_ENDED =
+      control(
+          "a",
+          SubmitResponse.newBuilder()
+              .setTaskId("t1")
+              .setState(TaskState.TASK_STATE_FAILED)
+              .build());
+  private static final Event SUCCEEDED =
+      Event.newBuilder().setSeq(9).setType(EventType.EVENT_TYPE_SUCCEEDED).build();
 
   private static RetryInfo retryAfter(int seconds) {
     var delay = com.google.protobuf.Duration.newBuilder().setSeconds(seconds);
