@@ -8,6 +8,9 @@ final class Outages {
   /** A stream that has stood for so long ends the outage before it. */
   private static final Duration STEADY = Duration.ofSeconds(1);
 
+  /** What every try gets to be answered in, however little is left of the patience. */
+  private static final Duration LEAST_TRY = Duration.ofMillis(100);
+
   private final long patience;
   private Outage current;
 
@@ -59,6 +62,7 @@ final class Outages {
    * @throws TaskyardException the same, if it is of no use to try again
    */
   boolean lose(TaskyardException failed, long now) {
+    endIfSteady(now);
     String reason = failed.reason();
     if (reason.equals("WATCH_LIFETIME") || reason.equals("WATCH_STALLED")) {
       restUntil = now + nanosAtLeast(askedRest(failed).orElse(Duration.ZERO));
@@ -67,13 +71,6 @@ final class Outages {
     boolean isCrowded = reason.equals("TOO_MANY_WATCHERS") && hasStood;
     if (failed.code() != Retry.RETRYABLE && !isCrowded) {
       throw failed;
-    }
-    if (current != null && current.standsSince != null) {
-      if (now - current.standsSince >= STEADY.toNanos()) {
-        current = null;
-      } else {
-        current.standsSince = null;
-      }
     }
     if (current == null) {
       current = new Outage(now);
@@ -88,6 +85,30 @@ final class Outages {
     boolean isNews = !current.isTold;
     current.isTold = true;
     return isNews;
+  }
+
+  /**
+   * For how long a try that begins now is waited for, beside what holds for all: not beyond the
+   * outage, if there is one.
+   */
+  long grace(long now, long longest) {
+    if (current == null) {
+      return longest;
+    }
+    long left = current.since + patience - now;
+    return Math.min(longest, Math.max(left, LEAST_TRY.toNanos()));
+  }
+
+  /** There is no stream any more: what has stood for long ended the outage. */
+  private void endIfSteady(long now) {
+    if (current == null || current.standsSince == null) {
+      return;
+    }
+    if (now - current.standsSince >= STEADY.toNanos()) {
+      current = null;
+    } else {
+      current.standsSince = null;
+    }
   }
 
   /**

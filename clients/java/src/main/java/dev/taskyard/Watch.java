@@ -220,7 +220,8 @@ public final class Watch implements Iterator<Seen>, Iterable<Seen>, AutoCloseabl
       silentAt = NEVER;
       source.open(followed.request());
     } else {
-      silentAt = source.now() + GRACE.toNanos();
+      long now = source.now();
+      silentAt = now + outages.grace(now, GRACE.toNanos());
       source.open(options.request());
     }
   }

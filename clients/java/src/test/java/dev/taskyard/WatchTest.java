@@ -124,6 +124,20 @@ class WatchTest {
   }
 
   @Test
+  void noTryIsWaitedForBeyondThePatience() {
+    source.then(LOST).thenNoAnswer();
+    plays(WatchOptions.live().withPatience(Duration.ofSeconds(2)), "Lost UNAVAILABLE");
+    took(2000, 2000);
+  }
+
+  @Test
+  void alsoTheLastTryIsWaitedForALittle() {
+    source.then(ended(pushed("990"))).thenNoAnswer();
+    plays(WatchOptions.live().withPatience(Duration.ofSeconds(1)), "Lost UNAVAILABLE");
+    took(1090, 1090);
+  }
+
+  @Test
   void withoutPatienceTheFirstOutageEndsIt() {
     source.then(started("a"), LOST);
     plays(WatchOptions.live().withPatience(Duration.ZERO), "Started UNAVAILABLE");
@@ -182,6 +196,30 @@ class WatchTest {
         "Started Started Started a<3>b CURSOR_EXPIRED");
     asked("live", "after a", "after a");
     took(3010, 3010);
+  }
+
+  @Test
+  void aStreamThatStoodAndReachedItsLifetimeEndsTheOutage() {
+    source
+        .then(LOST)
+        .then(started("a"), silence(1), refused(Code.UNAVAILABLE, "WATCH_LIFETIME"))
+        .thenNoAnswer()
+        .then(started("a"), EXPIRED);
+    plays(
+        WatchOptions.oldest().withPatience(Duration.ofSeconds(2)),
+        "Lost Started Lost Restored CURSOR_EXPIRED");
+    // The try that was not answered had all of its grace.
+    took(6100, 6300);
+  }
+
+  @Test
+  void theRestAfterALifetimeIsNotTimeThatAStreamStood() {
+    source
+        .then(LOST)
+        .then(started("a"), refused(Code.UNAVAILABLE, "WATCH_LIFETIME", retryAfter(3)))
+        .then(LOST);
+    plays(WatchOptions.oldest().withPatience(Duration.ofSeconds(2)), "Lost Started UNAVAILABLE");
+    took(3050, 3100);
   }
 
   @Test
