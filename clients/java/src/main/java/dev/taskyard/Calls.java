@@ -70,29 +70,22 @@ final class Calls {
   }
 
   private void waitOnce(String taskId, Deadline end, CompletableFuture<Task> result) {
+    OneWait wait = new OneWait(taskId, end);
     CompletableFuture<WaitTaskResponse> waiting =
         Repetition.of(
             later,
             end,
             // That nobody was there says more than that the time is over.
             UnaryOperator.identity(),
-            () -> {
-              Duration left = end == null ? ONE_WAIT : left(end);
-              Duration one = left.compareTo(ONE_WAIT) < 0 ? left : ONE_WAIT;
-              var request = WaitTaskRequest.newBuilder().setTaskId(taskId);
-              return Repetition.once(
-                  connection,
-                  TaskServiceGrpc.getWaitTaskMethod(),
-                  CallOptions.DEFAULT.withDeadline(after(one.plus(GRACE))),
-                  request.setTimeout(WatchOptions.proto(one)).build());
-            });
+            wait::mayRepeat,
+            wait::call);
     Repetition.cancelling(result, () -> waiting.cancel(true));
     waiting.whenComplete(
         (answer, thrown) -> {
           if (thrown != null) {
             TaskyardException failed = TaskyardException.of(thrown);
             // A server that hangs is asked again.
-            if (end != null || failed.code() != Code.DEADLINE_EXCEEDED || result.isDone()) {
+            if (!wait.isOver(failed) || result.isDone()) {
               result.completeExceptionally(failed);
               return;
             }
@@ -103,6 +96,50 @@ final class Calls {
           }
           waitOnce(taskId, end, result);
         });
+  }
+
+  /** One wait for a task, which may take several calls. They come one after the other. */
+  private final class OneWait {
+    private final String taskId;
+
+    /** Null if it is endless. */
+    private final Deadline end;
+
+    /** When the time of the latest call will have passed. */
+    private volatile Deadline over;
+
+    OneWait(String taskId, Deadline end) {
+      this.taskId = taskId;
+      this.end = end;
+    }
+
+    CompletableFuture<WaitTaskResponse> call() {
+      Duration left = end == null ? ONE_WAIT : left(end);
+      Duration one = left.compareTo(ONE_WAIT) < 0 ? left : ONE_WAIT;
+      over = after(one);
+      return Repetition.once(
+          connection,
+          TaskServiceGrpc.getWaitTaskMethod(),
+          CallOptions.DEFAULT.withDeadline(after(one.plus(GRACE))),
+          WaitTaskRequest.newBuilder()
+              .setTaskId(taskId)
+              .setTimeout(WatchOptions.proto(one))
+              .build());
+    }
+
+    /** Whether it was an endless wait, and has taken its time. */
+    boolean isOver(TaskyardException failed) {
+      return isLate(failed) && over.isExpired();
+    }
+
+    /** What is late before its time is a failure: at once again, it would be asked without end. */
+    boolean mayRepeat(TaskyardException failed) {
+      return Retry.isLost(failed) || (isLate(failed) && !over.isExpired());
+    }
+
+    private boolean isLate(TaskyardException failed) {
+      return end == null && failed.code() == Code.DEADLINE_EXCEEDED;
+    }
   }
 
   private static Duration left(Deadline end) {

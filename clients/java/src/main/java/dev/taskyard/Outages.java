@@ -69,7 +69,7 @@ final class Outages {
       return false;
     }
     boolean isCrowded = reason.equals("TOO_MANY_WATCHERS") && hasStood;
-    if (failed.code() != Retry.RETRYABLE && !isCrowded) {
+    if (!Retry.isLost(failed) && !isCrowded) {
       throw failed;
     }
     if (current == null) {

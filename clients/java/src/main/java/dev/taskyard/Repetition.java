@@ -11,6 +11,7 @@ import java.time.Duration;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Predicate;
 import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 
@@ -37,6 +38,9 @@ final class Repetition<A> {
   /** What is told if the deadline passes, of the last failure. */
   private final UnaryOperator<TaskyardException> late;
 
+  /** Which failures are worth another try. */
+  private final Predicate<TaskyardException> mayRepeat;
+
   private final Supplier<CompletableFuture<A>> call;
   private final CompletableFuture<A> result = new CompletableFuture<>();
   private int failures;
@@ -45,26 +49,32 @@ final class Repetition<A> {
       Later later,
       Deadline deadline,
       UnaryOperator<TaskyardException> late,
+      Predicate<TaskyardException> mayRepeat,
       Supplier<CompletableFuture<A>> call) {
     this.later = later;
     this.deadline = deadline;
     this.late = late;
+    this.mayRepeat = mayRepeat;
     this.call = call;
   }
 
   /** Begins at once. Cancelling the future cancels the call. */
   static <A> CompletableFuture<A> of(
       Later later, Deadline deadline, Supplier<CompletableFuture<A>> call) {
-    return of(later, deadline, Repetition::tooLate, call);
+    return of(later, deadline, Repetition::tooLate, Retry::isLost, call);
   }
 
-  /** The same, with what is told if the deadline passes, of the last failure. */
+  /**
+   * The same, with what is told if the deadline passes, of the last failure, and which failures are
+   * worth another try.
+   */
   static <A> CompletableFuture<A> of(
       Later later,
       Deadline deadline,
       UnaryOperator<TaskyardException> late,
+      Predicate<TaskyardException> mayRepeat,
       Supplier<CompletableFuture<A>> call) {
-    Repetition<A> repetition = new Repetition<>(later, deadline, late, call);
+    Repetition<A> repetition = new Repetition<>(later, deadline, late, mayRepeat, call);
     repetition.attempt();
     return repetition.result;
   }
@@ -129,7 +139,8 @@ final class Repetition<A> {
 
   private void failed(TaskyardException failed) {
     failures++;
-    Optional<Duration> rest = Retry.restAfter(failures, failed);
+    Optional<Duration> rest =
+        mayRepeat.test(failed) ? Retry.restAfter(failures, failed) : Optional.empty();
     if (rest.isEmpty()) {
       result.completeExceptionally(failed);
       return;

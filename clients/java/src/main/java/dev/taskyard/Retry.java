@@ -40,9 +40,17 @@ final class Retry {
     return Duration.ofNanos(ThreadLocalRandom.current().nextLong(whole / 2, whole));
   }
 
-  /** How long to rest after so many failures; empty if it is of no use to try again. */
+  /** Whether a call found no server, or a draining one. */
+  static boolean isLost(TaskyardException failed) {
+    return failed.code() == RETRYABLE;
+  }
+
+  /**
+   * How long to rest after so many failures that may be repeated; empty if it is of no use to try
+   * again.
+   */
   static Optional<Duration> restAfter(int failures, TaskyardException failed) {
-    if (failures >= TRIES || failed.code() != RETRYABLE || failed.pushback().never()) {
+    if (failures >= TRIES || failed.pushback().never()) {
       return Optional.empty();
     }
     return failed

@@ -86,8 +86,11 @@ class PartsTest {
   void onlyLostCallsAreRepeated() {
     assertTrue(Retry.restAfter(9, LOST).isPresent());
     assertEquals(Optional.empty(), Retry.restAfter(10, LOST));
+    Clock clock = new Clock();
     var full = refusal(Code.RESOURCE_EXHAUSTED, "QUEUE_FULL");
-    assertEquals(Optional.empty(), Retry.restAfter(1, full));
+    var failed = failure(Repetition.of(clock, null, () -> CompletableFuture.failedFuture(full)));
+    assertEquals("QUEUE_FULL", failed.reason());
+    assertEquals(List.of(), clock.rests);
   }
 
   @Test

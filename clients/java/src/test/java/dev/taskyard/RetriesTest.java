@@ -11,16 +11,24 @@ import com.google.gson.reflect.TypeToken;
 import dev.taskyard.v1.SubmitRequest;
 import dev.taskyard.v1.TaskServiceGrpc;
 import dev.taskyard.v1.TaskState;
+import dev.taskyard.v1.WaitTaskRequest;
+import dev.taskyard.v1.WaitTaskResponse;
+import io.grpc.BindableService;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.Server;
+import io.grpc.Status;
 import io.grpc.Status.Code;
+import io.grpc.stub.StreamObserver;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
@@ -32,7 +40,7 @@ class RetriesTest {
   private Server server;
   private ManagedChannel channel;
 
-  private Client serve(Scripted service) throws Exception {
+  private Client serve(BindableService service) throws Exception {
     server = Scripted.serve(service);
     channel = Grpc.newChannelBuilder(target(), InsecureChannelCredentials.create()).build();
     return Client.over(channel);
@@ -90,6 +98,31 @@ class RetriesTest {
     Scripted service = new Scripted();
     assertEquals(TaskState.TASK_STATE_SUCCEEDED, serve(service).submitAndWait(NOOP).getState());
     assertEquals(3, service.waits.get());
+  }
+
+  @Test
+  void anEndlessWaitThatIsLateAtOnceIsAFailedTry() throws Exception {
+    AtomicInteger waits = new AtomicInteger();
+    serve(
+        new TaskServiceGrpc.TaskServiceImplBase() {
+          @Override
+          public void waitTask(WaitTaskRequest request, StreamObserver<WaitTaskResponse> answer) {
+            waits.incrementAndGet();
+            answer.onError(Status.DEADLINE_EXCEEDED.asRuntimeException());
+          }
+        });
+    List<Duration> rests = new CopyOnWriteArrayList<>();
+    Calls calls =
+        new Calls(
+            Connection.over(channel),
+            (rest, what) -> {
+              rests.add(rest);
+              what.run();
+            });
+    var failed = assertThrows(ExecutionException.class, calls.waitFor("t1", null)::get);
+    assertEquals(Code.DEADLINE_EXCEEDED, TaskyardException.of(failed).code());
+    assertEquals(10, waits.get());
+    assertEquals(9, rests.size());
   }
 
   @Test
