@@ -9,6 +9,7 @@ import io.grpc.MethodDescriptor;
 import io.grpc.Status.Code;
 import io.grpc.netty.shaded.io.grpc.netty.NettyChannelBuilder;
 import io.grpc.netty.shaded.io.netty.channel.ChannelOption;
+import java.net.InetSocketAddress;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
@@ -48,6 +49,8 @@ final class Connection {
         NettyChannelBuilder.forTarget("dns:///" + address.authority())
             .usePlaintext()
             .userAgent(USER_AGENT)
+            .eventLoopGroup(Handshake.LOOPS)
+            .channelFactory(Handshake.SOCKETS, InetSocketAddress.class)
             .withOption(ChannelOption.CONNECT_TIMEOUT_MILLIS, CONNECT_TIMEOUT_MS)
             .maxInboundMessageSize(MAX_ANSWER)
             .proxyDetector(to -> null)

@@ -97,6 +97,20 @@ class StrangersTest {
         });
   }
 
+  /** Says nothing on the first connection, and is a good server on the others. */
+  private String silentAtFirst() throws IOException {
+    String real = serve(new Scripted());
+    AtomicInteger connections = new AtomicInteger();
+    return listen(
+        socket -> {
+          if (connections.incrementAndGet() == 1) {
+            socket.getInputStream().transferTo(OutputStream.nullOutputStream());
+          } else {
+            forward(socket, Address.parse(real));
+          }
+        });
+  }
+
   private static String nobody() throws IOException {
     try (ServerSocket socket = new ServerSocket(0, 50, InetAddress.getLoopbackAddress())) {
       return "127.0.0.1:" + socket.getLocalPort();
@@ -204,23 +218,13 @@ class StrangersTest {
   void aWatchOfAServerThatSaysNothingIsLost() throws Exception {
     try (Watch watch = over(silent()).watch(WatchOptions.live().withPatience(Duration.ZERO))) {
       var failed = assertThrows(TaskyardException.class, watch::next);
-      assertEquals("the server has gone silent", failed.getMessage());
+      assertEquals(Code.UNAVAILABLE, failed.code());
     }
   }
 
   @Test
   void aServerThatWentSilentIsTriedAgainOnANewConnection() throws Exception {
-    String real = serve(new Scripted());
-    AtomicInteger connections = new AtomicInteger();
-    String address =
-        listen(
-            socket -> {
-              if (connections.incrementAndGet() == 1) {
-                socket.getInputStream().transferTo(OutputStream.nullOutputStream());
-              } else {
-                forward(socket, Address.parse(real));
-              }
-            });
+    String address = silentAtFirst();
     Connection connection = Connection.to(Address.parse(address));
     try (Watch watch = new Watch(new GrpcSource(connection), WatchOptions.live())) {
       assertInstanceOf(Seen.Lost.class, watch.next());
@@ -229,6 +233,24 @@ class StrangersTest {
       connection.close();
       assertThrows(TaskyardException.class, () -> watch.forEachRemaining(seen -> assertLost(seen)));
     }
+  }
+
+  @Test
+  void aTryOnAConnectionThatSaysNothingIsRepeatedOnANewOne() throws Exception {
+    assertEquals("t1", over(silentAtFirst()).submit(NOOP).getTaskId());
+  }
+
+  @Test
+  void aConnectionThatSaysNothingIsALostOne() throws Exception {
+    var stub = AdminServiceGrpc.newBlockingStub(over(silent()).channel());
+    var thrown =
+        assertThrows(
+            RuntimeException.class, () -> stub.getPool(GetPoolRequest.getDefaultInstance()));
+    var failed = TaskyardException.of(thrown);
+    assertEquals(Code.UNAVAILABLE, failed.code());
+    assertEquals(
+        "the connection to the server was lost: the server has said nothing for 5 s",
+        failed.getMessage());
   }
 
   private static void assertLost(Seen seen) {
