@@ -2,6 +2,7 @@
 
 import { type Client, Metadata } from "@grpc/grpc-js";
 import { Bounds, type CallOptions, LONGEST_TIMER } from "./bounds.js";
+import { callOptions } from "./checked.js";
 import type { Connection } from "./connection.js";
 import { TaskyardError } from "./error.js";
 import { Messages } from "./messages.js";
@@ -53,12 +54,12 @@ export function callsOf<D extends Definition>(connection: Connection, definition
     const path = `/${definition.fullName}/${method.name}`;
     calls[key] = method.requestStream
       ? (requests: Many<unknown>, options: CallOptions = {}) =>
-          duplex(connection, path, method, requests, options)
+          duplex(connection, path, method, requests, callOptions(options))
       : method.responseStream
         ? (request: unknown, options: CallOptions = {}) =>
-            serverStream(connection, path, method, request, options)
-        : (request: unknown, options: CallOptions = {}) =>
-            Bounds.during(options, connection.closing, (bounds) =>
+            serverStream(connection, path, method, request, callOptions(options))
+        : async (request: unknown, options: CallOptions = {}) =>
+            await Bounds.during(callOptions(options), connection.closing, (bounds) =>
               unary(connection, path, method, request, bounds),
             );
   }

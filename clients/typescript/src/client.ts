@@ -5,6 +5,7 @@ import { randomUUID } from "node:crypto";
 import { parseAddress } from "./address.js";
 import { Bounds, type CallOptions, now } from "./bounds.js";
 import { type Calls, callsOf, unary } from "./calls.js";
+import * as checked from "./checked.js";
 import { CONNECT_TIMEOUT, Connection } from "./connection.js";
 import { duration } from "./duration.js";
 import { isLost, NOT_GRPC, TaskyardError, withoutBeginning } from "./error.js";
@@ -83,7 +84,7 @@ export class Client {
 
   /** Makes sure that a Taskyard answers, whatever its health is. */
   async greet(options: CallOptions = {}): Promise<void> {
-    await this.#within(options, async (bounds) => {
+    await this.#within(checked.callOptions(options), async (bounds) => {
       const service = { service: fullName };
       const path = `/${HealthDefinition.fullName}/Check`;
       try {
@@ -110,18 +111,23 @@ export class Client {
    * `DEADLINE` nothing was enqueued, otherwise the outcome is unknown.
    */
   async submit(request: Submission, options: CallOptions = {}): Promise<SubmitResponse> {
-    return await this.#within(options, (bounds) => this.#submit(identified(request), bounds));
+    const task = identified(request);
+    return await this.#within(checked.callOptions(options), (bounds) =>
+      this.#submit(task, bounds),
+    );
   }
 
   /** Waits for the end of a task. One that failed is no error: its state and error say so. */
   async wait(taskId: string, options: WaitOptions = {}): Promise<Task> {
-    return await this.#within(options, (bounds) => this.#wait(taskId, bounds, options.upTo));
+    const { upTo } = checked.waitOptions(options);
+    return await this.#within(options, (bounds) => this.#wait(taskId, bounds, upTo));
   }
 
   /** `submit`, then `wait` for as long as it takes, all of it within the options. */
   async submitAndWait(request: Submission, options: CallOptions = {}): Promise<Task> {
-    return await this.#within(options, async (bounds) => {
-      const { taskId } = await this.#submit(identified(request), bounds);
+    const task = identified(request);
+    return await this.#within(checked.callOptions(options), async (bounds) => {
+      const { taskId } = await this.#submit(task, bounds);
       return await this.#wait(taskId, bounds, undefined);
     });
   }
@@ -131,9 +137,8 @@ export class Client {
    * task's events, each once. Leaving does not cancel the task.
    */
   submitAndWatch(request: Submission, options: CallOptions = {}): Watcher {
-    const { signal, timeout, deadline } = options;
-    const bounds = { signal, timeout, deadline };
-    return new Watcher(this.#connection, bounds, { follow: identified(request) });
+    const follow = identified(request);
+    return new Watcher(this.#connection, checked.callOptions(options), { follow });
   }
 
   /**
@@ -142,7 +147,7 @@ export class Client {
    * connection from others.
    */
   watch(options: WatchOptions = {}): Watcher {
-    return new Watcher(this.#connection, options);
+    return new Watcher(this.#connection, checked.watchOptions(options));
   }
 
   /** Closes the connection. What is under way on it fails with `CANCELLED`. */
@@ -224,7 +229,7 @@ export class Client {
 
 /** The request, so that it can be repeated. */
 function identified(partial: Submission): SubmitRequest {
-  const request = SubmitRequest.fromPartial(partial);
+  const request = SubmitRequest.fromPartial(checked.task(partial));
   request.requestId ||= randomUUID();
   return request;
 }

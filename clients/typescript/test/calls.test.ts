@@ -9,6 +9,7 @@ import { credentials } from "@grpc/grpc-js";
 import { Bounds, Closing } from "../src/bounds.js";
 import {
   Client,
+  duration,
   milliseconds,
   SubmitRequest,
   SubmitResponse,
@@ -197,7 +198,74 @@ test("a request that cannot be written is an error, and not a crash", LIMIT, asy
     client.submit(wrong),
     /^TypeError: the request cannot be written: invalid int32/,
   );
-  await assert.rejects(client.submit(null as unknown as object));
+});
+
+test("a name that is none, and a value that is none, is a TypeError", LIMIT, async (t) => {
+  const { client, requests } = await scripted(t, ack);
+  const tasks: [unknown, string][] = [
+    [undefined, "a task is needed"],
+    [null, "a task is needed"],
+    ["noop", 'a task is an object, such as { kind: "noop" }, not "noop"'],
+    [{ ...NOOP, request_id: "a" }, "a task has no field request_id: did you mean requestId?"],
+    [{ ...NOOP, prioritty: 1 }, "a task has no field prioritty: did you mean priority?"],
+    [{ ...NOOP, knid: 1 }, "a task has no field knid: did you mean kind?"],
+    [{ ...NOOP, toString: 1 }, "a task has no field toString"],
+    [
+      { ...NOOP, retry: { max_attempts: 2 } },
+      "a task has no field retry.max_attempts: did you mean maxAttempts?",
+    ],
+    [{ ...NOOP, retry: 3 }, "retry is not an object, but 3"],
+    [{ ...NOOP, delay: 5000 }, "delay is no duration: write duration(5000)"],
+    [{ ...NOOP, timeout: "5s" }, 'timeout is no duration: write duration("5s")'],
+    [
+      { ...NOOP, timeout: { seconds: 5 } },
+      'timeout is no duration: write duration("1.5s") or duration(1500)',
+    ],
+    [
+      { ...NOOP, retry: { maxBackoff: 100 } },
+      "retry.maxBackoff is no duration: write duration(100)",
+    ],
+    [{ ...NOOP, args: "x" }, 'args is not a plain object, but "x"'],
+    [{ ...NOOP, args: [1] }, "args is not a plain object, but a list"],
+    [{ ...NOOP, args: new Map() }, "args is not a plain object, but a Map"],
+  ];
+  for (const [wrong, message] of tasks) {
+    const told = { name: "TypeError", message };
+    await assert.rejects(client.submit(wrong as object), told);
+    await assert.rejects(client.submitAndWait(wrong as object), told);
+    assert.throws(() => client.submitAndWatch(wrong as object), told);
+  }
+  const options: [unknown, string][] = [
+    [{ timeot: 5 }, "there is no option timeot: did you mean timeout?"],
+    [{ nobody: 5 }, "there is no option nobody"],
+    [5, "the options are an object, such as { timeout: 5000 }, not 5"],
+    [null, "the options are an object, such as { timeout: 5000 }, not null"],
+  ];
+  for (const [wrong, message] of options) {
+    const told = { name: "TypeError", message };
+    await assert.rejects(client.submit(NOOP, wrong as object), told);
+    await assert.rejects(client.submitAndWait(NOOP, wrong as object), told);
+    assert.throws(() => client.submitAndWatch(NOOP, wrong as object), told);
+    assert.throws(() => client.watch(wrong as object), told);
+    await assert.rejects(client.wait("t1", wrong as object), told);
+    await assert.rejects(client.greet(wrong as object), told);
+    await assert.rejects(client.tasks.submit(NOOP, wrong as object), told);
+  }
+  const filters: [unknown, string][] = [
+    [{ queue: [] }, "there is no option filter.queue: did you mean queues?"],
+    [{ task_ids: [] }, "there is no option filter.task_ids: did you mean taskIds?"],
+    [{ queues: "mail" }, 'filter.queues is not a list, but "mail"'],
+    [["mail"], "filter is not an object, but a list"],
+  ];
+  for (const [filter, message] of filters) {
+    const wrong = { filter } as object;
+    assert.throws(() => client.watch(wrong), { name: "TypeError", message });
+  }
+  assert.equal(requests.length, 0);
+  const all = SubmitRequest.create({ ...NOOP, delay: duration(5), retry: { maxAttempts: 2 } });
+  await client.submit(all, { timeout: undefined, signal: undefined });
+  await client.submit(Object.assign(Object.create(null), NOOP, { nobody: undefined }));
+  assert.equal(requests.length, 2);
 });
 
 test("the requests of a stream that fail end it with their error", LIMIT, async (t) => {
