@@ -8,7 +8,7 @@ import { type Calls, callsOf, unary } from "./calls.js";
 import * as checked from "./checked.js";
 import { CONNECT_TIMEOUT, Connection } from "./connection.js";
 import { duration } from "./duration.js";
-import { isLost, NOT_GRPC, TaskyardError, withoutBeginning } from "./error.js";
+import { isLost, NOT_GRPC, TaskyardError, TOO_LATE, withoutBeginning } from "./error.js";
 import { HealthDefinition } from "./gen/grpc/health/v1/health.js";
 import { AdminServiceDefinition } from "./gen/taskyard/v1/admin_service.js";
 import { Task } from "./gen/taskyard/v1/task.js";
@@ -123,12 +123,19 @@ export class Client {
     return await this.#within(options, (bounds) => this.#wait(taskId, bounds, upTo));
   }
 
-  /** `submit`, then `wait` for as long as it takes, all of it within the options. */
+  /**
+   * `submit`, then `wait` for as long as it takes, all of it within the options. If the time is
+   * over once the task is submitted, the error's metadata has its `task_id`, to wait on.
+   */
   async submitAndWait(request: Submission, options: CallOptions = {}): Promise<Task> {
     const task = identified(request);
     return await this.#within(checked.callOptions(options), async (bounds) => {
       const { taskId } = await this.#submit(task, bounds);
-      return await this.#wait(taskId, bounds, undefined);
+      try {
+        return await this.#wait(taskId, bounds, undefined);
+      } catch (error) {
+        throw bounds.left === Infinity ? error : notDone(taskId, error);
+      }
     });
   }
 
@@ -225,6 +232,16 @@ export class Client {
     }
     return new TaskyardError(error.code, `no Taskyard answers at ${address}: ${cause}`);
   }
+}
+
+/** The error of a wait for this task, which names the task if the time was too short. */
+function notDone(taskId: string, error: unknown): unknown {
+  if (!(error instanceof TaskyardError) || error.code !== "DEADLINE_EXCEEDED") return error;
+  const before = error.message.startsWith(TOO_LATE) ? error.message.slice(TOO_LATE.length) : "";
+  const metadata = { ...error.metadata, task_id: taskId };
+  const { code, reason } = error;
+  const message = `the task ${taskId} was not done in time${before}`;
+  return new TaskyardError(code, message, { reason, metadata });
 }
 
 /** The request, so that it can be repeated. */

@@ -153,6 +153,26 @@ test("a deadline bounds every call", LIMIT, async (t) => {
   ]);
 });
 
+test("a task that is not done in time is named by the error", LIMIT, async (t) => {
+  const { client, requests } = await scripted(t, ack, hang);
+  await assert.rejects(client.submitAndWait(NOOP, { timeout: 200 }), {
+    name: "TaskyardError",
+    message: "the task t1 was not done in time",
+    code: "DEADLINE_EXCEEDED",
+    metadata: { task_id: "t1" },
+  });
+  assert.equal(requests.length, 2);
+  const lost = await scripted(t, ack, failure("UNAVAILABLE", "no", { pushback: "5000" }));
+  await assert.rejects(lost.client.submitAndWait(NOOP, { timeout: 200 }), {
+    message:
+      "the task t1 was not done in time; before that: the connection to the server was lost: no",
+    metadata: { task_id: "t1" },
+  });
+  await assert.rejects(client.submitAndWait(NOOP, { signal: AbortSignal.timeout(50) }), {
+    name: "TimeoutError",
+  });
+});
+
 test("a signal ends every call with its reason, and is let go of", LIMIT, async (t) => {
   const warnings: string[] = [];
   const warn = ({ message }: Error) => warnings.push(message);
