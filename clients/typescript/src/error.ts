@@ -58,8 +58,8 @@ export class TaskyardError extends Error {
   readonly violations: readonly Violation[];
   /** How long the server asks to wait before another try, in milliseconds, if it does. */
   readonly retryAfter: number | undefined;
-  /** The server leaves it to the client to try again. */
-  readonly mayRetry: boolean;
+  /** Not to be seen: it tells nothing of whether another try would help. */
+  readonly #mayRetry: boolean;
 
   /** @internal */
   constructor(code: Code, message: string, details: Details = {}) {
@@ -69,10 +69,18 @@ export class TaskyardError extends Error {
     this.metadata = details.metadata ?? {};
     this.violations = details.violations ?? [];
     this.retryAfter = details.retryAfter;
-    this.mayRetry = details.mayRetry ?? true;
+    this.#mayRetry = details.mayRetry ?? true;
     // Where the caller called, without the inside of the client.
     const frames = this.stack?.split("\n").filter((line) => !INSIDE.test(line));
     if (frames !== undefined) this.stack = frames.join("\n");
+  }
+
+  /**
+   * The server did not forbid another try, whether it would help or not.
+   * @internal
+   */
+  get mayRetry(): boolean {
+    return this.#mayRetry;
   }
 
   /** The error of one task in a batch or in a stream. */

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { inspect } from "node:util";
 import { Metadata, status } from "@grpc/grpc-js";
 import { parseAddress } from "../src/address.js";
 import { Bounds, Closing } from "../src/bounds.js";
@@ -97,6 +98,13 @@ test("everything in an error has its name", () => {
   assert.equal(taken.retryAfter, 7);
   assert.equal(taken.message, "kind is wrong (INVALID_FIELDS)");
   assert.equal(String(taken), "TaskyardError: kind is wrong (INVALID_FIELDS)");
+});
+
+test("an error shows nothing that would lead to a vain try", () => {
+  const taken = TaskyardError.fromGrpc(failure("INVALID_ARGUMENT", "no", { reason: "A" }));
+  assert.doesNotMatch(inspect(taken), /mayRetry/);
+  const shown = ["code", "metadata", "name", "reason", "retryAfter", "violations"];
+  assert.deepEqual(Object.keys(taken).sort(), shown);
 });
 
 test("what happened on the way is told as what it is", () => {
