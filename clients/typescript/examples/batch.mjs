@@ -3,8 +3,8 @@
 //     node examples/batch.mjs examples/tasks.ndjson [server]
 //
 // On a terminal it shows a progress bar, otherwise one line for each task. The exit code is 1 if
-// a task failed, was cancelled or was refused, 2 if the file is wrong, and 4 if the server cannot
-// be reached.
+// a task failed, was cancelled or was refused, 2 if the file is wrong, 4 if the server cannot be
+// reached, and 130 after Ctrl-C, which leaves the tasks to the server.
 
 import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -13,6 +13,7 @@ import {
   duration,
   EventType,
   isTerminal,
+  RetryPolicy,
   SubmitRequest,
   TaskState,
   TaskyardError,
@@ -41,22 +42,40 @@ function read(path) {
 }
 
 /**
+ * A message with the names that this client has: protobuf's JSON may also have `request_id`.
+ * @param {any} json
+ * @param {object} like has all the names that there are
+ * @param {string} what
+ */
+function named(json, like, what) {
+  /** @type {Record<string, any>} */
+  const message = {};
+  for (const [name, value] of Object.entries(Object(json))) {
+    const own = name.replaceAll(/_([a-z])/g, (_, letter) => letter.toUpperCase());
+    if (!Object.hasOwn(like, own)) {
+      throw new Error(`${what} has no field ${JSON.stringify(name)}`);
+    }
+    if (own in message) throw new Error(`${what} has ${JSON.stringify(own)} twice`);
+    message[own] = value;
+  }
+  return message;
+}
+
+/**
  * A request as protobuf's JSON writes it, in which durations are texts.
  * @param {any} json
  */
 function parse(json) {
   const spans = (/** @type {any} */ from, /** @type {string[]} */ names) => {
-    const read = names
-      .filter((name) => name in from)
-      .map((name) => [name, duration(from[name])]);
-    return { ...from, ...Object.fromEntries(read) };
+    for (const name of names) if (name in from) from[name] = duration(from[name]);
+    return from;
   };
-  const names = Object.keys(SubmitRequest.create());
-  const unknown = Object.keys(Object(json)).find((name) => !names.includes(name));
   if (typeof json?.kind !== "string") throw new Error("is no task: it has no kind");
-  if (unknown !== undefined) throw new Error(`a task has no field ${JSON.stringify(unknown)}`);
-  const task = spans(json, ["delay", "timeout"]);
-  if (task.retry) task.retry = spans(task.retry, ["initialBackoff", "maxBackoff"]);
+  const task = spans(named(json, SubmitRequest.create(), "a task"), ["delay", "timeout"]);
+  if (task.retry) {
+    const retry = named(task.retry, RetryPolicy.create(), "its retry");
+    task.retry = spans(retry, ["initialBackoff", "maxBackoff"]);
+  }
   return SubmitRequest.fromJSON({ requestId: randomUUID(), ...task });
 }
 
@@ -76,12 +95,14 @@ class Progress {
    * Counts and shows the end of one task.
    * @param {string} state
    * @param {string} about
+   * @param {string[]} details
    */
-  end(state, about) {
+  end(state, about, details = []) {
     this.ended += 1;
     if (state !== "SUCCEEDED") this.bad += 1;
-    if (!this.onTerminal) console.log(`${this.ended}/${this.total} ${state} ${about}`);
-    else if (state !== "SUCCEEDED") this.say(`${state} ${about}`);
+    const more = details.map((detail) => `\n    ${detail}`).join("");
+    if (!this.onTerminal) console.log(`${this.ended}/${this.total} ${state} ${about}${more}`);
+    else if (state !== "SUCCEEDED") this.say(`${state} ${about}${more}`);
     else this.show();
   }
 
@@ -103,9 +124,14 @@ class Progress {
     process.stderr.write(`\r\x1b[K${bar} ${this.ended}/${this.total}${bad}`);
   }
 
+  /** Leaves the line of the bar. */
+  leave() {
+    if (this.onTerminal) process.stderr.write("\n");
+  }
+
   finish() {
     const took = ((performance.now() - this.since) / 1000).toFixed(1);
-    if (this.onTerminal) process.stderr.write("\n");
+    this.leave();
     const well = this.ended - this.bad;
     console.log(`${this.total} tasks: ${well} succeeded, ${this.bad} did not, in ${took} s`);
   }
@@ -125,6 +151,8 @@ class Batch {
    */
   ends = new Map();
   allSubmitted = false;
+  /** Submissions under way. */
+  unanswered = 0;
 
   /**
    * @param {import("taskyard").Client} client
@@ -156,6 +184,7 @@ class Batch {
 
   /** @param {SubmitRequest} request */
   async submit(request) {
+    this.unanswered += 1;
     try {
       const { taskId, state } = await this.client.submit(request);
       const end = this.ends.get(taskId);
@@ -165,8 +194,22 @@ class Batch {
       } else this.running.set(taskId, (this.running.get(taskId) ?? 0) + 1);
     } catch (error) {
       if (!(error instanceof TaskyardError)) throw error;
-      this.progress.end("REFUSED", `${request.kind}: ${error.message}`);
+      const details = error.violations.map((one) => `${one.subject}: ${one.description}`);
+      this.progress.end("REFUSED", `${request.kind}: ${error.message}`, details);
+    } finally {
+      this.unanswered -= 1;
     }
+  }
+
+  /** What becomes of the tasks that have not ended, if nobody follows them any more. */
+  left() {
+    const { ended, total } = this.progress;
+    const running = [...this.running.values()].reduce((sum, lines) => sum + lines, 0);
+    const never = total - ended - running - this.unanswered;
+    const parts = [`${running} tasks have not ended, and go on`];
+    if (this.unanswered > 0) parts.push(`${this.unanswered} may have been submitted`);
+    if (never > 0) parts.push(`${never} were not submitted`);
+    return parts.join("; ");
   }
 
   /**
@@ -192,8 +235,14 @@ class Batch {
 async function run(requests, server) {
   const progress = new Progress(requests.length);
   const client = await connect(server);
+  const batch = new Batch(client, progress);
+  const interrupt = () => {
+    progress.leave();
+    console.error(`interrupted: ${batch.left()}`);
+    process.exit(130);
+  };
+  process.once("SIGINT", interrupt);
   try {
-    const batch = new Batch(client, progress);
     const watcher = client.watch({ filter: { types: ENDS }, patience: 300_000 });
     /** @param {import("taskyard").Seen} seen */
     const take = (seen) => {
@@ -220,6 +269,7 @@ async function run(requests, server) {
     };
     await Promise.all([follow(), submit()]);
   } finally {
+    process.off("SIGINT", interrupt);
     client.close();
   }
   progress.finish();
