@@ -6,6 +6,7 @@
 export type { CallOptions } from "./bounds.js";
 export type { Calls, Many } from "./calls.js";
 export { Client, connect, type Submission, type WaitOptions } from "./client.js";
+export { serviceConfig } from "./config.js";
 export { duration, milliseconds } from "./duration.js";
 export { type Code, TaskyardError, type Violation } from "./error.js";
 export { HealthClient, HealthDefinition, HealthService } from "./gen/grpc/health/v1/health.js";

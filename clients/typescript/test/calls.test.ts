@@ -13,6 +13,7 @@ import {
   milliseconds,
   SubmitRequest,
   SubmitResponse,
+  serviceConfig,
   TaskServiceClient,
   TaskState,
   TaskyardError,
@@ -331,7 +332,7 @@ test("leaving a generated stream ends it", LIMIT, async (t) => {
 
 test("gRPC's own retry rides over a restart by the published policy", LIMIT, async (t) => {
   const file = new URL("../../../service-config.json", import.meta.url);
-  const config = readFileSync(file, "utf8");
+  assert.deepEqual(JSON.parse(serviceConfig), JSON.parse(readFileSync(file, "utf8")));
   const { address, requests } = await scripted(
     t,
     failure("UNAVAILABLE", "draining", { pushback: "20" }),
@@ -339,7 +340,7 @@ test("gRPC's own retry rides over a restart by the published policy", LIMIT, asy
     SubmitResponse.fromPartial({ taskId: "t7" }),
   );
   const tasks = new TaskServiceClient(address, credentials.createInsecure(), {
-    "grpc.service_config": config,
+    "grpc.service_config": serviceConfig,
   });
   t.after(() => tasks.close());
   const request = SubmitRequest.fromPartial({ ...NOOP, requestId: "r1" });
