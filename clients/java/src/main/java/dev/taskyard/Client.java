@@ -13,6 +13,7 @@ import io.grpc.StatusRuntimeException;
 import io.grpc.health.v1.HealthCheckRequest;
 import io.grpc.health.v1.HealthGrpc;
 import java.time.Duration;
+import java.util.Map;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
@@ -240,6 +241,29 @@ public final class Client implements AutoCloseable {
    */
   public Task submitAndWait(SubmitRequest request) {
     return await(submitAndWaitAsync(request));
+  }
+
+  /**
+   * Submits a task and waits for its end, both for no longer than so long.
+   *
+   * @param request is given a random request_id if it has none
+   * @param deadline bounds all of it, but for a server that hangs, which has 10 s beyond it; if the
+   *     task is not done by then, {@code DEADLINE_EXCEEDED} tells its id as the metadata {@code
+   *     task_id}, and it goes on
+   * @return the task, in a terminal state
+   */
+  public Task submitAndWait(SubmitRequest request, Duration deadline) {
+    long began = System.nanoTime();
+    String id = submit(request, deadline).getTaskId();
+    Duration left = deadline.minusNanos(System.nanoTime() - began);
+    Task task = waitFor(id, left.isNegative() ? Duration.ZERO : left);
+    if (!isTerminal(task.getState())) {
+      throw new TaskyardException(
+          Code.DEADLINE_EXCEEDED,
+          "the task %s was not done in time".formatted(id),
+          Map.of("task_id", id));
+    }
+    return task;
   }
 
   /**

@@ -46,7 +46,8 @@ final class Connection {
 
   static Connection to(Address address) {
     ManagedChannel managed =
-        NettyChannelBuilder.forTarget("dns:///" + address.authority())
+        NettyChannelBuilder.forTarget(
+                "dns:///" + address.authority().replace("[", "%5B").replace("]", "%5D"))
             .usePlaintext()
             .userAgent(USER_AGENT)
             .eventLoopGroup(Handshake.LOOPS)

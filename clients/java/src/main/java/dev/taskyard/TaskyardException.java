@@ -43,11 +43,15 @@ public final class TaskyardException extends RuntimeException {
   private final transient Pushback pushback;
 
   TaskyardException(Code code, String message) {
+    this(code, message, Map.of());
+  }
+
+  TaskyardException(Code code, String message, Map<String, String> metadata) {
     super(StatusText.oneLine(message));
     this.status = code.toStatus().withDescription(getMessage());
     this.code = code;
     this.reason = "";
-    this.metadata = Map.of();
+    this.metadata = Map.copyOf(metadata);
     this.violations = List.of();
     this.pushback = Pushback.UNSAID;
   }

@@ -14,7 +14,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 
-/** A server that drains, and does not come back. */
+/** A server that drains and does not come back, and tasks that run for long. */
 @Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
 class DrainingTest {
   private static final SubmitRequest NOOP = SubmitRequest.newBuilder().setKind("noop").build();
@@ -42,6 +42,24 @@ class DrainingTest {
           assertThrows(TaskyardException.class, () -> client.submit(NOOP, Duration.ofMillis(300)));
       assertEquals(Code.DEADLINE_EXCEEDED, late.code());
       Expect.oneLine(late);
+    } finally {
+      server.kill();
+    }
+  }
+
+  @Test
+  void aTaskThatIsNotDoneInTimeIsToldByItsId() throws Exception {
+    ServerProcess server = ServerProcess.start("127.0.0.1:0", dir, List.of());
+    try (Client client = Client.connect(server.address())) {
+      SubmitRequest.Builder sleep = SubmitRequest.newBuilder().setKind("sleep");
+      sleep.getArgsBuilder().putFields("duration", text("1h"));
+      var late =
+          assertThrows(
+              TaskyardException.class,
+              () -> client.submitAndWait(sleep.build(), Duration.ofMillis(300)));
+      assertEquals(Code.DEADLINE_EXCEEDED, late.code());
+      String id = late.metadata().get("task_id");
+      assertEquals("the task %s was not done in time".formatted(id), late.getMessage());
     } finally {
       server.kill();
     }

@@ -53,6 +53,13 @@ class StrangersTest {
     void serve(Socket socket) throws IOException;
   }
 
+  @Test
+  void anIpv6AddressIsOne() {
+    var nobody = assertThrows(TaskyardException.class, () -> Client.connect("[::1]:1"));
+    assertEquals(Code.UNAVAILABLE, nobody.code());
+    assertTrue(nobody.getMessage().contains("http://[::1]:1"), nobody.getMessage());
+  }
+
   private String listen(Serve serve) throws IOException {
     ServerSocket listener = new ServerSocket(0, 50, InetAddress.getLoopbackAddress());
     toClose.add(listener);
