@@ -144,6 +144,38 @@ func TestAWaitGivesAServerThatHangsSomeGrace(t *testing.T) {
 	})
 }
 
+func (w *waiting) Submit(
+	context.Context, *taskyardv1.SubmitRequest, ...grpc.CallOption,
+) (*taskyardv1.SubmitResponse, error) {
+	return &taskyardv1.SubmitResponse{TaskId: "t1"}, nil
+}
+
+func TestATaskThatIsNotDoneInTimeIsToldWithItsID(t *testing.T) {
+	for name, answer := range map[string]func(context.Context) error{
+		"the wait hangs": func(ctx context.Context) error {
+			<-ctx.Done()
+			return asError(ctx.Err(), nil)
+		},
+		"no server answers": func(context.Context) error { return unavailable },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &waiting{answer: func(ctx context.Context, _ time.Duration) (*taskyardv1.WaitTaskResponse, error) {
+					return nil, answer(ctx)
+				}}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := (&Client{Tasks: server}).SubmitAndWait(ctx, &taskyardv1.SubmitRequest{Kind: "noop"})
+				var failed *Error
+				if !errors.As(err, &failed) || !errors.Is(err, context.DeadlineExceeded) ||
+					err.Error() != "the task t1 was not done in time" || failed.Metadata["task_id"] != "t1" {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
+}
+
 func TestAnEndlessWaitDoesNotSpin(t *testing.T) {
 	late := newErrorf(codes.DeadlineExceeded, "late")
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -96,7 +97,9 @@ func (c *Client) waitOnce(ctx context.Context, taskID string, end time.Time) (*t
 	return answer.GetTask(), err
 }
 
-// SubmitAndWait is [Client.Submit], then [Client.Wait].
+// SubmitAndWait is [Client.Submit], then [Client.Wait]. If the deadline of ctx passes after
+// the submission the task goes on, and the error, which is [context.DeadlineExceeded], has
+// its id as the metadata task_id.
 func (c *Client) SubmitAndWait(
 	ctx context.Context, request *taskyardv1.SubmitRequest,
 ) (*taskyardv1.Task, error) {
@@ -104,7 +107,14 @@ func (c *Client) SubmitAndWait(
 	if err != nil {
 		return nil, err
 	}
-	return c.Wait(ctx, submitted.GetTaskId())
+	id := submitted.GetTaskId()
+	task, err := c.Wait(ctx, id)
+	if _, bounded := ctx.Deadline(); bounded && isDeadline(err) {
+		late := newErrorf(codes.DeadlineExceeded, "the task %s was not done in time", id)
+		late.Metadata = map[string]string{"task_id": id}
+		return nil, late
+	}
+	return task, err
 }
 
 // SubmitAndWatch submits a task and follows it, over outages, to its end: first comes

@@ -11,8 +11,9 @@ import pytest
 from google.protobuf.any_pb2 import Any as Detail
 from google.rpc import error_details_pb2, status_pb2
 
-from taskyard import Client, Error, SubmitRequest, Violation, _address, _calls, _retry
+from taskyard import Client, Error, SubmitRequest, Task, Violation, _address, _calls, _retry
 from taskyard._retry import Tries
+from taskyard.v1 import task_service_pb2 as pb
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
@@ -261,3 +262,28 @@ def test_a_wait_keeps_its_timeout_over_its_repeats(clock: Any) -> None:
             clock.now += rest.seconds
             call = next(steps)
     assert (caught.value, clock.now) == (lost, 1.0)
+
+
+def test_a_task_that_is_not_done_in_time_is_told_with_its_id(clock: Any) -> None:
+    def begun() -> Any:
+        clock.now = 0.0
+        steps: Any = _calls.submit_and_wait(SubmitRequest(kind="noop"), 1.0)
+        assert next(steps).method == "Submit"
+        assert steps.send(pb.SubmitResponse(task_id="t1")).method == "WaitTask"
+        clock.now = 1.0
+        return steps
+
+    running = Task(task_id="t1", state="TASK_STATE_RUNNING")
+    late = pytest.raises(Error, match=r"^the task t1 was not done in time$")
+    with late as caught:
+        begun().send(pb.WaitTaskResponse(task=running))
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert caught.value.metadata == {"task_id": "t1"}
+    # Also where the server hangs; a server that has gone is told as that.
+    with late as caught:
+        begun().throw(LATE)
+    assert caught.value.metadata == {"task_id": "t1"}
+    steps = begun()
+    steps.throw(unavailable())
+    with pytest.raises(Error, match="lost"):
+        next(steps)

@@ -74,6 +74,22 @@ def test_a_wait_that_hangs_ends(play: Any, monkeypatch: pytest.MonkeyPatch) -> N
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+def test_a_task_that_is_not_done_in_time_is_no_answer(play: Any) -> None:
+    running = taskyard.Task(task_id="t1", state="TASK_STATE_RUNNING")
+
+    def waited(_context: Any) -> Any:
+        time.sleep(0.2)
+        return pb.WaitTaskResponse(task=running)
+
+    client, _ = play(ack, waited)
+    with within(0.1, 4.0), pytest.raises(taskyard.Error) as caught:
+        client.submit_and_wait(NOOP, timeout=0.1)
+    assert str(caught.value) == "the task t1 was not done in time"
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert caught.value.metadata == {"task_id": "t1"}
+    assert client.wait("t1", timeout=0.1) == running
+
+
 def test_a_wait_looks_for_a_server_no_longer_than_it_waits(play: Any) -> None:
     client, scripted = play(refuse())
     with within(0.3, 4.0), pytest.raises(taskyard.Error) as caught:

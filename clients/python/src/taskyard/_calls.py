@@ -121,8 +121,24 @@ def wait(task_id: str, timeout: float | None) -> Steps[Task]:
 
 
 def submit_and_wait(request: SubmitRequest, timeout: float | None) -> Steps[Task]:
-    """Both in one."""
+    """Both in one. A task that has not ended in time is an error, which names it."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    submitted = yield from submit(request, timeout)
+    task_id = (yield from submit(request, timeout)).task_id
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
-    return (yield from wait(submitted.task_id, left))
+    try:
+        task = yield from wait(task_id, left)
+    except Error as error:
+        is_late = error.code is grpc.StatusCode.DEADLINE_EXCEEDED and not error.reason
+        if deadline is None or not is_late:
+            raise
+        raise _not_done(task_id) from None
+    if not is_terminal(task.state):
+        raise _not_done(task_id)
+    return task
+
+
+def _not_done(task_id: str) -> Error:
+    late = f"the task {task_id} was not done in time"
+    error = Error(grpc.StatusCode.DEADLINE_EXCEEDED, late)
+    error.metadata = {"task_id": task_id}
+    return error

@@ -104,7 +104,11 @@ class Client:
         return self._run(_calls.wait(task_id, timeout))
 
     def submit_and_wait(self, request: SubmitRequest, timeout: float | None = None) -> Task:
-        """`submit`, then `wait` for the rest of the time."""
+        """`submit`, then `wait` for the rest of the time.
+
+        A task that has not ended by then goes on, and is an Error (DEADLINE_EXCEEDED) with
+        its id as the metadata `task_id`.
+        """
         return self._run(_calls.submit_and_wait(request, timeout))
 
     def submit_and_watch(self, request: SubmitRequest) -> Watcher:
