@@ -17,6 +17,9 @@ type followed struct {
 	taskID    string
 	// ended: by what was told, it has ended, so that the stream of its submission may.
 	ended bool
+	// hadEnded: it had when it was submitted. What is kept of its events has happened, and
+	// its end may not be among them.
+	hadEnded bool
 	// endTold: the last event that was told is its end, so that there is nothing more to
 	// watch.
 	endTold bool
@@ -36,7 +39,8 @@ func (f *followed) filter() *taskyardv1.EventFilter {
 func (f *followed) passOverTheKnown(message *taskyardv1.WatchEventsResponse) {
 	if submitted := message.GetSubmitted(); submitted != nil {
 		// Of a task that ended long ago there may be no events any more.
-		f.ended = IsTerminal(submitted.GetState())
+		f.hadEnded = IsTerminal(submitted.GetState())
+		f.ended = f.hadEnded
 		if f.submitted {
 			message.Control = nil
 		}

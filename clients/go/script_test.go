@@ -48,6 +48,9 @@ func (s *script) WatchEvents(
 	}
 	if tasks := request.GetFilter().GetTaskIds(); len(tasks) > 0 {
 		asked += " of " + strings.Join(tasks, ",")
+		if request.GetStopWhenCaughtUp() {
+			asked += " until caught up"
+		}
 	}
 	return s.open(ctx, asked)
 }
@@ -135,8 +138,11 @@ var (
 	caughtUp  = &taskyardv1.WatchCaughtUp{}
 	succeeded = taskyardv1.EventType_EVENT_TYPE_SUCCEEDED
 	submitted = &taskyardv1.SubmitResponse{TaskId: "t1"}
-	expired   = refusal(codes.OutOfRange, "CURSOR_EXPIRED")
-	crowded   = refusal(codes.ResourceExhausted, "TOO_MANY_WATCHERS")
+	hadFailed = &taskyardv1.SubmitResponse{
+		TaskId: "t1", State: taskyardv1.TaskState_TASK_STATE_FAILED,
+	}
+	expired = refusal(codes.OutOfRange, "CURSOR_EXPIRED")
+	crowded = refusal(codes.ResourceExhausted, "TOO_MANY_WATCHERS")
 )
 
 // pushed is an end for this reason with that pushback.

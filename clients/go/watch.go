@@ -278,8 +278,10 @@ func (w *Watcher) closeStream() {
 
 // mayEnd tells whether it is no outage if the server ends the stream well.
 func (w *Watcher) mayEnd() bool {
-	atTheEnd := w.watch.UntilCaughtUp && w.caughtUp
-	return atTheEnd || w.followed != nil && w.followed.ended
+	if w.followed != nil {
+		return w.followed.ended || w.resumed && w.followed.hadEnded
+	}
+	return w.watch.UntilCaughtUp && w.caughtUp
 }
 
 // message is the next message of the stream, which is opened if there is none, or its end.
@@ -313,6 +315,9 @@ func (w *Watcher) open() *stream {
 		})
 	}
 	request := w.watch.request()
+	if w.followed != nil {
+		request.StopWhenCaughtUp = w.followed.hadEnded
+	}
 	begins := time.Now()
 	if w.outages.restUntil.After(begins) {
 		begins = w.outages.restUntil

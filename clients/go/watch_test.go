@@ -304,6 +304,17 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			}},
 			asked: "once", seen: "Submitted", ends: "EOF",
 		},
+		"a task that had ended is watched until that has caught up": {
+			follow: true,
+			streams: [][]any{
+				{message("a", hadFailed), message("b", 4), unavailable},
+				// Its end is no longer kept.
+				{message("b", started), message("c", 5), message("c", caughtUp), io.EOF},
+			},
+			asked: "once|after b of t1 until caught up",
+			seen:  "Submitted a<4>b Lost Restored b<5>c CaughtUp", ends: "EOF",
+			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
+		},
 		"a task may be silent for long": {
 			follow: true,
 			streams: [][]any{{

@@ -368,6 +368,21 @@ def test_a_task_that_ended_long_ago_may_have_no_events(state: str) -> None:
     assert rules.is_over
 
 
+def test_a_task_that_had_ended_is_watched_until_that_has_caught_up() -> None:
+    rules = followed()
+    response = taskyard.SubmitResponse(task_id="t1", state="TASK_STATE_FAILED")
+    told(rules, message("c1", submitted=response), message("c2", seqs=(1,)))
+    rules.lose(broken(), 0.0)
+    request = asked(rules)
+    assert (request.after_cursor, request.stop_when_caught_up) == ("c2", True)
+    # Its end is no longer kept.
+    told(rules, started("c2"), message("c3", seqs=(2,)))
+    assert not rules.is_over
+    rules.end(2.0)
+    assert rules.is_over
+    assert told(rules) == []
+
+
 def test_silence_is_two_heartbeats_and_a_grace() -> None:
     assert Rules(heartbeat=3.0).silence == 6.0 + GRACE
     assert Rules().opening(0.0)[2] == GRACE == _watch.GRACE

@@ -27,6 +27,9 @@ class Followed:
         self.request = identified(request)
         self.has_ended = False
         """By what was told, it has ended, so that the stream of its submission may."""
+        self.had_ended = False
+        """It had when it was submitted: what is kept of its events has happened, and its end
+        may not be among them."""
         self.end_is_told = False
         """The last event that was told is its end: there is nothing more to watch."""
         self.task_id: str | None = None
@@ -36,7 +39,7 @@ class Followed:
     def submit(self, submitted: SubmitResponse) -> bool:
         """Notes that it is submitted, and answers whether that is news."""
         # Of a task that ended long ago there may be no events any more.
-        self.has_ended = is_terminal(submitted.state)
+        self.has_ended = self.had_ended = is_terminal(submitted.state)
         is_news, self.task_id = self.task_id is None, submitted.task_id
         return is_news
 

@@ -20,7 +20,8 @@ rules are those of the Rust client, `src/client/watch/mod.rs`:
    that it is submitted; that may wait for room, so no try of it is cut off. From then on a
    broken stream is opened as a watch of this one task after the cursor, which ends with
    the task: the server may have forgotten the `request_id` with the task, and would run it
-   again.
+   again. If the task had ended before it was submitted, its end may not be among the events
+   that are kept: that watch ends once it has caught up.
 7. Everything else ends the watch.
 """
 
@@ -215,6 +216,7 @@ class Rules:
                 return "SubmitAndWatch", self._followed.request, None
             self._is_resumed = True
             request.filter.task_ids.append(task_id)
+            request.stop_when_caught_up = self._followed.had_ended
         if self.cursor is not None:
             request.after_cursor = self.cursor
         elif self._start == "snapshot":
@@ -304,7 +306,8 @@ class Rules:
     def end(self, now: float) -> None:
         """Notes that the server ended the stream well: the watch is over, or it is lost."""
         if self._followed is not None:
-            self.is_over = self._followed.has_ended
+            has_all = self._is_resumed and self._followed.had_ended
+            self.is_over = self._followed.has_ended or has_all
         else:
             self.is_over = self._request.stop_when_caught_up and self._is_caught_up
         if not self.is_over:
