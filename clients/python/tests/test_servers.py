@@ -149,6 +149,29 @@ def test_a_task_is_followed_over_a_break(play: Any) -> None:
     assert scripted.ended.wait(5)
 
 
+@pytest.mark.parametrize("then", [hangs, refuse(pushback="20000")])
+def test_a_task_may_be_followed_for_a_time(play: Any, then: Any) -> None:
+    submitted = pb.WatchEventsResponse(cursor="c0", submitted=pb.SubmitResponse(task_id="t1"))
+    client, _ = play(sends(submitted, event("c1", 1), then=then))
+    watcher = client.submit_and_watch(NOOP, timeout=0.5)
+    seen = []
+    with within(0.1, 4.0), pytest.raises(taskyard.Error, match="t1 was not done in") as caught:
+        for each in watcher:
+            seen.append(each)  # noqa: PERF402 They are wanted in spite of the error.
+    assert names(seen)[:2] == ["Submitted", "Events"]
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert caught.value.metadata == {"task_id": "t1"}
+    assert list(watcher) == []
+
+
+def test_a_task_that_is_not_submitted_in_time_has_no_id(play: Any) -> None:
+    client, _ = play(sends(then=hangs))
+    with within(0.1, 4.0), pytest.raises(taskyard.Error) as caught:
+        next(client.submit_and_watch(NOOP, timeout=0.2))
+    assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert caught.value.metadata == {}
+
+
 def test_silence_is_an_outage(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_watch, "GRACE", 0.2)
     client, scripted = play(

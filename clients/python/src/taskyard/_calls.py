@@ -76,10 +76,15 @@ def duration(seconds: float) -> Duration:
     return Duration(seconds=sign * whole, nanos=nanos - sign * whole * 10**9)
 
 
+def end_of(timeout: float | None) -> float | None:
+    """When so many seconds have passed; None is never."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
 def submit(request: SubmitRequest, timeout: float | None) -> Steps[SubmitResponse]:
     """Up to ten tries of one submission."""
     request = identified(request)
-    tries = Tries(None if timeout is None else time.monotonic() + timeout)
+    tries = Tries(end_of(timeout))
     while True:
         call = Call("Submit", request, tries.left(time.monotonic()))
         try:
@@ -92,7 +97,7 @@ def submit(request: SubmitRequest, timeout: float | None) -> Steps[SubmitRespons
 
 def wait(task_id: str, timeout: float | None) -> Steps[Task]:
     """As many calls as it takes, each of up to ten tries."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = end_of(timeout)
     tries = Tries(deadline)
     while True:
         left = ONE_WAIT if deadline is None else deadline - time.monotonic()
@@ -122,7 +127,7 @@ def wait(task_id: str, timeout: float | None) -> Steps[Task]:
 
 def submit_and_wait(request: SubmitRequest, timeout: float | None) -> Steps[Task]:
     """Both in one. A task that has not ended in time is an error, which names it."""
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = end_of(timeout)
     task_id = (yield from submit(request, timeout)).task_id
     left = None if deadline is None else max(0.0, deadline - time.monotonic())
     try:
@@ -131,13 +136,14 @@ def submit_and_wait(request: SubmitRequest, timeout: float | None) -> Steps[Task
         is_late = error.code is grpc.StatusCode.DEADLINE_EXCEEDED and not error.reason
         if deadline is None or not is_late:
             raise
-        raise _not_done(task_id) from None
+        raise not_done(task_id) from None
     if not is_terminal(task.state):
-        raise _not_done(task_id)
+        raise not_done(task_id)
     return task
 
 
-def _not_done(task_id: str) -> Error:
+def not_done(task_id: str) -> Error:
+    """The error of a task that was to end in time, and has not."""
     late = f"the task {task_id} was not done in time"
     error = Error(grpc.StatusCode.DEADLINE_EXCEEDED, late)
     error.metadata = {"task_id": task_id}

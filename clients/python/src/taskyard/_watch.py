@@ -33,8 +33,8 @@ from typing import Literal, TypeAlias
 
 import grpc
 
-from ._calls import duration
-from ._errors import Error
+from ._calls import duration, not_done
+from ._errors import TOO_LATE, Error
 from ._followed import Followed
 from ._outage import Outages
 from .v1.event_pb2 import Event, EventFilter
@@ -176,6 +176,7 @@ class Rules:
         heartbeat: float = 15.0,
         patience: float = 60.0,
         follow: SubmitRequest | None = None,
+        deadline: float | None = None,
     ) -> None:
         if start not in ("live", "oldest", "snapshot"):
             raise ValueError(f"start is {start!r}, not 'live', 'oldest' or 'snapshot'")
@@ -197,6 +198,7 @@ class Rules:
         )
         self._silence = 2 * heartbeat + GRACE
         self._outages = Outages(patience)
+        self._deadline = deadline
         self._is_caught_up = False
         self._followed = None if follow is None else Followed(follow)
         # The task that is followed is watched by its id, no longer by its submission.
@@ -230,7 +232,17 @@ class Rules:
     @property
     def rest_until(self) -> float:
         """The stream is not opened before."""
-        return self._outages.rest_until
+        if self._deadline is None:
+            return self._outages.rest_until
+        return min(self._outages.rest_until, self._deadline)
+
+    def left(self, now: float) -> float | None:
+        """Seconds that a stream may take in all; None is for ever."""
+        if self._deadline is None:
+            return None
+        if now >= self._deadline:
+            raise Error(grpc.StatusCode.DEADLINE_EXCEEDED, TOO_LATE)
+        return self._deadline - now
 
     @property
     def silence(self) -> float | None:
@@ -319,6 +331,10 @@ class Rules:
         if self._end_is_told:
             self.is_over = True
             return
+        is_late = error.code is grpc.StatusCode.DEADLINE_EXCEEDED and not error.reason
+        if is_late and self._followed is not None and self._followed.task_id is not None:
+            self.is_over = True
+            raise not_done(self._followed.task_id)
         try:
             is_news = self._outages.lose(error, now)
         except Error:

@@ -88,9 +88,10 @@ class Client:
         """As `taskyard.Client.submit_and_wait`."""
         return await self._run(_calls.submit_and_wait(request, timeout))
 
-    def submit_and_watch(self, request: SubmitRequest) -> Watcher:
+    def submit_and_watch(self, request: SubmitRequest, timeout: float | None = None) -> Watcher:
         """As `taskyard.Client.submit_and_watch`."""
-        return Watcher(self.tasks, self._channels, Rules(follow=request))
+        rules = Rules(follow=request, deadline=_calls.end_of(timeout))
+        return Watcher(self.tasks, self._channels, rules)
 
     def watch(
         self,
@@ -241,8 +242,10 @@ class Watcher:
             self._channels.check()
             await asyncio.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
             self._channels.check()
+            left = self._rules.left(time.monotonic())
             method, request, limit = self._rules.opening(time.monotonic())
-            self._stream = _Stream(getattr(self._tasks, method)(request), limit)
+            call = getattr(self._tasks, method)(request, timeout=left)
+            self._stream = _Stream(call, limit)
         if not self._stream.has_begun:
             await self._stream.begin()
         return await self._stream.read(self._rules.silence)

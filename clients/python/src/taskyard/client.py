@@ -111,13 +111,15 @@ class Client:
         """
         return self._run(_calls.submit_and_wait(request, timeout))
 
-    def submit_and_watch(self, request: SubmitRequest) -> Watcher:
+    def submit_and_watch(self, request: SubmitRequest, timeout: float | None = None) -> Watcher:
         """Submits a task and follows it, over outages, to its end.
 
         First comes Submitted, then this task's events, each once, then nothing. Leaving
-        does not cancel the task.
+        does not cancel the task. If it has not ended `timeout` seconds from now it goes on,
+        and the watcher raises the Error of `submit_and_wait`.
         """
-        return Watcher(self.tasks, self._channels, Rules(follow=request))
+        rules = Rules(follow=request, deadline=_calls.end_of(timeout))
+        return Watcher(self.tasks, self._channels, rules)
 
     def watch(
         self,
@@ -262,16 +264,17 @@ class Watcher:
         if self._stream is None:
             self._channels.check()
             time.sleep(max(0.0, self._rules.rest_until - time.monotonic()))
+            left = self._rules.left(time.monotonic())
             method, request, limit = self._rules.opening(time.monotonic())
-            self._stream = _Stream(self._call(method, request), limit)
+            self._stream = _Stream(self._call(method, request, left), limit)
         if not self._stream.has_begun:
             self._stream.begin()
         return self._stream.read(self._rules.silence)
 
-    def _call(self, method: str, request: Any) -> Any:
+    def _call(self, method: str, request: Any, timeout: float | None) -> Any:
         self._channels.check()
         try:
-            return getattr(self._tasks, method)(request)
+            return getattr(self._tasks, method)(request, timeout=timeout)
         except ValueError:
             self._channels.check()  # It may have been closed in this moment.
             raise
