@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import traceback
+from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,6 +103,27 @@ def test_an_error_has_a_name_for_everything() -> None:
         )
         assert error.retry_after == 0.007
         assert str(error) == "kind is wrong (A)"
+
+
+def test_an_error_is_called_as_it_is_imported() -> None:
+    (line,) = traceback.format_exception_only(Error(UNAVAILABLE, "no"))
+    assert line == "taskyard.Error: no\n"
+
+
+def test_a_timeout_that_is_no_number_is_told_at_once() -> None:
+    request = SubmitRequest(kind="noop")
+    client = Client("127.0.0.1:1")
+    calls: list[Any] = [
+        partial(client.submit, request),
+        partial(client.wait, "t1"),
+        partial(client.submit_and_wait, request),
+        partial(client.submit_and_watch, request),
+    ]
+    for call in calls:
+        for timeout in ("5", timedelta(seconds=5)):
+            with pytest.raises(TypeError, match="a number of seconds or None, not "):
+                call(timeout=timeout)
+    client.close()
 
 
 def test_details_that_cannot_be_read_do_no_harm() -> None:

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Generator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeAlias, TypeVar
 
 import grpc
@@ -78,7 +79,11 @@ def duration(seconds: float) -> Duration:
 
 def end_of(timeout: float | None) -> float | None:
     """When so many seconds have passed; None is never."""
-    return None if timeout is None else time.monotonic() + timeout
+    if timeout is None:
+        return None
+    if not isinstance(timeout, Real):
+        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
+    return time.monotonic() + float(timeout)
 
 
 def submit(request: SubmitRequest, timeout: float | None) -> Steps[SubmitResponse]:

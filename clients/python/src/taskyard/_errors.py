@@ -44,6 +44,8 @@ class Error(Exception):
     Its text is one line.
     """
 
+    __module__ = "taskyard"  # What a traceback calls it is what it is imported by.
+
     code: grpc.StatusCode
     """The gRPC code. A lost connection is UNAVAILABLE, whatever became of it on the way."""
     reason: str
