@@ -3,8 +3,8 @@
     python examples/batch.py examples/tasks.ndjson
 
 On a terminal it shows a progress bar, otherwise one line for each task. The exit code is 1
-if a task failed, was cancelled or was refused, 2 if the file is wrong, and 4 if the server
-cannot be reached.
+if a task failed, was cancelled or was refused, 2 if the file is wrong, 4 if the server
+cannot be reached, and 130 after Ctrl-C, which the tasks do not notice.
 """
 
 from __future__ import annotations
@@ -85,6 +85,15 @@ class Progress:
             print(file=sys.stderr)
         print(f"{self.total} tasks: {well} succeeded, {self.bad} did not, in {took:.1f} s")
 
+    def interrupt(self, running: int) -> None:
+        """Says what becomes of those that have not ended."""
+        if self._on_terminal:
+            print(file=sys.stderr)
+        text = f"interrupted: {running} submitted tasks have not ended, and go on"
+        if others := self.total - self.ended - running:
+            text += f"; {others} more were not submitted, or have no answer yet"
+        print(text, file=sys.stderr)
+
 
 class Batch:
     """The tasks of one run: those submitted that have not ended, and the ends of others.
@@ -107,6 +116,11 @@ class Batch:
         """All is submitted, and all has ended."""
         return self._all_submitted and not self._running
 
+    @property
+    def running(self) -> int:
+        """How many have been submitted and have not ended."""
+        return self._running.total()
+
     async def submit_all(self, requests: list[SubmitRequest]) -> None:
         """Submits them, a bounded number at a time."""
         submissions = set()
@@ -123,7 +137,8 @@ class Batch:
         try:
             answer = await self._client.submit(request)
         except taskyard.Error as error:
-            self._progress.end("REFUSED", f"{request.kind}: {error}")
+            wrong = "".join(f"\n    {v.subject}: {v.description}" for v in error.violations)
+            self._progress.end("REFUSED", f"{request.kind}: {error}{wrong}")
             return
         finally:
             self._places.release()
@@ -173,10 +188,14 @@ async def run(server: str | None, requests: list[SubmitRequest]) -> int:
             # From here on nothing is missed.
             progress.show()
             following = asyncio.create_task(follow(watcher, batch, progress))
-            await batch.submit_all(requests)
-            if batch.is_over:
-                following.cancel()
-            await asyncio.gather(following, return_exceptions=batch.is_over)
+            try:
+                await batch.submit_all(requests)
+                if batch.is_over:
+                    following.cancel()
+                await asyncio.gather(following, return_exceptions=batch.is_over)
+            except asyncio.CancelledError:
+                progress.interrupt(batch.running)
+                raise
     progress.finish()
     return 1 if progress.bad else 0
 

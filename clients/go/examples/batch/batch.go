@@ -13,8 +13,11 @@ import (
 	taskyardv1 "github.com/taskyard/taskyard/clients/go/taskyard/v1"
 )
 
-// errDone is why the watch is given up: every task has ended.
-var errDone = errors.New("every task has ended")
+// Why the watch is given up.
+var (
+	errDone        = errors.New("every task has ended")
+	errInterrupted = errors.New("interrupted")
+)
 
 // batch is how the tasks stand, and what is told of them: a bar on a terminal, otherwise
 // lines.
@@ -58,7 +61,7 @@ func (b *batch) submitted(number int, answer *taskyardv1.SubmitResponse, err err
 	case errors.Is(err, context.Canceled):
 		// It is told why everything ends.
 	case err != nil:
-		b.count(number, "was refused: "+err.Error(), false)
+		b.count(number, "was refused: "+err.Error()+violations(err), false)
 	case event != nil:
 		b.note(number, event)
 	case taskyard.IsTerminal(answer.GetState()):
@@ -72,6 +75,17 @@ func (b *batch) submitted(number int, answer *taskyardv1.SubmitResponse, err err
 	if b.answered == b.all {
 		b.early = nil
 	}
+}
+
+// violations are all that is wrong with a task, one line each.
+func violations(err error) string {
+	var lines strings.Builder
+	if failed := (*taskyard.Error)(nil); errors.As(err, &failed) {
+		for _, one := range failed.Violations {
+			fmt.Fprintf(&lines, "\n    %s: %s", one.Subject, one.Description)
+		}
+	}
+	return lines.String()
 }
 
 // ended notes an event that ends a task, perhaps of somebody else.
@@ -147,8 +161,19 @@ func (b *batch) close(cause error) (int, error) {
 	if b.bar {
 		fmt.Fprintln(b.out)
 	}
-	if errors.Is(cause, errDone) {
+	switch {
+	case errors.Is(cause, errDone):
 		cause = nil
+	case errors.Is(cause, errInterrupted):
+		running := 0
+		for _, numbers := range b.waiting {
+			running += len(numbers)
+		}
+		fmt.Fprintf(b.out, "interrupted: %d submitted tasks have not ended, and go on", running)
+		if others := b.all - b.succeeded - b.failed - running; others > 0 {
+			fmt.Fprintf(b.out, "; %d more were not submitted, or have no answer yet", others)
+		}
+		fmt.Fprintln(b.out)
 	}
 	fmt.Fprintf(b.out, "%d tasks: %d succeeded, %d failed\n", b.all, b.succeeded, b.failed)
 	return b.failed, cause

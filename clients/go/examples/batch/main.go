@@ -3,13 +3,15 @@
 //
 //	batch [-server ADDRESS] FILE
 //
-// It exits with 1 if a task did not succeed, and with 2 if anything else went wrong.
+// It exits with 1 if a task did not succeed, with 2 if anything else went wrong, and with 130
+// after Ctrl-C, which the tasks do not notice.
 package main
 
 import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -43,8 +45,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	failed, err := run(ctx, *server, flag.Arg(0))
+	isInterrupted := ctx.Err() != nil
 	stop()
 	switch {
+	case err != nil && isInterrupted:
+		os.Exit(130)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "batch:", err)
 		os.Exit(2)
@@ -79,6 +84,7 @@ func run(ctx context.Context, address, path string) (int, error) {
 		}
 	}
 
+	interrupt := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	batch := newBatch(os.Stdout, len(requests), cancel)
 	var submitting sync.WaitGroup
@@ -100,7 +106,11 @@ func run(ctx context.Context, address, path string) (int, error) {
 		}
 	}
 	submitting.Wait()
-	return batch.close(context.Cause(ctx))
+	cause := context.Cause(ctx)
+	if interrupt.Err() != nil && !errors.Is(cause, errDone) {
+		cause = errInterrupted
+	}
+	return batch.close(cause)
 }
 
 // readRequests reads all lines, so that nothing is submitted if one is wrong.
