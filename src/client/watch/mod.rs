@@ -260,15 +260,18 @@ impl Watcher {
     fn open(&mut self) -> Stream {
         let ask = match &self.followed {
             Some(followed) if self.cursor().is_none() => Ask::Follow(followed.request.clone()),
-            followed => {
-                self.is_resumed = followed.is_some();
-                let mut request = self.watch.request();
-                // Of a task that had ended when it was submitted again, no event of its
-                // end may be kept, and then nothing comes that could be waited for.
-                let had_ended = followed.as_ref().is_some_and(Followed::has_ended);
-                request.stop_when_caught_up |= had_ended;
+            Some(followed) => {
+                self.is_resumed = true;
+                let request = WatchEventsRequest {
+                    filter: followed.filter(),
+                    // Of a task that had ended when it was submitted again, no event of its
+                    // end may be kept, and then nothing comes that could be waited for.
+                    stop_when_caught_up: followed.has_ended(),
+                    ..self.watch.request()
+                };
                 Ask::Watch(request, self.watch.heartbeat)
             }
+            None => Ask::Watch(self.watch.request(), self.watch.heartbeat),
         };
         let (rest_until, try_until) = (self.outages.rest_until(), self.outages.try_until());
         Stream::open(self.client.tasks(), ask, rest_until, try_until)
@@ -301,7 +304,6 @@ impl Watcher {
     fn tell(&mut self, mut message: WatchEventsResponse, restored: bool) -> Option<Seen> {
         if let Some(followed) = &mut self.followed {
             followed.pass_over_the_known(&mut message);
-            self.watch.filter = followed.filter();
         }
         let before = self.cursor().unwrap_or_default().to_owned();
         let is_telling = self.watch.start == Start::Snapshot;
