@@ -155,7 +155,11 @@ impl Stage {
                 check_error(&status.into(), &about["error"]);
             }
             "stop" => self.stop(about),
+            "drain" => self.server.as_ref().expect("a server").signal(Signal::TERM),
             "start" => {
+                if let Some(draining) = self.server.take() {
+                    draining.end();
+                }
                 self.server = Some(start(&self.address, self.dir.path(), &self.settings));
             }
             "restart" => {

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// tries is how often a call is made in all: about 25 s, which is more than a
-	// restart of the server.
-	tries = 10
+	// patience is how long after its first failure a call is made again, as that of a
+	// watch: more than a drain and a restart of the server.
+	patience = time.Minute
 	// longestPushback: a longer one ends the tries, as people want to know.
 	longestPushback = 30 * time.Second
 	// leastRest is the shortest rest between two tries, whatever the server asks for.
@@ -69,7 +69,7 @@ func backoff(failures int) time.Duration {
 
 // restAfter tells how long to rest after so many failures, and whether to try again.
 func restAfter(failures int, err *Error) (time.Duration, bool) {
-	if failures >= tries || err.Code != codes.Unavailable && !err.early {
+	if err.Code != codes.Unavailable && !err.early {
 		return 0, false
 	}
 	switch err.pushback.kind {
@@ -83,7 +83,7 @@ func restAfter(failures int, err *Error) (time.Duration, bool) {
 	}
 }
 
-// repeat calls until there is an answer, the tries are used up, or ctx ends. Only for
+// repeat calls until there is an answer, the patience is over, or ctx ends. Only for
 // what may safely be repeated.
 func repeat[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
 	return repeatUntil(ctx, time.Time{}, call)
@@ -95,14 +95,18 @@ func repeatUntil[T any](
 	ctx context.Context, end time.Time, call func(context.Context) (T, error),
 ) (T, error) {
 	var nothing T
+	var since time.Time
 	for failures := 1; ; failures++ {
 		answer, err := call(ctx)
 		if err == nil {
 			return answer, nil
 		}
 		failed := asError(err, nil)
+		if failures == 1 {
+			since = time.Now()
+		}
 		rest, again := restAfter(failures, failed)
-		if !again {
+		if !again || time.Since(since)+rest > patience {
 			return nothing, failed
 		}
 		isLast := false

@@ -41,7 +41,7 @@ type about struct {
 	Patience   *span           `json:"patience"`
 	Submit     string          `json:"submit"`
 	Task       string          `json:"task"`
-	TaskID     string          `json:"task_id"`
+	TaskID     *string         `json:"task_id"`
 	Watch      string          `json:"watch"`
 	Type       string          `json:"type"`
 	Start      string          `json:"start"`
@@ -229,7 +229,10 @@ func (s *stage) step(name string, about about) {
 		s.Fatal("the watch ended without an error")
 	case "stop":
 		s.stop(about.Signal)
+	case "drain":
+		s.server.signal(syscall.SIGTERM)
 	case "start":
+		s.server.wait()
 		s.start(s.server.address)
 	case "restart":
 		s.stop(about.Signal)
@@ -446,8 +449,8 @@ func (s *stage) watchUntil(about about) {
 
 func (s *stage) taskID(about about) string {
 	s.Helper()
-	if about.TaskID != "" {
-		return about.TaskID
+	if about.TaskID != nil {
+		return *about.TaskID
 	}
 	if s.tasks[about.Task] == nil {
 		s.Fatalf("no task is called %q", about.Task)

@@ -74,6 +74,11 @@ func (s *server) signal(signal syscall.Signal) {
 // end ends it by this signal and waits for it.
 func (s *server) end(signal syscall.Signal) {
 	_ = s.command.Process.Signal(signal)
+	s.wait()
+}
+
+// wait waits for its end, which something else brings about.
+func (s *server) wait() {
 	<-s.read
 	_ = s.command.Wait()
 }

@@ -31,9 +31,9 @@ func IsTerminal(state taskyardv1.TaskState) bool {
 	return false
 }
 
-// Submit submits a task, as often as it takes to know the outcome, up to ten times within
-// about 25 s. The task is given a random request_id if it has none, so that it is enqueued
-// once.
+// Submit submits a task, as often as it takes to know the outcome: a server that drains or
+// has gone is looked for for 1 min. The task is given a random request_id if it has none, so
+// that it is enqueued once.
 //
 // The deadline of ctx bounds all of it, also the wait for room in the queue. When it has
 // passed, nothing was enqueued if the error has a reason; otherwise the outcome is unknown.

@@ -14,15 +14,15 @@ use super::status::{Pushback, is_lost, pushback};
 /// How stubbornly to try again when a call found no server or a draining one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
-    /// Calls in all.
-    tries: u32,
+    /// No try begins later than this after the first one that failed.
+    patience: Duration,
 }
 
 impl Persistence {
-    /// For somebody who waits at the prompt: gives up after about 2 s.
-    pub const BRIEF: Self = Self { tries: 5 };
-    /// For many tasks, which should survive a restart of the server: about 25 s.
-    pub const PATIENT: Self = Self { tries: 10 };
+    /// For somebody who waits at the prompt: 2 s.
+    pub const BRIEF: Self = Self { patience: Duration::from_secs(2) };
+    /// For what should survive a drain and a restart of the server: 1 min, as a watch.
+    pub const PATIENT: Self = Self { patience: Duration::from_mins(1) };
 
     /// A longer pushback of the server ends the tries: people want to know.
     const LONGEST_PUSHBACK: Duration = Duration::from_secs(30);
@@ -49,13 +49,15 @@ impl Persistence {
         Answer: Future<Output = Result<Response<T>, Status>>,
     {
         let mut failures = 0;
+        let mut since = None;
         loop {
             let status = match call().await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
             failures += 1;
-            match self.after(failures, &status) {
+            let lasts = since.get_or_insert_with(Instant::now).elapsed();
+            match self.after(failures, lasts, &status) {
                 ControlFlow::Continue(rest)
                     if end.is_none_or(|end| Instant::now() + rest < end) =>
                 {
@@ -79,18 +81,21 @@ impl Persistence {
         self.call(|| method(client.clone(), request.clone())).await
     }
 
-    /// Whether to try again after this many failures, and how long to rest.
-    fn after(self, failures: u32, status: &Status) -> ControlFlow<(), Duration> {
-        if failures >= self.tries || !is_lost(status) {
+    /// Whether to try again after this many failures, the first of which was so long
+    /// ago, and how long to rest.
+    fn after(self, failures: u32, lasts: Duration, status: &Status) -> ControlFlow<(), Duration> {
+        let rest = match pushback(status) {
+            _ if !is_lost(status) => return ControlFlow::Break(()),
+            Pushback::Unsaid => backoff(failures),
+            Pushback::After(asked) if asked <= Self::LONGEST_PUSHBACK => {
+                asked.max(Duration::from_millis(10))
+            }
+            Pushback::After(_) | Pushback::Never => return ControlFlow::Break(()),
+        };
+        if lasts + rest > self.patience {
             return ControlFlow::Break(());
         }
-        match pushback(status) {
-            Pushback::Unsaid => ControlFlow::Continue(backoff(failures)),
-            Pushback::After(asked) if asked <= Self::LONGEST_PUSHBACK => {
-                ControlFlow::Continue(asked.max(Duration::from_millis(10)))
-            }
-            Pushback::After(_) | Pushback::Never => ControlFlow::Break(()),
-        }
+        ControlFlow::Continue(rest)
     }
 }
 
@@ -117,6 +122,8 @@ pub fn new_request_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
     use super::*;
 
     #[test]
@@ -129,11 +136,10 @@ mod tests {
 
     #[test]
     fn only_lost_calls_are_repeated() {
-        let brief = Persistence::BRIEF;
-        assert!(brief.after(1, &Status::unavailable("")).is_continue());
-        assert!(brief.after(5, &Status::unavailable("")).is_break());
-        assert!(brief.after(1, &Status::invalid_argument("")).is_break());
-        assert!(brief.after(1, &Status::resource_exhausted("")).is_break());
+        let after = |status| Persistence::BRIEF.after(1, Duration::ZERO, &status);
+        assert!(after(Status::unavailable("")).is_continue());
+        assert!(after(Status::invalid_argument("")).is_break());
+        assert!(after(Status::resource_exhausted("")).is_break());
     }
 
     #[test]
@@ -142,11 +148,47 @@ mod tests {
         let mut push = |value: &'static str| {
             let value = tonic::metadata::MetadataValue::from_static(value);
             status.metadata_mut().insert("grpc-retry-pushback-ms", value);
-            Persistence::BRIEF.after(1, &status)
+            Persistence::BRIEF.after(1, Duration::ZERO, &status)
         };
         assert_eq!(push("700"), ControlFlow::Continue(Duration::from_millis(700)));
         assert_eq!(push("-1"), ControlFlow::Break(()));
         assert_eq!(push("3600000"), ControlFlow::Break(()));
+    }
+
+    /// A server that drains for half a minute, and is back a moment after.
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_is_waited_for_and_its_end_is_noticed() {
+        let mut draining = Status::unavailable("draining");
+        let a_second = tonic::metadata::MetadataValue::from_static("1000");
+        draining.metadata_mut().insert("grpc-retry-pushback-ms", a_second);
+        let begun = Instant::now();
+        let answer = Persistence::PATIENT
+            .call(|| {
+                std::future::ready(match begun.elapsed().as_secs() {
+                    0..30 => Err(draining.clone()),
+                    30..40 => Err(Status::unavailable("nobody")),
+                    seconds => Ok(Response::new(seconds)),
+                })
+            })
+            .await;
+        let seconds = answer.expect("an answer");
+        assert!((40..46).contains(&seconds), "{seconds} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends() {
+        let begun = Instant::now();
+        let calls = AtomicU32::new(0);
+        let answer: Result<(), _> = Persistence::PATIENT
+            .call(|| {
+                calls.fetch_add(1, Relaxed);
+                std::future::ready(Err(Status::unavailable("nobody")))
+            })
+            .await;
+        assert_eq!(answer.expect_err("nobody").message(), "nobody");
+        let lasted = begun.elapsed();
+        assert!(lasted > Duration::from_secs(54) && lasted <= Duration::from_mins(1), "{lasted:?}");
+        assert!((15..40).contains(&calls.into_inner()));
     }
 
     #[tokio::test]

@@ -28,10 +28,10 @@ pub fn is_terminal(state: TaskState) -> bool {
 }
 
 impl Client {
-    /// Submits a task, as often as it takes to know the outcome, up to ten times within
-    /// about 25 s; one that takes the connection and then says nothing is given up after
-    /// 40 s each time. It is given a random `request_id` if it has none, so that it is
-    /// enqueued once.
+    /// Submits a task, as often as it takes to know the outcome: a server that drains or
+    /// has gone is looked for for 1 min; one that takes the connection and then says
+    /// nothing is given up after 40 s each time. The task is given a random `request_id`
+    /// if it has none, so that it is enqueued once.
     ///
     /// # Errors
     /// What the server answered, or the lack of an answer.
@@ -72,7 +72,7 @@ impl Client {
     /// not answer has 10 s beyond it.
     ///
     /// # Errors
-    /// What the server answered, or that there was none for about 25 s or by the end of
+    /// What the server answered, or that there was none for 1 min or by the end of
     /// `timeout`.
     pub async fn wait(&self, task_id: &str, timeout: Option<Duration>) -> Result<Task, Error> {
         let ends = timeout.and_then(|timeout| Instant::now().checked_add(timeout));

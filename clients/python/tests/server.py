@@ -52,6 +52,10 @@ class Server:
 
     def stop(self, number: int) -> None:
         self.signal(number)
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits for its end, which something else brings about."""
         self.process.wait(timeout=60)
         self._reader.join()
 

@@ -177,12 +177,25 @@ def test_rests_grow_and_are_bounded() -> None:
     assert 0.35 < max(rests) <= 0.4
 
 
-def test_only_lost_calls_are_repeated_and_only_ten_times() -> None:
-    tries = Tries()
-    for _ in range(9):
-        assert tries.rest(unavailable(), 0.0) > 0
-    with pytest.raises(Error):
-        tries.rest(unavailable(), 0.0)
+def test_patience_ends() -> None:
+    tries, now = Tries(), 100.0
+    with pytest.raises(Error, match="lost"):
+        while True:
+            now += tries.rest(unavailable(), now)
+    # The last rest, of 5 s at most, would have ended beyond it.
+    assert 155.0 < now <= 160.0
+
+
+def test_a_drain_is_waited_for_and_its_end_is_noticed() -> None:
+    """A server that drains for half a minute, and is back some seconds after."""
+    tries, now = Tries(), 0.0
+    while now < 40.0:
+        pushback = [("grpc-retry-pushback-ms", "1000")] if now < 30.0 else []
+        now += tries.rest(unavailable(*pushback), now)
+    assert now <= 46.0
+
+
+def test_only_lost_calls_are_repeated() -> None:
     for code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED):
         with pytest.raises(Error):
             Tries().rest(Error(code, ""), 0.0)
@@ -253,7 +266,7 @@ LATE = Error(grpc.StatusCode.DEADLINE_EXCEEDED, "late")
 def test_a_long_wait_is_many_calls(clock: Any) -> None:
     steps = _calls.wait("t1", None)
     call = next(steps)
-    for _ in range(2 * _retry.TRIES):
+    for _ in range(20):
         assert isinstance(call, _calls.Call)
         assert (call.request.timeout.seconds, call.timeout) == (300, 310.0)
         clock.now += 310.0
@@ -263,15 +276,18 @@ def test_a_long_wait_is_many_calls(clock: Any) -> None:
 def test_an_endless_wait_does_not_spin(clock: Any) -> None:
     steps = _calls.wait("t1", None)
     next(steps)
-    for failures in range(1, _retry.TRIES):
-        clock.now += 1.0
-        rest = steps.throw(LATE)
-        assert isinstance(rest, _calls.Rest)
-        assert rest.seconds >= _retry.longest_backoff(failures) / 2
-        assert isinstance(next(steps), _calls.Call)
+    failures = 0
     with pytest.raises(Error) as caught:
-        steps.throw(LATE)
+        while failures < 1000:
+            failures += 1
+            clock.now += 1.0
+            rest = steps.throw(LATE)
+            assert isinstance(rest, _calls.Rest)
+            assert rest.seconds >= _retry.longest_backoff(failures) / 2
+            clock.now += rest.seconds
+            assert isinstance(next(steps), _calls.Call)
     assert caught.value is LATE
+    assert 10 < failures < 40
 
 
 def test_a_wait_keeps_its_timeout_over_its_repeats(clock: Any) -> None:

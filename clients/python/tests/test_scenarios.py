@@ -201,7 +201,11 @@ class Stage:
     def stop(self, about: Any) -> None:
         self.server.stop(signal.Signals[f"SIG{about['signal']}"])
 
+    def drain(self, _about: Any) -> None:
+        self.server.signal(signal.SIGTERM)
+
     def start(self, _about: Any) -> None:
+        self.server.wait()
         self.server = Server(self.data, self.settings, self.server.address)
 
     def restart(self, about: Any) -> None:

@@ -3,8 +3,8 @@
 import { type Bounds, now } from "./bounds.js";
 import { isLost, TaskyardError, TOO_LATE } from "./error.js";
 
-/** Calls in all. */
-export const TRIES = 10;
+/** No try begins later after the first that failed: a drain and a restart of the server. */
+export const PATIENCE = 60_000;
 /** Milliseconds, as everything here. */
 export const INITIAL_BACKOFF = 100;
 export const MAX_BACKOFF = 5000;
@@ -30,7 +30,7 @@ export function restAfter(
   error: TaskyardError,
   isWorthIt = isLost,
 ): number | undefined {
-  if (failures >= TRIES || !isWorthIt(error) || !error.mayRetry) return undefined;
+  if (!isWorthIt(error) || !error.mayRetry) return undefined;
   const asked = error.retryAfter;
   if (asked === undefined) return backoff(failures);
   return asked <= LONGEST_PUSHBACK ? Math.max(asked, LEAST_REST) : undefined;
@@ -42,15 +42,18 @@ interface Repeated {
   readonly until?: number;
   /** Whether an error is worth another try. */
   readonly isWorthIt?: (error: TaskyardError) => boolean;
+  /** Milliseconds. */
+  readonly patience?: number;
 }
 
 /** Calls until there is an answer. Only to be used for what may safely be repeated. */
 export async function repeat<T>(
   bounds: Bounds,
   call: () => Promise<T>,
-  { until = Infinity, isWorthIt = isLost }: Repeated = {},
+  { until = Infinity, isWorthIt = isLost, patience = PATIENCE }: Repeated = {},
 ): Promise<T> {
   let last: TaskyardError | undefined;
+  let since: number | undefined;
   try {
     for (let failures = 1; ; failures++) {
       try {
@@ -58,7 +61,8 @@ export async function repeat<T>(
       } catch (error) {
         if (bounds.isOver || !(error instanceof TaskyardError)) throw error;
         const rest = restAfter(failures, error, isWorthIt);
-        if (rest === undefined) throw error;
+        since ??= now();
+        if (rest === undefined || now() + rest > since + patience) throw error;
         last = error;
         const left = until - now();
         await bounds.rest(Math.max(0, Math.min(rest, left)));

@@ -53,6 +53,11 @@ export class Server {
     this.signal(name);
     // A process that is stopped does nothing else.
     if (name === "SIGKILL") this.signal("SIGCONT");
+    await this.wait();
+  }
+
+  /** Waits for its end, which something else brings about. */
+  async wait(): Promise<void> {
     await this.#ended;
   }
 }

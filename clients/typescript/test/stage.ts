@@ -117,7 +117,10 @@ export class Stage {
       }
       case "stop":
         return await this.#stop(about);
+      case "drain":
+        return this.#server?.signal("SIGTERM");
       case "start":
+        await this.#server?.wait();
         return await this.#start();
       case "restart":
         await this.#stop(about);

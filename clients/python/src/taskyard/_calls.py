@@ -87,7 +87,7 @@ def end_of(timeout: float | None) -> float | None:
 
 
 def submit(request: SubmitRequest, timeout: float | None) -> Steps[SubmitResponse]:
-    """Up to ten tries of one submission."""
+    """The tries of one submission."""
     request = identified(request)
     tries = Tries(end_of(timeout))
     while True:
@@ -101,7 +101,7 @@ def submit(request: SubmitRequest, timeout: float | None) -> Steps[SubmitRespons
 
 
 def wait(task_id: str, timeout: float | None) -> Steps[Task]:
-    """As many calls as it takes, each of up to ten tries."""
+    """As many calls as it takes, each of some tries."""
     deadline = end_of(timeout)
     tries = Tries(deadline)
     while True:

@@ -8,7 +8,8 @@ import grpc
 
 from ._errors import TOO_LATE, Error, is_lost
 
-TRIES = 10
+PATIENCE = 60.0
+"""No try begins later after the first that failed: a drain and a restart of the server."""
 LEAST_REST = 0.01
 LONGEST_PUSHBACK = 30.0
 """A longer pushback of the server ends the tries: people want to know."""
@@ -30,6 +31,7 @@ class Tries:
     def __init__(self, deadline: float | None = None) -> None:
         self._deadline = deadline
         self._failures = 0
+        self._since = 0.0
         self._last: Error | None = None
 
     def left(self, now: float) -> float | None:
@@ -48,12 +50,16 @@ class Tries:
         another try is worth it.
         """
         self._failures += 1
+        if self._failures == 1:
+            self._since = now
         self._last = error
         asked = error.retry_after
         is_worth_it = (is_lost(error) or is_early) and error.may_retry
-        if self._failures >= TRIES or not is_worth_it:
+        if not is_worth_it:
             raise error
         if asked is not None and asked > LONGEST_PUSHBACK:
             raise error
         rest = backoff(self._failures) if asked is None else max(asked, LEAST_REST)
+        if now + rest > self._since + PATIENCE:
+            raise error
         return rest if self._deadline is None else min(rest, max(0.0, self._deadline - now))

@@ -88,10 +88,11 @@ class Client:
     def submit(self, request: SubmitRequest, timeout: float | None = None) -> SubmitResponse:
         """Submits a task, as often as it takes to know the outcome.
 
-        That is up to ten times within about 25 s. It is given a random `request_id` if it
-        has none, so that it is enqueued once. It ends after `timeout` seconds in any case,
-        also while it waits for room in its queue: the outcome is then unknown, unless the
-        error has the reason DEADLINE, which means that nothing was enqueued.
+        A server that drains or has gone is looked for for 1 min. The task is given a random
+        `request_id` if it has none, so that it is enqueued once. The call ends after
+        `timeout` seconds in any case, also while it waits for room in its queue: the outcome
+        is then unknown, unless the error has the reason DEADLINE, which means that nothing
+        was enqueued.
         """
         return self._run(_calls.submit(request, timeout))
 

@@ -149,7 +149,8 @@ public final class Client implements AutoCloseable {
   }
 
   /**
-   * Submits a task, as often as it takes to know the outcome, up to ten times within about 25 s.
+   * Submits a task, as often as it takes to know the outcome: a server that drains or has gone is
+   * looked for for 1 min.
    *
    * @param request is given a random request_id if it has none, so that it is enqueued once
    * @return its acknowledgement: the task is on disk

@@ -16,7 +16,7 @@ import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 
 /**
- * One call, made until there is an answer, the tries are used up, or its deadline has passed. Only
+ * One call, made until there is an answer, its patience is over, or its deadline has passed. Only
  * for what may safely be repeated.
  */
 final class Repetition<A> {
@@ -28,6 +28,11 @@ final class Repetition<A> {
                 .execute(what);
 
     void run(Duration rest, Runnable what);
+
+    /** The time by which it rests, in nanoseconds from any moment. */
+    default long nanoTime() {
+      return System.nanoTime();
+    }
   }
 
   private final Later later;
@@ -44,6 +49,7 @@ final class Repetition<A> {
   private final Supplier<CompletableFuture<A>> call;
   private final CompletableFuture<A> result = new CompletableFuture<>();
   private int failures;
+  private long firstFailure;
 
   private Repetition(
       Later later,
@@ -138,21 +144,26 @@ final class Repetition<A> {
   }
 
   private void failed(TaskyardException failed) {
-    failures++;
+    if (++failures == 1) {
+      firstFailure = later.nanoTime();
+    }
+    long left = firstFailure + Retry.PATIENCE.toNanos() - later.nanoTime();
     Optional<Duration> rest =
-        mayRepeat.test(failed) ? Retry.restAfter(failures, failed) : Optional.empty();
+        mayRepeat.test(failed)
+            ? Retry.restAfter(failures, failed).filter(one -> one.toNanos() <= left)
+            : Optional.empty();
     if (rest.isEmpty()) {
       result.completeExceptionally(failed);
       return;
     }
-    Duration left =
+    Duration beforeDeadline =
         deadline == null
             ? rest.get()
             : Duration.ofNanos(Math.max(0, deadline.timeRemaining(TimeUnit.NANOSECONDS)));
-    if (left.compareTo(rest.get()) >= 0) {
+    if (beforeDeadline.compareTo(rest.get()) >= 0) {
       later.run(rest.get(), this::attempt);
     } else {
-      later.run(left, () -> result.completeExceptionally(late.apply(failed)));
+      later.run(beforeDeadline, () -> result.completeExceptionally(late.apply(failed)));
     }
   }
 

@@ -7,8 +7,8 @@ import java.util.concurrent.ThreadLocalRandom;
 
 /** What is worth another try, and how long to rest before it. */
 final class Retry {
-  /** How often a call is made in all: about 25 s, which is more than a restart of the server. */
-  static final int TRIES = 10;
+  /** No try begins later after the first that failed: a drain and a restart of the server. */
+  static final Duration PATIENCE = Duration.ofMinutes(1);
 
   static final Duration INITIAL_BACKOFF = Duration.ofMillis(100);
   static final Duration MAX_BACKOFF = Duration.ofSeconds(5);
@@ -50,7 +50,7 @@ final class Retry {
    * again.
    */
   static Optional<Duration> restAfter(int failures, TaskyardException failed) {
-    if (failures >= TRIES || failed.pushback().never()) {
+    if (failed.pushback().never()) {
       return Optional.empty();
     }
     return failed

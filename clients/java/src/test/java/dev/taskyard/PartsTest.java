@@ -84,8 +84,7 @@ class PartsTest {
 
   @Test
   void onlyLostCallsAreRepeated() {
-    assertTrue(Retry.restAfter(9, LOST).isPresent());
-    assertEquals(Optional.empty(), Retry.restAfter(10, LOST));
+    assertTrue(Retry.restAfter(1000, LOST).isPresent());
     Clock clock = new Clock();
     var full = refusal(Code.RESOURCE_EXHAUSTED, "QUEUE_FULL");
     var failed = failure(Repetition.of(clock, null, () -> CompletableFuture.failedFuture(full)));
@@ -108,9 +107,9 @@ class PartsTest {
   }
 
   /** Time that passes only while a repetition rests. */
-  private static final class Clock extends Deadline.Ticker implements Repetition.Later {
+  static final class Clock extends Deadline.Ticker implements Repetition.Later {
     private long now;
-    private final List<java.time.Duration> rests = new ArrayList<>();
+    final List<java.time.Duration> rests = new ArrayList<>();
 
     @Override
     public long nanoTime() {
@@ -144,11 +143,30 @@ class PartsTest {
   }
 
   @Test
-  void triesAreBounded() {
+  void patienceEnds() {
     Clock clock = new Clock();
     var failed = failure(Repetition.of(clock, null, () -> CompletableFuture.failedFuture(LOST)));
     assertEquals(Code.UNAVAILABLE, failed.code());
-    assertEquals(9, clock.rests.size());
+    // The last rest, of 5 s at most, would have ended beyond it.
+    assertTrue(clock.now > 55_000_000_000L && clock.now <= 60_000_000_000L, "" + clock.now);
+    assertTrue(clock.rests.size() < 40, "" + clock.rests);
+  }
+
+  @Test
+  void aDrainIsWaitedForAndItsEndIsNoticed() throws Exception {
+    Clock clock = new Clock();
+    var answer =
+        Repetition.of(
+            clock,
+            null,
+            () ->
+                clock.now < 30_000_000_000L
+                    ? CompletableFuture.failedFuture(pushed("1000"))
+                    : clock.now < 40_000_000_000L
+                        ? CompletableFuture.failedFuture(LOST)
+                        : CompletableFuture.completedFuture(1));
+    assertEquals(1, answer.get());
+    assertTrue(clock.now <= 46_000_000_000L, "" + clock.now);
   }
 
   @Test

@@ -66,6 +66,11 @@ final class ServerProcess {
   /** Ends it by this signal and waits for its end. */
   void end(String signal) throws Exception {
     signal(signal);
+    waitFor();
+  }
+
+  /** Waits for its end, which something else brings about. */
+  void waitFor() throws Exception {
     if (!process.waitFor(60, TimeUnit.SECONDS)) {
       throw new IOException("the server does not end");
     }

@@ -98,7 +98,11 @@ final class Stage implements AutoCloseable {
             about.getAsJsonObject("error"));
       }
       case "stop" -> server.end(text(about, "signal"));
-      case "start" -> server = ServerProcess.start(address, data, settings);
+      case "drain" -> server.signal("TERM");
+      case "start" -> {
+        server.waitFor();
+        server = ServerProcess.start(address, data, settings);
+      }
       case "restart" -> {
         server.end(text(about, "signal"));
         server = ServerProcess.start(address, data, settings);
