@@ -33,8 +33,12 @@ fn watch_prints_events_and_goes_on_from_a_cursor() {
     assert!(events.iter().all(|event| event["task_id"] == id), "{}", said.out);
     assert_eq!(events[2]["type"], "SUCCEEDED");
     assert!(said.err.contains("watch --after"), "{}", said.err);
+    assert!(!said.err.contains("same filters"), "{}", said.err);
     let text = serve.run(&["watch", "--from-start", "--count", "3"]).ends(0);
     assert_eq!(text.out.lines().count(), 3, "{}", text.out);
+    let filtered = ["watch", "--from-start", "--count", "1", "--type", "STARTED"];
+    let said = serve.run(&filtered).ends(0);
+    assert!(said.err.contains(" with the same filters"), "{}", said.err);
 }
 
 #[test]

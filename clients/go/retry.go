@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// patience is how long after its first failure a call is made again, as that of a
-	// watch: more than a drain and a restart of the server.
+	// patience is for how long after its first failure a call is made again and again, as
+	// that of a watch: more than a drain and a restart of the server. A try that stood for
+	// longer, as one that waited for room, did not fail in the outage before it.
 	patience = time.Minute
 	// longestPushback: a longer one ends the tries, as people want to know.
 	longestPushback = 30 * time.Second
@@ -97,11 +98,15 @@ func repeatUntil[T any](
 	var nothing T
 	var since time.Time
 	for failures := 1; ; failures++ {
+		begun := time.Now()
 		answer, err := call(ctx)
 		if err == nil {
 			return answer, nil
 		}
 		failed := asError(err, nil)
+		if time.Since(begun) > patience {
+			failures = 1
+		}
 		if failures == 1 {
 			since = time.Now()
 		}

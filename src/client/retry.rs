@@ -1,4 +1,4 @@
-//! Trying again: how often, how long in between, and on which answers.
+//! Trying again: for how long, with which rests in between, and on which answers.
 
 use std::{
     ops::{ControlFlow, Range},
@@ -14,15 +14,20 @@ use super::status::{Pushback, is_lost, pushback};
 /// How stubbornly to try again when a call found no server or a draining one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
-    /// No try begins later than this after the first one that failed.
+    /// No try begins later than this after the first one that failed in an outage.
     patience: Duration,
 }
 
 impl Persistence {
-    /// For somebody who waits at the prompt: 2 s.
-    pub const BRIEF: Self = Self { patience: Duration::from_secs(2) };
+    /// For somebody who waits at the prompt: 4.5 s, which is five answers of a server that
+    /// drains.
+    pub const BRIEF: Self = Self { patience: Duration::from_millis(4_500) };
     /// For what should survive a drain and a restart of the server: 1 min, as a watch.
     pub const PATIENT: Self = Self { patience: Duration::from_mins(1) };
+
+    /// A try that stood for longer than this, as one that waited for room or for the end
+    /// of a task, did not fail in the outage before it: the next one begins with it.
+    const STOOD: Duration = Self::PATIENT.patience;
 
     /// A longer pushback of the server ends the tries: people want to know.
     const LONGEST_PUSHBACK: Duration = Duration::from_secs(30);
@@ -51,10 +56,15 @@ impl Persistence {
         let mut failures = 0;
         let mut since = None;
         loop {
+            let begun = Instant::now();
             let status = match call().await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
+            if begun.elapsed() > Self::STOOD {
+                failures = 0;
+                since = None;
+            }
             failures += 1;
             let lasts = since.get_or_insert_with(Instant::now).elapsed();
             match self.after(failures, lasts, &status) {
@@ -173,6 +183,34 @@ mod tests {
             .await;
         let seconds = answer.expect("an answer");
         assert!((40..46).contains(&seconds), "{seconds} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_stood_for_long_ends_the_outage_before_it() {
+        let calls = AtomicU32::new(0);
+        let call = async || {
+            let call = calls.fetch_add(1, Relaxed);
+            if call % 3 == 2 {
+                tokio::time::sleep(Duration::from_secs(100)).await;
+            }
+            if call < 12 { Err(Status::unavailable("lost")) } else { Ok(Response::new(call)) }
+        };
+        let answer = Persistence::PATIENT.call(call).await;
+        assert_eq!(answer.expect("an answer"), 12);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_asks_a_draining_server_five_times() {
+        let mut draining = Status::unavailable("draining");
+        let a_second = tonic::metadata::MetadataValue::from_static("1000");
+        draining.metadata_mut().insert("grpc-retry-pushback-ms", a_second);
+        let calls = AtomicU32::new(0);
+        let call = || {
+            calls.fetch_add(1, Relaxed);
+            std::future::ready(Err::<Response<()>, _>(draining.clone()))
+        };
+        Persistence::BRIEF.call(call).await.expect_err("it drains for longer");
+        assert_eq!(calls.into_inner(), 5);
     }
 
     #[tokio::test(start_paused = true)]

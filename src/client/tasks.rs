@@ -29,8 +29,8 @@ pub fn is_terminal(state: TaskState) -> bool {
 
 impl Client {
     /// Submits a task, as often as it takes to know the outcome: a server that drains or
-    /// has gone is looked for for 1 min; one that takes the connection and then says
-    /// nothing is given up after 40 s each time. The task is given a random `request_id`
+    /// has gone is looked for for 1 min from the first failure on; one that takes the
+    /// connection and then says nothing is given up after 40 s each time. The task is given a random `request_id`
     /// if it has none, so that it is enqueued once.
     ///
     /// # Errors

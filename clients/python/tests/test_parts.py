@@ -186,6 +186,16 @@ def test_patience_ends() -> None:
     assert 155.0 < now <= 160.0
 
 
+def test_a_try_that_stood_for_long_ends_the_outage_before_it() -> None:
+    tries, now = Tries(), 0.0
+    for _ in range(4):
+        for stood in (0.0, 0.0, 100.0):
+            begun, now = now, now + stood
+            now += tries.rest(unavailable(), now, begun=begun)
+    steps = _calls.submit(SubmitRequest(kind="noop"), None)
+    assert isinstance(next(steps), _calls.Call)
+
+
 def test_a_drain_is_waited_for_and_its_end_is_noticed() -> None:
     """A server that drains for half a minute, and is back some seconds after."""
     tries, now = Tries(), 0.0

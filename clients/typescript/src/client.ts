@@ -107,9 +107,8 @@ export class Client {
   /**
    * Submits a task, as often as it takes to know the outcome: a server that drains or has
    * gone is looked for for 1 min. It is given a random `requestId` if it has none, so that it
-   * is enqueued once. A
-   * deadline bounds all of it, also the wait for room in a full queue: with the reason
-   * `DEADLINE` nothing was enqueued, otherwise the outcome is unknown.
+   * is enqueued once. A deadline bounds all of it, also the wait for room in a full queue:
+   * with the reason `DEADLINE` nothing was enqueued, otherwise the outcome is unknown.
    */
   async submit(request: Submission, options: CallOptions = {}): Promise<SubmitResponse> {
     const task = identified(request);

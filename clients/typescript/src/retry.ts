@@ -1,9 +1,12 @@
-// Trying again: how often, how long in between, and on which answers.
+// Trying again: for how long, with which rests in between, and on which answers.
 
 import { type Bounds, now } from "./bounds.js";
 import { isLost, TaskyardError, TOO_LATE } from "./error.js";
 
-/** No try begins later after the first that failed: a drain and a restart of the server. */
+/**
+ * No try begins later after the first that failed: a drain and a restart of the server. A try
+ * that stood for longer, as one that waited for room, did not fail in the outage before it.
+ */
 export const PATIENCE = 60_000;
 /** Milliseconds, as everything here. */
 export const INITIAL_BACKOFF = 100;
@@ -53,15 +56,17 @@ export async function repeat<T>(
   { until = Infinity, isWorthIt = isLost, patience = PATIENCE }: Repeated = {},
 ): Promise<T> {
   let last: TaskyardError | undefined;
-  let since: number | undefined;
+  let since = 0;
   try {
     for (let failures = 1; ; failures++) {
+      const begun = now();
       try {
         return await call();
       } catch (error) {
         if (bounds.isOver || !(error instanceof TaskyardError)) throw error;
+        if (now() > begun + patience) failures = 1;
+        if (failures === 1) since = now();
         const rest = restAfter(failures, error, isWorthIt);
-        since ??= now();
         if (rest === undefined || now() + rest > since + patience) throw error;
         last = error;
         const left = until - now();

@@ -257,6 +257,20 @@ test("patience has an end, and the last error is told", async () => {
   assert(calls >= 2 && calls <= 300 / retry.LEAST_REST + 1, `${calls}`);
 });
 
+test("a try that stood for long ends the outage before it", async () => {
+  const bounds = new Bounds({}, new Closing()).begin();
+  let calls = 0;
+  const call = async () => {
+    calls += 1;
+    // The real minute is too long for a test.
+    if (calls === 2) await bounds.rest(2100);
+    if (calls < 4) throw pushed("0");
+    return calls;
+  };
+  assert.equal(await retry.repeat(bounds, call, { patience: 2000 }), 4);
+  assert.equal(retry.PATIENCE, 60_000);
+});
+
 test("a deadline tells what was tried before it", async () => {
   const bounds = new Bounds({ timeout: 30 }, new Closing()).begin();
   const lost = () => Promise.reject(new TaskyardError("UNAVAILABLE", "no server answers"));

@@ -7,7 +7,7 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::Read as _,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -60,13 +60,17 @@ impl CursorFile {
         Some(&*self.cursor).filter(|cursor| !cursor.is_empty())
     }
 
-    /// Keeps another cursor.
+    /// Keeps another cursor. A file that was removed in the meantime is made anew: what is
+    /// written to it otherwise would be gone with this process.
     ///
     /// # Errors
-    /// [`Exit::Internal`] if it cannot be written.
+    /// [`Exit::Internal`] if it cannot be written; as [`Self::open`] if it was removed.
     pub fn keep(&mut self, cursor: &str) -> Result<(), Problem> {
         if cursor == self.cursor || cursor.is_empty() {
             return Ok(());
+        }
+        if self.file.metadata().is_ok_and(|about| about.nlink() == 0) {
+            *self = Self::open(&self.path)?;
         }
         let line = format!("{cursor}\n");
         let is_first = self.cursor.is_empty();
@@ -128,6 +132,17 @@ mod tests {
         let (_dir, path) = file();
         std::fs::write(&path, "c1\nsbbehn31a\n").expect("it can be written");
         assert_eq!(CursorFile::open(&path).expect("a cursor").cursor(), Some("c1"));
+    }
+
+    #[test]
+    fn a_file_that_was_removed_is_made_anew() {
+        let (_dir, path) = file();
+        let mut kept = CursorFile::open(&path).expect("a new file");
+        kept.keep("c1").expect("it can be written");
+        std::fs::remove_file(&path).expect("it is there");
+        kept.keep("c2").expect("it can be written");
+        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "c2\n");
+        assert!(CursorFile::open(&path).is_err(), "it is held");
     }
 
     #[test]

@@ -32,12 +32,14 @@ pub async fn run(server: &ServerArgs, args: WatchArgs) -> Result<Exit, Problem> 
     let file = args.cursor_file.as_deref().map(CursorFile::open).transpose()?;
     let kept = file.as_ref().and_then(|file| file.cursor().map(str::to_owned));
     let watch = args.watch(kept)?;
+    let is_filtered = watch.filter.is_some();
     let client = server.connect().await?;
     let mut session = Session {
         followed: Followed::look_up(&client.tasks(), &args.follow).await?,
         watcher: client.watch(watch),
         printer: Printer::new(Out::stdout(), args.output.output, args.count),
         file,
+        is_filtered,
         is_lost: false,
     };
     let mut ctrl_c = CtrlC::or_term()?;
@@ -51,6 +53,7 @@ struct Session {
     printer: Printer,
     followed: Followed,
     file: Option<CursorFile>,
+    is_filtered: bool,
     /// The server has gone, and that was told.
     is_lost: bool,
 }
@@ -132,7 +135,10 @@ impl Session {
         };
         let Some(cursor) = self.printer.cursor().filter(|_| is_of_use) else { return };
         note(match &self.file {
-            None => format!("to go on from here: taskyard watch --after {cursor}"),
+            None => {
+                let same = if self.is_filtered { " with the same filters" } else { "" };
+                format!("to go on from here: taskyard watch --after {cursor}{same}")
+            }
             Some(file) => {
                 let path = file.path().display();
                 format!("to go on from here, keep {path} (the cursor is {cursor})")

@@ -91,17 +91,18 @@ def submit(request: SubmitRequest, timeout: float | None) -> Steps[SubmitRespons
     request = identified(request)
     tries = Tries(end_of(timeout))
     while True:
-        call = Call("Submit", request, tries.left(time.monotonic()))
+        begun = time.monotonic()
+        call = Call("Submit", request, tries.left(begun))
         try:
             answer: SubmitResponse = yield call
             return answer
         except Error as error:
-            rest = tries.rest(error, time.monotonic())
+            rest = tries.rest(error, time.monotonic(), begun=begun)
         yield Rest(rest)
 
 
 def wait(task_id: str, timeout: float | None) -> Steps[Task]:
-    """As many calls as it takes, each of some tries."""
+    """As many calls as it takes, over outages of the server."""
     deadline = end_of(timeout)
     tries = Tries(deadline)
     while True:
@@ -118,7 +119,7 @@ def wait(task_id: str, timeout: float | None) -> Steps[Task]:
                 # A server that hangs is asked again.
                 tries = Tries()
                 continue
-            yield Rest(tries.rest(error, now, is_early=is_late))
+            yield Rest(tries.rest(error, now, begun=begun, is_early=is_late))
             # No try begins after the deadline.
             if deadline is not None and time.monotonic() >= deadline:
                 raise

@@ -1,4 +1,4 @@
-"""Trying again: how often, how long in between, and on which answers."""
+"""Trying again: for how long, with which rests in between, and on which answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import grpc
 from ._errors import TOO_LATE, Error, is_lost
 
 PATIENCE = 60.0
-"""No try begins later after the first that failed: a drain and a restart of the server."""
+"""No try begins later after the first that failed: a drain and a restart of the server.
+
+A try that stood for longer, as one that waited for room, did not fail in the outage before it.
+"""
 LEAST_REST = 0.01
 LONGEST_PUSHBACK = 30.0
 """A longer pushback of the server ends the tries: people want to know."""
@@ -43,12 +46,16 @@ class Tries:
             raise Error(grpc.StatusCode.DEADLINE_EXCEEDED, TOO_LATE + why)
         return self._deadline - now
 
-    def rest(self, error: Error, now: float, *, is_early: bool = False) -> float:
+    def rest(
+        self, error: Error, now: float, *, begun: float | None = None, is_early: bool = False
+    ) -> float:
         """Seconds to rest before the next try; raises the error if there is to be none.
 
-        An error that is early is a deadline that passed before its time, after which
-        another try is worth it.
+        The try that failed was begun then, by default just now. An error that is early is a
+        deadline that passed before its time, after which another try is worth it.
         """
+        if begun is not None and now > begun + PATIENCE:
+            self._failures = 0
         self._failures += 1
         if self._failures == 1:
             self._since = now

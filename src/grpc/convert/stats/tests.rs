@@ -1,9 +1,6 @@
 //! Statistics: what is kept, and what follows from what was measured.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::{
@@ -152,7 +149,7 @@ fn each_queue_waits_as_it_would_beside_the_others() {
 }
 
 #[test]
-fn ten_thousand_queues_are_told_of_in_milliseconds() {
+fn of_ten_thousand_queues_the_first_are_told_each_with_its_wait() {
     // Each has a limit of its own, so that none can be passed over.
     let limited = |n: u32| {
         let rate = Rate { per_second: f64::from(n % 97 + 1) / 1_000.0, burst: 1 };
@@ -160,13 +157,9 @@ fn ten_thousand_queues_are_told_of_in_milliseconds() {
         QueueStatus { settings, ..queue(&format!("q{n:05}"), 1 + u64::from(n % 7), 0) }
     };
     let all: Vec<_> = (0..10_000).map(limited).collect();
-    let begun = Instant::now();
     let told = told(all, flow(1.0, 100), &crew(&[Some(0)]));
-    let took = begun.elapsed();
     assert_eq!(told.queues.len(), MAX_QUEUES);
     assert!(told.queues.iter().all(|queue| queue.wait_now.is_some()));
-    // Without optimization, and beside other tests.
-    assert!(took < Duration::from_millis(500), "{took:?}");
 }
 
 #[test]

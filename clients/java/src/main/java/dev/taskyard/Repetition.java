@@ -50,6 +50,7 @@ final class Repetition<A> {
   private final CompletableFuture<A> result = new CompletableFuture<>();
   private int failures;
   private long firstFailure;
+  private long begun;
 
   private Repetition(
       Later later,
@@ -125,6 +126,7 @@ final class Repetition<A> {
     if (result.isDone()) {
       return;
     }
+    begun = later.nanoTime();
     CompletableFuture<A> one;
     try {
       one = call.get();
@@ -144,6 +146,9 @@ final class Repetition<A> {
   }
 
   private void failed(TaskyardException failed) {
+    if (later.nanoTime() - begun > Retry.PATIENCE.toNanos()) {
+      failures = 0;
+    }
     if (++failures == 1) {
       firstFailure = later.nanoTime();
     }

@@ -7,7 +7,10 @@ import java.util.concurrent.ThreadLocalRandom;
 
 /** What is worth another try, and how long to rest before it. */
 final class Retry {
-  /** No try begins later after the first that failed: a drain and a restart of the server. */
+  /**
+   * No try begins later after the first that failed: a drain and a restart of the server. A try
+   * that stood for longer, as one that waited for room, did not fail in the outage before it.
+   */
   static final Duration PATIENCE = Duration.ofMinutes(1);
 
   static final Duration INITIAL_BACKOFF = Duration.ofMillis(100);

@@ -153,6 +153,25 @@ class PartsTest {
   }
 
   @Test
+  void aTryThatStoodForLongEndsTheOutageBeforeIt() throws Exception {
+    Clock clock = new Clock();
+    int[] calls = {0};
+    var answer =
+        Repetition.of(
+            clock,
+            null,
+            () -> {
+              if (++calls[0] % 3 == 0) {
+                clock.now += 100_000_000_000L;
+              }
+              return calls[0] <= 12
+                  ? CompletableFuture.failedFuture(LOST)
+                  : CompletableFuture.completedFuture(calls[0]);
+            });
+    assertEquals(13, answer.get());
+  }
+
+  @Test
   void aDrainIsWaitedForAndItsEndIsNoticed() throws Exception {
     Clock clock = new Clock();
     var answer =
