@@ -9,6 +9,10 @@ use std::{
     time::Duration,
 };
 
+use taskyard::{
+    client::{Client, Seen, Start, Watch},
+    proto::v1::EventFilter,
+};
 use tokio::{sync::Notify, task::JoinSet, time::Instant};
 
 use crate::http2::{Connection, Error, Windows};
@@ -185,5 +189,45 @@ impl Stalled {
             connections.push(connection);
         }
         Ok(Self { _connections: connections })
+    }
+}
+
+/// Watchers on one connection whose filter lets nothing through.
+pub struct Filtered {
+    /// Each ends only when it should not.
+    watchers: JoinSet<String>,
+}
+
+impl Filtered {
+    pub async fn open(address: SocketAddr, watchers: usize) -> Result<Self, Error> {
+        let mut all = JoinSet::new();
+        if watchers > 0 {
+            let client = Client::connect(&address.to_string()).await?;
+            for _ in 0..watchers {
+                let queues = vec!["nobody-submits-here".into()];
+                let filter = Some(EventFilter { queues, ..EventFilter::default() });
+                let mut watcher = client.watch(Watch { filter, ..Watch::begin(Start::Live) });
+                if !matches!(watcher.next().await, Ok(Some(Seen::Started))) {
+                    return Err("a watch with a filter did not begin".into());
+                }
+                all.spawn(async move {
+                    loop {
+                        match watcher.next().await {
+                            Ok(Some(Seen::CaughtUp | Seen::Heartbeat)) => {}
+                            other => break format!("{other:?} passed a filter for nothing"),
+                        }
+                    }
+                });
+            }
+        }
+        Ok(Self { watchers: all })
+    }
+
+    /// An error, if a watcher saw anything.
+    pub fn check(&mut self) -> Result<(), Error> {
+        match self.watchers.try_join_next() {
+            Some(ended) => Err(ended?.into()),
+            None => Ok(()),
+        }
     }
 }

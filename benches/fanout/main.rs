@@ -21,7 +21,7 @@ mod servers;
 
 use std::time::Duration;
 
-use crowd::{Crowd, PER_CONNECTION, Stalled};
+use crowd::{Crowd, Filtered, PER_CONNECTION, Stalled};
 use http2::Error;
 use inside::Cost;
 use load::Measured;
@@ -31,9 +31,10 @@ use servers::{Child, Kind};
 const CROWDS: [usize; 4] = [1, 100, 1_000, 10_000];
 /// Watchers that have nothing to read.
 const IDLE: usize = 10_000;
-/// Watchers that read, and watchers that do not.
+/// Watchers that read.
 const READING: usize = 100;
-const STALLED: usize = 100;
+/// Watchers beside them, of either kind of [`Others`].
+const OTHERS: usize = 100;
 /// How long memory is given to settle.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -97,8 +98,30 @@ struct Results {
     copy: Duration,
     /// Bytes of memory for each idle watcher.
     idle: Vec<(Kind, f64)>,
-    /// Without and with stalled watchers.
-    stalled: Vec<[Measured; 2]>,
+    /// Beside others, as in [`Others::ALL`].
+    beside: Vec<[Measured; 3]>,
+}
+
+/// Who is there beside the watchers that read.
+#[derive(Clone, Copy)]
+enum Others {
+    Nobody,
+    /// They never read.
+    Stalled,
+    /// Their filter lets nothing through.
+    Filtered,
+}
+
+impl Others {
+    const ALL: [Self; 3] = [Self::Nobody, Self::Stalled, Self::Filtered];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Nobody => "alone",
+            Self::Stalled => "that never read",
+            Self::Filtered => "whose filter lets nothing through",
+        }
+    }
 }
 
 /// To so many watchers; each round has both servers, as in [`Kind::ALL`].
@@ -159,12 +182,12 @@ fn measure(options: &Options) -> Result<Results, Error> {
         }
     }
     for round in 1..=options.rounds {
-        let mut both = Vec::new();
-        for stalled in [0, STALLED] {
-            say(&format!("{READING} watchers beside {stalled} stalled ones, round {round}"));
-            both.push(runtime.block_on(beside(stalled, options))?);
+        let mut all = Vec::new();
+        for others in Others::ALL {
+            say(&format!("{READING} watchers beside others, round {round}: {}", others.label()));
+            all.push(runtime.block_on(beside(others, options))?);
         }
-        results.stalled.extend(<[Measured; 2]>::try_from(both));
+        results.beside.extend(<[Measured; 3]>::try_from(all));
     }
     Ok(results)
 }
@@ -193,9 +216,18 @@ async fn memory_of_the_idle(kind: Kind) -> Result<Option<f64>, Error> {
     Ok(Some(after.saturating_sub(before) as f64 / IDLE as f64))
 }
 
-async fn beside(stalled: usize, options: &Options) -> Result<Measured, Error> {
+async fn beside(others: Others, options: &Options) -> Result<Measured, Error> {
+    let (stalled, filtered) = match others {
+        Others::Nobody => (0, 0),
+        Others::Stalled => (OTHERS, 0),
+        Others::Filtered => (0, OTHERS),
+    };
     let server = Child::start(Kind::Taskyard)?;
     let _stalled = Stalled::open(server.address, stalled).await?;
+    let mut filtered = Filtered::open(server.address, filtered).await?;
     let mut crowd = Crowd::open(server.address, READING).await?;
-    load::run(server.address, server.id(), &mut crowd, options.batch, options.length).await
+    let measured =
+        load::run(server.address, server.id(), &mut crowd, options.batch, options.length).await?;
+    filtered.check()?;
+    Ok(measured)
 }

@@ -5,8 +5,8 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use crate::{
-    Cost, Deliveries, IDLE, Options, PER_CONNECTION, READING, Results, STALLED, load::Measured,
-    servers::Kind,
+    Cost, Deliveries, IDLE, OTHERS, Options, Others, PER_CONNECTION, READING, Results,
+    load::Measured, servers::Kind,
 };
 
 /// What is to be reached, on two shared cores with the load on the same machine.
@@ -24,13 +24,18 @@ fn of<T>(rounds: &[T], value: impl Fn(&T) -> f64) -> f64 {
     median(rounds.iter().map(value).collect())
 }
 
-/// Of one server of each round; NaN where it is not known.
-fn column(rounds: &[[Measured; 2]], at: usize, value: impl Fn(&Measured) -> f64) -> f64 {
+/// Of one column of each round; NaN where it is not known.
+fn column<const N: usize>(
+    rounds: &[[Measured; N]],
+    at: usize,
+    value: impl Fn(&Measured) -> f64,
+) -> f64 {
     of(rounds, |round| value(&round[at]))
 }
 
-fn ratio(rounds: &[[Measured; 2]]) -> f64 {
-    of(rounds, |[first, second]| second.per_second / first.per_second)
+/// Of a column to the first one of the same round.
+fn ratio<const N: usize>(rounds: &[[Measured; N]], at: usize) -> f64 {
+    of(rounds, |round| round[at].per_second / round[0].per_second)
 }
 
 pub fn as_text(results: &Results, options: &Options) -> Result<String, fmt::Error> {
@@ -51,17 +56,21 @@ pub fn as_text(results: &Results, options: &Options) -> Result<String, fmt::Erro
     if !results.idle.is_empty() {
         writeln!(out, "To reach: {:.0} KiB.", TARGET_IDLE_BYTES / 1024.0)?;
     }
-    if !results.stalled.is_empty() {
-        writeln!(
-            out,
-            "\n{READING} watchers get {:.2} M/s of {:.0} tasks/s, and {:.2} M/s of {:.0} tasks/s beside \
-             {STALLED} that never read:\n{:.2} of it.",
-            column(&results.stalled, 0, |one| one.per_second) / 1e6,
-            column(&results.stalled, 0, |one| one.tasks_per_second),
-            column(&results.stalled, 1, |one| one.per_second) / 1e6,
-            column(&results.stalled, 1, |one| one.tasks_per_second),
-            ratio(&results.stalled),
-        )?;
+    if !results.beside.is_empty() {
+        writeln!(out, "\n{READING} watchers get so many deliveries/s, of so many tasks/s:\n")?;
+        for (at, others) in Others::ALL.iter().enumerate() {
+            let beside = match others {
+                Others::Nobody => others.label().to_owned(),
+                _ => format!("beside {OTHERS} {}", others.label()),
+            };
+            writeln!(
+                out,
+                "{beside:<46}{:>8.2} M of {:>7.0}{:>8.2}",
+                column(&results.beside, at, |one| one.per_second) / 1e6,
+                column(&results.beside, at, |one| one.tasks_per_second),
+                ratio(&results.beside, at),
+            )?;
+        }
     }
     Ok(out)
 }
@@ -87,7 +96,7 @@ fn put_deliveries(out: &mut String, deliveries: &[Deliveries]) -> fmt::Result {
                 "{watchers:>8}  {:<12}{:>12.2} M{:>10.2}{:>11.0}{:>13.0}{:>12.0}{:>11.0}{:>11.0}",
                 kind.label(),
                 column(rounds, at, |one| one.per_second) / 1e6,
-                if at == 0 { 1.0 } else { ratio(rounds) },
+                ratio(rounds, at),
                 column(rounds, at, |one| one.tasks_per_second),
                 column(rounds, at, |one| one.events_per_message),
                 column(rounds, at, |one| one.bytes_per_event),
@@ -141,10 +150,10 @@ fn known(value: f64) -> Value {
     if value.is_finite() { json!(value) } else { Value::Null }
 }
 
-fn row(rounds: &[[Measured; 2]], at: usize) -> Value {
+fn row<const N: usize>(rounds: &[[Measured; N]], at: usize) -> Value {
     json!({
         "deliveries_per_second": column(rounds, at, |one| one.per_second),
-        "ratio": if at == 0 { 1.0 } else { ratio(rounds) },
+        "ratio": ratio(rounds, at),
         "events_per_second": column(rounds, at, |one| one.tasks_per_second),
         "events_per_message": column(rounds, at, |one| one.events_per_message),
         "bytes_per_event": column(rounds, at, |one| one.bytes_per_event),
@@ -175,10 +184,11 @@ pub fn as_json(results: &Results, options: &Options) -> Value {
     let idle = results.idle.iter().map(|(kind, bytes)| {
         json!({ "server": kind.name(), "watchers": IDLE, "bytes_per_watcher": bytes })
     });
-    let stalled = (0..2).filter(|_| !results.stalled.is_empty()).map(|at| {
-        let mut row = row(&results.stalled, at);
+    let beside = Others::ALL.iter().enumerate().filter(|_| !results.beside.is_empty());
+    let beside = beside.map(|(at, others)| {
+        let mut row = row(&results.beside, at);
         row["watchers"] = json!(READING);
-        row["stalled"] = json!(if at == 0 { 0 } else { STALLED });
+        row["beside"] = json!(others.label());
         row
     });
     json!({
@@ -190,6 +200,6 @@ pub fn as_json(results: &Results, options: &Options) -> Value {
         "inside": inside.collect::<Vec<_>>(),
         "copy_ns": results.copy.as_nanos(),
         "idle": idle.collect::<Vec<_>>(),
-        "stalled": stalled.collect::<Vec<_>>(),
+        "beside": beside.collect::<Vec<_>>(),
     })
 }
