@@ -58,8 +58,8 @@ func (c *Client) Wait(ctx context.Context, taskID string) (*taskyardv1.Task, err
 }
 
 // WaitUpTo waits as [Client.Wait] does, but no longer than timeout, after which the task
-// is answered as it stands. If there is no server it fails after 1 min, or when the timeout has passed; one
-// that hangs is given 10 s more.
+// is answered as it stands. If there is no server it fails after 1 min, or when the timeout
+// has passed; one that hangs is given 10 s more.
 func (c *Client) WaitUpTo(
 	ctx context.Context, taskID string, timeout time.Duration,
 ) (*taskyardv1.Task, error) {

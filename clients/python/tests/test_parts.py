@@ -192,8 +192,6 @@ def test_a_try_that_stood_for_long_ends_the_outage_before_it() -> None:
         for stood in (0.0, 0.0, 100.0):
             begun, now = now, now + stood
             now += tries.rest(unavailable(), now, begun=begun)
-    steps = _calls.submit(SubmitRequest(kind="noop"), None)
-    assert isinstance(next(steps), _calls.Call)
 
 
 def test_a_drain_is_waited_for_and_its_end_is_noticed() -> None:
@@ -271,6 +269,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 LATE = Error(grpc.StatusCode.DEADLINE_EXCEEDED, "late")
+
+
+@pytest.mark.parametrize(
+    "steps", [_calls.submit(SubmitRequest(kind="noop"), None), _calls.wait("t1", None)]
+)
+def test_a_call_that_stood_for_long_is_repeated(clock: Any, steps: Any) -> None:
+    call: Any = next(steps)
+    for stood in (0.0, 100.0, 100.0):
+        assert isinstance(call, _calls.Call)
+        clock.now += stood
+        rest = steps.throw(unavailable())
+        assert isinstance(rest, _calls.Rest)
+        clock.now += rest.seconds
+        call = next(steps)
 
 
 def test_a_long_wait_is_many_calls(clock: Any) -> None:
