@@ -245,9 +245,8 @@ def test_many_messages_are_read_only_when_asked_for(play: Any) -> None:
     watcher.close()
 
 
-@pytest.mark.parametrize("kind", ["python-asyncio"], indirect=True)
-def test_who_stops_waiting_loses_nothing(play: Any) -> None:
-    begin, go_on = threading.Event(), threading.Event()
+def begins_slowly(begin: threading.Event, go_on: threading.Event) -> Any:
+    """A watch that waits for the one before it begins, and for the other before its event."""
 
     def waits(context: Any) -> Any:
         begin.wait(10)
@@ -256,7 +255,13 @@ def test_who_stops_waiting_loses_nothing(play: Any) -> None:
         yield event("c1", 1)
         hangs(context)
 
-    client, scripted = play(waits)
+    return waits
+
+
+@pytest.mark.parametrize("kind", ["python-asyncio"], indirect=True)
+def test_who_stops_waiting_loses_nothing(play: Any) -> None:
+    begin, go_on = threading.Event(), threading.Event()
+    client, scripted = play(begins_slowly(begin, go_on))
 
     async def impatient() -> list[str]:
         async def in_vain() -> None:
@@ -431,17 +436,10 @@ def check_is_closed(call: Any, closing: Any = None, scripted: Any = None) -> Non
 def test_who_is_interrupted_loses_nothing(play: Any) -> None:
     begin, go_on = threading.Event(), threading.Event()
 
-    def waits(context: Any) -> Any:
-        begin.wait(10)
-        yield started("c0")
-        go_on.wait(10)
-        yield event("c1", 1)
-        hangs(context)
-
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    client, scripted = play(waits)
+    client, scripted = play(begins_slowly(begin, go_on))
     watcher = client.watch()
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
