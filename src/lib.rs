@@ -43,6 +43,7 @@ pub mod task;
 pub mod telemetry;
 
 mod app;
+mod failpoint;
 mod text;
 
 pub use app::App;

@@ -201,6 +201,7 @@ impl Engine<'_> {
         }
         let mut closing = None;
         let written = self.write_group(arrived, &mut closing);
+        crate::failpoint::hit("engine.publish");
         match written {
             Ok(batches) => {
                 if let Some(first) = self.upkeep.first_event() {
@@ -228,6 +229,7 @@ impl Engine<'_> {
         arrived: &mut impl Iterator<Item = Message>,
         closing: &mut Option<oneshot::Sender<u64>>,
     ) -> Result<Vec<EventBatch>, GroupError> {
+        crate::failpoint::hit("engine.group");
         self.group.now = self.clock.moment();
         self.writer.begin()?;
         let mut bytes = 0;
