@@ -2,7 +2,12 @@
 //!
 //! Owns neither the drain, which is the server's, nor who asks for it.
 
-use tokio::sync::watch;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What a drain left.
@@ -26,11 +31,16 @@ pub struct Report {
 pub struct Switch {
     requested: CancellationToken,
     report: watch::Sender<Option<Report>>,
+    end_by: Arc<OnceLock<Instant>>,
 }
 
 impl Default for Switch {
     fn default() -> Self {
-        Self { requested: CancellationToken::new(), report: watch::channel(None).0 }
+        Self {
+            requested: CancellationToken::new(),
+            report: watch::channel(None).0,
+            end_by: Arc::default(),
+        }
     }
 }
 
@@ -47,6 +57,16 @@ impl Switch {
     /// Returns once someone has asked for the drain.
     pub async fn requested(&self) {
         self.requested.cancelled().await;
+    }
+
+    /// The drain has begun, and ends by then. Only the first time counts.
+    pub fn begun(&self, end_by: Instant) {
+        let _ = self.end_by.set(end_by);
+    }
+
+    /// How long the drain may still take; `None` before it has begun.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.end_by.get().map(|end_by| end_by.saturating_duration_since(Instant::now()))
     }
 
     /// Tells everybody who waits.

@@ -70,6 +70,24 @@ pub struct Settings {
     pub attempt_timeout: Duration,
 }
 
+impl Settings {
+    /// Whether `field` has another value in `other`.
+    #[must_use]
+    pub fn differs(&self, other: &Self, field: Field) -> bool {
+        match field {
+            Field::MaxTasks => self.max_tasks != other.max_tasks,
+            Field::MaxBytes => self.max_bytes != other.max_bytes,
+            Field::MaxRunning => self.max_running != other.max_running,
+            Field::RateLimit => self.rate != other.rate,
+            Field::Weight => self.weight != other.weight,
+            Field::MaxAttempts => self.max_attempts != other.max_attempts,
+            Field::InitialBackoff => self.initial_backoff != other.initial_backoff,
+            Field::MaxBackoff => self.max_backoff != other.max_backoff,
+            Field::AttemptTimeout => self.attempt_timeout != other.attempt_timeout,
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -134,21 +152,25 @@ impl Overrides {
         *self == Self::default()
     }
 
+    /// Whether `field` differs.
+    #[must_use]
+    pub fn has(&self, field: Field) -> bool {
+        match field {
+            Field::MaxTasks => self.max_tasks.is_some(),
+            Field::MaxBytes => self.max_bytes.is_some(),
+            Field::MaxRunning => self.max_running.is_some(),
+            Field::RateLimit => self.rate.is_some(),
+            Field::Weight => self.weight.is_some(),
+            Field::MaxAttempts => self.max_attempts.is_some(),
+            Field::InitialBackoff => self.initial_backoff.is_some(),
+            Field::MaxBackoff => self.max_backoff.is_some(),
+            Field::AttemptTimeout => self.attempt_timeout.is_some(),
+        }
+    }
+
     /// The names of what differs, as the API and the configuration spell them.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        [
-            (Field::MaxTasks, self.max_tasks.is_some()),
-            (Field::MaxBytes, self.max_bytes.is_some()),
-            (Field::MaxRunning, self.max_running.is_some()),
-            (Field::RateLimit, self.rate.is_some()),
-            (Field::Weight, self.weight.is_some()),
-            (Field::MaxAttempts, self.max_attempts.is_some()),
-            (Field::InitialBackoff, self.initial_backoff.is_some()),
-            (Field::MaxBackoff, self.max_backoff.is_some()),
-            (Field::AttemptTimeout, self.attempt_timeout.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(field, differs)| differs.then_some(field.name()))
+        Field::ALL.into_iter().filter(|field| self.has(*field)).map(Field::name)
     }
 
     /// Takes `field` from `other`, whether it differs there or not.
@@ -243,6 +265,17 @@ impl Book {
     #[must_use]
     pub fn settings(&self, queue: &str) -> Settings {
         self.declared.get(queue).map_or(self.defaults, |declared| declared.over(self.defaults))
+    }
+
+    /// Where the configuration differs from the built-in defaults for `queue`, or says
+    /// something of it.
+    #[must_use]
+    pub fn configured(&self, queue: &str) -> Vec<Field> {
+        let (own, defaults) = (self.declared.get(queue), Settings::default());
+        let is_configured = |field: &Field| {
+            own.is_some_and(|own| own.has(*field)) || self.defaults.differs(&defaults, *field)
+        };
+        Field::ALL.into_iter().filter(is_configured).collect()
     }
 
     /// Whether `queue` may exist.

@@ -150,6 +150,7 @@ impl Server {
     /// 5. connections close, and those that do not are ended.
     pub async fn drain(self) -> drain::Report {
         let plan = DrainPlan::new(Instant::now(), self.drain_timeout, self.cancel_grace);
+        self.switch.begun(plan.end_by);
         info!(bound = ?self.drain_timeout, "draining");
         self.health.stop_serving();
         self.admission.close(Refused::Draining);

@@ -324,3 +324,20 @@ fn drain_ends_the_server_and_reports() {
     );
     assert_eq!(serve.end().0, Some(0));
 }
+
+#[test]
+fn the_kinds_that_a_server_executes_are_listed() {
+    let (_dir, serve) = yard(&[]);
+    assert_eq!(serve.run(&["kinds"]).ends(0).out, "exec\nnoop\nsleep\n");
+    assert_eq!(told(&serve, &["kinds"])[1], json!({ "kind": "noop" }));
+}
+
+#[test]
+fn a_setting_that_nobody_touched_is_a_default() {
+    let (_dir, serve) = yard(&["--max-attempts", "3"]);
+    let said = serve.run(&["configure", "mail", "--weight", "2"]).ends(0);
+    let words = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    for line in ["max_tasks 100000 default", "max_attempts 3 configuration", "weight 2 operator"] {
+        assert!(words.contains(line), "{line}: {}", said.out);
+    }
+}

@@ -17,6 +17,7 @@ mod exit;
 mod filter;
 mod interrupt;
 mod json;
+mod kinds;
 mod lines;
 mod ndjson;
 mod output;
@@ -97,6 +98,8 @@ enum Command {
     /// They get all of their retry budget again. To see them first, list them with
     /// the same filters.
     Redrive(Box<redrive::RedriveArgs>),
+    /// List the kinds of task that the server executes
+    Kinds(kinds::KindsArgs),
     /// List the queues, or show one in full
     Queues(queues::QueuesArgs),
     /// Change settings of a queue, from now on and over restarts
@@ -190,6 +193,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry) -> Result<Exit, Stop>
         Command::Wait(args) => block_on(until_ctrl_c(query::wait(&server, args)))?,
         Command::Cancel(args) => block_on(cancel::run(&server, *args))?,
         Command::Redrive(args) => block_on(redrive::run(&server, *args))?,
+        Command::Kinds(args) => block_on(until_ctrl_c(kinds::run(&server, args)))?,
         Command::Queues(args) => block_on(until_ctrl_c(queues::run(&server, args)))?,
         Command::Configure(args) => block_on(until_ctrl_c(configure::run(&server, *args)))?,
         Command::Pause(args) => block_on(until_ctrl_c(queues::pause(&server, args)))?,
@@ -267,6 +271,7 @@ mod tests {
             "taskyard redrive t1 t2 --no-wait",
             "taskyard redrive --all --state failed --state cancelled --kind k --since 1h \
              --until 5m --timeout 10m --output json",
+            "taskyard kinds",
             "taskyard queues",
             "taskyard queues mail --output json",
             "taskyard configure mail --max-tasks 5 --max-bytes 64MiB --max-running 0 --rate 30/m \

@@ -54,8 +54,9 @@ impl Admin {
         changed.map_err(|error| self.not_changed(&error))?;
         let overview = self.overview(Some(Arc::clone(&queue))).await?;
         // One that is as configured, and has no tasks, is none that is listed.
-        let none = || convert::empty_queue(&queue, &self.admission.book().settings(&queue));
-        Ok(overview.queues.first().map_or_else(none, convert::queue))
+        let book = self.admission.book();
+        let none = || convert::empty_queue(&queue, book);
+        Ok(overview.queues.first().map_or_else(none, |status| convert::queue(status, book)))
     }
 
     /// Sets settings, if what comes of it is allowed.
@@ -91,7 +92,8 @@ impl admin_service_server::AdminService for Admin {
         _request: Request<v1::GetPoolRequest>,
     ) -> Result<Response<v1::GetPoolResponse>, Status> {
         let pool = convert::pool(&self.pool.status());
-        Ok(Response::new(v1::GetPoolResponse { pool: Some(pool) }))
+        let drain_time_left = self.drain.time_left().map(convert::duration);
+        Ok(Response::new(v1::GetPoolResponse { pool: Some(pool), drain_time_left }))
     }
 
     async fn resize_pool(
@@ -120,7 +122,7 @@ impl admin_service_server::AdminService for Admin {
         let deadline = deadline_of(&request);
         let listing = convert::queue_listing(request.get_ref()).map_err(invalid)?;
         let overview = within(deadline, self.overview(listing.queue.clone())).await?;
-        Ok(Response::new(convert::queue_page(overview.queues, &listing)))
+        Ok(Response::new(convert::queue_page(overview.queues, &listing, self.admission.book())))
     }
 
     async fn update_queue(

@@ -241,6 +241,14 @@ impl task_service_server::TaskService for Service {
         let step = convert::redrive(request.into_inner()).map_err(invalid)?;
         within(deadline, bulk::redrive(&*self.store, step)).await.map(Response::new)
     }
+
+    async fn list_kinds(
+        &self,
+        _request: Request<v1::ListKindsRequest>,
+    ) -> Result<Response<v1::ListKindsResponse>, Status> {
+        let kinds = self.submitter.kinds().map(|kind| v1::Kind { kind: kind.to_owned() }).collect();
+        Ok(Response::new(v1::ListKindsResponse { kinds }))
+    }
 }
 
 /// What keeps a command from having been done to all of its tasks.

@@ -34,6 +34,7 @@ pub fn queue(queue: &Queue) -> Value {
         fields.set("settings", self::settings(settings));
     }
     fields.set("overridden", queue.overridden.clone());
+    fields.set("configured", queue.configured.clone());
     fields.0.into()
 }
 
@@ -186,6 +187,7 @@ mod tests {
             waiting_bytes: 99,
             waiting_callers: 1,
             oldest_due_time: Some(prost_types::Timestamp { seconds: 0, nanos: 0 }),
+            configured: vec!["max_backoff".into()],
         };
         assert_eq!(
             queue(&mail),
@@ -203,6 +205,7 @@ mod tests {
                     "max_backoff": "60s",
                 },
                 "overridden": ["max_tasks"],
+                "configured": ["max_backoff"],
             })
         );
     }

@@ -156,7 +156,7 @@ pub fn block(queue: &Queue, now: Timestamp) -> String {
         let waited = units::span(units::between(due, now));
         rows.push(("oldest", format!("due for {waited}")));
     }
-    format!("{}\n\n{}", named(rows), settings_table(&settings, &queue.overridden))
+    format!("{}\n\n{}", named(rows), settings_table(&settings, queue))
 }
 
 /// How many tasks stand where; what there is none of is left out.
@@ -181,13 +181,15 @@ pub fn counts_parts(counts: TaskCounts) -> Vec<String> {
     parts.into_iter().filter(|(number, ..)| *number > 0).map(part).collect()
 }
 
-fn settings_table(settings: &QueueSettings, overridden: &[String]) -> String {
+fn settings_table(settings: &QueueSettings, queue: &Queue) -> String {
+    let names = |names: &[String], field: Field| names.iter().any(|name| name == field.name());
     let rows = Field::ALL.into_iter().map(|field| {
-        let changed = overridden.iter().any(|name| name == field.name());
-        let by = if changed {
+        let by = if names(&queue.overridden, field) {
             Style::new().yellow().apply_to("operator").to_string()
+        } else if names(&queue.configured, field) {
+            "configuration".to_owned()
         } else {
-            Style::new().dim().apply_to("configuration").to_string()
+            Style::new().dim().apply_to("default").to_string()
         };
         [field.name().to_owned(), setting(settings, field), by]
     });
@@ -252,6 +254,7 @@ mod tests {
                 attempt_timeout: Some(span(3_600)),
             }),
             overridden: vec!["max_running".into(), "rate_limit".into()],
+            configured: vec!["max_running".into(), "weight".into(), "max_attempts".into()],
             paused: false,
             block: QueueBlock::MaxRunning.into(),
             counts: Some(TaskCounts {
@@ -306,15 +309,15 @@ callers     1 caller waiting for room
 oldest      due for 3.0 s
 
 SETTING          VALUE          SET BY
-max_tasks        100000         configuration
-max_bytes        1GiB           configuration
+max_tasks        100000         default
+max_bytes        1GiB           default
 max_running      4              operator
 rate_limit       30/m, burst 3  operator
 weight           2              configuration
 max_attempts     5              configuration
-initial_backoff  1s             configuration
-max_backoff      1m             configuration
-attempt_timeout  1h             configuration"
+initial_backoff  1s             default
+max_backoff      1m             default
+attempt_timeout  1h             default"
         );
     }
 

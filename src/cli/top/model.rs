@@ -171,7 +171,7 @@ impl Model {
 
     /// The server told its crew, or did not; the latter is said by its statistics.
     pub fn pool(&mut self, answer: Result<GetPoolResponse, Status>) {
-        if let Ok(GetPoolResponse { pool: Some(pool) }) = answer {
+        if let Ok(GetPoolResponse { pool: Some(pool), .. }) = answer {
             self.live.pool = pool;
         }
     }

@@ -6,7 +6,7 @@ use super::{Checks, check_queue, duration, lists::page_size, timestamp, tokens};
 use crate::{
     handler::Violation,
     proto::v1,
-    queue::{self, Block, Counts, Field, Overrides, Settings},
+    queue::{self, Block, Book, Counts, Field, Overrides, Settings},
     store::QueueStatus,
 };
 
@@ -43,7 +43,11 @@ pub fn queue_listing(request: &v1::ListQueuesRequest) -> Result<QueueListing, Ve
 }
 
 /// The page of `queues`, which are in the order of their names.
-pub fn queue_page(queues: Vec<QueueStatus>, listing: &QueueListing) -> v1::ListQueuesResponse {
+pub fn queue_page(
+    queues: Vec<QueueStatus>,
+    listing: &QueueListing,
+    book: &Book,
+) -> v1::ListQueuesResponse {
     let beyond =
         |queue: &QueueStatus| listing.after.as_deref().is_none_or(|after| *queue.name > *after);
     let mut page: Vec<_> = queues.into_iter().filter(beyond).take(listing.limit + 1).collect();
@@ -51,7 +55,8 @@ pub fn queue_page(queues: Vec<QueueStatus>, listing: &QueueListing) -> v1::ListQ
     page.truncate(listing.limit);
     let last = page.last().filter(|_| more);
     let next_page_token = last.map(|last| tokens::queue_token(&last.name)).unwrap_or_default();
-    v1::ListQueuesResponse { queues: page.iter().map(queue).collect(), next_page_token }
+    let queues = page.iter().map(|status| queue(status, book)).collect();
+    v1::ListQueuesResponse { queues, next_page_token }
 }
 
 /// Checks the name of a queue that is to be changed.
@@ -235,7 +240,7 @@ fn rate(name: &str, given: v1::RateLimit, checks: &mut Checks) -> Option<queue::
 }
 
 /// A queue as the wire has it.
-pub fn queue(status: &QueueStatus) -> v1::Queue {
+pub fn queue(status: &QueueStatus, book: &Book) -> v1::Queue {
     v1::Queue {
         queue: status.name.to_string(),
         settings: Some(settings(&status.settings)),
@@ -246,17 +251,23 @@ pub fn queue(status: &QueueStatus) -> v1::Queue {
         waiting_bytes: status.waiting_bytes,
         waiting_callers: status.waiting_callers,
         oldest_due_time: status.oldest_due.map(timestamp),
+        configured: configured(&status.name, book),
     }
 }
 
 /// A queue of which there is nothing to tell but its settings.
-pub fn empty_queue(name: &str, in_force: &Settings) -> v1::Queue {
+pub fn empty_queue(name: &str, book: &Book) -> v1::Queue {
     v1::Queue {
         queue: name.to_owned(),
-        settings: Some(settings(in_force)),
+        settings: Some(settings(&book.settings(name))),
+        configured: configured(name, book),
         counts: Some(v1::TaskCounts::default()),
         ..Default::default()
     }
+}
+
+fn configured(name: &str, book: &Book) -> Vec<String> {
+    book.configured(name).into_iter().map(|field| field.name().to_owned()).collect()
 }
 
 fn settings(settings: &Settings) -> v1::QueueSettings {

@@ -50,6 +50,11 @@ impl Submitter {
         Self { store, admission, registry, hub, rules }
     }
 
+    /// The kinds of task that are taken, in alphabetical order.
+    pub fn kinds(&self) -> impl Iterator<Item = &str> {
+        self.registry.kinds()
+    }
+
     /// Takes one task.
     ///
     /// # Errors

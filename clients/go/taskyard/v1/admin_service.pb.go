@@ -65,7 +65,10 @@ func (*GetPoolRequest) Descriptor() ([]byte, []int) {
 type GetPoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Always set.
-	Pool          *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	Pool *Pool `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// While the server drains: how long until its bound, after which what still runs
+	// has been interrupted. Unset while it does not drain.
+	DrainTimeLeft *durationpb.Duration `protobuf:"bytes,2,opt,name=drain_time_left,json=drainTimeLeft,proto3" json:"drain_time_left,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,6 +106,13 @@ func (*GetPoolResponse) Descriptor() ([]byte, []int) {
 func (x *GetPoolResponse) GetPool() *Pool {
 	if x != nil {
 		return x.Pool
+	}
+	return nil
+}
+
+func (x *GetPoolResponse) GetDrainTimeLeft() *durationpb.Duration {
+	if x != nil {
+		return x.DrainTimeLeft
 	}
 	return nil
 }
@@ -1417,9 +1427,10 @@ var File_taskyard_v1_admin_service_proto protoreflect.FileDescriptor
 const file_taskyard_v1_admin_service_proto_rawDesc = "" +
 	"\n" +
 	"\x1ftaskyard/v1/admin_service.proto\x12\vtaskyard.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17taskyard/v1/event.proto\x1a\x16taskyard/v1/pool.proto\x1a\x17taskyard/v1/queue.proto\"\x10\n" +
-	"\x0eGetPoolRequest\"8\n" +
+	"\x0eGetPoolRequest\"{\n" +
 	"\x0fGetPoolResponse\x12%\n" +
-	"\x04pool\x18\x01 \x01(\v2\x11.taskyard.v1.PoolR\x04pool\"'\n" +
+	"\x04pool\x18\x01 \x01(\v2\x11.taskyard.v1.PoolR\x04pool\x12A\n" +
+	"\x0fdrain_time_left\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rdrainTimeLeft\"'\n" +
 	"\x11ResizePoolRequest\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\rR\x04size\";\n" +
 	"\x12ResizePoolResponse\x12%\n" +
@@ -1566,68 +1577,69 @@ var file_taskyard_v1_admin_service_proto_goTypes = []any{
 	(*QueueStats)(nil),            // 20: taskyard.v1.QueueStats
 	(*SizingAdvice)(nil),          // 21: taskyard.v1.SizingAdvice
 	(*Pool)(nil),                  // 22: taskyard.v1.Pool
-	(*Queue)(nil),                 // 23: taskyard.v1.Queue
-	(*QueueSettings)(nil),         // 24: taskyard.v1.QueueSettings
-	(*fieldmaskpb.FieldMask)(nil), // 25: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*Queue)(nil),                 // 24: taskyard.v1.Queue
+	(*QueueSettings)(nil),         // 25: taskyard.v1.QueueSettings
+	(*fieldmaskpb.FieldMask)(nil), // 26: google.protobuf.FieldMask
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
 	(*EventFilter)(nil),           // 28: taskyard.v1.EventFilter
 	(*TaskCounts)(nil),            // 29: taskyard.v1.TaskCounts
 	(QueueBlock)(0),               // 30: taskyard.v1.QueueBlock
 }
 var file_taskyard_v1_admin_service_proto_depIdxs = []int32{
 	22, // 0: taskyard.v1.GetPoolResponse.pool:type_name -> taskyard.v1.Pool
-	22, // 1: taskyard.v1.ResizePoolResponse.pool:type_name -> taskyard.v1.Pool
-	23, // 2: taskyard.v1.ListQueuesResponse.queues:type_name -> taskyard.v1.Queue
-	24, // 3: taskyard.v1.UpdateQueueRequest.settings:type_name -> taskyard.v1.QueueSettings
-	25, // 4: taskyard.v1.UpdateQueueRequest.update_mask:type_name -> google.protobuf.FieldMask
-	23, // 5: taskyard.v1.UpdateQueueResponse.queue:type_name -> taskyard.v1.Queue
-	23, // 6: taskyard.v1.PauseQueueResponse.queue:type_name -> taskyard.v1.Queue
-	23, // 7: taskyard.v1.ResumeQueueResponse.queue:type_name -> taskyard.v1.Queue
-	14, // 8: taskyard.v1.ListWatchersResponse.watchers:type_name -> taskyard.v1.Watcher
-	26, // 9: taskyard.v1.Watcher.start_time:type_name -> google.protobuf.Timestamp
-	27, // 10: taskyard.v1.Watcher.stalled_for:type_name -> google.protobuf.Duration
-	28, // 11: taskyard.v1.Watcher.filter:type_name -> taskyard.v1.EventFilter
-	27, // 12: taskyard.v1.GetStatsRequest.target_wait:type_name -> google.protobuf.Duration
-	19, // 13: taskyard.v1.GetStatsResponse.crew:type_name -> taskyard.v1.CrewStats
-	20, // 14: taskyard.v1.GetStatsResponse.queues:type_name -> taskyard.v1.QueueStats
-	21, // 15: taskyard.v1.GetStatsResponse.advice:type_name -> taskyard.v1.SizingAdvice
-	26, // 16: taskyard.v1.GetStatsResponse.start_time:type_name -> google.protobuf.Timestamp
-	26, // 17: taskyard.v1.GetStatsResponse.time:type_name -> google.protobuf.Timestamp
-	27, // 18: taskyard.v1.CrewStats.mean_service:type_name -> google.protobuf.Duration
-	27, // 19: taskyard.v1.CrewStats.mean_wait:type_name -> google.protobuf.Duration
-	29, // 20: taskyard.v1.CrewStats.counts:type_name -> taskyard.v1.TaskCounts
-	27, // 21: taskyard.v1.QueueStats.mean_service:type_name -> google.protobuf.Duration
-	27, // 22: taskyard.v1.QueueStats.mean_wait:type_name -> google.protobuf.Duration
-	29, // 23: taskyard.v1.QueueStats.counts:type_name -> taskyard.v1.TaskCounts
-	27, // 24: taskyard.v1.QueueStats.wait_now:type_name -> google.protobuf.Duration
-	30, // 25: taskyard.v1.QueueStats.block:type_name -> taskyard.v1.QueueBlock
-	27, // 26: taskyard.v1.SizingAdvice.target_wait:type_name -> google.protobuf.Duration
-	27, // 27: taskyard.v1.SizingAdvice.expected_wait:type_name -> google.protobuf.Duration
-	27, // 28: taskyard.v1.SizingAdvice.current_expected_wait:type_name -> google.protobuf.Duration
-	0,  // 29: taskyard.v1.AdminService.GetPool:input_type -> taskyard.v1.GetPoolRequest
-	2,  // 30: taskyard.v1.AdminService.ResizePool:input_type -> taskyard.v1.ResizePoolRequest
-	4,  // 31: taskyard.v1.AdminService.ListQueues:input_type -> taskyard.v1.ListQueuesRequest
-	6,  // 32: taskyard.v1.AdminService.UpdateQueue:input_type -> taskyard.v1.UpdateQueueRequest
-	8,  // 33: taskyard.v1.AdminService.PauseQueue:input_type -> taskyard.v1.PauseQueueRequest
-	10, // 34: taskyard.v1.AdminService.ResumeQueue:input_type -> taskyard.v1.ResumeQueueRequest
-	12, // 35: taskyard.v1.AdminService.ListWatchers:input_type -> taskyard.v1.ListWatchersRequest
-	15, // 36: taskyard.v1.AdminService.Drain:input_type -> taskyard.v1.DrainRequest
-	17, // 37: taskyard.v1.AdminService.GetStats:input_type -> taskyard.v1.GetStatsRequest
-	1,  // 38: taskyard.v1.AdminService.GetPool:output_type -> taskyard.v1.GetPoolResponse
-	3,  // 39: taskyard.v1.AdminService.ResizePool:output_type -> taskyard.v1.ResizePoolResponse
-	5,  // 40: taskyard.v1.AdminService.ListQueues:output_type -> taskyard.v1.ListQueuesResponse
-	7,  // 41: taskyard.v1.AdminService.UpdateQueue:output_type -> taskyard.v1.UpdateQueueResponse
-	9,  // 42: taskyard.v1.AdminService.PauseQueue:output_type -> taskyard.v1.PauseQueueResponse
-	11, // 43: taskyard.v1.AdminService.ResumeQueue:output_type -> taskyard.v1.ResumeQueueResponse
-	13, // 44: taskyard.v1.AdminService.ListWatchers:output_type -> taskyard.v1.ListWatchersResponse
-	16, // 45: taskyard.v1.AdminService.Drain:output_type -> taskyard.v1.DrainResponse
-	18, // 46: taskyard.v1.AdminService.GetStats:output_type -> taskyard.v1.GetStatsResponse
-	38, // [38:47] is the sub-list for method output_type
-	29, // [29:38] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	23, // 1: taskyard.v1.GetPoolResponse.drain_time_left:type_name -> google.protobuf.Duration
+	22, // 2: taskyard.v1.ResizePoolResponse.pool:type_name -> taskyard.v1.Pool
+	24, // 3: taskyard.v1.ListQueuesResponse.queues:type_name -> taskyard.v1.Queue
+	25, // 4: taskyard.v1.UpdateQueueRequest.settings:type_name -> taskyard.v1.QueueSettings
+	26, // 5: taskyard.v1.UpdateQueueRequest.update_mask:type_name -> google.protobuf.FieldMask
+	24, // 6: taskyard.v1.UpdateQueueResponse.queue:type_name -> taskyard.v1.Queue
+	24, // 7: taskyard.v1.PauseQueueResponse.queue:type_name -> taskyard.v1.Queue
+	24, // 8: taskyard.v1.ResumeQueueResponse.queue:type_name -> taskyard.v1.Queue
+	14, // 9: taskyard.v1.ListWatchersResponse.watchers:type_name -> taskyard.v1.Watcher
+	27, // 10: taskyard.v1.Watcher.start_time:type_name -> google.protobuf.Timestamp
+	23, // 11: taskyard.v1.Watcher.stalled_for:type_name -> google.protobuf.Duration
+	28, // 12: taskyard.v1.Watcher.filter:type_name -> taskyard.v1.EventFilter
+	23, // 13: taskyard.v1.GetStatsRequest.target_wait:type_name -> google.protobuf.Duration
+	19, // 14: taskyard.v1.GetStatsResponse.crew:type_name -> taskyard.v1.CrewStats
+	20, // 15: taskyard.v1.GetStatsResponse.queues:type_name -> taskyard.v1.QueueStats
+	21, // 16: taskyard.v1.GetStatsResponse.advice:type_name -> taskyard.v1.SizingAdvice
+	27, // 17: taskyard.v1.GetStatsResponse.start_time:type_name -> google.protobuf.Timestamp
+	27, // 18: taskyard.v1.GetStatsResponse.time:type_name -> google.protobuf.Timestamp
+	23, // 19: taskyard.v1.CrewStats.mean_service:type_name -> google.protobuf.Duration
+	23, // 20: taskyard.v1.CrewStats.mean_wait:type_name -> google.protobuf.Duration
+	29, // 21: taskyard.v1.CrewStats.counts:type_name -> taskyard.v1.TaskCounts
+	23, // 22: taskyard.v1.QueueStats.mean_service:type_name -> google.protobuf.Duration
+	23, // 23: taskyard.v1.QueueStats.mean_wait:type_name -> google.protobuf.Duration
+	29, // 24: taskyard.v1.QueueStats.counts:type_name -> taskyard.v1.TaskCounts
+	23, // 25: taskyard.v1.QueueStats.wait_now:type_name -> google.protobuf.Duration
+	30, // 26: taskyard.v1.QueueStats.block:type_name -> taskyard.v1.QueueBlock
+	23, // 27: taskyard.v1.SizingAdvice.target_wait:type_name -> google.protobuf.Duration
+	23, // 28: taskyard.v1.SizingAdvice.expected_wait:type_name -> google.protobuf.Duration
+	23, // 29: taskyard.v1.SizingAdvice.current_expected_wait:type_name -> google.protobuf.Duration
+	0,  // 30: taskyard.v1.AdminService.GetPool:input_type -> taskyard.v1.GetPoolRequest
+	2,  // 31: taskyard.v1.AdminService.ResizePool:input_type -> taskyard.v1.ResizePoolRequest
+	4,  // 32: taskyard.v1.AdminService.ListQueues:input_type -> taskyard.v1.ListQueuesRequest
+	6,  // 33: taskyard.v1.AdminService.UpdateQueue:input_type -> taskyard.v1.UpdateQueueRequest
+	8,  // 34: taskyard.v1.AdminService.PauseQueue:input_type -> taskyard.v1.PauseQueueRequest
+	10, // 35: taskyard.v1.AdminService.ResumeQueue:input_type -> taskyard.v1.ResumeQueueRequest
+	12, // 36: taskyard.v1.AdminService.ListWatchers:input_type -> taskyard.v1.ListWatchersRequest
+	15, // 37: taskyard.v1.AdminService.Drain:input_type -> taskyard.v1.DrainRequest
+	17, // 38: taskyard.v1.AdminService.GetStats:input_type -> taskyard.v1.GetStatsRequest
+	1,  // 39: taskyard.v1.AdminService.GetPool:output_type -> taskyard.v1.GetPoolResponse
+	3,  // 40: taskyard.v1.AdminService.ResizePool:output_type -> taskyard.v1.ResizePoolResponse
+	5,  // 41: taskyard.v1.AdminService.ListQueues:output_type -> taskyard.v1.ListQueuesResponse
+	7,  // 42: taskyard.v1.AdminService.UpdateQueue:output_type -> taskyard.v1.UpdateQueueResponse
+	9,  // 43: taskyard.v1.AdminService.PauseQueue:output_type -> taskyard.v1.PauseQueueResponse
+	11, // 44: taskyard.v1.AdminService.ResumeQueue:output_type -> taskyard.v1.ResumeQueueResponse
+	13, // 45: taskyard.v1.AdminService.ListWatchers:output_type -> taskyard.v1.ListWatchersResponse
+	16, // 46: taskyard.v1.AdminService.Drain:output_type -> taskyard.v1.DrainResponse
+	18, // 47: taskyard.v1.AdminService.GetStats:output_type -> taskyard.v1.GetStatsResponse
+	39, // [39:48] is the sub-list for method output_type
+	30, // [30:39] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_taskyard_v1_admin_service_proto_init() }

@@ -373,6 +373,10 @@ type Queue struct {
 	WaitingCallers uint64 `protobuf:"varint,8,opt,name=waiting_callers,json=waitingCallers,proto3" json:"waiting_callers,omitempty"`
 	// Since when its next task has been due; unset if none is.
 	OldestDueTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=oldest_due_time,json=oldestDueTime,proto3" json:"oldest_due_time,omitempty"`
+	// The names of the settings whose configured value is not the built-in default:
+	// the configuration says them for this queue, or for all. What is neither here
+	// nor in overridden has its default.
+	Configured    []string `protobuf:"bytes,10,rep,name=configured,proto3" json:"configured,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,6 +474,13 @@ func (x *Queue) GetOldestDueTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Queue) GetConfigured() []string {
+	if x != nil {
+		return x.Configured
+	}
+	return nil
+}
+
 var File_taskyard_v1_queue_proto protoreflect.FileDescriptor
 
 const file_taskyard_v1_queue_proto_rawDesc = "" +
@@ -506,7 +517,7 @@ const file_taskyard_v1_queue_proto_rawDesc = "" +
 	"\arunning\x18\x03 \x01(\x04R\arunning\x12\x1c\n" +
 	"\tsucceeded\x18\x04 \x01(\x04R\tsucceeded\x12\x16\n" +
 	"\x06failed\x18\x05 \x01(\x04R\x06failed\x12\x1c\n" +
-	"\tcancelled\x18\x06 \x01(\x04R\tcancelled\"\xff\x02\n" +
+	"\tcancelled\x18\x06 \x01(\x04R\tcancelled\"\x9f\x03\n" +
 	"\x05Queue\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\x126\n" +
 	"\bsettings\x18\x02 \x01(\v2\x1a.taskyard.v1.QueueSettingsR\bsettings\x12\x1e\n" +
@@ -518,7 +529,11 @@ const file_taskyard_v1_queue_proto_rawDesc = "" +
 	"\x06counts\x18\x06 \x01(\v2\x17.taskyard.v1.TaskCountsR\x06counts\x12#\n" +
 	"\rwaiting_bytes\x18\a \x01(\x04R\fwaitingBytes\x12'\n" +
 	"\x0fwaiting_callers\x18\b \x01(\x04R\x0ewaitingCallers\x12B\n" +
-	"\x0foldest_due_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\roldestDueTime*\x94\x01\n" +
+	"\x0foldest_due_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\roldestDueTime\x12\x1e\n" +
+	"\n" +
+	"configured\x18\n" +
+	" \x03(\tR\n" +
+	"configured*\x94\x01\n" +
 	"\n" +
 	"QueueBlock\x12\x1b\n" +
 	"\x17QUEUE_BLOCK_UNSPECIFIED\x10\x00\x12\x16\n" +

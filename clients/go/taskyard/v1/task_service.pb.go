@@ -2364,6 +2364,135 @@ func (x *RedriveTasksResponse) GetPassedOver() uint32 {
 	return 0
 }
 
+// Nothing to say.
+type ListKindsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKindsRequest) Reset() {
+	*x = ListKindsRequest{}
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKindsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKindsRequest) ProtoMessage() {}
+
+func (x *ListKindsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKindsRequest.ProtoReflect.Descriptor instead.
+func (*ListKindsRequest) Descriptor() ([]byte, []int) {
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{32}
+}
+
+// What the server executes.
+type ListKindsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In alphabetical order.
+	Kinds         []*Kind `protobuf:"bytes,1,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKindsResponse) Reset() {
+	*x = ListKindsResponse{}
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKindsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKindsResponse) ProtoMessage() {}
+
+func (x *ListKindsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKindsResponse.ProtoReflect.Descriptor instead.
+func (*ListKindsResponse) Descriptor() ([]byte, []int) {
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListKindsResponse) GetKinds() []*Kind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+// A kind of task.
+type Kind struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What SubmitRequest.kind names it by.
+	Kind          string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Kind) Reset() {
+	*x = Kind{}
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Kind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Kind) ProtoMessage() {}
+
+func (x *Kind) ProtoReflect() protoreflect.Message {
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Kind.ProtoReflect.Descriptor instead.
+func (*Kind) Descriptor() ([]byte, []int) {
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *Kind) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 var File_taskyard_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_taskyard_v1_task_service_proto_rawDesc = "" +
@@ -2507,7 +2636,12 @@ const file_taskyard_v1_task_service_proto_rawDesc = "" +
 	"\n" +
 	"full_queue\x18\x03 \x01(\tR\tfullQueue\x12\x1f\n" +
 	"\vpassed_over\x18\x04 \x01(\rR\n" +
-	"passedOver*O\n" +
+	"passedOver\"\x12\n" +
+	"\x10ListKindsRequest\"<\n" +
+	"\x11ListKindsResponse\x12'\n" +
+	"\x05kinds\x18\x01 \x03(\v2\x11.taskyard.v1.KindR\x05kinds\"\x1a\n" +
+	"\x04Kind\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind*O\n" +
 	"\bWhenFull\x12\x19\n" +
 	"\x15WHEN_FULL_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eWHEN_FULL_WAIT\x10\x01\x12\x14\n" +
@@ -2520,7 +2654,7 @@ const file_taskyard_v1_task_service_proto_rawDesc = "" +
 	"\tGapPolicy\x12\x1a\n" +
 	"\x16GAP_POLICY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fGAP_POLICY_FAIL\x10\x01\x12\x17\n" +
-	"\x13GAP_POLICY_CONTINUE\x10\x022\xc4\a\n" +
+	"\x13GAP_POLICY_CONTINUE\x10\x022\x90\b\n" +
 	"\vTaskService\x12A\n" +
 	"\x06Submit\x12\x1a.taskyard.v1.SubmitRequest\x1a\x1b.taskyard.v1.SubmitResponse\x12P\n" +
 	"\vSubmitBatch\x12\x1f.taskyard.v1.SubmitBatchRequest\x1a .taskyard.v1.SubmitBatchResponse\x12W\n" +
@@ -2534,7 +2668,8 @@ const file_taskyard_v1_task_service_proto_rawDesc = "" +
 	"CancelTask\x12\x1e.taskyard.v1.CancelTaskRequest\x1a\x1f.taskyard.v1.CancelTaskResponse\x12P\n" +
 	"\vCancelTasks\x12\x1f.taskyard.v1.CancelTasksRequest\x1a .taskyard.v1.CancelTasksResponse\x12P\n" +
 	"\vRedriveTask\x12\x1f.taskyard.v1.RedriveTaskRequest\x1a .taskyard.v1.RedriveTaskResponse\x12S\n" +
-	"\fRedriveTasks\x12 .taskyard.v1.RedriveTasksRequest\x1a!.taskyard.v1.RedriveTasksResponseBS\n" +
+	"\fRedriveTasks\x12 .taskyard.v1.RedriveTasksRequest\x1a!.taskyard.v1.RedriveTasksResponse\x12J\n" +
+	"\tListKinds\x12\x1d.taskyard.v1.ListKindsRequest\x1a\x1e.taskyard.v1.ListKindsResponseBS\n" +
 	"\x0fdev.taskyard.v1P\x01Z>github.com/taskyard/taskyard/clients/go/taskyard/v1;taskyardv1b\x06proto3"
 
 var (
@@ -2550,7 +2685,7 @@ func file_taskyard_v1_task_service_proto_rawDescGZIP() []byte {
 }
 
 var file_taskyard_v1_task_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_taskyard_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_taskyard_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_taskyard_v1_task_service_proto_goTypes = []any{
 	(WhenFull)(0),                 // 0: taskyard.v1.WhenFull
 	(WatchStart)(0),               // 1: taskyard.v1.WatchStart
@@ -2587,43 +2722,46 @@ var file_taskyard_v1_task_service_proto_goTypes = []any{
 	(*RedriveTaskResponse)(nil),   // 32: taskyard.v1.RedriveTaskResponse
 	(*RedriveTasksRequest)(nil),   // 33: taskyard.v1.RedriveTasksRequest
 	(*RedriveTasksResponse)(nil),  // 34: taskyard.v1.RedriveTasksResponse
-	nil,                           // 35: taskyard.v1.SubmitRequest.LabelsEntry
-	nil,                           // 36: taskyard.v1.TaskFilter.LabelsEntry
-	(*structpb.Struct)(nil),       // 37: google.protobuf.Struct
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
-	(*RetryPolicy)(nil),           // 40: taskyard.v1.RetryPolicy
-	(TaskState)(0),                // 41: taskyard.v1.TaskState
-	(*status.Status)(nil),         // 42: google.rpc.Status
-	(*EventFilter)(nil),           // 43: taskyard.v1.EventFilter
-	(*Task)(nil),                  // 44: taskyard.v1.Task
-	(*Worker)(nil),                // 45: taskyard.v1.Worker
-	(*Event)(nil),                 // 46: taskyard.v1.Event
+	(*ListKindsRequest)(nil),      // 35: taskyard.v1.ListKindsRequest
+	(*ListKindsResponse)(nil),     // 36: taskyard.v1.ListKindsResponse
+	(*Kind)(nil),                  // 37: taskyard.v1.Kind
+	nil,                           // 38: taskyard.v1.SubmitRequest.LabelsEntry
+	nil,                           // 39: taskyard.v1.TaskFilter.LabelsEntry
+	(*structpb.Struct)(nil),       // 40: google.protobuf.Struct
+	(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*RetryPolicy)(nil),           // 43: taskyard.v1.RetryPolicy
+	(TaskState)(0),                // 44: taskyard.v1.TaskState
+	(*status.Status)(nil),         // 45: google.rpc.Status
+	(*EventFilter)(nil),           // 46: taskyard.v1.EventFilter
+	(*Task)(nil),                  // 47: taskyard.v1.Task
+	(*Worker)(nil),                // 48: taskyard.v1.Worker
+	(*Event)(nil),                 // 49: taskyard.v1.Event
 }
 var file_taskyard_v1_task_service_proto_depIdxs = []int32{
-	37, // 0: taskyard.v1.SubmitRequest.args:type_name -> google.protobuf.Struct
-	38, // 1: taskyard.v1.SubmitRequest.delay:type_name -> google.protobuf.Duration
-	39, // 2: taskyard.v1.SubmitRequest.run_at:type_name -> google.protobuf.Timestamp
-	38, // 3: taskyard.v1.SubmitRequest.timeout:type_name -> google.protobuf.Duration
-	40, // 4: taskyard.v1.SubmitRequest.retry:type_name -> taskyard.v1.RetryPolicy
-	35, // 5: taskyard.v1.SubmitRequest.labels:type_name -> taskyard.v1.SubmitRequest.LabelsEntry
+	40, // 0: taskyard.v1.SubmitRequest.args:type_name -> google.protobuf.Struct
+	41, // 1: taskyard.v1.SubmitRequest.delay:type_name -> google.protobuf.Duration
+	42, // 2: taskyard.v1.SubmitRequest.run_at:type_name -> google.protobuf.Timestamp
+	41, // 3: taskyard.v1.SubmitRequest.timeout:type_name -> google.protobuf.Duration
+	43, // 4: taskyard.v1.SubmitRequest.retry:type_name -> taskyard.v1.RetryPolicy
+	38, // 5: taskyard.v1.SubmitRequest.labels:type_name -> taskyard.v1.SubmitRequest.LabelsEntry
 	0,  // 6: taskyard.v1.SubmitRequest.when_full:type_name -> taskyard.v1.WhenFull
-	41, // 7: taskyard.v1.SubmitResponse.state:type_name -> taskyard.v1.TaskState
+	44, // 7: taskyard.v1.SubmitResponse.state:type_name -> taskyard.v1.TaskState
 	3,  // 8: taskyard.v1.SubmitBatchRequest.requests:type_name -> taskyard.v1.SubmitRequest
 	7,  // 9: taskyard.v1.SubmitBatchResponse.results:type_name -> taskyard.v1.SubmitResult
 	4,  // 10: taskyard.v1.SubmitResult.ack:type_name -> taskyard.v1.SubmitResponse
-	42, // 11: taskyard.v1.SubmitResult.error:type_name -> google.rpc.Status
+	45, // 11: taskyard.v1.SubmitResult.error:type_name -> google.rpc.Status
 	3,  // 12: taskyard.v1.SubmitStreamRequest.request:type_name -> taskyard.v1.SubmitRequest
 	10, // 13: taskyard.v1.SubmitStreamResponse.acks:type_name -> taskyard.v1.SubmitAck
 	4,  // 14: taskyard.v1.SubmitAck.ack:type_name -> taskyard.v1.SubmitResponse
-	42, // 15: taskyard.v1.SubmitAck.error:type_name -> google.rpc.Status
+	45, // 15: taskyard.v1.SubmitAck.error:type_name -> google.rpc.Status
 	1,  // 16: taskyard.v1.WatchEventsRequest.start:type_name -> taskyard.v1.WatchStart
-	38, // 17: taskyard.v1.WatchEventsRequest.heartbeat_interval:type_name -> google.protobuf.Duration
-	43, // 18: taskyard.v1.WatchEventsRequest.filter:type_name -> taskyard.v1.EventFilter
+	41, // 17: taskyard.v1.WatchEventsRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	46, // 18: taskyard.v1.WatchEventsRequest.filter:type_name -> taskyard.v1.EventFilter
 	2,  // 19: taskyard.v1.WatchEventsRequest.gap_policy:type_name -> taskyard.v1.GapPolicy
-	44, // 20: taskyard.v1.WatchSnapshot.tasks:type_name -> taskyard.v1.Task
-	45, // 21: taskyard.v1.WatchSnapshot.workers:type_name -> taskyard.v1.Worker
-	46, // 22: taskyard.v1.WatchEventsResponse.events:type_name -> taskyard.v1.Event
+	47, // 20: taskyard.v1.WatchSnapshot.tasks:type_name -> taskyard.v1.Task
+	48, // 21: taskyard.v1.WatchSnapshot.workers:type_name -> taskyard.v1.Worker
+	49, // 22: taskyard.v1.WatchEventsResponse.events:type_name -> taskyard.v1.Event
 	12, // 23: taskyard.v1.WatchEventsResponse.started:type_name -> taskyard.v1.WatchStarted
 	13, // 24: taskyard.v1.WatchEventsResponse.heartbeat:type_name -> taskyard.v1.WatchHeartbeat
 	18, // 25: taskyard.v1.WatchEventsResponse.draining:type_name -> taskyard.v1.WatchDraining
@@ -2632,50 +2770,53 @@ var file_taskyard_v1_task_service_proto_depIdxs = []int32{
 	15, // 28: taskyard.v1.WatchEventsResponse.snapshot_end:type_name -> taskyard.v1.WatchSnapshotEnd
 	16, // 29: taskyard.v1.WatchEventsResponse.caught_up:type_name -> taskyard.v1.WatchCaughtUp
 	17, // 30: taskyard.v1.WatchEventsResponse.gap:type_name -> taskyard.v1.WatchGap
-	44, // 31: taskyard.v1.GetTaskResponse.task:type_name -> taskyard.v1.Task
-	41, // 32: taskyard.v1.TaskFilter.states:type_name -> taskyard.v1.TaskState
-	36, // 33: taskyard.v1.TaskFilter.labels:type_name -> taskyard.v1.TaskFilter.LabelsEntry
-	39, // 34: taskyard.v1.TaskFilter.created_from:type_name -> google.protobuf.Timestamp
-	39, // 35: taskyard.v1.TaskFilter.created_before:type_name -> google.protobuf.Timestamp
-	39, // 36: taskyard.v1.TaskFilter.finished_from:type_name -> google.protobuf.Timestamp
-	39, // 37: taskyard.v1.TaskFilter.finished_before:type_name -> google.protobuf.Timestamp
+	47, // 31: taskyard.v1.GetTaskResponse.task:type_name -> taskyard.v1.Task
+	44, // 32: taskyard.v1.TaskFilter.states:type_name -> taskyard.v1.TaskState
+	39, // 33: taskyard.v1.TaskFilter.labels:type_name -> taskyard.v1.TaskFilter.LabelsEntry
+	42, // 34: taskyard.v1.TaskFilter.created_from:type_name -> google.protobuf.Timestamp
+	42, // 35: taskyard.v1.TaskFilter.created_before:type_name -> google.protobuf.Timestamp
+	42, // 36: taskyard.v1.TaskFilter.finished_from:type_name -> google.protobuf.Timestamp
+	42, // 37: taskyard.v1.TaskFilter.finished_before:type_name -> google.protobuf.Timestamp
 	22, // 38: taskyard.v1.ListTasksRequest.filter:type_name -> taskyard.v1.TaskFilter
-	44, // 39: taskyard.v1.ListTasksResponse.tasks:type_name -> taskyard.v1.Task
-	38, // 40: taskyard.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	44, // 41: taskyard.v1.WaitTaskResponse.task:type_name -> taskyard.v1.Task
-	44, // 42: taskyard.v1.CancelTaskResponse.task:type_name -> taskyard.v1.Task
+	47, // 39: taskyard.v1.ListTasksResponse.tasks:type_name -> taskyard.v1.Task
+	41, // 40: taskyard.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	47, // 41: taskyard.v1.WaitTaskResponse.task:type_name -> taskyard.v1.Task
+	47, // 42: taskyard.v1.CancelTaskResponse.task:type_name -> taskyard.v1.Task
 	22, // 43: taskyard.v1.CancelTasksRequest.filter:type_name -> taskyard.v1.TaskFilter
-	44, // 44: taskyard.v1.RedriveTaskResponse.task:type_name -> taskyard.v1.Task
+	47, // 44: taskyard.v1.RedriveTaskResponse.task:type_name -> taskyard.v1.Task
 	22, // 45: taskyard.v1.RedriveTasksRequest.filter:type_name -> taskyard.v1.TaskFilter
-	3,  // 46: taskyard.v1.TaskService.Submit:input_type -> taskyard.v1.SubmitRequest
-	5,  // 47: taskyard.v1.TaskService.SubmitBatch:input_type -> taskyard.v1.SubmitBatchRequest
-	8,  // 48: taskyard.v1.TaskService.SubmitStream:input_type -> taskyard.v1.SubmitStreamRequest
-	3,  // 49: taskyard.v1.TaskService.SubmitAndWatch:input_type -> taskyard.v1.SubmitRequest
-	11, // 50: taskyard.v1.TaskService.WatchEvents:input_type -> taskyard.v1.WatchEventsRequest
-	20, // 51: taskyard.v1.TaskService.GetTask:input_type -> taskyard.v1.GetTaskRequest
-	23, // 52: taskyard.v1.TaskService.ListTasks:input_type -> taskyard.v1.ListTasksRequest
-	25, // 53: taskyard.v1.TaskService.WaitTask:input_type -> taskyard.v1.WaitTaskRequest
-	27, // 54: taskyard.v1.TaskService.CancelTask:input_type -> taskyard.v1.CancelTaskRequest
-	29, // 55: taskyard.v1.TaskService.CancelTasks:input_type -> taskyard.v1.CancelTasksRequest
-	31, // 56: taskyard.v1.TaskService.RedriveTask:input_type -> taskyard.v1.RedriveTaskRequest
-	33, // 57: taskyard.v1.TaskService.RedriveTasks:input_type -> taskyard.v1.RedriveTasksRequest
-	4,  // 58: taskyard.v1.TaskService.Submit:output_type -> taskyard.v1.SubmitResponse
-	6,  // 59: taskyard.v1.TaskService.SubmitBatch:output_type -> taskyard.v1.SubmitBatchResponse
-	9,  // 60: taskyard.v1.TaskService.SubmitStream:output_type -> taskyard.v1.SubmitStreamResponse
-	19, // 61: taskyard.v1.TaskService.SubmitAndWatch:output_type -> taskyard.v1.WatchEventsResponse
-	19, // 62: taskyard.v1.TaskService.WatchEvents:output_type -> taskyard.v1.WatchEventsResponse
-	21, // 63: taskyard.v1.TaskService.GetTask:output_type -> taskyard.v1.GetTaskResponse
-	24, // 64: taskyard.v1.TaskService.ListTasks:output_type -> taskyard.v1.ListTasksResponse
-	26, // 65: taskyard.v1.TaskService.WaitTask:output_type -> taskyard.v1.WaitTaskResponse
-	28, // 66: taskyard.v1.TaskService.CancelTask:output_type -> taskyard.v1.CancelTaskResponse
-	30, // 67: taskyard.v1.TaskService.CancelTasks:output_type -> taskyard.v1.CancelTasksResponse
-	32, // 68: taskyard.v1.TaskService.RedriveTask:output_type -> taskyard.v1.RedriveTaskResponse
-	34, // 69: taskyard.v1.TaskService.RedriveTasks:output_type -> taskyard.v1.RedriveTasksResponse
-	58, // [58:70] is the sub-list for method output_type
-	46, // [46:58] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	37, // 46: taskyard.v1.ListKindsResponse.kinds:type_name -> taskyard.v1.Kind
+	3,  // 47: taskyard.v1.TaskService.Submit:input_type -> taskyard.v1.SubmitRequest
+	5,  // 48: taskyard.v1.TaskService.SubmitBatch:input_type -> taskyard.v1.SubmitBatchRequest
+	8,  // 49: taskyard.v1.TaskService.SubmitStream:input_type -> taskyard.v1.SubmitStreamRequest
+	3,  // 50: taskyard.v1.TaskService.SubmitAndWatch:input_type -> taskyard.v1.SubmitRequest
+	11, // 51: taskyard.v1.TaskService.WatchEvents:input_type -> taskyard.v1.WatchEventsRequest
+	20, // 52: taskyard.v1.TaskService.GetTask:input_type -> taskyard.v1.GetTaskRequest
+	23, // 53: taskyard.v1.TaskService.ListTasks:input_type -> taskyard.v1.ListTasksRequest
+	25, // 54: taskyard.v1.TaskService.WaitTask:input_type -> taskyard.v1.WaitTaskRequest
+	27, // 55: taskyard.v1.TaskService.CancelTask:input_type -> taskyard.v1.CancelTaskRequest
+	29, // 56: taskyard.v1.TaskService.CancelTasks:input_type -> taskyard.v1.CancelTasksRequest
+	31, // 57: taskyard.v1.TaskService.RedriveTask:input_type -> taskyard.v1.RedriveTaskRequest
+	33, // 58: taskyard.v1.TaskService.RedriveTasks:input_type -> taskyard.v1.RedriveTasksRequest
+	35, // 59: taskyard.v1.TaskService.ListKinds:input_type -> taskyard.v1.ListKindsRequest
+	4,  // 60: taskyard.v1.TaskService.Submit:output_type -> taskyard.v1.SubmitResponse
+	6,  // 61: taskyard.v1.TaskService.SubmitBatch:output_type -> taskyard.v1.SubmitBatchResponse
+	9,  // 62: taskyard.v1.TaskService.SubmitStream:output_type -> taskyard.v1.SubmitStreamResponse
+	19, // 63: taskyard.v1.TaskService.SubmitAndWatch:output_type -> taskyard.v1.WatchEventsResponse
+	19, // 64: taskyard.v1.TaskService.WatchEvents:output_type -> taskyard.v1.WatchEventsResponse
+	21, // 65: taskyard.v1.TaskService.GetTask:output_type -> taskyard.v1.GetTaskResponse
+	24, // 66: taskyard.v1.TaskService.ListTasks:output_type -> taskyard.v1.ListTasksResponse
+	26, // 67: taskyard.v1.TaskService.WaitTask:output_type -> taskyard.v1.WaitTaskResponse
+	28, // 68: taskyard.v1.TaskService.CancelTask:output_type -> taskyard.v1.CancelTaskResponse
+	30, // 69: taskyard.v1.TaskService.CancelTasks:output_type -> taskyard.v1.CancelTasksResponse
+	32, // 70: taskyard.v1.TaskService.RedriveTask:output_type -> taskyard.v1.RedriveTaskResponse
+	34, // 71: taskyard.v1.TaskService.RedriveTasks:output_type -> taskyard.v1.RedriveTasksResponse
+	36, // 72: taskyard.v1.TaskService.ListKinds:output_type -> taskyard.v1.ListKindsResponse
+	60, // [60:73] is the sub-list for method output_type
+	47, // [47:60] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_taskyard_v1_task_service_proto_init() }
@@ -2714,7 +2855,7 @@ func file_taskyard_v1_task_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_taskyard_v1_task_service_proto_rawDesc), len(file_taskyard_v1_task_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	TaskService_CancelTasks_FullMethodName    = "/taskyard.v1.TaskService/CancelTasks"
 	TaskService_RedriveTask_FullMethodName    = "/taskyard.v1.TaskService/RedriveTask"
 	TaskService_RedriveTasks_FullMethodName   = "/taskyard.v1.TaskService/RedriveTasks"
+	TaskService_ListKinds_FullMethodName      = "/taskyard.v1.TaskService/ListKinds"
 )
 
 // TaskServiceClient is the client API for TaskService service.
@@ -176,6 +177,8 @@ type TaskServiceClient interface {
 	// Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
 	// one), UNAVAILABLE (DRAINING).
 	RedriveTasks(ctx context.Context, in *RedriveTasksRequest, opts ...grpc.CallOption) (*RedriveTasksResponse, error)
+	// Lists the kinds of task that this server executes, in alphabetical order.
+	ListKinds(ctx context.Context, in *ListKindsRequest, opts ...grpc.CallOption) (*ListKindsResponse, error)
 }
 
 type taskServiceClient struct {
@@ -327,6 +330,16 @@ func (c *taskServiceClient) RedriveTasks(ctx context.Context, in *RedriveTasksRe
 	return out, nil
 }
 
+func (c *taskServiceClient) ListKinds(ctx context.Context, in *ListKindsRequest, opts ...grpc.CallOption) (*ListKindsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListKindsResponse)
+	err := c.cc.Invoke(ctx, TaskService_ListKinds_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TaskServiceServer is the server API for TaskService service.
 // All implementations must embed UnimplementedTaskServiceServer
 // for forward compatibility.
@@ -470,6 +483,8 @@ type TaskServiceServer interface {
 	// Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
 	// one), UNAVAILABLE (DRAINING).
 	RedriveTasks(context.Context, *RedriveTasksRequest) (*RedriveTasksResponse, error)
+	// Lists the kinds of task that this server executes, in alphabetical order.
+	ListKinds(context.Context, *ListKindsRequest) (*ListKindsResponse, error)
 	mustEmbedUnimplementedTaskServiceServer()
 }
 
@@ -515,6 +530,9 @@ func (UnimplementedTaskServiceServer) RedriveTask(context.Context, *RedriveTaskR
 }
 func (UnimplementedTaskServiceServer) RedriveTasks(context.Context, *RedriveTasksRequest) (*RedriveTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RedriveTasks not implemented")
+}
+func (UnimplementedTaskServiceServer) ListKinds(context.Context, *ListKindsRequest) (*ListKindsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListKinds not implemented")
 }
 func (UnimplementedTaskServiceServer) mustEmbedUnimplementedTaskServiceServer() {}
 func (UnimplementedTaskServiceServer) testEmbeddedByValue()                     {}
@@ -728,6 +746,24 @@ func _TaskService_RedriveTasks_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TaskService_ListKinds_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListKindsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TaskServiceServer).ListKinds(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TaskService_ListKinds_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TaskServiceServer).ListKinds(ctx, req.(*ListKindsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TaskService_ServiceDesc is the grpc.ServiceDesc for TaskService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -770,6 +806,10 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RedriveTasks",
 			Handler:    _TaskService_RedriveTasks_Handler,
+		},
+		{
+			MethodName: "ListKinds",
+			Handler:    _TaskService_ListKinds_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

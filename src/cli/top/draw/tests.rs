@@ -111,7 +111,8 @@ fn model(now: Instant) -> Model {
     model.stats(Ok(stats(queues.clone())), now);
     model.stats(Ok(stats(queues)), now + Duration::from_secs(100));
     let workers = (1..=8).map(|number| worker(number, "exec", "mail")).collect();
-    model.pool(Ok(GetPoolResponse { pool: Some(Pool { size: 8, workers }) }));
+    model
+        .pool(Ok(GetPoolResponse { pool: Some(Pool { size: 8, workers }), drain_time_left: None }));
     let events = vec![
         event(EventType::Submitted, "", None),
         event(EventType::Started, "worker-3", None),
@@ -386,7 +387,10 @@ fn hostile(now: Instant) -> Model {
     model.stats(Ok(stats), now);
     let workers = (0..5_000).map(|n| worker(n % 7, &bad(n), &bad(n + 1)));
     let workers = workers.enumerate().map(|(n, worker)| Worker { leaving: n % 2 == 0, ..worker });
-    model.pool(Ok(GetPoolResponse { pool: Some(Pool { size: 1, workers: workers.collect() }) }));
+    model.pool(Ok(GetPoolResponse {
+        pool: Some(Pool { size: 1, workers: workers.collect() }),
+        drain_time_left: None,
+    }));
     let events = (0..1_000).map(|n| Event {
         kind: bad(n),
         worker: bad(n + 2),

@@ -19,7 +19,8 @@ fn stats(queues: usize, run: i64) -> GetStatsResponse {
 }
 
 fn pool(workers: usize) -> GetPoolResponse {
-    GetPoolResponse { pool: Some(Pool { size: 1, workers: vec![Worker::default(); workers] }) }
+    let workers = vec![Worker::default(); workers];
+    GetPoolResponse { pool: Some(Pool { size: 1, workers }), drain_time_left: None }
 }
 
 fn events(numbers: Range<u64>) -> Seen {

@@ -19,10 +19,12 @@ class GetPoolRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetPoolResponse(_message.Message):
-    __slots__ = ("pool",)
+    __slots__ = ("pool", "drain_time_left")
     POOL_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_TIME_LEFT_FIELD_NUMBER: _ClassVar[int]
     pool: _pool_pb2.Pool
-    def __init__(self, pool: _Optional[_Union[_pool_pb2.Pool, _Mapping]] = ...) -> None: ...
+    drain_time_left: _duration_pb2.Duration
+    def __init__(self, pool: _Optional[_Union[_pool_pb2.Pool, _Mapping]] = ..., drain_time_left: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ResizePoolRequest(_message.Message):
     __slots__ = ("size",)

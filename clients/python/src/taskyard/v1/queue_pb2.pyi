@@ -71,7 +71,7 @@ class TaskCounts(_message.Message):
     def __init__(self, scheduled: _Optional[int] = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ...) -> None: ...
 
 class Queue(_message.Message):
-    __slots__ = ("queue", "settings", "overridden", "paused", "block", "counts", "waiting_bytes", "waiting_callers", "oldest_due_time")
+    __slots__ = ("queue", "settings", "overridden", "paused", "block", "counts", "waiting_bytes", "waiting_callers", "oldest_due_time", "configured")
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     OVERRIDDEN_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,7 @@ class Queue(_message.Message):
     WAITING_BYTES_FIELD_NUMBER: _ClassVar[int]
     WAITING_CALLERS_FIELD_NUMBER: _ClassVar[int]
     OLDEST_DUE_TIME_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     queue: str
     settings: QueueSettings
     overridden: _containers.RepeatedScalarFieldContainer[str]
@@ -90,4 +91,5 @@ class Queue(_message.Message):
     waiting_bytes: int
     waiting_callers: int
     oldest_due_time: _timestamp_pb2.Timestamp
-    def __init__(self, queue: _Optional[str] = ..., settings: _Optional[_Union[QueueSettings, _Mapping]] = ..., overridden: _Optional[_Iterable[str]] = ..., paused: bool = ..., block: _Optional[_Union[QueueBlock, str]] = ..., counts: _Optional[_Union[TaskCounts, _Mapping]] = ..., waiting_bytes: _Optional[int] = ..., waiting_callers: _Optional[int] = ..., oldest_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    configured: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, queue: _Optional[str] = ..., settings: _Optional[_Union[QueueSettings, _Mapping]] = ..., overridden: _Optional[_Iterable[str]] = ..., paused: bool = ..., block: _Optional[_Union[QueueBlock, str]] = ..., counts: _Optional[_Union[TaskCounts, _Mapping]] = ..., waiting_bytes: _Optional[int] = ..., waiting_callers: _Optional[int] = ..., oldest_due_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., configured: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -356,3 +356,19 @@ class RedriveTasksResponse(_message.Message):
     full_queue: str
     passed_over: int
     def __init__(self, redriven: _Optional[int] = ..., next_page_token: _Optional[str] = ..., full_queue: _Optional[str] = ..., passed_over: _Optional[int] = ...) -> None: ...
+
+class ListKindsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListKindsResponse(_message.Message):
+    __slots__ = ("kinds",)
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    kinds: _containers.RepeatedCompositeFieldContainer[Kind]
+    def __init__(self, kinds: _Optional[_Iterable[_Union[Kind, _Mapping]]] = ...) -> None: ...
+
+class Kind(_message.Message):
+    __slots__ = ("kind",)
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    def __init__(self, kind: _Optional[str] = ...) -> None: ...

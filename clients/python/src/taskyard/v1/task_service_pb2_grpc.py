@@ -105,6 +105,11 @@ class TaskServiceStub(object):
                 request_serializer=taskyard_dot_v1_dot_task__service__pb2.RedriveTasksRequest.SerializeToString,
                 response_deserializer=taskyard_dot_v1_dot_task__service__pb2.RedriveTasksResponse.FromString,
                 _registered_method=True)
+        self.ListKinds = channel.unary_unary(
+                '/taskyard.v1.TaskService/ListKinds',
+                request_serializer=taskyard_dot_v1_dot_task__service__pb2.ListKindsRequest.SerializeToString,
+                response_deserializer=taskyard_dot_v1_dot_task__service__pb2.ListKindsResponse.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer(object):
@@ -308,6 +313,13 @@ class TaskServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListKinds(self, request, context):
+        """Lists the kinds of task that this server executes, in alphabetical order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -370,6 +382,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.RedriveTasks,
                     request_deserializer=taskyard_dot_v1_dot_task__service__pb2.RedriveTasksRequest.FromString,
                     response_serializer=taskyard_dot_v1_dot_task__service__pb2.RedriveTasksResponse.SerializeToString,
+            ),
+            'ListKinds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKinds,
+                    request_deserializer=taskyard_dot_v1_dot_task__service__pb2.ListKindsRequest.FromString,
+                    response_serializer=taskyard_dot_v1_dot_task__service__pb2.ListKindsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -707,6 +724,33 @@ class TaskService(object):
             '/taskyard.v1.TaskService/RedriveTasks',
             taskyard_dot_v1_dot_task__service__pb2.RedriveTasksRequest.SerializeToString,
             taskyard_dot_v1_dot_task__service__pb2.RedriveTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKinds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/taskyard.v1.TaskService/ListKinds',
+            taskyard_dot_v1_dot_task__service__pb2.ListKindsRequest.SerializeToString,
+            taskyard_dot_v1_dot_task__service__pb2.ListKindsResponse.FromString,
             options,
             channel_credentials,
             insecure,

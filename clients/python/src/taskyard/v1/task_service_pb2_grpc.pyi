@@ -177,6 +177,8 @@ class TaskServiceStub:
     Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
     one), UNAVAILABLE (DRAINING).
     """
+    ListKinds: grpc.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.ListKindsRequest, taskyard.v1.task_service_pb2.ListKindsResponse]
+    """Lists the kinds of task that this server executes, in alphabetical order."""
 
 @typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
@@ -333,6 +335,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
     one), UNAVAILABLE (DRAINING).
     """
+    ListKinds: grpc.aio.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.ListKindsRequest, taskyard.v1.task_service_pb2.ListKindsResponse]  # type: ignore[assignment]
+    """Lists the kinds of task that this server executes, in alphabetical order."""
 
 class TaskServiceServicer(metaclass=abc.ABCMeta):
     """Takes tasks, runs them on a fixed crew of workers, and tells what happens
@@ -558,5 +562,13 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
         Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
         one), UNAVAILABLE (DRAINING).
         """
+
+    @abc.abstractmethod
+    def ListKinds(
+        self,
+        request: taskyard.v1.task_service_pb2.ListKindsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[taskyard.v1.task_service_pb2.ListKindsResponse, collections.abc.Awaitable[taskyard.v1.task_service_pb2.ListKindsResponse]]:
+        """Lists the kinds of task that this server executes, in alphabetical order."""
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -32,7 +32,14 @@ export interface GetPoolRequest {
 /** The crew as it stands. */
 export interface GetPoolResponse {
   /** Always set. */
-  pool: Pool | undefined;
+  pool:
+    | Pool
+    | undefined;
+  /**
+   * While the server drains: how long until its bound, after which what still runs
+   * has been interrupted. Unset while it does not drain.
+   */
+  drainTimeLeft: Duration | undefined;
 }
 
 /** The crew's new size. */
@@ -362,13 +369,16 @@ export const GetPoolRequest: MessageFns<GetPoolRequest> = {
 };
 
 function createBaseGetPoolResponse(): GetPoolResponse {
-  return { pool: undefined };
+  return { pool: undefined, drainTimeLeft: undefined };
 }
 
 export const GetPoolResponse: MessageFns<GetPoolResponse> = {
   encode(message: GetPoolResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.pool !== undefined) {
       Pool.encode(message.pool, writer.uint32(10).fork()).join();
+    }
+    if (message.drainTimeLeft !== undefined) {
+      Duration.encode(message.drainTimeLeft, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -394,6 +404,14 @@ export const GetPoolResponse: MessageFns<GetPoolResponse> = {
             message.pool = Pool.decode(reader, reader.uint32());
             continue;
           }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.drainTimeLeft = Duration.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -407,13 +425,23 @@ export const GetPoolResponse: MessageFns<GetPoolResponse> = {
   },
 
   fromJSON(object: any): GetPoolResponse {
-    return { pool: isSet(object.pool) ? Pool.fromJSON(object.pool) : undefined };
+    return {
+      pool: isSet(object.pool) ? Pool.fromJSON(object.pool) : undefined,
+      drainTimeLeft: isSet(object.drainTimeLeft)
+        ? Duration.fromJSON(object.drainTimeLeft)
+        : isSet(object.drain_time_left)
+        ? Duration.fromJSON(object.drain_time_left)
+        : undefined,
+    };
   },
 
   toJSON(message: GetPoolResponse): unknown {
     const obj: any = {};
     if (message.pool !== undefined) {
       obj.pool = Pool.toJSON(message.pool);
+    }
+    if (message.drainTimeLeft !== undefined) {
+      obj.drainTimeLeft = Duration.toJSON(message.drainTimeLeft);
     }
     return obj;
   },
@@ -424,6 +452,9 @@ export const GetPoolResponse: MessageFns<GetPoolResponse> = {
   fromPartial(object: DeepPartial<GetPoolResponse>): GetPoolResponse {
     const message = createBaseGetPoolResponse();
     message.pool = (object.pool !== undefined && object.pool !== null) ? Pool.fromPartial(object.pool) : undefined;
+    message.drainTimeLeft = (object.drainTimeLeft !== undefined && object.drainTimeLeft !== null)
+      ? Duration.fromPartial(object.drainTimeLeft)
+      : undefined;
     return message;
   },
 };

@@ -163,7 +163,15 @@ export interface Queue {
   /** Callers that wait for room in it. */
   waitingCallers: bigint;
   /** Since when its next task has been due; unset if none is. */
-  oldestDueTime: Date | undefined;
+  oldestDueTime:
+    | Date
+    | undefined;
+  /**
+   * The names of the settings whose configured value is not the built-in default:
+   * the configuration says them for this queue, or for all. What is neither here
+   * nor in overridden has its default.
+   */
+  configured: string[];
 }
 
 function createBaseQueueSettings(): QueueSettings {
@@ -690,6 +698,7 @@ function createBaseQueue(): Queue {
     waitingBytes: 0n,
     waitingCallers: 0n,
     oldestDueTime: undefined,
+    configured: [],
   };
 }
 
@@ -727,6 +736,9 @@ export const Queue: MessageFns<Queue> = {
     }
     if (message.oldestDueTime !== undefined) {
       Timestamp.encode(toTimestamp(message.oldestDueTime), writer.uint32(74).fork()).join();
+    }
+    for (const v of message.configured) {
+      writer.uint32(82).string(v!);
     }
     return writer;
   },
@@ -816,6 +828,14 @@ export const Queue: MessageFns<Queue> = {
             message.oldestDueTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.configured.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -853,6 +873,9 @@ export const Queue: MessageFns<Queue> = {
         : isSet(object.oldest_due_time)
         ? fromJsonTimestamp(object.oldest_due_time)
         : undefined,
+      configured: globalThis.Array.isArray(object?.configured)
+        ? object.configured.map((e: any) => globalThis.String(e))
+        : [],
     };
   },
 
@@ -885,6 +908,9 @@ export const Queue: MessageFns<Queue> = {
     if (message.oldestDueTime !== undefined) {
       obj.oldestDueTime = message.oldestDueTime.toISOString();
     }
+    if (message.configured?.length) {
+      obj.configured = message.configured;
+    }
     return obj;
   },
 
@@ -910,6 +936,7 @@ export const Queue: MessageFns<Queue> = {
       ? BigInt(object.waitingCallers)
       : 0n;
     message.oldestDueTime = object.oldestDueTime ?? undefined;
+    message.configured = object.configured?.map((e) => e) || [];
     return message;
   },
 };

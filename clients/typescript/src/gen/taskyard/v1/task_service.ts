@@ -620,6 +620,22 @@ export interface RedriveTasksResponse {
   passedOver: number;
 }
 
+/** Nothing to say. */
+export interface ListKindsRequest {
+}
+
+/** What the server executes. */
+export interface ListKindsResponse {
+  /** In alphabetical order. */
+  kinds: Kind[];
+}
+
+/** A kind of task. */
+export interface Kind {
+  /** What SubmitRequest.kind names it by. */
+  kind: string;
+}
+
 function createBaseSubmitRequest(): SubmitRequest {
   return {
     kind: "",
@@ -4164,6 +4180,192 @@ export const RedriveTasksResponse: MessageFns<RedriveTasksResponse> = {
   },
 };
 
+function createBaseListKindsRequest(): ListKindsRequest {
+  return {};
+}
+
+export const ListKindsRequest: MessageFns<ListKindsRequest> = {
+  encode(_: ListKindsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListKindsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListKindsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(_: any): ListKindsRequest {
+    return {};
+  },
+
+  toJSON(_: ListKindsRequest): unknown {
+    const obj: any = {};
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListKindsRequest>): ListKindsRequest {
+    return ListKindsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(_: DeepPartial<ListKindsRequest>): ListKindsRequest {
+    const message = createBaseListKindsRequest();
+    return message;
+  },
+};
+
+function createBaseListKindsResponse(): ListKindsResponse {
+  return { kinds: [] };
+}
+
+export const ListKindsResponse: MessageFns<ListKindsResponse> = {
+  encode(message: ListKindsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.kinds) {
+      Kind.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListKindsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListKindsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kinds.push(Kind.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListKindsResponse {
+    return { kinds: globalThis.Array.isArray(object?.kinds) ? object.kinds.map((e: any) => Kind.fromJSON(e)) : [] };
+  },
+
+  toJSON(message: ListKindsResponse): unknown {
+    const obj: any = {};
+    if (message.kinds?.length) {
+      obj.kinds = message.kinds.map((e) => Kind.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListKindsResponse>): ListKindsResponse {
+    return ListKindsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListKindsResponse>): ListKindsResponse {
+    const message = createBaseListKindsResponse();
+    message.kinds = object.kinds?.map((e) => Kind.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseKind(): Kind {
+  return { kind: "" };
+}
+
+export const Kind: MessageFns<Kind> = {
+  encode(message: Kind, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.kind !== "") {
+      writer.uint32(10).string(message.kind);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Kind {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseKind();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Kind {
+    return { kind: isSet(object.kind) ? globalThis.String(object.kind) : "" };
+  },
+
+  toJSON(message: Kind): unknown {
+    const obj: any = {};
+    if (message.kind !== "") {
+      obj.kind = message.kind;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<Kind>): Kind {
+    return Kind.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Kind>): Kind {
+    const message = createBaseKind();
+    message.kind = object.kind ?? "";
+    return message;
+  },
+};
+
 /**
  * Takes tasks, runs them on a fixed crew of workers, and tells what happens
  * to them.
@@ -4414,6 +4616,15 @@ export const TaskServiceDefinition = {
       requestType: RedriveTasksRequest as typeof RedriveTasksRequest,
       requestStream: false,
       responseType: RedriveTasksResponse as typeof RedriveTasksResponse,
+      responseStream: false,
+      options: {},
+    },
+    /** Lists the kinds of task that this server executes, in alphabetical order. */
+    listKinds: {
+      name: "ListKinds",
+      requestType: ListKindsRequest as typeof ListKindsRequest,
+      requestStream: false,
+      responseType: ListKindsResponse as typeof ListKindsResponse,
       responseStream: false,
       options: {},
     },
@@ -4684,6 +4895,16 @@ export const TaskServiceService = {
       Buffer.from(RedriveTasksResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): RedriveTasksResponse => RedriveTasksResponse.decode(value),
   },
+  /** Lists the kinds of task that this server executes, in alphabetical order. */
+  listKinds: {
+    path: "/taskyard.v1.TaskService/ListKinds" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListKindsRequest): Buffer => Buffer.from(ListKindsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListKindsRequest => ListKindsRequest.decode(value),
+    responseSerialize: (value: ListKindsResponse): Buffer => Buffer.from(ListKindsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListKindsResponse => ListKindsResponse.decode(value),
+  },
 } as const;
 
 export interface TaskServiceServer extends UntypedServiceImplementation {
@@ -4838,6 +5059,8 @@ export interface TaskServiceServer extends UntypedServiceImplementation {
    * one), UNAVAILABLE (DRAINING).
    */
   redriveTasks: handleUnaryCall<RedriveTasksRequest, RedriveTasksResponse>;
+  /** Lists the kinds of task that this server executes, in alphabetical order. */
+  listKinds: handleUnaryCall<ListKindsRequest, ListKindsResponse>;
 }
 
 export interface TaskServiceClient extends Client {
@@ -5132,6 +5355,22 @@ export interface TaskServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: RedriveTasksResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the kinds of task that this server executes, in alphabetical order. */
+  listKinds(
+    request: ListKindsRequest,
+    callback: (error: ServiceError | null, response: ListKindsResponse) => void,
+  ): ClientUnaryCall;
+  listKinds(
+    request: ListKindsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListKindsResponse) => void,
+  ): ClientUnaryCall;
+  listKinds(
+    request: ListKindsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListKindsResponse) => void,
   ): ClientUnaryCall;
 }
 
