@@ -3,6 +3,10 @@
 //! Owns the process group, from its start to the death of its last member. Must
 //! not know tasks.
 //!
+//! The group is the first of a session of its own, which has no terminal: a command that
+//! asks its user something fails at once, and Ctrl-C at the server's terminal reaches no
+//! command.
+//!
 //! A group is signalled by a number: the process id of its leader, our child.
 //! The system gives that number away again once no process and no group has it,
 //! and a signal would then hit strangers. It cannot do so while the leader has
@@ -21,7 +25,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::capture::Capture;
+use super::{capture::Capture, child};
 
 /// How long the pipes are read after the leader has ended, in case that another
 /// process of the group holds them open.
@@ -46,12 +50,13 @@ pub struct Ended {
 }
 
 impl Group {
-    /// Starts `command` as the leader of a new group.
+    /// Starts `command` as the leader of a new session, and so of a new group.
     ///
     /// # Errors
     /// What the system says if it cannot be started.
     pub fn spawn(mut command: Command) -> io::Result<Self> {
-        let child = command.process_group(0).spawn()?;
+        child::isolate(command.as_std_mut());
+        let child = command.spawn()?;
         let leader = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         Ok(Self { child, leader })
     }

@@ -1,11 +1,13 @@
 //! `exec`: runs a command that the operator declared.
 //!
 //! Owns the kind: which commands there are, and how the end of one becomes an
-//! outcome. [`plan`] checks a task's arguments and fills them in, [`group`] runs
-//! the process and everything that it starts, [`capture`] keeps what it prints.
+//! outcome. [`plan`] checks a task's arguments and fills them in, [`child`] is what a
+//! process has from the server and what not, [`group`] runs it and everything that it
+//! starts, [`capture`] keeps what it prints.
 //! Must not know how commands are written in a configuration file.
 
 mod capture;
+mod child;
 mod group;
 mod plan;
 
@@ -42,9 +44,10 @@ const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 /// command can read; nothing, if it is missing. There is no shell, and a value
 /// never becomes more than one argument, or a part of one.
 ///
-/// The command runs in a process group of its own. It is given no variables but
-/// PATH, HOME, LANG and TZ, those declared for it, `TASKYARD_TASK_ID` and
-/// `TASKYARD_ATTEMPT`. When it ends, what it left running in its group is
+/// The command runs in a session and a process group of its own, without a terminal:
+/// reading `/dev/tty` fails at once. It has no open files but its first three, and no
+/// signal is ignored or blocked. It is given no variables but PATH, HOME, LANG and TZ,
+/// those declared for it, `TASKYARD_TASK_ID` and `TASKYARD_ATTEMPT`. When it ends, what it left running in its group is
 /// killed. A cancellation sends SIGTERM to the group; if the command is stopped
 /// (after its timeout, or the grace period) the group is killed. A process that
 /// leaves the group, as a daemon does with `setsid`, is beyond reach.
