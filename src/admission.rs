@@ -9,6 +9,7 @@
 //! starts, is cancelled, or was never committed. So no path can forget to.
 
 mod drain_rate;
+mod hold;
 mod room;
 
 use std::{
@@ -19,6 +20,8 @@ use std::{
 
 use crate::queue::{Book, Settings};
 
+pub use hold::Hold;
+use hold::Holds;
 use room::{Entry, Room};
 
 /// How much may wait.
@@ -108,6 +111,14 @@ pub enum Refused {
     /// The queue would be one too many.
     #[error("there are {0} queues in use, which is the limit")]
     TooManyQueues(usize),
+    /// The store takes no new task for a time; that passes by itself.
+    #[error("the store takes no new task for now")]
+    Held {
+        /// Why.
+        hold: Hold,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The server shuts down.
     #[error("the server is draining")]
     Draining,
@@ -198,13 +209,15 @@ pub struct Admission {
     rooms: Mutex<HashMap<Arc<str>, Arc<Room>>>,
     /// Why nobody is let in any more, once that is so.
     closed: OnceLock<Refused>,
+    /// Why nobody is let in for now.
+    holds: Holds,
 }
 
 impl Admission {
     /// A gate with nothing behind it.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, rooms: Mutex::default(), closed: OnceLock::new() }
+        Self { limits, rooms: Mutex::default(), closed: OnceLock::new(), holds: Holds::default() }
     }
 
     /// The settings of a queue, existing or not; `None` if it may not exist.
@@ -265,17 +278,19 @@ impl Admission {
         patience: Patience,
     ) -> Result<Places, Refused> {
         let room = self.room(queue)?;
+        self.holds.check()?;
         let turn = match room.enter(tasks, bytes, when_full)? {
             Entry::Inside(places) => return Ok(places),
             Entry::InLine(turn) => turn,
         };
-        // `close` may have emptied the line just before this caller joined it.
+        // The line may have been emptied just before this caller joined it.
         self.check_open()?;
+        self.holds.check()?;
         let (Patience::Deadline(until) | Patience::Full(until)) = patience else {
             return turn.granted().await.unwrap_or_else(|| Err(self.closed_because()));
         };
         match tokio::time::timeout_at(until, turn.granted()).await {
-            // The line is emptied only when the gate closes.
+            // The line is emptied without an answer only when the gate closes.
             Ok(granted) => granted.unwrap_or_else(|| Err(self.closed_because())),
             Err(_) if matches!(patience, Patience::Deadline(_)) => Err(Refused::Deadline),
             Err(_) => Err(room.full()),
@@ -288,6 +303,7 @@ impl Admission {
     /// See [`Refused`].
     pub fn try_admit(&self, queue: &str, bytes: u64) -> Result<Admitted, Refused> {
         let room = self.room(queue)?;
+        self.holds.check()?;
         match room.enter(1, bytes, WhenFull::Reject)? {
             Entry::Inside(mut places) => places.take(bytes).ok_or(Refused::UnknownQueue),
             Entry::InLine(_) => Err(room.full()),
@@ -337,6 +353,23 @@ impl Admission {
         for room in lock(&self.rooms).values() {
             lock(&room.state).line.clear();
         }
+    }
+
+    /// Refuses new tasks while `hold` stands, those in line included, and tells them
+    /// to come back after `retry_after`. What the store has goes on: places are given
+    /// back and taken again ([`readmit`](Self::readmit)), and queues can be changed.
+    pub fn hold(&self, hold: Hold, retry_after: Duration) {
+        if self.holds.set(hold, retry_after) {
+            let rooms: Vec<_> = lock(&self.rooms).values().map(Arc::clone).collect();
+            for room in rooms {
+                room.send_away(Refused::Held { hold, retry_after });
+            }
+        }
+    }
+
+    /// Ends a [`hold`](Self::hold). Without any other, new tasks are let in again.
+    pub fn release(&self, hold: Hold) {
+        self.holds.unset(hold);
     }
 
     fn check_open(&self) -> Result<(), Refused> {

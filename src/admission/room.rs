@@ -118,6 +118,16 @@ impl Room {
         hand_over(served);
     }
 
+    /// Empties the line, and tells everyone in it why.
+    pub fn send_away(&self, cause: Refused) {
+        let line = {
+            let mut state = lock(&self.state);
+            state.line_bytes = 0;
+            std::mem::take(&mut state.line)
+        };
+        hand_over(line.into_values().map(|waiting| (waiting, Err(cause))).collect());
+    }
+
     pub fn leave(self: &Arc<Self>, tasks: u64, bytes: u64) {
         let granted = {
             let mut state = lock(&self.state);

@@ -223,3 +223,27 @@ async fn a_failed_store_is_told_as_such_and_the_first_cause_stays() {
     let later = gate.admit("q", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
     assert_eq!(later, Refused::StoreFailed);
 }
+
+#[tokio::test]
+async fn a_hold_refuses_everyone_until_it_is_released() {
+    let gate = gate(2, 100);
+    let held = take(&gate, 1).await;
+    let _other = take(&gate, 1).await;
+    let waiting = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    let retry_after = Duration::from_secs(3);
+    gate.hold(Hold::LogFull, retry_after);
+    let refused = Refused::Held { hold: Hold::LogFull, retry_after };
+    assert_eq!(waiting.await.unwrap().unwrap_err(), refused);
+    drop(held);
+    let later = gate.admit("q", 1, WhenFull::Wait, gate.patience(None)).await.unwrap_err();
+    assert_eq!(later, refused, "although there is room");
+    assert_eq!(gate.try_admit("q", 1).unwrap_err(), refused);
+    // What is in the store goes on, and can be administered.
+    drop(gate.readmit("q", 1));
+    gate.try_keep("q").expect("a queue can be changed");
+    gate.release(Hold::LogFull);
+    take(&gate, 1).await;
+    let waiting = stand_in_line(&gate, 100, Patience::Unlimited).await;
+    assert_eq!(in_line(&gate), 1, "the line is as it was");
+    waiting.abort();
+}

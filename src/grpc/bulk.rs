@@ -117,7 +117,7 @@ impl Step {
                 | store::Error::NotFound(_),
             ) => {}
             Err(error @ store::Error::NoRoom { cause, .. }) => match cause {
-                Refused::Full { .. } | Refused::TooManyQueues(_) => {
+                Refused::Full { .. } | Refused::TooManyQueues(_) | Refused::Held { .. } => {
                     self.full.get_or_insert((task, error));
                 }
                 Refused::Draining | Refused::StoreFailed => return Err(status::store(&error)),

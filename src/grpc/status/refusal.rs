@@ -7,7 +7,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::{DOMAIN, details, draining, invalid, plain, push_back, store as of_store, too_large};
 use crate::{
-    admission::{Limit, MAX_WAITING_BYTES, MAX_WAITING_CALLERS, Refused},
+    admission::{Hold, Limit, MAX_WAITING_BYTES, MAX_WAITING_CALLERS, Refused},
     handler::Violation,
     store,
 };
@@ -43,9 +43,29 @@ pub fn refused(queue: &str, refused: Refused) -> Status {
             "queue",
             format!("there is no queue {queue:?}; the configuration fixes the queues"),
         )]),
+        Refused::Held { hold, retry_after } => held(hold, retry_after),
         Refused::Draining => draining(),
         Refused::StoreFailed => of_store(&store::Error::Failed("the disk refused a write".into())),
     }
+}
+
+/// The store takes no new task for a time.
+fn held(hold: Hold, retry_after: Duration) -> Status {
+    let (reason, subject, what) = match hold {
+        Hold::LogFull => (
+            "LOG_FULL",
+            "write-ahead log",
+            "the write-ahead log is full and cannot be moved into the database, as the server's log tells",
+        ),
+    };
+    let millis = retry_after.as_millis();
+    let message = format!("{what}; nothing was enqueued; try again in {millis} ms");
+    let mut details = details(reason, []);
+    details.set_retry_info(Some(retry_after));
+    details.add_quota_failure_violation(subject, what);
+    let mut status = Status::with_error_details(Code::ResourceExhausted, message, details);
+    push_back(&mut status, &millis.to_string());
+    status
 }
 
 fn queue_full(queue: &str, limit: Limit, retry_after: Duration) -> Status {

@@ -6,7 +6,7 @@ use tonic_types::{FieldViolation, RpcStatusExt as _, pb};
 
 use super::*;
 use crate::{
-    admission::{Limit, Refused},
+    admission::{Hold, Limit, Refused},
     store::Error,
 };
 
@@ -22,6 +22,10 @@ fn full() -> Refused {
     Refused::Full { limit: Limit::Tasks(3), retry_after: Duration::from_millis(70) }
 }
 
+fn held() -> Refused {
+    Refused::Held { hold: Hold::LogFull, retry_after: Duration::from_secs(5) }
+}
+
 fn causes() -> Vec<(Refused, Code, &'static str)> {
     use Code::{DeadlineExceeded, InvalidArgument, ResourceExhausted, Unavailable};
     vec![
@@ -31,6 +35,7 @@ fn causes() -> Vec<(Refused, Code, &'static str)> {
         (Refused::MoreThanQueue { tasks: 9, limit: 8 }, ResourceExhausted, "TOO_LARGE"),
         (Refused::UnknownQueue, InvalidArgument, "INVALID_FIELDS"),
         (Refused::TooManyQueues(4), ResourceExhausted, "TOO_MANY_QUEUES"),
+        (held(), ResourceExhausted, "LOG_FULL"),
         (Refused::Draining, Unavailable, "DRAINING"),
         (Refused::StoreFailed, Unavailable, "STORE_FAILED"),
     ]

@@ -177,6 +177,7 @@ fn may_be_known(refused: Refused) -> bool {
     match refused {
         Refused::Full { .. }
         | Refused::TooManyQueues(_)
+        | Refused::Held { .. }
         | Refused::LargerThanQueue { .. }
         | Refused::MoreThanQueue { .. } => true,
         Refused::Deadline | Refused::UnknownQueue | Refused::Draining | Refused::StoreFailed => {

@@ -74,7 +74,10 @@ impl Engine<'_> {
         let place = match self.admission.try_admit(&ended.queue, ended.bytes) {
             Ok(place) => place,
             Err(cause) => {
-                if matches!(cause, Refused::Full { .. } | Refused::TooManyQueues(_)) {
+                if matches!(
+                    cause,
+                    Refused::Full { .. } | Refused::TooManyQueues(_) | Refused::Held { .. }
+                ) {
                     full.insert(ended.queue.clone(), cause);
                 }
                 return Ok(Err(no_room(&ended.queue, cause)));
