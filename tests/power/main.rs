@@ -1,0 +1,185 @@
+//! Power cuts, and disks that fail: what was acknowledged before the cut is there after it.
+//!
+//! A library before the C library (`interpose.c`, built here with `cc`) writes down
+//! everything that the real server does to its files. From that trace a disk is made as a
+//! power cut may leave it at any moment (`disk.rs`), opened with the real server, and
+//! compared with the ledger of what clients had been told by then. The library also lets
+//! calls fail. What such a disk does, and what it does not, is said in `disk.rs`.
+//!
+//! The ordinary run makes some fifty images. For more:
+//!
+//!     POWER_IMAGES=5000 cargo test --test power -- --nocapture
+//!
+//! `POWER_SEED` repeats what is random in this process; threads and the machine add their
+//! own.
+
+mod control;
+mod disk;
+mod history;
+mod ledger;
+mod load;
+mod server;
+#[path = "../support/mod.rs"]
+mod support;
+mod trace;
+mod verify;
+
+use std::{path::Path, sync::Arc};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tempfile::TempDir;
+
+use control::{Call, Fault, Role, Rule};
+use disk::{Cut, Disk};
+use history::History;
+use ledger::{Known, Ledger};
+use server::Traced;
+use support::connect;
+
+/// Images of the run of a server on a new directory, and again of one on what is left of it.
+const IMAGES: usize = 5;
+
+/// Images of a run in which calls fail, and its tasks before and after the restart.
+const FAULT_IMAGES: usize = 5;
+const FAULT_TASKS: u32 = 60;
+
+/// Tasks of one run: enough that the log is moved into the database.
+const TASKS: u32 = 700;
+
+fn images() -> usize {
+    let wanted = std::env::var("POWER_IMAGES").ok();
+    wanted.map_or(30, |images| images.parse().expect("POWER_IMAGES is a number"))
+}
+
+fn random() -> StdRng {
+    let repeat = std::env::var("POWER_SEED").ok();
+    let seed = repeat.map_or_else(rand::random, |seed| seed.parse().expect("a number"));
+    println!("POWER_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_cuts_under_load_lose_nothing() {
+    let mut random = random();
+    for _ in 0..images().div_ceil(2 * IMAGES) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (left, known) =
+            cut_under_load(dir.path(), Known::default(), "first", &mut random).await;
+        cut_under_load(left.path(), known, "second", &mut random).await;
+    }
+}
+
+/// Puts a server on this directory to work, and opens what power cuts at random moments
+/// would have left. Answers with what another one has left, and what was known then.
+async fn cut_under_load(
+    data_dir: &Path,
+    known: Known,
+    name: &str,
+    random: &mut StdRng,
+) -> (TempDir, Known) {
+    let disk = Disk::of(data_dir);
+    let traced = Traced::of(data_dir);
+    let ledger = Arc::new(Ledger::new(traced.marker()));
+    let server = traced.start().expect("it starts");
+    let client = connect(server.address.parse().expect("an address")).await;
+    let taken = load::run(&client, &ledger, name, TASKS, random).await;
+    assert_eq!(taken, TASKS, "{}", server.said());
+    assert_eq!(server.drain(), Some(0));
+    let mut history = History::new(disk, known, &traced, &ledger);
+    let moments = history.moments(history.first_mark(), IMAGES + 1, random);
+    let unopened = random.random_range(0..moments.len());
+    let mut left = None;
+    for (number, moment) in moments.into_iter().enumerate() {
+        let (image, context) = history.cut(moment, Cut::any(random), random);
+        if number == unopened {
+            left = Some((image, history.known.clone()));
+        } else {
+            println!("{name}: {context}");
+            verify::verify(image.path(), &history.known, &context).await;
+        }
+    }
+    history.end();
+    left.expect("one was not opened")
+}
+
+/// Wherever the power fails in the first start of all, the next one succeeds.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_start_can_be_cut_anywhere() {
+    let mut random = random();
+    let dir = tempfile::tempdir().expect("a directory");
+    let traced = Traced::of(dir.path());
+    let disk = Disk::of(dir.path());
+    let ledger = Ledger::new(traced.marker());
+    let server = traced.start().expect("it starts");
+    let mut client = connect(server.address.parse().expect("an address")).await;
+    load::take(&mut client, &ledger, "only").await.expect("taken");
+    drop(server);
+    let mut history = History::new(disk, Known::default(), &traced, &ledger);
+    for moment in history.moments(0, images(), &mut random) {
+        let (image, context) = history.cut(moment, Cut::any(&mut random), &mut random);
+        verify::verify(image.path(), &history.known, &context).await;
+    }
+    history.end();
+}
+
+/// Any call on any file may fail at any time: what was acknowledged before and after is
+/// kept, over the restart and over a power cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn failing_calls_restarts_and_power_cuts_lose_nothing() {
+    let mut random = random();
+    for round in 0..images().div_ceil(FAULT_IMAGES) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::of(dir.path());
+        let traced = Traced::of(dir.path());
+        let ledger = Arc::new(Ledger::new(traced.marker()));
+        let rules = any_rules(&mut random);
+        println!("round {round}: {rules:?}");
+        for name in ["before", "after"] {
+            let server = traced.start().unwrap_or_else(|said| panic!("{name}: {said}"));
+            let client = connect(server.address.parse().expect("an address")).await;
+            if name == "before" {
+                load::run(&client, &ledger, "sound", 20, &mut random).await;
+                traced.control.set(&rules);
+            }
+            let taken = load::run(&client, &ledger, name, FAULT_TASKS, &mut random).await;
+            println!("{name}: {taken} taken, {:?} calls failed", traced.control.hits(0));
+            if name == "after" {
+                assert_eq!(taken, FAULT_TASKS, "{}", server.said());
+            } else if random.random() {
+                server.drain();
+            }
+            traced.control.set(&[]);
+        }
+        let mut history = History::new(disk, Known::default(), &traced, &ledger);
+        for moment in history.moments(history.first_mark(), FAULT_IMAGES, &mut random) {
+            let (image, context) = history.cut(moment, Cut::any(&mut random), &mut random);
+            verify::verify(image.path(), &history.known, &context).await;
+        }
+        history.end();
+    }
+}
+
+/// One or two sorts of calls that fail, once or some times.
+fn any_rules(random: &mut StdRng) -> Vec<Rule> {
+    let rules = random.random_range(1..3);
+    let rule = |_| {
+        // The log is written all the time, the database rarely.
+        let (role, early) = match random.random_range(0..6) {
+            0..4 => (Role::Log, 60),
+            4 => (Role::Database, 4),
+            _ => (Role::Any, 60),
+        };
+        let call = match random.random_range(0..8) {
+            0 => Call::Truncate,
+            _ => Call::Write,
+        };
+        let fault = match (call, random.random_range(0..3)) {
+            (_, 0) => Fault::Eio,
+            (Call::Write, 1) => Fault::Short,
+            _ => Fault::Enospc,
+        };
+        let times = if random.random() { 1 } else { random.random_range(2..50) };
+        Rule { call, role, from: random.random_range(1..early), times, fault }
+    };
+    (0..rules).map(rule).collect()
+}
