@@ -8,6 +8,8 @@
 //! - `panic`: the thread panics, each time;
 //! - `pause:PATH`: the thread makes the file at PATH and goes on when somebody has removed
 //!   it; only at the N-th time.
+//! - `trap:PATH`: whenever there is a file at PATH, the thread makes one at PATH.caught, and
+//!   goes on when somebody has removed the one at PATH.
 
 /// Acts as `FAILPOINTS` says of the failpoint `name`; else does nothing.
 ///
@@ -57,6 +59,7 @@ mod armed {
     pub enum Action {
         Panic,
         Pause(PathBuf),
+        Trap(PathBuf),
     }
 
     pub fn hit(name: &str) {
@@ -65,13 +68,27 @@ mod armed {
         match &failpoint.action {
             Action::Panic if hits >= failpoint.from => panic!("failpoint {name}"),
             Action::Pause(path) if hits == failpoint.from => pause(path),
-            Action::Panic | Action::Pause(_) => {}
+            Action::Trap(path) if hits >= failpoint.from && path.exists() => {
+                let mut caught = path.clone().into_os_string();
+                caught.push(".caught");
+                make(caught.as_ref());
+                until_gone(path);
+            }
+            Action::Panic | Action::Pause(_) | Action::Trap(_) => {}
         }
     }
 
     fn pause(path: &Path) {
+        make(path);
+        until_gone(path);
+    }
+
+    fn make(path: &Path) {
         fs::write(path, "")
             .unwrap_or_else(|wrong| panic!("FAILPOINTS: {}: {wrong}", path.display()));
+    }
+
+    fn until_gone(path: &Path) {
         while path.exists() {
             thread::sleep(LOOK);
         }
@@ -82,7 +99,8 @@ mod armed {
     }
 
     fn failpoint(text: &str) -> Result<(String, Failpoint), String> {
-        let wrong = || format!("{text:?} is not NAME=panic[@N] or NAME=pause:PATH[@N]");
+        let wrong =
+            || format!("{text:?} is not NAME=panic[@N], NAME=pause:PATH[@N] or NAME=trap:PATH[@N]");
         let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
         let (action, from) = match rest.rsplit_once('@') {
             Some((action, from)) => (action, from.parse().map_err(|_| wrong())?),
@@ -91,6 +109,7 @@ mod armed {
         let action = match action.split_once(':') {
             None if action == "panic" => Action::Panic,
             Some(("pause", path)) if !path.is_empty() => Action::Pause(path.into()),
+            Some(("trap", path)) if !path.is_empty() => Action::Trap(path.into()),
             _ => return Err(wrong()),
         };
         Ok((name.to_owned(), Failpoint { action, from, hits: AtomicU64::new(0) }))
@@ -102,10 +121,12 @@ mod armed {
 
         #[test]
         fn a_list_is_read() {
-            let list = parse("engine=panic@3;publish=pause:/tmp/a=b").expect("well formed");
+            let list =
+                parse("engine=panic@3;publish=pause:/tmp/a=b;group=trap:/t").expect("well formed");
             let read = |name: &str| list.get(name).map(|found| (&found.action, found.from));
             assert_eq!(read("engine"), Some((&Action::Panic, 3)));
             assert_eq!(read("publish"), Some((&Action::Pause("/tmp/a=b".into()), 1)));
+            assert_eq!(read("group"), Some((&Action::Trap("/t".into()), 1)));
         }
 
         #[test]

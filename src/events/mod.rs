@@ -23,11 +23,11 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::{event::Seq, task::TaskId};
 
@@ -81,7 +81,14 @@ impl Unreadable {
 
 #[derive(Debug)]
 struct Shared {
+    /// The newest event that was published.
     newest: AtomicU64,
+    /// The newest event that may be committed by now; never before `newest`.
+    expected: AtomicU64,
+    /// `newest` has moved, or nothing more will be published.
+    moved: Notify,
+    /// Nothing more will be published.
+    over: AtomicBool,
     /// The oldest event that is kept.
     oldest: AtomicU64,
     chronicle: Chronicle,
@@ -102,14 +109,35 @@ impl Publisher {
         self.shared.oldest.store(oldest.0, Ordering::Release);
     }
 
+    /// The events up to here are about to be committed: somebody who reads the store
+    /// may see them before they are published.
+    pub fn expect(&self, newest: Seq) {
+        self.shared.expected.store(newest.0, Ordering::Release);
+    }
+
     /// Hands on one committed batch, in the order of commits.
     pub fn publish(&self, batch: EventBatch) {
+        self.shared.expected.fetch_max(batch.last().0, Ordering::AcqRel);
         self.shared.newest.store(batch.last().0, Ordering::Release);
         self.shared.completions.complete(batch.ended());
         // Nobody may be listening: the log has it all.
         drop(self.sender.send(batch));
+        self.shared.moved.notify_waiters();
     }
 }
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Release);
+        self.shared.moved.notify_waiters();
+    }
+}
+
+/// What was committed will not be published any more: the store has broken down in
+/// between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store broke down before it told what it had committed")]
+pub struct NeverPublished;
 
 /// The watchers' end.
 #[derive(Clone, Debug)]
@@ -123,14 +151,21 @@ pub struct Hub {
 pub fn hub(newest: Seq, chronicle: Chronicle) -> (Publisher, Hub) {
     let (sender, _) = broadcast::channel(BROADCAST_BATCHES);
     let completions = Completions::default();
-    let (newest, oldest) = (AtomicU64::new(newest.0), AtomicU64::new(1));
-    let shared = Arc::new(Shared { newest, oldest, chronicle, completions });
+    let shared = Arc::new(Shared {
+        newest: AtomicU64::new(newest.0),
+        expected: AtomicU64::new(newest.0),
+        moved: Notify::new(),
+        over: AtomicBool::new(false),
+        oldest: AtomicU64::new(1),
+        chronicle,
+        completions,
+    });
     let hub = Hub { sender: sender.downgrade(), shared: Arc::clone(&shared) };
     (Publisher { sender, shared }, hub)
 }
 
 impl Hub {
-    /// The newest committed event.
+    /// The newest event that was published.
     #[must_use]
     pub fn newest(&self) -> Seq {
         Seq(self.shared.newest.load(Ordering::Acquire))
@@ -148,12 +183,36 @@ impl Hub {
         self.shared.chronicle.cursor(seq)
     }
 
-    /// The event that `cursor` stands after.
+    /// Waits until event `seq`, which somebody has read from the store, is published:
+    /// who reads must not run ahead of who watches.
+    ///
+    /// # Errors
+    /// [`NeverPublished`].
+    pub async fn published(&self, seq: Seq) -> Result<(), NeverPublished> {
+        loop {
+            let mut moved = std::pin::pin!(self.shared.moved.notified());
+            // Registers before it looks, so that nothing falls in between.
+            moved.as_mut().enable();
+            // In this order: the last event comes before the end.
+            let over = self.shared.over.load(Ordering::Acquire);
+            if self.newest() >= seq {
+                return Ok(());
+            }
+            if over {
+                return Err(NeverPublished);
+            }
+            moved.await;
+        }
+    }
+
+    /// The event that `cursor` stands after. It may be committed and not published yet:
+    /// a watch from there waits for what follows.
     ///
     /// # Errors
     /// [`Invalid`], if this store never gave out the cursor.
     pub fn resolve(&self, cursor: Cursor) -> Result<Seq, Invalid> {
-        self.shared.chronicle.resolve(cursor, self.newest())
+        let expected = Seq(self.shared.expected.load(Ordering::Acquire));
+        self.shared.chronicle.resolve(cursor, expected)
     }
 
     /// Follows the events after `after`, or only those to come.

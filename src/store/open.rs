@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, thread};
 
+use rusqlite::Connection;
 use tokio::{
     runtime,
     sync::{mpsc, oneshot, watch},
@@ -22,7 +23,7 @@ use crate::{
     admission::{Admission, Admitted},
     config::{Durability, Retention},
     event::Seq,
-    events::{BoxFuture, EventBatch, History, Hub, Unreadable},
+    events::{BoxFuture, EventBatch, History, Hub, NeverPublished, Unreadable},
     task::{State, TaskId, WorkerId},
 };
 
@@ -71,6 +72,7 @@ pub enum OpenError {
 pub struct SqliteStore {
     engine: mpsc::Sender<Message>,
     readers: Readers,
+    hub: Hub,
     identity: Identity,
     clock: WallClock,
     failure: watch::Receiver<Option<Arc<str>>>,
@@ -116,7 +118,7 @@ pub async fn open(
     let connections = (0..READERS).map(|_| sqlite::open_reader(&location));
     let readers = Readers::start(connections.collect::<Result<_, _>>().map_err(unusable)?)?;
     let clock = settings.clock.clone();
-    let store = SqliteStore { engine, readers, identity, clock, failure };
+    let store = SqliteStore { engine, readers, hub: hub.clone(), identity, clock, failure };
     Ok((Arc::new(store), hub, recovered))
 }
 
@@ -178,6 +180,19 @@ impl SqliteStore {
         self.engine.send(message(reply)).await.map_err(|_| Error::Draining)?;
         outcome.await.unwrap_or(Err(Error::Draining))
     }
+
+    /// Asks a reader, and answers when all that it has seen is published: whoever is
+    /// told how a task stands finds the events of it.
+    async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let asked = self.readers.ask(move |connection| reader::at_one_moment(connection, question));
+        let (newest, found) = asked.await.map_err(Error::Unreadable)?;
+        let unreadable = |never: NeverPublished| Error::Unreadable(never.to_string().into());
+        self.hub.published(newest).await.map_err(unreadable)?;
+        Ok(found)
+    }
 }
 
 impl Store for SqliteStore {
@@ -212,7 +227,7 @@ impl Store for SqliteStore {
             let now = self.clock.now();
             let question =
                 move |connection: &_| reader::request(connection, identity, &request_id, now);
-            match self.readers.ask(question).await.map_err(Error::Unreadable)? {
+            match self.read(question).await? {
                 None => Ok(None),
                 Some((known, submitted)) if known == fingerprint => Ok(Some(submitted)),
                 Some((_, submitted)) => Err(Error::RequestIdReused(submitted.task)),
@@ -290,12 +305,8 @@ impl Store for SqliteStore {
             if !identity.owns(id) {
                 return Err(Error::NotFound(id));
             }
-            let found = self
-                .readers
-                .ask(move |connection| reader::task(connection, identity, id, now))
-                .await
-                .map_err(Error::Unreadable)?;
-            found.ok_or(Error::NotFound(id))
+            let task = move |connection: &_| reader::task(connection, identity, id, now);
+            self.read(task).await?.ok_or(Error::NotFound(id))
         })
     }
 
@@ -304,7 +315,7 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let now = self.clock.now();
             let page = move |connection: &_| reader::page(connection, identity, &query, now);
-            self.readers.ask(page).await.map_err(Error::Unreadable)
+            self.read(page).await
         })
     }
 

@@ -77,16 +77,29 @@ fn answer(connection: &Connection, inbox: &std::sync::Mutex<mpsc::Receiver<Quest
     }
 }
 
+/// Asks a question within one transaction, so that all that it reads is of one
+/// moment; tells also which event was the newest then.
+pub fn at_one_moment<T>(
+    connection: &Connection,
+    question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+) -> Result<(Seq, T), rusqlite::Error> {
+    let snapshot = connection.unchecked_transaction()?;
+    let found = question(connection)?;
+    let mut newest =
+        connection.prepare_cached("SELECT last FROM event ORDER BY first DESC LIMIT 1")?;
+    let newest: Option<u64> = newest.query_row([], |row| row.get(0)).optional()?;
+    snapshot.finish()?;
+    Ok((Seq(newest.unwrap_or(0)), found))
+}
+
 /// The fingerprint of the submission that a `request_id` was first used for, and
-/// its outcome.
+/// its outcome. Within a transaction of the caller's.
 pub fn request(
     connection: &Connection,
     identity: Identity,
     request_id: &str,
     now: Timestamp,
 ) -> Result<Option<(Vec<u8>, Submitted)>, rusqlite::Error> {
-    // One transaction, so that the task is there if its request is.
-    let snapshot = connection.unchecked_transaction()?;
     let mut statement = connection.prepare_cached(
         "SELECT request.fingerprint, task.id, task.seq
          FROM request JOIN task ON task.id = request.task WHERE request.id = ?1",
@@ -96,8 +109,6 @@ pub fn request(
     });
     let Some((fingerprint, id, seq)) = found.optional()? else { return Ok(None) };
     let state = tasks::state(connection, identity, id, now)?;
-    drop(statement);
-    snapshot.finish()?;
     let submitted = |state| Submitted { task: id, seq, state, existing: true };
     Ok(state.map(|state| (fingerprint, submitted(state))))
 }

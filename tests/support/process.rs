@@ -70,6 +70,11 @@ impl Serve {
         Self::spawn(taskyard(), listen, data_dir, more)
     }
 
+    /// By a command of the binary that was prepared.
+    pub fn by(command: Command, data_dir: &Path, more: &[&str]) -> Self {
+        Self::spawn(command, "127.0.0.1:0", data_dir, more)
+    }
+
     /// As the arguments of `launcher`, which becomes the server.
     pub fn under(mut launcher: Command, data_dir: &Path, more: &[&str]) -> Self {
         launcher.arg(env!("CARGO_BIN_EXE_taskyard"));

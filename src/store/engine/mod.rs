@@ -259,6 +259,7 @@ impl Engine<'_> {
             self.writer.insert_events(batch, self.group.now.wall)?;
             self.upkeep.events_written(batch.first(), self.group.now.wall);
         }
+        self.publisher.expect(self.encoder.newest());
         self.writer.commit()?;
         Ok(batches)
     }

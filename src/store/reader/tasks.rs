@@ -27,7 +27,8 @@ const MAX_SLIM_PAGE_BYTES: usize = 8 << 20;
 
 type Rows<T> = Result<T, rusqlite::Error>;
 
-/// Reads one task, with its attempts; `None` if there is none of this number.
+/// Reads one task, with its attempts; `None` if there is none of this number. Within a
+/// transaction of the caller's.
 pub fn task(
     connection: &Connection,
     identity: Identity,
@@ -35,15 +36,12 @@ pub fn task(
     now: Timestamp,
 ) -> Rows<Option<Task>> {
     let number = id.number();
-    // One transaction, so that the attempts are those of this moment.
-    let snapshot = connection.unchecked_transaction()?;
     let query = Query { beyond: Some(number - 1), limit: 1, ..Query::default() };
     let page = scan(connection, identity, &query, Some(number), now)?;
     let mut task = page.tasks.into_iter().next();
     if let Some(task) = &mut task {
         task.attempts = attempts(connection, number, task)?;
     }
-    snapshot.finish()?;
     Ok(task)
 }
 
@@ -59,18 +57,15 @@ pub fn state(
     Ok(page.tasks.first().map(|task| task.lifecycle.state))
 }
 
-/// Reads a page, at the moment `now` of the wall clock.
+/// Reads a page, at the moment `now` of the wall clock. Within a transaction of the
+/// caller's, so that the slots and the rows are of one moment.
 pub fn page(
     connection: &Connection,
     identity: Identity,
     query: &Query,
     now: Timestamp,
 ) -> Rows<Page> {
-    // One transaction, so that the slots and the rows are of one moment.
-    let snapshot = connection.unchecked_transaction()?;
-    let page = scan(connection, identity, query, None, now)?;
-    snapshot.finish()?;
-    Ok(page)
+    scan(connection, identity, query, None, now)
 }
 
 /// The executions of a task. The latest one has no row of its own while it runs,
