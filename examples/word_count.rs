@@ -38,5 +38,9 @@ async fn word_count(execution: Execution) -> Result<Output, Error> {
 }
 
 fn main() -> ExitCode {
-    App::new().handler("word_count", word_count).run()
+    App::new()
+        .name("word_count")
+        .version(env!("CARGO_PKG_VERSION"))
+        .handler("word_count", word_count)
+        .run()
 }

@@ -2,12 +2,16 @@
 
 use std::process::ExitCode;
 
-use crate::handler::{Handler, Registry};
+use crate::{
+    cli::Program,
+    handler::{Handler, Registry},
+};
 
 /// A Taskyard program: the built-in command line with further kinds of task.
 #[derive(Debug, Default)]
 pub struct App {
     registry: Registry,
+    program: Program,
 }
 
 impl App {
@@ -24,10 +28,25 @@ impl App {
         self
     }
 
+    /// Calls it by a name of its own in help, `--version` and hints; `taskyard` unless set.
+    #[must_use]
+    pub fn name(mut self, name: &'static str) -> Self {
+        self.program.name = name;
+        self
+    }
+
+    /// Gives it a version of its own, such as `env!("CARGO_PKG_VERSION")`; `--version` then
+    /// tells both, its own first. Taskyard's alone unless set.
+    #[must_use]
+    pub fn version(mut self, version: &'static str) -> Self {
+        self.program.version = Some(version);
+        self
+    }
+
     /// Reads the command line and does what it says. See `--help`, and
     /// [`crate::cli`] for the exit codes.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        crate::cli::run(self.registry)
+        crate::cli::run(self.registry, self.program)
     }
 }

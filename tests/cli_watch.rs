@@ -357,3 +357,28 @@ fn a_gap_ends_a_watch_with_3_or_is_told() {
     let (before, first) = (3, lines[1]["seq"].as_u64().expect("a number"));
     assert!(missing > 0 && first > before, "{}", said.out);
 }
+
+/// A span as JSON writes it, in nanoseconds.
+fn nanos(span: &Value) -> i128 {
+    let text = span.as_str().and_then(|text| text.strip_suffix('s')).expect("a span");
+    let (seconds, part) = text.split_once('.').unwrap_or((text, ""));
+    let number = |text: &str| text.parse::<i128>().expect("a number");
+    number(seconds) * 1_000_000_000 + number(&format!("{part:0<9}"))
+}
+
+#[test]
+fn an_event_and_its_task_tell_the_same_time_that_it_ran() {
+    let (_dir, serve) = yard();
+    let late = ["sleep", "--args", r#"{"duration":"1h"}"#, "--timeout", "20ms"];
+    for args in [&["noop"][..], &["sleep", "--args", r#"{"duration":"5ms"}"#], &late] {
+        let id = serve.submit(args);
+        let followed = serve.run(&["watch", "--follow-task", &id, "--output", "json"]);
+        let ran = followed.json().pop().map(|event| nanos(&event["ran"])).expect("an end");
+        let task = serve.run(&["get", &id, "--output", "json"]).ends(0).json().remove(0);
+        let time = |name: &str| {
+            let text = task[name].as_str().expect("a time");
+            text.parse::<jiff::Timestamp>().expect("a time").as_nanosecond()
+        };
+        assert_eq!(ran, time("finish_time") - time("start_time"), "{args:?}: {task}");
+    }
+}

@@ -11,9 +11,8 @@ use tokio::time::Instant;
 
 use super::{
     exit::Exit,
-    json,
     output::{self, Format, Out, printable, stdout_is_terminal},
-    present::error_text,
+    present::end_text,
     problem::Problem,
     submit::accepted_json,
     tally::{Counts, Ending, Tally},
@@ -83,10 +82,8 @@ impl Report {
             return;
         }
         let Ending { line, task_id, .. } = ending;
-        let state = json::state_name(ending.state);
-        let why = ending.error.as_ref().map(|error| format!(": {}", error_text(error)));
-        let told =
-            format!("line {line}: task {} {state}{}", printable(task_id), why.unwrap_or_default());
+        let end = end_text(ending.state, ending.error.as_ref());
+        let told = format!("line {line}: task {} {end}", printable(task_id));
         self.bar.suspend(|| output::error(&told));
     }
 

@@ -9,6 +9,7 @@ use super::{
     filter::{EndedArgs, FilterArgs, LIVE, parse_live_state},
     output::{OutputArgs, note},
     problem::Problem,
+    program,
     steps::{self, Step},
     until_ctrl_c,
 };
@@ -68,7 +69,8 @@ async fn one(client: Tasks, task_id: String) -> Result<Task, Problem> {
         .await?;
     let task = response.task.unwrap_or_default();
     if task.state() == TaskState::Running {
-        note("its handler was told to stop; `taskyard wait` tells how it ended");
+        let program = program::name();
+        note(format!("its handler was told to stop; `{program} wait` tells how it ended"));
     }
     Ok(task)
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the flag, and how a failure to connect is told. Must not know commands.
 
-use super::{exit::Exit, problem::Problem};
+use super::{exit::Exit, problem::Problem, program};
 use crate::client::{Address, BadAddress, Client, ConnectError};
 
 /// What the server is told of this program.
@@ -62,7 +62,7 @@ impl From<ConnectError> for Problem {
                     .hint("name another with --server or TASKYARD_SERVER")
             }
             ConnectError::Nobody { .. } => Self::new(Exit::Unavailable, error.to_string())
-                .hint("start one with: taskyard serve")
+                .hint(&format!("start one with: {} serve", program::name()))
                 .hint("or name another with --server or TASKYARD_SERVER"),
         }
     }

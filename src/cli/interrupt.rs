@@ -1,5 +1,11 @@
 //! Ctrl-C, for commands that tidy up.
 
+use std::io;
+
+use rustix::{
+    process::getpgrp,
+    termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr},
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{exit::Exit, problem::Problem};
@@ -8,6 +14,7 @@ use super::{exit::Exit, problem::Problem};
 pub struct CtrlC {
     interrupt: Signal,
     terminate: Option<Signal>,
+    _echo: Option<NoEcho>,
 }
 
 impl CtrlC {
@@ -16,7 +23,11 @@ impl CtrlC {
     /// # Errors
     /// [`Exit::Internal`] if the system does not allow it.
     pub fn listen() -> Result<Self, Problem> {
-        Ok(Self { interrupt: hear(SignalKind::interrupt())?, terminate: None })
+        Ok(Self {
+            interrupt: hear(SignalKind::interrupt())?,
+            terminate: None,
+            _echo: NoEcho::begin(),
+        })
     }
 
     /// The same with SIGTERM, which says as much to a command that runs for days.
@@ -46,4 +57,41 @@ impl CtrlC {
 fn hear(kind: SignalKind) -> Result<Signal, Problem> {
     signal(kind)
         .map_err(|wrong| Problem::new(Exit::Internal, format!("cannot hear signals: {wrong}")))
+}
+
+/// The terminal does not write `^C` when it is pressed: in the midst of a progress bar, whose
+/// lines reach to the right edge, that would move everything down by a line and leave a part
+/// of the bar behind. Ends when dropped.
+struct NoEcho {
+    before: Termios,
+}
+
+impl NoEcho {
+    /// `None` where there is no terminal, or it belongs to another job: one in the background
+    /// that touches it is stopped.
+    fn begin() -> Option<Self> {
+        let stdin = io::stdin();
+        if !is_ours() {
+            return None;
+        }
+        let before = tcgetattr(&stdin).ok()?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHOCTL);
+        tcsetattr(&stdin, OptionalActions::Now, &quiet).ok()?;
+        Some(Self { before })
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        if is_ours() {
+            // A terminal that has gone needs nothing back.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+        }
+    }
+}
+
+/// Whether stdin is a terminal, and this process in its foreground.
+fn is_ours() -> bool {
+    tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp())
 }

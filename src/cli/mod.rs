@@ -23,6 +23,7 @@ mod ndjson;
 mod output;
 mod present;
 mod problem;
+mod program;
 mod query;
 mod queues;
 mod redrive;
@@ -47,6 +48,7 @@ use output::Color;
 use problem::Problem;
 
 pub use exit::Exit;
+pub use program::Program;
 
 /// What help writes above the flags that every command has.
 const GLOBAL: &str = "Everywhere";
@@ -54,7 +56,7 @@ const GLOBAL: &str = "Everywhere";
 /// A durable task service: submit over gRPC, run on a fixed crew of workers,
 /// watch every start and finish.
 #[derive(Debug, Parser)]
-#[command(name = "taskyard", version, propagate_version = true, after_help = exit::HELP)]
+#[command(propagate_version = true, after_help = exit::HELP)]
 struct Cli {
     #[command(flatten)]
     server: ServerArgs,
@@ -129,21 +131,32 @@ enum Command {
 }
 
 /// Reads the command line and does what it says, with the kinds of task in
-/// `own`. The code is one of [`Exit`].
+/// `own`, as `program`. The code is one of [`Exit`].
 #[must_use]
-pub fn run(own: Registry) -> ExitCode {
-    ended(parse(std::env::args_os()).and_then(|(cli, matches)| dispatch(cli, &matches, own))).into()
+pub fn run(own: Registry, program: Program) -> ExitCode {
+    program.set();
+    ended(
+        parse(program, std::env::args_os()).and_then(|(cli, matches)| dispatch(cli, &matches, own)),
+    )
+    .into()
 }
 
 /// The command line's definition, complete.
-fn definition() -> clap::Command {
+fn definition(program: Program) -> clap::Command {
+    // Once for each process.
+    let version: &'static str = program.version_text().leak();
     Cli::command()
+        .name(program.name)
+        .version(version)
         .mut_subcommand("serve", serve::with_args)
         .mut_subcommand("redrive", redrive::with_aliases)
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, ArgMatches), Stop> {
-    let matches = definition().try_get_matches_from(args).map_err(Stop::Parser)?;
+fn parse(
+    program: Program,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<(Cli, ArgMatches), Stop> {
+    let matches = definition(program).try_get_matches_from(args).map_err(Stop::Parser)?;
     let cli = Cli::from_arg_matches(&matches).map_err(Stop::Parser)?;
     Ok((cli, matches))
 }
@@ -235,12 +248,12 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> Result<(Cli, ArgMatches), Stop> {
-        parse(text.split(' ').map(OsString::from))
+        parse(Program::default(), text.split(' ').map(OsString::from))
     }
 
     #[test]
     fn the_definition_is_sound() {
-        definition().debug_assert();
+        definition(Program::default()).debug_assert();
     }
 
     #[test]
@@ -349,6 +362,15 @@ mod tests {
             let stop = line(text).map(|_| Exit::Ok);
             assert_eq!(ended(stop), Exit::Usage, "{text}");
         }
+    }
+
+    #[test]
+    fn a_program_of_its_own_tells_its_own_version() {
+        let version = |program| definition(program).render_version();
+        let crates = env!("CARGO_PKG_VERSION");
+        assert_eq!(version(Program::default()), format!("taskyard {crates}\n"));
+        let own = Program { name: "words", version: Some("7.1") };
+        assert_eq!(version(own), format!("words 7.1 (taskyard {crates})\n"));
     }
 
     #[test]

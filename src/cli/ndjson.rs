@@ -16,6 +16,7 @@ use super::{json, units};
 use crate::{
     client::to_struct,
     proto::v1::{RetryPolicy, SubmitRequest, WhenFull, submit_request::Payload},
+    queue::MAX_ATTEMPTS,
 };
 
 /// Reads a line.
@@ -85,14 +86,14 @@ impl Reading {
             "kind" => request.kind = text(value)?,
             "args" => request.payload = Some(Payload::Args(args(value)?)),
             "data" => request.payload = Some(Payload::Data(json::from_base64(&text(value)?)?)),
-            "queue" => request.queue = text(value)?,
+            "queue" => request.queue = given(value)?,
             "priority" => request.priority = integer(&value)?,
             "delay" => request.delay = Some(span(value)?),
             "run_at" => request.run_at = Some(units::parse_time(&text(value)?)?),
             "timeout" => request.timeout = Some(span(value)?),
             "retry" => request.retry = Some(retry(value)?),
             "labels" => request.labels = labels(value)?,
-            "request_id" => request.request_id = text(value)?,
+            "request_id" => request.request_id = given(value)?,
             "when_full" => request.when_full = when_full(&text(value)?)?.into(),
             _ => {}
         }
@@ -164,15 +165,32 @@ fn retry(value: Value) -> Result<RetryPolicy, String> {
         let set = match known(&key, &KEYS) {
             None => return Err(format!("unknown key {key:?}; there are: {}", KEYS.join(", "))),
             Some(_) if value.is_null() => Ok(()),
-            Some("max_attempts") => integer(&value)
-                .and_then(|number| u32::try_from(number).map_err(|_| "is negative".into()))
-                .map(|number| policy.max_attempts = number),
+            Some("max_attempts") => attempts(&value).map(|number| policy.max_attempts = number),
             Some("initial_backoff") => span(value).map(|span| policy.initial_backoff = Some(span)),
             Some(_) => span(value).map(|span| policy.max_backoff = Some(span)),
         };
         set.map_err(|wrong| format!("retry.{key}: {wrong}"))?;
     }
     Ok(policy)
+}
+
+/// A number of attempts. On the wire 0 means that nothing is said; whoever writes it here
+/// means something.
+fn attempts(value: &Value) -> Result<u32, String> {
+    let (least, most) = (MAX_ATTEMPTS.start(), MAX_ATTEMPTS.end());
+    integer(value)
+        .ok()
+        .and_then(|number| u32::try_from(number).ok())
+        .filter(|number| MAX_ATTEMPTS.contains(number))
+        .ok_or_else(|| format!("must be a whole number from {least} to {most}, not {value}"))
+}
+
+/// A text that says something; what is empty counts on the wire as not given.
+fn given(value: Value) -> Result<String, String> {
+    match text(value)? {
+        empty if empty.is_empty() => Err("is empty; leave it out for the default".into()),
+        text => Ok(text),
+    }
 }
 
 fn labels(value: Value) -> Result<BTreeMap<String, String>, String> {
@@ -268,6 +286,18 @@ mod tests {
         let retry = request.retry.expect("it was given");
         assert_eq!(retry.max_attempts, 3);
         assert_eq!(retry.max_backoff, Some(prost_types::Duration { seconds: 60, nanos: 0 }));
+    }
+
+    #[test]
+    fn what_would_count_as_not_given_is_refused() {
+        for number in ["0", "101", "-1", "1.5", "\"3\""] {
+            let told = wrong(&format!(r#"{{"kind":"k","retry":{{"max_attempts":{number}}}}}"#));
+            let right =
+                format!("retry.max_attempts: must be a whole number from 1 to 100, not {number}");
+            assert_eq!(told, [right]);
+        }
+        let told = wrong(r#"{"kind":"k","queue":"","request_id":""}"#);
+        assert!(told[0].starts_with("queue: is empty") && told[1].starts_with("request_id: is "));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{
     exit::Exit,
     filter::{EndedArgs, FilterArgs, parse_state},
     json,
-    output::{Format, Out, OutputArgs, error, note, print},
+    output::{Format, Out, OutputArgs, error, note, print, printable},
     present,
     problem::Problem,
     units::{parse_span, span},
@@ -166,9 +166,8 @@ pub fn ending(task: &Task) -> Exit {
     if state == TaskState::Succeeded {
         return Exit::Ok;
     }
-    let why = task.error.as_ref().map(present::error_text);
-    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-    error(&format!("task {} {}{why}", task.task_id, json::state_name(state)));
+    let task_id = printable(&task.task_id);
+    error(&format!("task {task_id} {}", present::end_text(state, task.error.as_ref())));
     Exit::TaskFailed
 }
 

@@ -9,7 +9,7 @@ use super::{
     output::{Format, Out, OutputArgs, error, note, print, printable},
     present,
     problem::Problem,
-    units,
+    program, units,
 };
 use crate::{
     client::{Admin, Persistence},
@@ -47,8 +47,10 @@ async fn one(admin: &Admin, queue: String, format: Format) -> Result<Exit, Probl
     let page = page(admin, &request).await?;
     let Some(found) = page.queues.into_iter().find(|found| found.queue == queue) else {
         let message = format!("there is no queue {:?}", printable(&queue));
-        return Err(Problem::new(Exit::Refused, message)
-            .hint("a queue comes into being with its first task, or with taskyard configure"));
+        return Err(Problem::new(Exit::Refused, message).hint(&format!(
+            "a queue comes into being with its first task, or with {} configure",
+            program::name()
+        )));
     };
     show(&found, format)?;
     Ok(Exit::Ok)

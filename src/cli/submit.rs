@@ -4,6 +4,8 @@
 
 use std::{io::Read as _, path::PathBuf, time::Duration};
 
+use clap::builder::NonEmptyStringValueParser;
+
 use super::{
     bulk,
     client::ServerArgs,
@@ -69,7 +71,7 @@ struct TaskFlags {
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The queue to wait in [default: default]
-    #[arg(long, value_name = "QUEUE")]
+    #[arg(long, value_name = "QUEUE", value_parser = NonEmptyStringValueParser::new())]
     queue: Option<String>,
     /// Higher starts earlier within the queue; -1000 to 1000 [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -90,7 +92,7 @@ struct TaskFlags {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
     /// Makes repeating safe: the same id is the same task [default: a random one]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
     /// End with exit code 5 if the queue is full, rather than wait for room
     #[arg(long)]

@@ -3,6 +3,7 @@
 #![allow(clippy::unnecessary_wraps, reason = "what message fields take")]
 
 pub mod process;
+pub mod terminal;
 pub mod watching;
 pub mod wire;
 

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::super::{output::printable, problem::Problem};
+use super::super::{output::printable, problem::Problem, program};
 
 /// What the walk found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub fn find(dir: &Path, max: usize) -> Result<Found, Problem> {
         let message = format!("{} has no files to work on", dir.display());
         return Err(Problem::usage(message)
             .hint("hidden entries, target, node_modules and symbolic links are left out")
-            .hint("name another directory: taskyard demo DIR"));
+            .hint(&format!("name another directory: {} demo DIR", program::name())));
     }
     Ok(found)
 }

@@ -212,7 +212,7 @@ async fn act(
             Err(status) => break Err(Problem::from(status)),
         }
     };
-    screen.clear();
+    drop(screen);
     outcome?;
     play.wall = start.elapsed();
     Ok(play)
@@ -251,13 +251,13 @@ impl Play {
         match step {
             Step::Answered(answer) => {
                 let Some((file, _)) = in_flight.pop_front() else { return Ok(()) };
-                let accepted = answer.inspect_err(|_| screen.clear())?;
+                let accepted = answer?;
                 self.names.insert(accepted.task_id, file);
             }
             Step::Seen(Some(Seen::Events(batch))) => {
                 batch.events.iter().for_each(|event| self.crew.event(event));
             }
-            Step::Seen(Some(Seen::Lost(status))) => note(told(&status)),
+            Step::Seen(Some(Seen::Lost(status))) => screen.note(&told(&status)),
             Step::Seen(_) => {}
             Step::Tick => screen.show(&self.crew, &self.names),
         }

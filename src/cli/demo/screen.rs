@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use super::{
@@ -64,12 +64,31 @@ impl Screen {
         }
     }
 
+    /// Tells something, above the table.
+    pub fn note(&self, text: &str) {
+        match self {
+            Self::Live(live) => live.table.suspend(|| note(text)),
+            Self::Plain { .. } => note(text),
+        }
+    }
+
     /// Leaves the terminal as it was.
-    pub fn clear(&self) {
+    fn clear(&self) {
         if let Self::Live(live) = self {
+            // A bar that goes on ticking would draw the table again, and so would one that is
+            // dropped.
+            live.bar.disable_steady_tick();
             // A terminal that has gone needs no clearing.
             let _ = live.table.clear();
+            live.table.set_draw_target(ProgressDrawTarget::hidden());
         }
+    }
+}
+
+/// However the run ends, also where Ctrl-C drops it in the middle.
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

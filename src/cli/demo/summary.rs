@@ -9,6 +9,7 @@ use console::Style;
 use super::{
     super::{
         output::printable,
+        program,
         table::{Column, aligned},
         units::{counted, span},
     },
@@ -95,12 +96,10 @@ fn failures(crew: &Crew, files: &Files) -> String {
 }
 
 fn next() -> String {
-    let dim = Style::new().dim();
+    let (dim, program) = (Style::new().dim(), program::name());
     format!(
-        "Next:\n  {}\n  {}\n  {}",
-        "taskyard serve",
-        "taskyard watch      # in another terminal; then: taskyard submit sleep --args \
-         '{\"duration\":\"2s\"}' --wait",
+        "Next:\n  {program} serve\n  {program} watch      # in another terminal; then: {program} \
+         submit sleep --args '{{\"duration\":\"2s\"}}' --wait\n  {}",
         dim.apply_to("grpcurl -plaintext localhost:50051 taskyard.v1.TaskService/WatchEvents"),
     )
 }

@@ -43,6 +43,18 @@ pub fn error_text(error: &TaskError) -> String {
     }
 }
 
+/// How a task ended, and why: `FAILED: TIMEOUT: …`. A reason that only repeats the state
+/// is left out.
+pub fn end_text(state: TaskState, error: Option<&TaskError>) -> String {
+    let name = json::state_name(state);
+    match error {
+        None => name.to_owned(),
+        Some(error) if error.reason == name && error.message.is_empty() => name.to_owned(),
+        Some(error) if error.reason == name => format!("{name}: {}", printable(&error.message)),
+        Some(error) => format!("{name}: {}", error_text(error)),
+    }
+}
+
 /// Everything about one task, a line for each thing there is.
 pub fn task_block(task: Task) -> String {
     let state = task.state();
@@ -209,6 +221,28 @@ mod tests {
             "task        t1\nstate       QUEUED\nkind        noop\n\
              queue       default\nattempt     0 of 3"
         );
+    }
+
+    #[test]
+    fn an_end_tells_its_state_once() {
+        let error = |reason: &str, message: &str| TaskError {
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        };
+        let ran = error("CANCELLED", "cancelled while it ran");
+        let text = end_text(TaskState::Cancelled, Some(&ran));
+        assert_eq!(text, "CANCELLED: cancelled while it ran");
+        assert_eq!(end_text(TaskState::Cancelled, Some(&error("CANCELLED", ""))), "CANCELLED");
+        assert_eq!(end_text(TaskState::Failed, None), "FAILED");
+        let late = error("TIMEOUT", "too slow");
+        assert_eq!(end_text(TaskState::Failed, Some(&late)), "FAILED: TIMEOUT: too slow");
+    }
+
+    #[test]
+    fn a_redriven_task_is_not_at_attempt_3_of_2() {
+        let at = |attempt| Task { attempt, max_attempts: 2, ..Task::default() };
+        assert_eq!(attempts(&at(2), " of "), "2 of 2");
+        assert_eq!(attempts(&at(3), " of "), "3");
     }
 
     #[test]

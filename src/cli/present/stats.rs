@@ -9,6 +9,7 @@ use super::{
     super::{
         columns::Stack,
         output::{printable, shortened},
+        program,
         units::{count, frequency, from_wire, percent, span},
     },
     bar::{bar, load_style},
@@ -81,7 +82,7 @@ pub fn advice_words(advice: Option<&SizingAdvice>, workers: u32) -> String {
     };
     let summary = printable(advice.summary.trim());
     if advice.workers > workers && workers > 0 {
-        format!("{summary} (taskyard resize {})", advice.workers)
+        format!("{summary} ({} resize {})", program::name(), advice.workers)
     } else {
         summary
     }

@@ -14,6 +14,7 @@ use super::super::{
             times_words,
         },
     },
+    program,
     units::{between, count, span},
 };
 use crate::proto::v1::{GetStatsResponse, QueueStats};
@@ -48,7 +49,8 @@ pub fn screen(stats: &GetStatsResponse, width: usize, height: usize) -> String {
     let (queues, left_out) = busiest(&stats.queues, room);
     lines.push(queue_table(&queues, width));
     if left_out > 0 {
-        let more = format!("and {} quieter ones; see taskyard queues", count(left_out as u64));
+        let more =
+            format!("and {} quieter ones; see {} queues", count(left_out as u64), program::name());
         lines.push(Style::new().dim().apply_to(more).to_string());
     }
     lines.join("\n")

@@ -27,7 +27,7 @@ use tokio::{
 use tonic::Status;
 
 use super::{
-    client::ServerArgs, exit::Exit, output::stdout_is_terminal, problem::Problem,
+    client::ServerArgs, exit::Exit, output::stdout_is_terminal, problem::Problem, program,
     stats::parse_interval,
 };
 use crate::{
@@ -66,7 +66,7 @@ pub async fn run(server: &ServerArgs, args: TopArgs) -> Result<Exit, Problem> {
         return Err(Problem::usage(
             "top draws on a terminal, and here is none that it can draw on",
         )
-        .hint("for programs there is: taskyard stats --output json"));
+        .hint(&format!("for programs there is: {} stats --output json", program::name())));
     }
     let address = server.address()?.to_string();
     let client = server.connect().await?;

@@ -16,6 +16,7 @@ use super::{
     interrupt::CtrlC,
     output::{Out, note},
     problem::{Problem, told},
+    program,
 };
 use crate::client::{Seen, Watcher, reason};
 use cursor_file::CursorFile;
@@ -137,7 +138,7 @@ impl Session {
         note(match &self.file {
             None => {
                 let same = if self.is_filtered { " with the same filters" } else { "" };
-                format!("to go on from here: taskyard watch --after {cursor}{same}")
+                format!("to go on from here: {} watch --after {cursor}{same}", program::name())
             }
             Some(file) => {
                 let path = file.path().display();

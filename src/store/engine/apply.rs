@@ -329,6 +329,7 @@ impl Engine<'_> {
         };
         let Some(entry) = self.index.get(number) else { return };
         let Some(queue) = self.queues.get(entry.queue) else { return };
+        let now = self.group.now.wall;
         let execution = entry.execution.as_deref();
         let labels = execution.and_then(|execution| execution.labels.as_deref());
         let subject = Subject {
@@ -341,10 +342,11 @@ impl Engine<'_> {
         self.encoder.push(&Event {
             worker: execution.map(|execution| execution.worker),
             waited: execution.map(|execution| execution.waited),
-            ran: told.ran,
+            // From its start to now, both as the task tells them, so that there is one figure.
+            ran: told.ran.and(execution).map(|execution| now.since(execution.started)),
             error: told.failure,
             next_due: (what == Told::RetryScheduled).then_some(entry.due),
-            ..Event::new(event_type, self.group.now.wall, Some(subject))
+            ..Event::new(event_type, now, Some(subject))
         });
     }
 

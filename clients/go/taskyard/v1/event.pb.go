@@ -148,8 +148,8 @@ type Event struct {
 	// How long the task was due before this attempt started. On STARTED and on
 	// every event that ends an attempt.
 	Waited *durationpb.Duration `protobuf:"bytes,9,opt,name=waited,proto3" json:"waited,omitempty"`
-	// How long the attempt ran. On every event that ends an attempt, unless a
-	// crash ended it.
+	// How long the attempt ran: from its start_time to this event. On every event
+	// that ends an attempt, unless a crash ended it.
 	Ran *durationpb.Duration `protobuf:"bytes,10,opt,name=ran,proto3" json:"ran,omitempty"`
 	// Why the attempt or the task failed, was interrupted or cancelled.
 	Error *TaskError `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`

@@ -176,8 +176,8 @@ export interface Event {
     | Duration
     | undefined;
   /**
-   * How long the attempt ran. On every event that ends an attempt, unless a
-   * crash ended it.
+   * How long the attempt ran: from its start_time to this event. On every event
+   * that ends an attempt, unless a crash ended it.
    */
   ran:
     | Duration
