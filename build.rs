@@ -7,7 +7,8 @@
 //! encoded once, when they were committed; for `SubmitStreamResponse` with
 //! `EncodedSubmitStreamResponse`, which is written without the generated messages.
 //! And it reads `SubmitBatchRequest` as `BoundedSubmitBatchRequest`, which keeps no
-//! more requests than a batch may have.
+//! more requests than a batch may have. Its codec is one of its own, for which
+//! arguments that nest too deep are a mistake in one field, not an unreadable message.
 
 use std::{env, fs, path::PathBuf};
 
@@ -48,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "crate::grpc::EncodedSubmitStreamResponse",
         )
         .extern_path(".taskyard.v1.SubmitBatchRequest", "crate::grpc::BoundedSubmitBatchRequest")
+        .codec_path("crate::grpc::Codec")
         .out_dir(&servers)
         .compile_fds(descriptors)?;
     Ok(())

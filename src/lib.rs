@@ -45,5 +45,6 @@ pub mod telemetry;
 mod app;
 mod failpoint;
 mod text;
+mod values;
 
 pub use app::App;

@@ -88,8 +88,8 @@ impl Failure {
     /// Bytes of a message.
     pub const MAX_MESSAGE: usize = 1024;
 
-    /// Makes a failure. What is too long is cut (and a cut message ends in `…`);
-    /// a reason that is not `UPPER_SNAKE_CASE` is spelled so.
+    /// Makes a failure. What is too long is cut, a message as [`cut`] does it; a
+    /// reason that is not `UPPER_SNAKE_CASE` is spelled so.
     #[must_use]
     pub fn new(reason: &str, message: impl Into<String>) -> Self {
         let spelled = reason.chars().map(|c| match c {
@@ -99,11 +99,24 @@ impl Failure {
         });
         let mut message = message.into();
         if message.len() > Self::MAX_MESSAGE {
-            message.truncate(message.floor_char_boundary(Self::MAX_MESSAGE - '…'.len_utf8()));
-            message.push('…');
+            message = cut(&message, Self::MAX_MESSAGE);
         }
         Self { reason: spelled.take(Self::MAX_REASON).collect(), message }
     }
+}
+
+/// A message in at most `bytes`. What is too much of it is taken out of the middle, where `…`
+/// then stands: an error begins with what was tried, and its cause comes last.
+#[must_use]
+pub fn cut(text: &str, bytes: usize) -> String {
+    const MARK: &str = " … ";
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let room = bytes.saturating_sub(MARK.len());
+    let begin = text.floor_char_boundary(room / 2);
+    let end = text.ceil_char_boundary(text.len() - (room - begin));
+    format!("{}{MARK}{}", &text[..begin], &text[end..])
 }
 
 /// How often a task is tried and how long it rests in between.

@@ -13,7 +13,7 @@ use std::{
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use support::{PATIENCE, args, process::Serve, span};
+use support::{PATIENCE, process::Serve, span};
 use taskyard::{
     client::{Client, Error, Seen, Start, Watch, Watcher},
     proto::v1::{
@@ -354,8 +354,7 @@ fn request(json: &Value) -> SubmitRequest {
                     .collect();
             }
             "args" => {
-                let duration = value["duration"].as_str().expect("text");
-                request.payload = args(&[("duration", duration)]);
+                request.payload = Some(taskyard::client::args(value).expect("an object"));
             }
             "timeout" => request.timeout = span(duration(value)),
             "delay" => request.delay = Some(signed(value)),

@@ -11,17 +11,18 @@ const USER_AGENT: &str = concat!("taskyard-cli/", env!("CARGO_PKG_VERSION"));
 /// `--server`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServerArgs {
-    /// The server, as URL or host:port
-    #[arg(
-        long,
-        global = true,
-        help_heading = super::GLOBAL,
-        env = "TASKYARD_SERVER",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:50051"
-    )]
-    server: String,
+    #[arg(long, global = true, help_heading = super::GLOBAL, value_name = "URL", help = HELP)]
+    server: Option<String>,
 }
+
+const HELP: &str = "The server, as URL or host:port [env: TASKYARD_SERVER] \
+                    [default: http://127.0.0.1:50051]";
+
+/// Names the server if the flag does not. Read here and not by clap, for which one that is
+/// empty would be an address.
+const VARIABLE: &str = "TASKYARD_SERVER";
+
+const DEFAULT: &str = "http://127.0.0.1:50051";
 
 impl ServerArgs {
     /// Connects.
@@ -38,7 +39,15 @@ impl ServerArgs {
     /// # Errors
     /// [`Exit::Usage`] if it is no address.
     pub fn address(&self) -> Result<Address, Problem> {
-        self.server.parse().map_err(|bad| Problem::from(ConnectError::Address(bad)))
+        let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+        let variable = variable.map(|value| value.to_string_lossy().into_owned());
+        self.address_or(variable)
+    }
+
+    fn address_or(&self, variable: Option<String>) -> Result<Address, Problem> {
+        let named = self.server.clone().or(variable);
+        let address = named.as_deref().unwrap_or(DEFAULT).parse();
+        address.map_err(|bad| Problem::from(ConnectError::Address(bad)))
     }
 }
 
@@ -74,7 +83,8 @@ mod tests {
 
     #[test]
     fn a_bad_address_is_a_mistake_of_the_command_line() {
-        let problem = ServerArgs { server: "ftp://a".into() }.address().expect_err("no address");
+        let args = ServerArgs { server: Some("ftp://a".into()) };
+        let problem = args.address().expect_err("no address");
         assert_eq!(problem.exit(), Exit::Usage);
         assert!(problem.message().starts_with("--server \"ftp://a\" has the unknown scheme"));
     }

@@ -87,6 +87,23 @@ pub fn one_value_each(labels: Vec<(String, String)>) -> Result<BTreeMap<String, 
     Ok(by_key)
 }
 
+/// The labels of a task, by their keys.
+///
+/// # Errors
+/// [`super::exit::Exit::Usage`] if a key is given twice, whatever its values.
+pub fn given_once(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Problem> {
+    let mut by_key = BTreeMap::new();
+    for (key, value) in labels {
+        if let Some(other) = by_key.get(&key) {
+            return Err(Problem::usage(format!(
+                "--label {key} is given twice: {key}={other} and {key}={value}; write one of them"
+            )));
+        }
+        by_key.insert(key, value);
+    }
+    Ok(by_key)
+}
+
 /// Reads a label such as `customer=42`.
 ///
 /// # Errors

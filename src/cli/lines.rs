@@ -11,6 +11,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 /// default: a message may have 4 MiB there.
 pub const MAX_LINE: usize = 16 << 20;
 
+/// What some editors begin a text with. It is not a part of the text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// One line, without its end.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
@@ -67,7 +70,10 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     /// The line that has just ended, unless it is blank.
     fn finish(&mut self) -> Option<Line> {
         self.number += 1;
-        let bytes = std::mem::take(&mut self.partial);
+        let mut bytes = std::mem::take(&mut self.partial);
+        if self.number == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
         if std::mem::take(&mut self.too_long) {
             return Some(Line { number: self.number, bytes: None });
         }
@@ -106,6 +112,15 @@ mod tests {
         let expected =
             [(1, Some("12345678".to_owned())), (2, None), (3, Some("ok".to_owned())), (4, None)];
         assert_eq!(lines, expected);
+    }
+
+    #[tokio::test]
+    async fn a_byte_order_mark_begins_a_text_and_is_none_of_it() {
+        let one = |text: &str| (1, Some(text.to_owned()));
+        assert_eq!(read("\u{feff}one").await, [one("one")]);
+        assert_eq!(read("\u{feff}\ntwo").await, [(2, Some("two".to_owned()))]);
+        assert_eq!(read("a\n\u{feff}b").await[1], (2, Some("\u{feff}b".to_owned())));
+        assert!(read("\u{feff}").await.is_empty());
     }
 
     #[tokio::test]

@@ -30,6 +30,7 @@ mod redrive;
 mod serve;
 mod stats;
 mod steps;
+mod strict_json;
 mod submit;
 mod table;
 mod tally;

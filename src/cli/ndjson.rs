@@ -4,19 +4,19 @@
 //! `SubmitRequest` in proto3 JSON, in `snake_case` or `camelCase`. Must not know
 //! files or servers.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use serde::{
-    Deserialize,
-    de::{Deserializer, MapAccess, Visitor},
-};
 use serde_json::Value;
 
-use super::{json, units};
+use super::{
+    json,
+    strict_json::{self, Tree},
+    units,
+};
 use crate::{
-    client::to_struct,
     proto::v1::{RetryPolicy, SubmitRequest, WhenFull, submit_request::Payload},
     queue::MAX_ATTEMPTS,
+    values::{self, Wrong},
 };
 
 /// Reads a line.
@@ -24,21 +24,53 @@ use crate::{
 /// # Errors
 /// Everything that is wrong with it, each naming its key.
 pub fn parse(line: &[u8]) -> Result<SubmitRequest, Vec<String>> {
-    let Pairs(pairs) = serde_json::from_slice(line).map_err(|wrong| vec![not_an_object(&wrong)])?;
+    let text = std::str::from_utf8(line)
+        .map_err(|wrong| vec![format!("is not UTF-8 text after byte {}", wrong.valid_up_to())])?;
+    let pairs = match strict_json::read(text) {
+        Ok(Tree::Object(pairs)) => pairs,
+        Ok(other) => {
+            let type_of = other.into_value().map_or("an array", |value| type_of(&value));
+            return Err(vec![format!("must be an object, not {type_of}")]);
+        }
+        Err(wrong) => {
+            // The position that it names is within the line, which has a number already.
+            let (cause, column) = (strict_json::cause(&wrong), wrong.column());
+            return Err(vec![format!("is not a JSON object: {cause} at column {column}")]);
+        }
+    };
     let mut reading = Reading::default();
     for (key, value) in pairs {
-        if let Err(wrong) = reading.field(&key, value) {
+        let value = value.into_value().map_err(|twice| twice.within(&key));
+        if let Err(wrong) = value.and_then(|value| reading.field(&key, value)) {
             reading.wrong.push(wrong);
         }
+    }
+    // A number that is longer than any integer has become another by now.
+    if let Err(wrong) = values::scan(text, usize::MAX)
+        && wrong.path.starts_with(".args")
+    {
+        reading.note(&told(&wrong));
     }
     reading.finish()
 }
 
-/// The position serde names is within the line, which has a number already.
-fn not_an_object(wrong: &serde_json::Error) -> String {
-    let text = wrong.to_string();
-    let cause = text.split(" at line ").next().unwrap_or_default();
-    format!("is not a JSON object: {cause} at column {}", wrong.column())
+/// What is wrong, with the key that it stands under in front.
+fn told(Wrong { path, why }: &Wrong) -> String {
+    format!("{}: {why}", path.trim_start_matches('.'))
+}
+
+/// The arguments in a text, which is a JSON object.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn args_of(text: &str) -> Result<prost_types::Struct, String> {
+    let tree = strict_json::read(text).map_err(|wrong| {
+        let (cause, column) = (strict_json::cause(&wrong), wrong.column());
+        format!("is not JSON: {cause} at line {}, column {column}", wrong.line())
+    })?;
+    let value = tree.into_value().map_err(|twice| twice.within("args"))?;
+    values::scan(text, usize::MAX).map_err(|Wrong { path, why }| format!("args{path}: {why}"))?;
+    args(value)
 }
 
 #[derive(Default)]
@@ -65,6 +97,13 @@ const KEYS: [&str; 12] = [
 ];
 
 impl Reading {
+    /// Notes what is wrong, once.
+    fn note(&mut self, wrong: &str) {
+        if !self.wrong.iter().any(|known| known == wrong) {
+            self.wrong.push(wrong.to_owned());
+        }
+    }
+
     fn field(&mut self, key: &str, value: Value) -> Result<(), String> {
         let name = known(key, &KEYS)
             .ok_or_else(|| format!("unknown key {key:?}; there are: {}", KEYS.join(", ")))?;
@@ -151,9 +190,11 @@ fn span(value: Value) -> Result<prost_types::Duration, String> {
 ///
 /// # Errors
 /// What it is instead, or which number cannot be carried.
-pub fn args(value: Value) -> Result<prost_types::Struct, String> {
+fn args(value: Value) -> Result<prost_types::Struct, String> {
     match value {
-        Value::Object(object) => to_struct(object, "args"),
+        Value::Object(object) => {
+            values::to_struct(object).map_err(|Wrong { path, why }| format!("args{path}: {why}"))
+        }
         other => Err(format!("must be an object, not {}", type_of(&other))),
     }
 }
@@ -161,8 +202,16 @@ pub fn args(value: Value) -> Result<prost_types::Struct, String> {
 fn retry(value: Value) -> Result<RetryPolicy, String> {
     const KEYS: [&str; 3] = ["max_attempts", "initial_backoff", "max_backoff"];
     let mut policy = RetryPolicy::default();
+    let mut seen = Vec::new();
     for (key, value) in object(value)? {
-        let set = match known(&key, &KEYS) {
+        let name = known(&key, &KEYS);
+        if let Some(name) = name {
+            if seen.contains(&name) {
+                return Err(format!("retry.{name}: is given twice"));
+            }
+            seen.push(name);
+        }
+        let set = match name {
             None => return Err(format!("unknown key {key:?}; there are: {}", KEYS.join(", "))),
             Some(_) if value.is_null() => Ok(()),
             Some("max_attempts") => attempts(&value).map(|number| policy.max_attempts = number),
@@ -225,33 +274,6 @@ fn type_of(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
-    }
-}
-
-/// The entries of an object as they stand, so that a key given twice is seen.
-struct Pairs(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Pairs;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-
-        deserializer.deserialize_map(Collect)
     }
 }
 
@@ -345,9 +367,40 @@ mod tests {
     }
 
     #[test]
-    fn a_key_given_twice_is_told_in_either_spelling() {
-        let told = wrong(r#"{"kind":"k","request_id":"a","requestId":"b"}"#);
-        assert_eq!(told, ["request_id: is given twice"]);
+    fn a_key_given_twice_is_told_in_either_spelling_and_at_every_depth() {
+        for (line, path) in [
+            (r#"{"kind":"k","request_id":"a","requestId":"b"}"#, "request_id"),
+            (r#"{"kind":"k","kind":"k"}"#, "kind"),
+            (r#"{"kind":"k","labels":{"a":"1","a":"1"}}"#, "labels.a"),
+            (r#"{"kind":"k","retry":{"max_attempts":1,"max_attempts":2}}"#, "retry.max_attempts"),
+            (r#"{"kind":"k","retry":{"max_attempts":1,"maxAttempts":2}}"#, "retry.max_attempts"),
+            (r#"{"kind":"k","args":{"a":1,"\u0061":2}}"#, "args.a"),
+            (r#"{"kind":"k","args":{"a":[{"b":{"c":1,"d":2,"c":3}}]}}"#, "args.a[0].b.c"),
+        ] {
+            assert_eq!(wrong(line), [format!("{path}: is given twice")], "{line}");
+        }
+        let twice = args_of(r#"{"a":{"b":1,"b":1}}"#).expect_err("it is");
+        assert_eq!(twice, "args.a.b: is given twice");
+    }
+
+    #[test]
+    fn a_number_that_would_become_another_is_told() {
+        for number in ["9007199254740993", "18446744073709551616", "123456789012345678901234567890"]
+        {
+            let right = format!("args.id: {number} cannot be carried exactly; send it as a string");
+            assert_eq!(wrong(&format!(r#"{{"kind":"k","args":{{"id":{number}}}}}"#)), [&*right]);
+            assert_eq!(args_of(&format!(r#"{{"id":{number}}}"#)), Err(right));
+        }
+        let told = wrong(r#"{"kind":"k","priority":99999999999999999999}"#);
+        assert_eq!(told, ["priority: must be a whole number, not 1e+20"]);
+    }
+
+    #[test]
+    fn what_nests_without_end_is_told() {
+        let deep =
+            format!(r#"{{"kind":"k","args":{{"a":{}{}}}}}"#, "[".repeat(500), "]".repeat(500));
+        let told = wrong(&deep);
+        assert!(told[0].starts_with("is not a JSON object: it is nested too deep"), "{told:?}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     bulk,
     client::ServerArgs,
     exit::Exit,
-    filter::parse_label,
+    filter::{given_once, parse_label},
     json, ndjson,
     output::{Format, Out, OutputArgs, note, print},
     problem::Problem,
@@ -19,11 +19,12 @@ use super::{
     until_ctrl_c,
 };
 use crate::{
-    client::{Client, Persistence, from_wire, new_request_id},
+    client::{Client, Persistence, new_request_id},
     proto::v1::{
         RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
         task_result::Output,
     },
+    values,
 };
 
 /// Arguments of `submit`.
@@ -124,7 +125,7 @@ fn request(kind: String, flags: TaskFlags) -> Result<SubmitRequest, Problem> {
         retry: flags
             .max_attempts
             .map(|max_attempts| RetryPolicy { max_attempts, ..RetryPolicy::default() }),
-        labels: flags.labels.into_iter().collect(),
+        labels: given_once(flags.labels)?,
         request_id: flags.request_id.unwrap_or_else(new_request_id),
         when_full: when_full.into(),
     })
@@ -133,11 +134,8 @@ fn request(kind: String, flags: TaskFlags) -> Result<SubmitRequest, Problem> {
 fn payload(args: Option<&str>, data: Option<PathBuf>) -> Result<Option<Payload>, Problem> {
     match (args, data) {
         (Some(text), _) => {
-            let object = serde_json::from_str(text)
-                .map_err(|wrong| Problem::usage(format!("--args is not JSON: {wrong}")))?;
-            let args =
-                ndjson::args(object).map_err(|wrong| Problem::usage(format!("--args: {wrong}")))?;
-            Ok(Some(Payload::Args(args)))
+            let usage = |wrong| Problem::usage(format!("--args: {wrong}"));
+            Ok(Some(Payload::Args(ndjson::args_of(text).map_err(usage)?)))
         }
         (None, Some(file)) => Ok(Some(Payload::Data(read(&file)?.into()))),
         (None, None) => Ok(None),
@@ -215,7 +213,7 @@ async fn to_the_end(
 
 fn print_result(task: Task) -> Result<(), Problem> {
     match task.result.and_then(|result| result.output) {
-        Some(Output::Json(value)) => print(from_wire(value).to_string()),
+        Some(Output::Json(value)) => print(values::shown(value).to_string()),
         Some(Output::Data(data)) => {
             let mut out = Out::stdout();
             out.bytes(&data)?;
@@ -245,6 +243,27 @@ mod tests {
             assert_eq!(problem.exit(), Exit::Usage);
         }
         assert!(payload(Some(r#"{"duration":"2s"}"#), None).is_ok());
+    }
+
+    #[test]
+    fn a_name_given_twice_is_told() {
+        let problem = payload(Some(r#"{"a":{"b":1,"b":2}}"#), None).expect_err("twice");
+        assert_eq!(problem.message(), "--args: args.a.b: is given twice");
+        for value in ["1", "2"] {
+            let labels = vec![("a".into(), "1".into()), ("a".into(), value.into())];
+            let flags = TaskFlags { labels, ..TaskFlags::default() };
+            let problem = request("noop".into(), flags).expect_err("twice");
+            assert_eq!(problem.exit(), Exit::Usage);
+            assert!(problem.message().starts_with("--label a is given twice"), "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_would_become_another_is_told() {
+        let problem = payload(Some(r#"{"id":100000000000000000000}"#), None).expect_err("2^64");
+        let right =
+            "--args: args.id: 100000000000000000000 cannot be carried exactly; send it as a string";
+        assert_eq!(problem.message(), right);
     }
 
     #[test]

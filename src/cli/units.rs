@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jiff::{Timestamp, fmt::temporal, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, civil, fmt::temporal, tz::TimeZone};
 
 use crate::text::units::{Error, parse_duration};
 
@@ -22,10 +22,40 @@ pub fn parse_span(text: &str) -> Result<Duration, String> {
 /// How to write one.
 pub fn parse_time(text: &str) -> Result<prost_types::Timestamp, String> {
     static PARSER: temporal::DateTimeParser = temporal::DateTimeParser::new();
-    let time: Timestamp = PARSER.parse_timestamp(text.trim()).map_err(|_| {
-        format!("{text:?} is not a time; write it as RFC 3339, like 2026-12-24T18:00:00Z")
-    })?;
-    Ok(to_timestamp(time))
+    let text = text.trim();
+    let time = match PARSER.parse_timestamp(text) {
+        Ok(time) => to_timestamp(time),
+        // It stops 26 hours before the end of the year 9999, so that each of its times has a
+        // date in every zone.
+        Err(_) => PARSER
+            .parse_pieces(text)
+            .ok()
+            .and_then(|pieces| last_hours(&pieces))
+            .ok_or_else(|| {
+                format!("{text:?} is not a time; write it as RFC 3339, like 2026-12-24T18:00:00Z")
+            })?,
+    };
+    if (YEAR_1..YEAR_10000).contains(&time.seconds) {
+        Ok(time)
+    } else {
+        Err(format!("{text:?} is not within the years 1 to 9999 in UTC"))
+    }
+}
+
+/// What a `google.protobuf.Timestamp` may be, in seconds since the epoch.
+const YEAR_1: i64 = -62_135_596_800;
+const YEAR_10000: i64 = 253_402_300_800;
+
+const EPOCH: civil::DateTime = civil::date(1970, 1, 1).at(0, 0, 0, 0);
+
+/// A date and time with its offset.
+fn last_hours(pieces: &temporal::Pieces<'_>) -> Option<prost_types::Timestamp> {
+    let local = pieces.date().to_datetime(pieces.time()?).duration_since(EPOCH);
+    let offset = SignedDuration::from_secs(pieces.to_numeric_offset()?.seconds().into());
+    let time = local.checked_sub(offset)?;
+    // Before the epoch the parser of times knows all that there are.
+    Some(prost_types::Timestamp { seconds: time.as_secs(), nanos: time.subsec_nanos() })
+        .filter(|time| time.seconds > 0)
 }
 
 /// A time for the wire. It has room for every time that there is.
@@ -142,7 +172,15 @@ pub fn counted(number: u64, noun: &str) -> String {
 
 /// A time as RFC 3339 in UTC, for programs.
 pub fn rfc3339(time: prost_types::Timestamp) -> String {
-    moment(time).map_or_else(String::new, |moment| moment.to_string())
+    match moment(time) {
+        Some(moment) => moment.to_string(),
+        None => utc(time).map_or_else(String::new, |utc| format!("{utc}Z")),
+    }
+}
+
+/// The date and time in UTC, to the last one of the year 9999.
+fn utc(time: prost_types::Timestamp) -> Option<civil::DateTime> {
+    EPOCH.checked_add(SignedDuration::new(time.seconds, time.nanos)).ok()
 }
 
 /// The local date and time with milliseconds.
@@ -156,10 +194,11 @@ pub fn clock(time: prost_types::Timestamp) -> String {
 }
 
 fn local(time: prost_types::Timestamp, format: &str) -> String {
-    moment(time).map_or_else(
-        || "-".into(),
-        |moment| moment.to_zoned(TimeZone::system()).strftime(format).to_string(),
-    )
+    match moment(time) {
+        Some(moment) => moment.to_zoned(TimeZone::system()).strftime(format).to_string(),
+        // It may have no date here.
+        None => utc(time).map_or_else(|| "-".into(), |utc| utc.strftime(format).to_string()),
+    }
 }
 
 fn moment(time: prost_types::Timestamp) -> Option<Timestamp> {
@@ -196,6 +235,19 @@ mod tests {
         assert_eq!(parse_time("2025-12-24T12:00:00Z"), Ok(noon));
         assert_eq!(parse_time("2025-12-24T13:00:00+01:00"), Ok(noon));
         assert_eq!(rfc3339(noon), "2025-12-24T12:00:00Z");
+        let last = prost_types::Timestamp { seconds: YEAR_10000 - 1, nanos: 999_999_999 };
+        assert_eq!(parse_time("9999-12-31T23:59:59.999999999Z"), Ok(last));
+        assert_eq!(parse_time("9999-12-31T22:59:59.999999999-01:00"), Ok(last));
+        assert_eq!(rfc3339(last), "9999-12-31T23:59:59.999999999Z");
+        assert!(calendar(last).starts_with("9999-12-31 23:59:59"), "{}", calendar(last));
+        let first = prost_types::Timestamp { seconds: YEAR_1, nanos: 0 };
+        assert_eq!(parse_time("0001-01-01T00:00:00Z"), Ok(first));
+        assert_eq!(rfc3339(first), "0001-01-01T00:00:00Z");
+        for outside in ["9999-12-31T23:59:59-01:00", "0000-12-31T23:59:59Z"] {
+            let wrong = parse_time(outside).expect_err(outside);
+            assert!(wrong.contains("the years 1 to 9999"), "{wrong}");
+        }
+        assert!(parse_time("9999-12-31T23:59:59").is_err(), "it has no offset");
         assert!(parse_time("2025-12-24").is_err());
         assert!(parse_time("tomorrow").is_err());
     }

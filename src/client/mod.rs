@@ -47,7 +47,6 @@ use crate::proto::{
 
 pub use address::{Address, BadAddress};
 pub use args::{BadArgs, args};
-pub(crate) use args::{from_struct, from_wire, to_struct};
 pub use error::{Error, Violation};
 pub use retry::{Persistence, backoff, new_request_id};
 pub use status::{Pushback, is_lost, is_own_deadline, pushback, reason};

@@ -19,6 +19,9 @@ pub const COMMANDS: &str = "exec";
 /// The key of the table in which queues are declared.
 pub const QUEUES: &str = "queues";
 
+/// What some editors begin a text with. It is not a part of the text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Bytes of a configuration file.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -38,6 +41,9 @@ fn content(path: &OsStr) -> Result<String, String> {
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|wrong| wrong.to_string())?;
     if bytes.len() as u64 > MAX_FILE {
         return Err("it is larger than 1MiB".into());
+    }
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
     }
     String::from_utf8(bytes).map_err(|wrong| {
         format!("it is not UTF-8 text after byte {}", wrong.utf8_error().valid_up_to())

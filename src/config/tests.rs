@@ -245,6 +245,14 @@ fn variables_of_others_are_left_alone() {
 }
 
 #[test]
+fn a_file_may_begin_with_a_byte_order_mark() {
+    let with = from_file("\u{feff}workers = 3\n").load();
+    assert!(with.is_ok() && with == from_file("workers = 3\n").load(), "{with:?}");
+    // Places are told as an editor shows them.
+    assert_eq!(from_file("\u{feff}workrs = 3\n").places(), from_file("workrs = 3\n").places());
+}
+
+#[test]
 fn a_message_has_room_for_a_payload() {
     let given = Given { flags: &["--max-payload", "4MiB"], ..Given::default() };
     assert_eq!(

@@ -17,7 +17,7 @@ use crate::{
     events::{Ended, Hub, Invalid, TooManyWaiters, Unreadable},
     handler::Violation,
     store,
-    task::{State, TaskId},
+    task::{State, TaskId, cut},
 };
 
 pub use refusal::{of_request, refused, refused_together};
@@ -39,14 +39,6 @@ fn details<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> Error
 
 fn plain(code: Code, reason: &str, message: impl Into<String>) -> Status {
     Status::with_error_details(code, message, details(reason, []))
-}
-
-/// `text`, cut to at most `bytes`.
-fn cut(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    format!("{}…", &text[..text.floor_char_boundary(bytes.saturating_sub(3))])
 }
 
 /// Violations that are kept of one request. Further ones are not: the request

@@ -21,7 +21,8 @@ use super::{Settings, desk::Desk, retry::backoff};
 use crate::{
     handler::{Error, Execution, Output, Registry},
     store::{Assignment, Finished, Outcome, Store, Turn},
-    task::WorkerId,
+    task::{Data, WorkerId},
+    values::{self, Wrong},
 };
 
 /// A member of the crew.
@@ -187,8 +188,19 @@ impl Worker {
             let message = format!("the result has {size} bytes; at most {limit} are kept");
             return Err(Error::permanent("OUTPUT_TOO_LARGE", message));
         }
+        check_json(&result)?;
         Ok(Outcome::Succeeded(result))
     }
+}
+
+/// A JSON result must be JSON, and such as clients can read without a change.
+fn check_json(result: &Data) -> Result<(), Error> {
+    let Data::Json(text) = result else { return Ok(()) };
+    let invalid = |message: String| Error::permanent("INVALID_OUTPUT", message);
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map_err(|wrong| invalid(format!("the result is not JSON: {wrong}")))?;
+    values::scan(text, values::MAX_DEPTH)
+        .map_err(|Wrong { path, why }| invalid(format!("result{path}: {why}")))
 }
 
 /// Drops a handler's future, whatever its destructors do.

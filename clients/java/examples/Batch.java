@@ -63,7 +63,8 @@ public final class Batch {
    */
   public static void main(String[] args) {
     List<String> rest = new ArrayList<>(List.of(args));
-    String server = Optional.ofNullable(System.getenv("TASKYARD_SERVER")).orElse("localhost:50051");
+    String server = Optional.ofNullable(System.getenv("TASKYARD_SERVER")).filter(s -> !s.isEmpty())
+        .orElse("localhost:50051");
     if (rest.size() == 3 && rest.get(0).equals("--server")) {
       server = rest.get(1);
       rest = rest.subList(2, 3);
@@ -114,7 +115,9 @@ public final class Batch {
     List<SubmitRequest> requests = new ArrayList<>();
     int number = 0;
     for (String line : Files.readAllLines(file)) {
-      number++;
+      if (number++ == 0 && line.startsWith("\uFEFF")) {
+        line = line.substring(1); // Some editors begin a text with it.
+      }
       if (line.isBlank()) {
         continue;
       }

@@ -29,7 +29,7 @@ ENDS = ["EVENT_TYPE_SUCCEEDED", "EVENT_TYPE_FAILED", "EVENT_TYPE_CANCELLED"]
 def read(path: Path) -> list[SubmitRequest]:
     """The tasks of the file; ValueError names the line that is none."""
     requests = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
         try:

@@ -28,7 +28,9 @@ const ENDS = [EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED];
  */
 function read(path) {
   const requests = [];
-  for (const [index, line] of readFileSync(path, "utf8").split("\n").entries()) {
+  // Some editors begin a text with a byte order mark.
+  const text = readFileSync(path, "utf8").replace(/^\uFEFF/, "");
+  for (const [index, line] of text.split("\n").entries()) {
     if (line.trim() === "") continue;
     try {
       requests.push(parse(JSON.parse(line)));

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::units;
 use crate::{
-    client::{from_struct, from_wire},
     proto::v1::{
         Attempt, Event, EventType, Task, TaskError, TaskState, task::Payload, task_result::Output,
     },
+    values,
 };
 
 /// Reads base64, the standard alphabet with padding.
@@ -100,12 +100,12 @@ pub fn task(task: Task) -> Value {
     }
     fields.set("cancel_requested", task.cancel_requested);
     match task.payload {
-        Some(Payload::Args(args)) => fields.set("args", from_struct(args)),
+        Some(Payload::Args(args)) => fields.set("args", values::shown_object(args)),
         Some(Payload::Data(data)) => fields.set("data", BASE64.encode(data)),
         None => {}
     }
     match task.result.and_then(|result| result.output) {
-        Some(Output::Json(value)) => fields.set("result", json!({ "json": from_wire(value) })),
+        Some(Output::Json(value)) => fields.set("result", json!({ "json": values::shown(value) })),
         Some(Output::Data(data)) => fields.set("result", json!({ "data": BASE64.encode(data) })),
         None => {}
     }

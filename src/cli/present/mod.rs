@@ -19,8 +19,8 @@ use super::{
     units,
 };
 use crate::{
-    client::{from_struct, from_wire},
     proto::v1::{Task, TaskError, TaskState, task::Payload, task_result::Output},
+    values,
 };
 
 /// The colour of a state.
@@ -85,12 +85,14 @@ pub fn task_block(task: Task) -> String {
         task.labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     row("labels", printable(&labels.join(", ")));
     match task.payload {
-        Some(Payload::Args(args)) => row("args", printable(&from_struct(args).to_string())),
+        Some(Payload::Args(args)) => {
+            row("args", printable(&values::shown_object(args).to_string()));
+        }
         Some(Payload::Data(data)) => row("data", bytes_text(&data)),
         None => {}
     }
     match task.result.and_then(|result| result.output) {
-        Some(Output::Json(value)) => row("result", printable(&from_wire(value).to_string())),
+        Some(Output::Json(value)) => row("result", printable(&values::shown(value).to_string())),
         Some(Output::Data(data)) => row("result", bytes_text(&data)),
         None => {}
     }

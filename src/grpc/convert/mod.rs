@@ -20,7 +20,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{json, status::MAX_VIOLATIONS};
+use super::status::MAX_VIOLATIONS;
 use crate::{
     handler::Violation,
     proto::v1,

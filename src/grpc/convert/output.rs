@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::{Pages, json};
+use super::Pages;
 use crate::{
     proto::v1,
     store::{Attempt, Page, Task},
     task::{Data, Failure, State, Timestamp, WorkerId},
+    values,
 };
 
 /// A state as the wire has it.
@@ -58,7 +59,7 @@ pub fn task(task: Task) -> v1::Task {
             Data::Bytes(bytes) => Some(v1::task::Payload::Data(bytes)),
             Data::Json(text) => match serde_json::from_str(&text) {
                 Ok(serde_json::Value::Object(args)) => {
-                    Some(v1::task::Payload::Args(json::to_struct(args)))
+                    Some(v1::task::Payload::Args(values::stored_object(args)))
                 }
                 _ => None,
             },
@@ -102,9 +103,7 @@ fn result(data: Data) -> v1::TaskResult {
     let output = match data {
         Data::Empty => None,
         Data::Bytes(bytes) => Some(v1::task_result::Output::Data(bytes)),
-        Data::Json(text) => serde_json::from_str(&text)
-            .ok()
-            .map(|json| v1::task_result::Output::Json(json::to_value(json))),
+        Data::Json(text) => Some(v1::task_result::Output::Json(values::stored(&text))),
     };
     v1::TaskResult { output }
 }

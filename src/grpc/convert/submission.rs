@@ -6,8 +6,8 @@ use prost::Message as _;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
 use super::{
-    Checks, MAX_KIND, NO_TIME, check_labels, check_queue, check_request_id, json, now,
-    retry::retry, time_of,
+    Checks, MAX_KIND, NO_TIME, check_labels, check_queue, check_request_id, now, retry::retry,
+    time_of,
 };
 use crate::{
     admission::{Admission, WhenFull},
@@ -16,6 +16,7 @@ use crate::{
     queue,
     store::Submission,
     task::{Data, Due, NewTask, Timestamp},
+    values,
 };
 
 /// What submissions may have, as configured.
@@ -168,12 +169,12 @@ fn payload(
             checks.wrong("args", format!("has {size} bytes as a message; a payload has at most {limit}, and twice that as a message"));
             return None;
         }
-        Some(submit_request::Payload::Args(fields)) => match json::from_struct(fields, "args") {
+        Some(submit_request::Payload::Args(fields)) => match values::from_struct(fields) {
             Ok(fields) => {
                 ("args", Data::Json(serde_json::Value::Object(fields).to_string().into()))
             }
-            Err(path) => {
-                checks.wrong(&path, "JSON has no form for NaN and infinities");
+            Err(wrong) => {
+                checks.wrong(&format!("args{}", wrong.path), wrong.why.to_string());
                 return None;
             }
         },

@@ -15,6 +15,7 @@ use crate::{
     },
     task::Data,
     text::{closest, quoted, template::Template},
+    values,
 };
 
 /// Bytes of one argument of a process: the limit of Linux (`MAX_ARG_STRLEN`,
@@ -155,6 +156,10 @@ fn text(value: Option<&Value>) -> Result<String, String> {
         }
         Some(Value::String(text)) => Ok(text.clone()),
         Some(Value::Bool(truth)) => Ok(truth.to_string()),
+        Some(Value::Number(number)) if values::may_have_changed(number) => Err(format!(
+            "is {number}: a whole number beyond 2^53 - 1 may have been another one before it was \
+             sent, as numbers are sent as doubles; send it as a string"
+        )),
         Some(Value::Number(number)) => Ok(decimal(number)),
         Some(other) => Err(format!("is {}; {RIGHT}", type_of(other))),
     }
@@ -163,11 +168,8 @@ fn text(value: Option<&Value>) -> Result<String, String> {
 /// A number in decimal; a whole one without a point, since every number that
 /// came as a protobuf `Struct` was a floating-point one on its way.
 fn decimal(number: &serde_json::Number) -> String {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
     match number.as_f64() {
-        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < EXACT => {
-            format!("{float:.0}")
-        }
+        Some(float) if number.is_f64() && float.fract() == 0.0 => format!("{float:.0}"),
         _ => number.to_string(),
     }
 }

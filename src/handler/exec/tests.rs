@@ -300,3 +300,30 @@ fn a_declaration_that_cannot_run_is_refused() {
     assert_eq!(refused(&["{a}"]), DeclarationError::ProgramIsOpen("it".into()));
     assert!(matches!(refused(&["a", "{"]), DeclarationError::Template { .. }));
 }
+
+#[test]
+fn a_whole_number_that_may_have_been_another_is_refused_by_name() {
+    let exec = exec(declared(&["echo", "{id}"]));
+    // 3889108265204450001, as whoever sends a double sends it; and 2^53, which 2^53 + 1 becomes.
+    for number in ["3.88910826520445e18", "9007199254740992.0", "-1e300"] {
+        let args = format!(r#"{{"command":"it","args":{{"id":{number}}}}}"#);
+        let violations = exec.check(&Data::Json(args.into())).expect_err(number);
+        assert_eq!(violations[0].field, "args.args.id");
+        assert!(violations[0].description.contains("send it as a string"), "{violations:?}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_are_given_in_decimal() {
+    let exec = exec(declared(&["echo", "{n}"]));
+    for (number, text) in [
+        ("9007199254740991", "9007199254740991"),
+        ("-7", "-7"),
+        ("1e15", "1000000000000000"),
+        ("0.25", "0.25"),
+        ("-0.0", "-0"),
+    ] {
+        let args = format!(r#"{{"command":"it","args":{{"n":{number}}}}}"#);
+        assert_eq!(result_of(&exec, &args).await["stdout"], format!("{text}\n"));
+    }
+}

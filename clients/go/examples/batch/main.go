@@ -124,11 +124,15 @@ func readRequests(path string) ([]*taskyardv1.SubmitRequest, error) {
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, longestLine)
 	for number := 1; lines.Scan(); number++ {
-		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+		line := lines.Bytes()
+		if number == 1 {
+			line = bytes.TrimPrefix(line, []byte("\ufeff")) // Some editors begin a text with it.
+		}
+		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
 		request := &taskyardv1.SubmitRequest{}
-		if err := protojson.Unmarshal(lines.Bytes(), request); err != nil {
+		if err := protojson.Unmarshal(line, request); err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, number, err)
 		}
 		requests = append(requests, request)

@@ -174,7 +174,7 @@ type TaskError struct {
 	// (TIMEOUT, PANIC, CRASHED, OUTPUT_TOO_LARGE, EXIT_STATUS, ...) or the
 	// handler's own. At most 63 bytes.
 	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
-	// A sentence for people; at most 1,024 bytes, cut at the end if longer.
+	// A sentence for people; at most 1,024 bytes, cut in the middle if longer.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -298,7 +298,9 @@ type isTaskResult_Output interface {
 }
 
 type TaskResult_Json struct {
-	// A JSON value.
+	// A JSON value. At most 20 objects and lists within each other, and no whole
+	// number beyond 2^53 - 1: an attempt whose handler returns anything else
+	// fails for good (INVALID_OUTPUT).
 	Json *structpb.Value `protobuf:"bytes,1,opt,name=json,proto3,oneof"`
 }
 
@@ -644,7 +646,8 @@ type isTask_Payload interface {
 }
 
 type Task_Args struct {
-	// A JSON object.
+	// A JSON object. What an older version took that nests deeper than may be is
+	// left out; a string in its place says so.
 	Args *structpb.Struct `protobuf:"bytes,4,opt,name=args,proto3,oneof"`
 }
 

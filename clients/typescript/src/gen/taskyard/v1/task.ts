@@ -125,13 +125,17 @@ export interface TaskError {
    * handler's own. At most 63 bytes.
    */
   reason: string;
-  /** A sentence for people; at most 1,024 bytes, cut at the end if longer. */
+  /** A sentence for people; at most 1,024 bytes, cut in the middle if longer. */
   message: string;
 }
 
 /** What a handler returned. */
 export interface TaskResult {
-  /** A JSON value. */
+  /**
+   * A JSON value. At most 20 objects and lists within each other, and no whole
+   * number beyond 2^53 - 1: an attempt whose handler returns anything else
+   * fails for good (INVALID_OUTPUT).
+   */
   json?:
     | any
     | undefined;
@@ -174,7 +178,10 @@ export interface Task {
   queue: string;
   /** Which handler executes it. */
   kind: string;
-  /** A JSON object. */
+  /**
+   * A JSON object. What an older version took that nests deeper than may be is
+   * left out; a string in its place says so.
+   */
   args?:
     | { [key: string]: any }
     | undefined;

@@ -172,7 +172,13 @@ export interface SubmitRequest {
    * Required; the server must have a handler of that name.
    */
   kind: string;
-  /** A JSON object. */
+  /**
+   * A JSON object. At most 20 objects and lists within each other, this one
+   * counted. Numbers are doubles: send a whole number beyond 2^53 - 1 as a
+   * string, or it becomes another one before it is sent. NaN and infinities
+   * are refused. Of a name that stands twice on the wire, which no stock
+   * client writes, the last counts, as in every map of protobuf.
+   */
   args?:
     | { [key: string]: any }
     | undefined;
