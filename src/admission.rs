@@ -164,8 +164,9 @@ pub struct Places {
 impl Places {
     /// Takes the place of one task; `None` if that is more than is left.
     pub fn take(&mut self, bytes: u64) -> Option<Admitted> {
-        self.tasks = self.tasks.checked_sub(1)?;
-        self.bytes = self.bytes.checked_sub(bytes)?;
+        // Both or neither: a place that is taken and not handed out is never given back.
+        let (tasks, left) = (self.tasks.checked_sub(1)?, self.bytes.checked_sub(bytes)?);
+        (self.tasks, self.bytes) = (tasks, left);
         Some(Admitted { room: Arc::clone(&self.room), bytes })
     }
 }
@@ -198,7 +199,7 @@ impl Kept {
     /// Bytes of the tasks that wait in it, and callers that wait for room.
     pub fn waiting(&self) -> (u64, u64) {
         let state = lock(&self.room.state);
-        (state.bytes, state.line.len() as u64)
+        (state.used.bytes(), state.line.len() as u64)
     }
 }
 
@@ -316,8 +317,7 @@ impl Admission {
     pub fn readmit(&self, queue: &str, bytes: u64) -> Admitted {
         let room = self.held_room(queue);
         let mut state = lock(&room.state);
-        state.tasks += 1;
-        state.bytes += bytes;
+        state.used.add(1, bytes);
         drop(state);
         Admitted { room, bytes }
     }

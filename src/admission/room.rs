@@ -24,13 +24,48 @@ pub struct Room {
 #[derive(Debug)]
 pub struct RoomState {
     pub settings: Settings,
-    pub tasks: u64,
-    pub bytes: u64,
+    /// What is used of the limits.
+    pub used: Used,
     /// By ticket, so in the order of arrival.
     pub line: BTreeMap<u64, Waiting>,
-    line_bytes: u64,
+    /// What stands in line.
+    in_line: Used,
     next_ticket: u64,
     drain: DrainRate,
+}
+
+/// Tasks and their bytes, counted. Neither end is passed: a count that went below nothing
+/// and came out at the top would make a queue full for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    tasks: u64,
+    bytes: u64,
+}
+
+impl Used {
+    /// Tasks.
+    pub fn tasks(self) -> u64 {
+        self.tasks
+    }
+
+    /// Their bytes.
+    pub fn bytes(self) -> u64 {
+        self.bytes
+    }
+
+    /// Counts more.
+    pub fn add(&mut self, tasks: u64, bytes: u64) {
+        self.tasks = self.tasks.saturating_add(tasks);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Counts as many less. More than there are is a mistake of this program, after which
+    /// nothing is used.
+    pub fn remove(&mut self, tasks: u64, bytes: u64) {
+        debug_assert!(tasks <= self.tasks && bytes <= self.bytes, "{self:?} - {tasks}, {bytes}");
+        self.tasks = self.tasks.saturating_sub(tasks);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
 }
 
 #[derive(Debug)]
@@ -50,14 +85,17 @@ pub enum Entry {
 
 impl RoomState {
     fn fits(&self, tasks: u64, bytes: u64) -> bool {
-        self.tasks.saturating_add(tasks) <= self.settings.max_tasks
-            && self.bytes.saturating_add(bytes) <= self.settings.max_bytes
+        self.used.tasks.saturating_add(tasks) <= self.settings.max_tasks
+            && self.used.bytes.saturating_add(bytes) <= self.settings.max_bytes
     }
 
     fn refusal(&self) -> Refused {
         let Settings { max_tasks, max_bytes, .. } = self.settings;
-        let limit =
-            if self.tasks >= max_tasks { Limit::Tasks(max_tasks) } else { Limit::Bytes(max_bytes) };
+        let limit = if self.used.tasks >= max_tasks {
+            Limit::Tasks(max_tasks)
+        } else {
+            Limit::Bytes(max_bytes)
+        };
         let retry_after = self.drain.time_for(self.line.len() as u64 + 1, Instant::now());
         Refused::Full { limit, retry_after }
     }
@@ -67,10 +105,9 @@ impl Room {
     pub fn new(queue: Arc<str>, settings: Settings) -> Arc<Self> {
         let state = RoomState {
             settings,
-            tasks: 0,
-            bytes: 0,
+            used: Used::default(),
             line: BTreeMap::new(),
-            line_bytes: 0,
+            in_line: Used::default(),
             next_ticket: 0,
             drain: DrainRate::new(Instant::now()),
         };
@@ -91,7 +128,7 @@ impl Room {
             return Ok(Entry::Inside(self.seat(&mut state, tasks, bytes)));
         }
         let line_full = state.line.len() >= MAX_WAITING_CALLERS
-            || state.line_bytes.saturating_add(bytes) > MAX_WAITING_BYTES;
+            || state.in_line.bytes.saturating_add(bytes) > MAX_WAITING_BYTES;
         if when_full == WhenFull::Reject {
             return Err(state.refusal());
         }
@@ -104,9 +141,9 @@ impl Room {
         let (grant, granted) = oneshot::channel();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        state.line_bytes += bytes;
+        state.in_line.add(tasks, bytes);
         state.line.insert(ticket, Waiting { tasks, bytes, grant });
-        Ok(Entry::InLine(Turn { room: Arc::clone(self), ticket, bytes, granted }))
+        Ok(Entry::InLine(Turn { room: Arc::clone(self), ticket, tasks, bytes, granted }))
     }
 
     pub fn configure(self: &Arc<Self>, settings: Settings) {
@@ -122,7 +159,7 @@ impl Room {
     pub fn send_away(&self, cause: Refused) {
         let line = {
             let mut state = lock(&self.state);
-            state.line_bytes = 0;
+            state.in_line = Used::default();
             std::mem::take(&mut state.line)
         };
         hand_over(line.into_values().map(|waiting| (waiting, Err(cause))).collect());
@@ -131,8 +168,7 @@ impl Room {
     pub fn leave(self: &Arc<Self>, tasks: u64, bytes: u64) {
         let granted = {
             let mut state = lock(&self.state);
-            state.tasks -= tasks;
-            state.bytes -= bytes;
+            state.used.remove(tasks, bytes);
             state.drain.left(tasks, Instant::now());
             self.serve_line(&mut state)
         };
@@ -151,7 +187,7 @@ impl Room {
                 None => break,
             };
             let Some((_, waiting)) = state.line.pop_first() else { break };
-            state.line_bytes -= bytes;
+            state.in_line.remove(tasks, bytes);
             let answer = answer.map(|()| self.seat(state, tasks, bytes));
             served.push((waiting, answer));
         }
@@ -159,8 +195,7 @@ impl Room {
     }
 
     fn seat(self: &Arc<Self>, state: &mut RoomState, tasks: u64, bytes: u64) -> Places {
-        state.tasks += tasks;
-        state.bytes += bytes;
+        state.used.add(tasks, bytes);
         Places { room: Arc::clone(self), tasks, bytes }
     }
 
@@ -191,6 +226,7 @@ fn never_fits(settings: &Settings, tasks: u64, bytes: u64) -> Option<Refused> {
 pub struct Turn {
     room: Arc<Room>,
     ticket: u64,
+    tasks: u64,
     bytes: u64,
     granted: oneshot::Receiver<Result<Places, Refused>>,
 }
@@ -209,10 +245,30 @@ impl Drop for Turn {
             if state.line.remove(&self.ticket).is_none() {
                 return;
             }
-            state.line_bytes -= self.bytes;
+            state.in_line.remove(self.tasks, self.bytes);
             // If this caller stood in front, the next one may fit.
             self.room.serve_line(&mut state)
         };
         hand_over(granted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn a_count_passes_neither_end() {
+        let mut used = Used::default();
+        used.add(1, u64::MAX);
+        used.add(0, 1);
+        assert_eq!((used.tasks(), used.bytes()), (1, u64::MAX));
+        // A debug build finds the mistake; a release build goes on without a queue that is
+        // full for ever.
+        let removed = catch_unwind(AssertUnwindSafe(|| used.remove(2, 1)));
+        assert_eq!(removed.is_err(), cfg!(debug_assertions));
+        assert!(used.tasks() <= 1, "{used:?}");
     }
 }

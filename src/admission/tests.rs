@@ -195,6 +195,18 @@ async fn what_the_store_holds_already_comes_back_over_the_limit() {
     take(&gate, 1).await;
 }
 
+#[tokio::test]
+async fn a_place_that_cannot_be_taken_is_not_lost() {
+    let gate = gate(2, 100);
+    let together = gate.admit_together("q", 2, 10, WhenFull::Reject, Patience::Unlimited);
+    let mut places = together.await.expect("there is room");
+    assert!(places.take(11).is_none(), "it is more than was asked for");
+    let taken = [places.take(5), places.take(5)];
+    assert!(taken.iter().all(Option::is_some));
+    drop((places, taken));
+    let _both = [take(&gate, 50).await, take(&gate, 50).await];
+}
+
 #[test]
 fn the_advice_follows_the_measured_rate() {
     let start = Instant::now();

@@ -1,18 +1,19 @@
 //! Who waits for the end of which task.
 //!
 //! A registry beside the broadcast, so that a waiting caller costs nothing for
-//! the events of other tasks.
+//! the events of other tasks. That no end falls between a look at the task and the wait for
+//! it is the part of [`callers`].
+
+mod callers;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
 
+use self::callers::Callers;
 use super::Shared;
 
 /// Callers that may wait at a time.
@@ -27,16 +28,16 @@ pub struct TooManyWaiters;
 #[derive(Debug, Default)]
 pub struct Completions {
     waiting: Mutex<HashMap<u64, (Arc<Notify>, usize)>>,
-    callers: AtomicUsize,
+    callers: Callers,
 }
 
 impl Completions {
     pub(super) fn register(shared: &Arc<Shared>, task: u64) -> Result<Completion, TooManyWaiters> {
         let mut waiting = shared.completions.lock();
-        if shared.completions.callers.load(Ordering::Relaxed) >= MAX_WAITERS {
+        if shared.completions.callers.count() >= MAX_WAITERS {
             return Err(TooManyWaiters);
         }
-        shared.completions.callers.fetch_add(1, Ordering::Relaxed);
+        shared.completions.callers.arrive();
         let (notify, callers) = waiting.entry(task).or_default();
         *callers += 1;
         Ok(Completion { notify: Arc::clone(notify), task, shared: Arc::clone(shared) })
@@ -45,7 +46,7 @@ impl Completions {
     pub(super) fn complete(&self, ended: &[u64]) {
         // The common case: nobody waits, and the lock is not worth taking. A
         // caller that registers now reads the task afterwards and sees its end.
-        if ended.is_empty() || self.callers.load(Ordering::Acquire) == 0 {
+        if ended.is_empty() || self.callers.count() == 0 {
             return;
         }
         let waiting = self.lock();
@@ -80,9 +81,9 @@ impl Completion {
 impl Drop for Completion {
     fn drop(&mut self) {
         let mut waiting = self.shared.completions.lock();
-        self.shared.completions.callers.fetch_sub(1, Ordering::Relaxed);
+        self.shared.completions.callers.leave();
         if let Some((_, callers)) = waiting.get_mut(&self.task) {
-            *callers -= 1;
+            *callers = callers.saturating_sub(1);
             if *callers == 0 {
                 waiting.remove(&self.task);
             }
@@ -117,7 +118,7 @@ mod tests {
 
     fn left(hub: &Hub) -> (usize, usize) {
         let completions = &hub.shared.completions;
-        (completions.lock().len(), completions.callers.load(Ordering::Relaxed))
+        (completions.lock().len(), completions.callers.count())
     }
 
     #[test]
