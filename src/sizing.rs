@@ -3,7 +3,7 @@
 //! Owns the arithmetic of waiting: how long tasks wait on average for a load and
 //! a crew of some size ([`mean_wait`]), which crew holds a wait that someone
 //! wants ([`workers_for`]), and how long a task submitted now would wait
-//! ([`wait_now`]; of many queues at once, [`Backlog`]). Pure: must not know clocks, I/O or any other module; whoever
+//! ([`forecast`]). Pure: must not know clocks, I/O or any other module; whoever
 //! measures hands the figures in.
 //!
 //! The averages are those of the queue M/M/c: tasks arrive independently of each
@@ -11,9 +11,10 @@
 //! `c` workers take them in the order of arrival, and any number may wait. What
 //! it assumes decides how far to trust it:
 //!
-//! - Bursts, such as a batch every minute, wait longer than it says.
-//! - Service times that vary less than exponential ones wait less, down to about
-//!   half if all are equal; a mix of very short and very long ones waits longer.
+//! - Bursts, such as a batch every minute, wait longer than it says, and so does a mix of
+//!   very short and very long tasks; service times that vary less than exponential ones wait
+//!   less, down to about half if all are equal. [`Load::variability`] accounts for both, as
+//!   far as they are mild.
 //! - It speaks of the long run at a steady load. A crew that is nearly fully
 //!   busy takes long to get there; one that cannot keep up never does.
 //! - Priorities change who waits, but not how long all wait on average.
@@ -23,11 +24,9 @@
 //! R. B. Cooper, "Introduction to Queueing Theory", second edition, 1981,
 //! chapter 3.
 
-mod backlog;
+pub mod forecast;
 
 use std::time::Duration;
-
-pub use backlog::{Backlog, CrewView, LONGEST_WAIT, QueueView, wait_now};
 
 /// Workers that a crew may have; a larger number counts as this one.
 pub const MAX_WORKERS: u32 = 10_000;
@@ -41,6 +40,11 @@ pub struct Load {
     /// How long a task keeps its worker on average. If that is zero, no rate is
     /// too high.
     pub mean_service: Duration,
+    /// How much more unevenly tasks come and take than the model assumes: the mean of the
+    /// squared coefficients of variation of the times between arrivals and of the service
+    /// times. 1 is the model; waits are in proportion to it (Allen and Cunneen's
+    /// approximation: A. O. Allen, "Probability, Statistics, and Queueing Theory", 1978).
+    pub variability: f64,
 }
 
 /// The load in erlangs: how many workers are busy on average if the crew can
@@ -78,7 +82,7 @@ pub fn mean_wait(workers: u32, load: &Load) -> Option<Duration> {
     if !keeps_up(workers, erlangs) {
         return None;
     }
-    wait(workers, erlangs, blocked(workers, erlangs), load.mean_service)
+    wait(workers, erlangs, blocked(workers, erlangs), load)
 }
 
 /// The fewest workers, at least one, that hold a mean wait of at most `target`;
@@ -95,7 +99,7 @@ pub fn workers_for(target: Duration, load: &Load) -> Option<u32> {
     (1..=MAX_WORKERS).find(|&workers| {
         loss = next_blocked(loss, workers, erlangs);
         keeps_up(workers, erlangs)
-            && wait(workers, erlangs, loss, load.mean_service).is_some_and(|wait| wait <= target)
+            && wait(workers, erlangs, loss, load).is_some_and(|wait| wait <= target)
     })
 }
 
@@ -127,9 +131,10 @@ fn delayed(workers: u32, erlangs: f64, loss: f64) -> f64 {
 
 /// The mean wait, for a crew that keeps up: whoever is delayed waits on average
 /// for as long as the spare workers would take to serve one task.
-fn wait(workers: u32, erlangs: f64, loss: f64, mean_service: Duration) -> Option<Duration> {
+fn wait(workers: u32, erlangs: f64, loss: f64, load: &Load) -> Option<Duration> {
     let spare = f64::from(workers) - erlangs;
-    let seconds = delayed(workers, erlangs, loss) * mean_service.as_secs_f64() / spare;
+    let seconds = delayed(workers, erlangs, loss) * load.mean_service.as_secs_f64() / spare;
+    let seconds = seconds * load.variability;
     Duration::try_from_secs_f64(seconds).ok()
 }
 

@@ -178,6 +178,12 @@ impl admin_service_server::AdminService for Admin {
         let deadline = deadline_of(&request);
         let target = convert::target_wait(request.get_ref().target_wait).map_err(invalid)?;
         let overview = within(deadline, self.overview(None)).await?;
-        Ok(Response::new(convert::stats(overview, &self.pool.status(), target)))
+        let crew = self.pool.status();
+        // The forecast computes for a while when there are very many queues.
+        let stats = tokio::task::spawn_blocking(move || convert::stats(overview, &crew, target));
+        match stats.await {
+            Ok(stats) => Ok(Response::new(stats)),
+            Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+        }
     }
 }

@@ -1,10 +1,9 @@
 use super::*;
 
-mod backlogs;
 mod formulas;
 mod simulation;
 
 /// A load of so many erlangs of tasks that take a second.
 fn erlangs(erlangs: f64) -> Load {
-    Load { arrival_rate: erlangs, mean_service: Duration::from_secs(1) }
+    Load { arrival_rate: erlangs, mean_service: Duration::from_secs(1), variability: 1.0 }
 }

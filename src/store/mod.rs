@@ -38,7 +38,7 @@ pub use clock::WallClock;
 pub use directory::DirectoryError;
 pub use engine::{MAX_GROUP_BYTES, MAX_GROUP_COMMANDS};
 pub use open::{OpenError, Settings, SqliteStore, open};
-pub use overview::{Flow, Overview, QueueChange, QueueStatus};
+pub use overview::{ClassStatus, Flow, Overview, QueueChange, QueueStatus};
 pub use prepared::weight;
 pub use reader::MAX_ROWS_PER_PAGE;
 pub use reading::{Attempt, Filter, MAX_ATTEMPTS_KEPT, Page, Query, Task, TimeRange};

@@ -21,6 +21,8 @@ pub enum QueueChange {
 pub struct Overview {
     /// Each queue.
     pub queues: Vec<QueueStatus>,
+    /// What waits and runs of each queue and kind; empty if one queue was asked for.
+    pub classes: Vec<ClassStatus>,
     /// What went through all queues together.
     pub flow: Flow,
     /// All queues' tasks together.
@@ -56,6 +58,22 @@ pub struct QueueStatus {
     pub flow: Flow,
 }
 
+/// The tasks of a queue that have one kind, as they stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassStatus {
+    /// The queue.
+    pub queue: Arc<str>,
+    /// Due tasks of priority 0 or a higher one.
+    pub usual: u64,
+    /// Due tasks of a lower priority.
+    pub lower: u64,
+    /// For how many seconds the latest executions kept their workers, from the commit of
+    /// their start to that of their end; at most 64.
+    pub seconds: Vec<f32>,
+    /// For how many seconds those under way have kept theirs.
+    pub running: Vec<f64>,
+}
+
 /// What went through over about the last minute, weighted towards the present:
 /// exponentially, with a time constant of 60 s.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -70,4 +88,14 @@ pub struct Flow {
     pub mean_wait: Option<Duration>,
     /// Executions under way, on average: also of those that have not ended.
     pub mean_running: f64,
+    /// How many executions the figures are made from: those of the last minute, and older
+    /// ones in part.
+    pub completions: f64,
+    /// How much the times of executions vary: their variance over the square of their
+    /// mean. 0 if all are equal, 1 if they are spread exponentially.
+    pub service_variation: Option<f64>,
+    /// How unevenly tasks become due: the variance of their number in a second over its
+    /// mean. 1 if they come independently of each other, the size of a burst if they come
+    /// in bursts.
+    pub arrival_dispersion: Option<f64>,
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::{
     Settings,
     clock::Clock,
-    engine::{Engine, Entry, Group, GroupError, Index, Queues, Tally, Upkeep},
+    engine::{Engine, Entry, Group, GroupError, Index, Mix, Queues, Tally, Upkeep},
     identity::Identity,
     ready::{Alarm, Ready},
     record::QueueRecord,
@@ -65,6 +65,7 @@ pub fn recover<'c>(
         writer: Writer::new(connection)?,
         identity,
         queues: Queues::new(Arc::clone(&admission), &now),
+        mix: Mix::default(),
         admission,
         publisher,
         failure: failed,
@@ -171,6 +172,7 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
     // Of what was measured by the clock of the process before, only the time of
     // the wall clock is left; from now on a backoff is an interval again.
     let alarm = if row.attempt > 0 { Alarm::Steady(row.due) } else { Alarm::Wall(row.due) };
+    let kind = engine.index.share(&row.kind);
     Entry {
         life: Lifecycle {
             state: waiting_state(row.due, now.wall),
@@ -179,7 +181,8 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
             crashes: row.crashes,
             cancel_requested: row.cancel_requested,
         },
-        kind: engine.index.share(&row.kind),
+        class: engine.mix.class(queue, &kind),
+        kind,
         queue,
         priority: row.priority,
         max_attempts: row.max_attempts,

@@ -1,6 +1,6 @@
 //! How the service is doing, to messages, with advice on the size of the crew.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use super::{
     Checks, DAY, duration, humane,
@@ -12,13 +12,20 @@ use crate::{
     pool,
     proto::v1,
     queue::Block,
-    sizing::{self, Backlog, CrewView, Load, QueueView},
-    store::{Flow, Overview, QueueStatus},
+    sizing::{
+        self, Load,
+        forecast::{self, Class, Queue, Running, Situation},
+    },
+    store::{ClassStatus, Flow, Overview, QueueStatus},
 };
 
 /// Queues that are told of.
 const MAX_QUEUES: usize = 1_000;
 const DEFAULT_TARGET: Duration = Duration::from_secs(1);
+/// Executions from which something is concluded; fewer tell too little.
+const ENOUGH_COMPLETIONS: f64 = 10.0;
+/// The unevenness of arrivals up to which averages tell of them.
+const MAX_DISPERSION: f64 = 10.0;
 
 /// Checks which wait is to be held.
 ///
@@ -31,15 +38,13 @@ pub fn target_wait(given: Option<prost_types::Duration>) -> Result<Duration, Vec
     checks.finish(target)
 }
 
-/// How the service is doing.
+/// How the service is doing. Takes some milliseconds of computation when many queues have
+/// tasks that wait.
 pub fn stats(overview: Overview, crew: &pool::Status, target: Duration) -> v1::GetStatsResponse {
     let busy = crew.workers.iter().filter(|worker| worker.running.is_some()).count();
     let busy = u32::try_from(busy).unwrap_or(u32::MAX);
-    let view = CrewView {
-        workers: crew.size,
-        idle: crew.size.saturating_sub(busy),
-        mean_service: overview.flow.mean_service,
-    };
+    let waits = forecast::waits(&situation(&overview, crew.size));
+    let backlog = Backlog::of(&overview.queues, &waits);
     v1::GetStatsResponse {
         crew: Some(v1::CrewStats {
             workers: crew.size,
@@ -51,11 +56,63 @@ pub fn stats(overview: Overview, crew: &pool::Status, target: Duration) -> v1::G
             mean_wait: overview.flow.mean_wait.map(duration),
             counts: Some(counts(&overview.counts)),
         }),
-        advice: Some(advice(&overview.flow, waiting(&overview.queues), crew.size, target)),
+        advice: Some(advice(&overview.flow, backlog, crew, target)),
         start_time: Some(timestamp(overview.since)),
         time: Some(timestamp(overview.now)),
-        queues: queues(overview.queues, view),
+        queues: queues(overview.queues, waits, crew.size),
     }
+}
+
+/// What the forecast is made from.
+fn situation(overview: &Overview, workers: u32) -> Situation {
+    let mut situation = Situation { workers, ..Situation::default() };
+    situation.queues = overview.queues.iter().map(queue).collect();
+    let places: HashMap<&str, usize> =
+        overview.queues.iter().enumerate().map(|(at, queue)| (&*queue.name, at)).collect();
+    for status in &overview.classes {
+        let Some(&queue) = places.get(&*status.queue) else { continue };
+        let ClassStatus { usual, lower, seconds, running, .. } = status;
+        let class = situation.classes.len();
+        situation.classes.push(Class { seconds: seconds.clone() });
+        let running = running.iter().map(|seconds| Running { queue, class, seconds: *seconds });
+        situation.running.extend(running);
+        let queue = &mut situation.queues[queue];
+        queue.classes.push(class);
+        queue.ahead.push((class, *usual));
+        queue.behind.push((class, *lower));
+    }
+    add_unclassed(&mut situation, &overview.queues);
+    situation
+}
+
+/// Tasks of which nobody counts how many there are of each kind: there are too many kinds.
+fn add_unclassed(situation: &mut Situation, statuses: &[QueueStatus]) {
+    let unknown = situation.classes.len();
+    for (queue, status) in situation.queues.iter_mut().zip(statuses) {
+        let waiting = queue.ahead.iter().chain(&queue.behind).map(|(_, count)| count).sum();
+        let others = status.counts.queued.saturating_sub(waiting);
+        if others > 0 {
+            queue.ahead.push((unknown, others));
+            queue.classes.push(unknown);
+        }
+    }
+    situation.classes.push(Class::default());
+}
+
+fn queue(status: &QueueStatus) -> Queue {
+    Queue {
+        weight: status.settings.weight,
+        max_running: status.settings.max_running,
+        rate_per_second: status.settings.rate.map(|rate| rate.per_second),
+        arrival_rate: status.flow.arrival_rate,
+        blocked: is_blocked(status),
+        ..Queue::default()
+    }
+}
+
+/// Nothing of it starts, whoever is idle. Not so if only its own limits hold it back.
+fn is_blocked(queue: &QueueStatus) -> bool {
+    matches!(queue.block, Some(Block::Paused | Block::Draining))
 }
 
 /// The part of the time of `workers` that was spent on what flows.
@@ -63,29 +120,18 @@ fn share(flow: &Flow, workers: u32) -> f64 {
     (flow.mean_running / f64::from(workers.max(1))).clamp(0.0, 1.0)
 }
 
-fn queues(mut all: Vec<QueueStatus>, crew: CrewView) -> Vec<v1::QueueStats> {
-    let views: Vec<QueueView> = all.iter().map(view).collect();
-    // Those that are not told of take their share, too.
-    let backlog = Backlog::of(&views, crew);
+fn queues(
+    all: Vec<QueueStatus>,
+    waits: Vec<Option<Duration>>,
+    workers: u32,
+) -> Vec<v1::QueueStats> {
+    let mut all: Vec<_> = all.into_iter().zip(waits).collect();
     if all.len() > MAX_QUEUES {
-        all.sort_by_key(|queue| Reverse(queue.counts.live()));
+        all.sort_by_key(|(queue, _)| Reverse(queue.counts.live()));
         all.truncate(MAX_QUEUES);
-        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
     }
-    let told = |queue| queue_stats(queue, backlog.wait_now(&view(queue)), crew.workers);
-    all.iter().map(told).collect()
-}
-
-fn view(queue: &QueueStatus) -> QueueView {
-    QueueView {
-        queued: queue.counts.queued,
-        running: queue.counts.running,
-        weight: queue.settings.weight,
-        max_running: queue.settings.max_running,
-        rate_per_second: queue.settings.rate.map(|rate| rate.per_second),
-        mean_service: queue.flow.mean_service,
-        blocked: matches!(queue.block, Some(Block::Paused | Block::Draining)),
-    }
+    all.iter().map(|(queue, wait)| queue_stats(queue, *wait, workers)).collect()
 }
 
 fn queue_stats(queue: &QueueStatus, wait_now: Option<Duration>, workers: u32) -> v1::QueueStats {
@@ -103,28 +149,72 @@ fn queue_stats(queue: &QueueStatus, wait_now: Option<Duration>, workers: u32) ->
 }
 
 /// Tasks that wait for a worker, and not for somebody to resume their queue.
-fn waiting(queues: &[QueueStatus]) -> u64 {
-    let open = queues.iter().map(view).filter(|queue| !queue.blocked);
-    open.map(|queue| queue.queued).sum()
+#[derive(Clone, Copy, Debug)]
+struct Backlog {
+    tasks: u64,
+    /// When the last of them starts, if that can be told.
+    last_start: Option<Duration>,
 }
 
-fn advice(flow: &Flow, waiting: u64, workers: u32, target: Duration) -> v1::SizingAdvice {
-    let Some(mean_service) = flow.mean_service else {
-        return v1::SizingAdvice {
-            target_wait: Some(duration(target)),
-            summary: "nothing was measured yet: there is no advice before tasks have ended".into(),
-            ..Default::default()
+impl Backlog {
+    fn of(queues: &[QueueStatus], waits: &[Option<Duration>]) -> Self {
+        let waiting = queues
+            .iter()
+            .zip(waits)
+            .filter(|(queue, _)| !is_blocked(queue) && queue.counts.queued > 0);
+        let tasks = waiting.clone().map(|(queue, _)| queue.counts.queued).sum();
+        let last_start = waiting.map(|(_, wait)| *wait).collect::<Option<Vec<_>>>();
+        Self { tasks, last_start: last_start.and_then(|waits| waits.into_iter().max()) }
+    }
+
+    /// What the averages do not know of: tasks that have come already, as after a crash. Told
+    /// where the last of them starts later than the wait that is wanted.
+    fn told(&self, target: Duration) -> Option<String> {
+        let tasks = match self.tasks {
+            0 => return None,
+            1 => "1 task waits".into(),
+            many => format!("{many} tasks wait"),
         };
+        match self.last_start {
+            Some(span) if span <= target => None,
+            Some(span) if self.tasks == 1 => {
+                Some(format!("{tasks} now, and starts in about {}", rounded(span)))
+            }
+            Some(span) => {
+                Some(format!("{tasks} now, the last of which starts in about {}", rounded(span)))
+            }
+            None => Some(format!("{tasks} now")),
+        }
+    }
+}
+
+fn advice(
+    flow: &Flow,
+    backlog: Backlog,
+    crew: &pool::Status,
+    target: Duration,
+) -> v1::SizingAdvice {
+    let none = |why: String| {
+        let told = [backlog.told(target), Some(why)].into_iter().flatten();
+        v1::SizingAdvice {
+            target_wait: Some(duration(target)),
+            summary: told.collect::<Vec<_>>().join("; "),
+            ..Default::default()
+        }
     };
-    // What still runs tells of long executions before they end: by Little's law the
-    // mean number that run is their rate times their length.
-    let seen = Duration::try_from_secs_f64(flow.mean_running / flow.completion_rate);
-    let mean_service = mean_service.max(seen.unwrap_or_default());
-    let load = Load { arrival_rate: flow.arrival_rate, mean_service };
+    let load = match load(flow) {
+        Ok(load) => load,
+        Err(Unknown::Thin) => return none(thin(crew)),
+        Err(Unknown::Bursts) => {
+            return none("tasks come in bursts, for which averages give no advice".into());
+        }
+    };
+    let workers = crew.size;
     let advised = sizing::workers_for(target, &load);
     let expected = advised.and_then(|workers| sizing::mean_wait(workers, &load));
     let current = sizing::mean_wait(workers, &load);
     let offered_load = sizing::offered_load(&load);
+    let summary = summary(offered_load, workers, current, advised, target);
     v1::SizingAdvice {
         target_wait: Some(duration(target)),
         workers: advised.unwrap_or(0),
@@ -132,29 +222,53 @@ fn advice(flow: &Flow, waiting: u64, workers: u32, target: Duration) -> v1::Sizi
         current_expected_wait: current.map(duration),
         wait_probability: sizing::wait_probability(workers, &load),
         offered_load,
-        summary: backlog(waiting, mean_service, workers, target)
-            + &summary(offered_load, workers, current, advised, target),
+        summary: match backlog.told(target) {
+            Some(told) => format!("{told}; beside them, {summary}"),
+            None => summary,
+        },
     }
 }
 
-/// What the averages do not know of: tasks that have come already, as after a crash. Told
-/// where to work them off takes longer than the wait that is wanted.
-fn backlog(waiting: u64, mean_service: Duration, workers: u32, target: Duration) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "told to three digits at most")]
-    let seconds = waiting as f64 * mean_service.as_secs_f64() / f64::from(workers.max(1));
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(span) if span <= target => String::new(),
-        Ok(span) => {
-            let takes = if workers == 1 { "takes" } else { "take" };
-            let tasks =
-                if waiting == 1 { "1 task waits".into() } else { format!("{waiting} tasks wait") };
-            format!(
-                "{tasks} now, for which {} {takes} {}; beside them, ",
-                crew(workers),
-                rounded(span)
-            )
-        }
-        Err(_) => format!("{waiting} tasks wait now; beside them, "),
+/// Why averages tell nothing.
+#[derive(Clone, Copy, Debug)]
+enum Unknown {
+    /// Too few executions have ended.
+    Thin,
+    /// Tasks come too unevenly.
+    Bursts,
+}
+
+fn load(flow: &Flow) -> Result<Load, Unknown> {
+    let mean_service = flow.mean_service.filter(|_| flow.completions >= ENOUGH_COMPLETIONS);
+    let mean_service = mean_service.ok_or(Unknown::Thin)?;
+    let dispersion = flow.arrival_dispersion.unwrap_or(1.0);
+    if dispersion > MAX_DISPERSION {
+        return Err(Unknown::Bursts);
+    }
+    // What still runs tells of long executions before they end: by Little's law the
+    // mean number that run is their rate times their length.
+    let seen = Duration::try_from_secs_f64(flow.mean_running / flow.completion_rate);
+    Ok(Load {
+        arrival_rate: flow.arrival_rate,
+        mean_service: mean_service.max(seen.unwrap_or_default()),
+        variability: f64::midpoint(dispersion.max(1.0), flow.service_variation.unwrap_or(1.0)),
+    })
+}
+
+/// Says that nothing can be said, and what can be seen all the same.
+fn thin(status: &pool::Status) -> String {
+    let running = status.workers.iter().filter_map(|worker| worker.running.as_ref());
+    let longest = running.clone().map(|running| running.running_for).max();
+    match longest {
+        Some(longest) if running.count() >= status.size as usize => format!(
+            "{} busy, the longest for {}; too few executions have ended lately for advice",
+            match status.size {
+                1 => "the only worker is".into(),
+                workers => format!("all {workers} workers are"),
+            },
+            rounded(longest)
+        ),
+        _ => "too few executions have ended lately for advice".into(),
     }
 }
 

@@ -132,7 +132,7 @@ proptest! {
         rate in 0.0..1e4_f64,
         micros in 0..2_000_000_u64,
     ) {
-        let load = Load { arrival_rate: rate, mean_service: Duration::from_micros(micros) };
+        let load = Load { arrival_rate: rate, mean_service: Duration::from_micros(micros), variability: 1.0 };
         let (few, many) = (mean_wait(workers, &load), mean_wait(workers + more, &load));
         if let Some(few) = few {
             prop_assert!(many.is_some_and(|many| many <= few), "{few:?}, then {many:?}");
@@ -148,7 +148,7 @@ proptest! {
         rate in 0.0..9_000.0_f64,
         micros in 0..1_100_000_u64,
     ) {
-        let load = Load { arrival_rate: rate, mean_service: Duration::from_micros(micros) };
+        let load = Load { arrival_rate: rate, mean_service: Duration::from_micros(micros), variability: 1.0 };
         let target = Duration::from_micros(target);
         let holds = |n: u32| mean_wait(n, &load).is_some_and(|wait| wait <= target);
         match workers_for(target, &load) {
@@ -167,7 +167,7 @@ proptest! {
         nanos: u64,
         target: u64,
     ) {
-        let load = Load { arrival_rate: rate, mean_service: Duration::from_nanos(nanos) };
+        let load = Load { arrival_rate: rate, mean_service: Duration::from_nanos(nanos), variability: 1.0 };
         let probability = wait_probability(workers, &load);
         prop_assert!((0.0..=1.0).contains(&probability), "{probability}");
         let held = workers_for(Duration::from_nanos(target), &load);
@@ -182,9 +182,9 @@ fn without_load_one_worker_is_enough_and_none_is_not() {
         erlangs(0.0),
         erlangs(-0.0),
         erlangs(-5.0),
-        Load { arrival_rate: 1e300, mean_service: Duration::ZERO },
-        Load { arrival_rate: f64::INFINITY, mean_service: Duration::ZERO },
-        Load { arrival_rate: 0.0, mean_service: Duration::MAX },
+        Load { arrival_rate: 1e300, mean_service: Duration::ZERO, variability: 1.0 },
+        Load { arrival_rate: f64::INFINITY, mean_service: Duration::ZERO, variability: 1.0 },
+        Load { arrival_rate: 0.0, mean_service: Duration::MAX, variability: 1.0 },
     ];
     for load in loads {
         assert!(offered_load(&load).abs() < f64::MIN_POSITIVE, "{load:?}");
@@ -198,7 +198,8 @@ fn without_load_one_worker_is_enough_and_none_is_not() {
 
 #[test]
 fn no_crew_keeps_up_with_what_is_no_number_or_too_much() {
-    let hours = Load { arrival_rate: f64::MAX, mean_service: Duration::from_hours(1) };
+    let hours =
+        Load { arrival_rate: f64::MAX, mean_service: Duration::from_hours(1), variability: 1.0 };
     for load in [erlangs(f64::NAN), erlangs(f64::INFINITY), erlangs(10_000.0), hours] {
         assert!(wait_probability(MAX_WORKERS, &load) >= 1.0, "{load:?}");
         assert_eq!(mean_wait(MAX_WORKERS, &load), None, "{load:?}");
@@ -228,11 +229,15 @@ fn more_workers_than_a_crew_may_have_count_as_the_most() {
 #[test]
 fn a_wait_is_a_duration_in_the_units_of_the_service_time() {
     // M/M/1, half busy: the wait is one service time.
-    let load = Load { arrival_rate: 2.0, mean_service: Duration::from_millis(250) };
+    let load =
+        Load { arrival_rate: 2.0, mean_service: Duration::from_millis(250), variability: 1.0 };
     assert_eq!(mean_wait(1, &load), Some(Duration::from_millis(250)));
     // A wait that no duration holds: a worker that is all but busy for ages.
-    let ages =
-        Load { arrival_rate: 0.999 / 1e19, mean_service: Duration::from_secs(10_u64.pow(19)) };
+    let ages = Load {
+        arrival_rate: 0.999 / 1e19,
+        mean_service: Duration::from_secs(10_u64.pow(19)),
+        variability: 1.0,
+    };
     assert_eq!(mean_wait(1, &ages), None);
     assert!(mean_wait(2, &ages).is_some());
 }

@@ -108,6 +108,7 @@ impl Engine<'_> {
             }
         } else {
             self.ready.push(entry.queue, entry.rank(number));
+            self.mix.waits(entry.class, entry.priority);
         }
     }
 
@@ -136,6 +137,7 @@ impl Engine<'_> {
             return Ok(Err(Error::Moved { task: id, state: waiting }));
         }
         let (queue, alarm, rank) = (entry.queue, entry.alarm, entry.rank(id.number()));
+        let (class, priority) = (entry.class, entry.priority);
         let labels = if waiting == State::Running { None } else { self.labels(id.number())? };
         let failure = Failure::new("CANCELLED", "cancelled before it started");
         self.transition(
@@ -148,7 +150,10 @@ impl Engine<'_> {
             },
         )?;
         match waiting {
-            State::Queued => self.ready.remove(queue, rank),
+            State::Queued => {
+                self.ready.remove(queue, rank);
+                self.mix.no_longer_waits(class, priority);
+            }
             State::Scheduled => {
                 self.ready.remove_later(alarm, id.number());
                 self.no_longer_scheduled(queue);
@@ -227,11 +232,17 @@ impl Engine<'_> {
             entry.alarm = Alarm::Steady(self.group.now.steady.after(rest));
         }
         let queue = entry.queue;
+        let worker = entry.execution.as_ref().map(|execution| execution.worker);
         let stopped = before.state == State::Running && after.state != State::Running;
         self.tell(number, what, told);
         if stopped {
             self.ready.ended(queue);
             self.measure_end(queue, told.ran);
+            if let Some(worker) = worker {
+                let whole = told.ran.is_some()
+                    && !matches!(command, Command::Stopped { .. } | Command::Interrupt { .. });
+                self.mix.ended(worker, whole, self.group.now.instant);
+            }
         }
         if after.state.is_terminal() {
             self.end(number, told)
@@ -374,6 +385,7 @@ impl Engine<'_> {
                 entry.life = life;
                 let (queue, rank) = (entry.queue, entry.rank(number));
                 self.ready.push(queue, rank);
+                self.mix.waits(entry.class, entry.priority);
                 self.no_longer_scheduled(queue);
                 self.arrived(queue);
             }

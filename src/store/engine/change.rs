@@ -104,10 +104,12 @@ impl Engine<'_> {
         let queue = self.queues.ensure(&ended.queue, &mut self.ready, &now);
         self.queues.uncount(queue, ended.life.state, bytes);
         self.group.tallied.insert(queue);
+        let kind = self.index.share(&ended.kind);
         let entry = Entry {
             life,
             queue,
-            kind: self.index.share(&ended.kind),
+            class: self.mix.class(queue, &kind),
+            kind,
             priority,
             max_attempts,
             due: now.wall,
@@ -201,6 +203,7 @@ impl Engine<'_> {
     /// Lets go of a queue of which nothing is left.
     pub(super) fn forget_unused(&mut self, id: QueueId) -> Applied {
         if let Some(name) = self.queues.forget_unused(id, &mut self.ready) {
+            self.mix.forget(id);
             self.writer.delete_tallies(&name)?;
             self.group.tallied.remove(&id);
         }
@@ -226,7 +229,12 @@ impl Engine<'_> {
 
     fn overview(&mut self, only: Option<&str>) -> Overview {
         let (began_at, now) = (self.clock.began_at(), self.group.now);
-        self.queues.overview(only, &self.ready, self.draining, began_at, &now)
+        let mut overview = self.queues.overview(only, &self.ready, self.draining, began_at, &now);
+        if only.is_none() {
+            let name = |id| self.queues.get(id).map(|queue| Arc::clone(queue.name()));
+            overview.classes = self.mix.statuses(name, now.instant);
+        }
+        overview
     }
 
     /// Writes how many tasks have ended, of the queues where that has changed.

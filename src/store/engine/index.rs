@@ -9,6 +9,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
+use super::mix::ClassId;
 use crate::{
     admission::Admitted,
     store::ready::{Alarm, QueueId, Rank},
@@ -21,6 +22,8 @@ pub struct Entry {
     pub life: Lifecycle,
     pub queue: QueueId,
     pub kind: Arc<str>,
+    /// Its queue and kind, for the forecast of waits.
+    pub class: Option<ClassId>,
     pub priority: i32,
     pub max_attempts: u32,
     pub due: Timestamp,

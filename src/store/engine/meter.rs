@@ -16,12 +16,20 @@ pub struct Meter {
     arrivals: f64,
     completions: f64,
     service_seconds: f64,
+    service_squares: f64,
     starts: f64,
     wait_seconds: f64,
     /// Executions under way, and the time that they take.
     running: f64,
     busy_seconds: f64,
+    /// Arrivals in the present second, since when, and the squares of earlier ones.
+    second: f64,
+    second_began: Instant,
+    arrival_squares: f64,
 }
+
+/// How long a part of the time is whose arrivals are counted together.
+const SECOND: Duration = Duration::from_secs(1);
 
 impl Meter {
     pub fn new(now: Instant) -> Self {
@@ -31,10 +39,14 @@ impl Meter {
             arrivals: 0.0,
             completions: 0.0,
             service_seconds: 0.0,
+            service_squares: 0.0,
             starts: 0.0,
             wait_seconds: 0.0,
             running: 0.0,
             busy_seconds: 0.0,
+            second: 0.0,
+            second_began: now,
+            arrival_squares: 0.0,
         }
     }
 
@@ -42,6 +54,7 @@ impl Meter {
     pub fn arrived(&mut self, now: Instant) {
         self.decay(now);
         self.arrivals += 1.0;
+        self.second += 1.0;
     }
 
     /// A task started that had been due for so long.
@@ -59,6 +72,7 @@ impl Meter {
         self.running = (self.running - 1.0).max(0.0);
         self.completions += 1.0;
         self.service_seconds += ran.as_secs_f64();
+        self.service_squares += ran.as_secs_f64().powi(2);
     }
 
     /// What it has measured.
@@ -67,12 +81,23 @@ impl Meter {
         // What a steady rate of one per second would have summed up to by now.
         let age = now.saturating_duration_since(self.began).div_duration_f64(WINDOW);
         let full = (WINDOW.as_secs_f64() * -(-age).exp_m1()).max(1e-3);
+        let arrival_rate = self.arrivals / full;
+        let squares = (self.arrival_squares + self.second.powi(2)) / full;
+        let mean_square = self.service_squares / self.completions;
+        let mean_service = mean(self.service_seconds, self.completions);
+        let variation = mean_service
+            .map(|mean| mean_square / mean.as_secs_f64().powi(2) - 1.0)
+            .filter(|variation| variation.is_finite());
         Flow {
-            arrival_rate: self.arrivals / full,
+            arrival_rate,
             completion_rate: self.completions / full,
-            mean_service: mean(self.service_seconds, self.completions),
+            mean_service,
             mean_wait: mean(self.wait_seconds, self.starts),
             mean_running: self.busy_seconds / full,
+            completions: self.completions,
+            service_variation: variation.map(|variation| variation.max(0.0)),
+            arrival_dispersion: mean(1.0, self.arrivals)
+                .map(|_| (squares / arrival_rate - arrival_rate).max(0.0)),
         }
     }
 
@@ -80,6 +105,7 @@ impl Meter {
         if now <= self.at {
             return;
         }
+        self.count_second(now);
         let age = now.duration_since(self.at).div_duration_f64(WINDOW);
         let factor = (-age).exp();
         self.at = now;
@@ -87,6 +113,8 @@ impl Meter {
             &mut self.arrivals,
             &mut self.completions,
             &mut self.service_seconds,
+            &mut self.service_squares,
+            &mut self.arrival_squares,
             &mut self.starts,
             &mut self.wait_seconds,
             &mut self.busy_seconds,
@@ -95,6 +123,17 @@ impl Meter {
         }
         // What has run since then, each moment weighted by its age.
         self.busy_seconds += self.running * WINDOW.as_secs_f64() * -(-age).exp_m1();
+    }
+}
+
+impl Meter {
+    /// Ends the second whose arrivals were counted, if it is over.
+    fn count_second(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.second_began) >= SECOND {
+            self.arrival_squares += self.second.powi(2);
+            self.second = 0.0;
+            self.second_began = now;
+        }
     }
 }
 

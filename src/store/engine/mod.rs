@@ -16,6 +16,7 @@ mod effects;
 mod index;
 mod message;
 mod meter;
+mod mix;
 mod queues;
 mod runs;
 mod submit;
@@ -49,6 +50,7 @@ use crate::{
 pub use effects::{Effect, Reply};
 pub use index::{ByNumber, Entry, Index};
 pub use message::Message;
+pub use mix::Mix;
 pub use queues::{Queues, Tally};
 pub use upkeep::Upkeep;
 
@@ -73,6 +75,7 @@ pub struct Engine<'c> {
     pub clock: Clock,
     pub index: Index,
     pub queues: Queues,
+    pub mix: Mix,
     pub ready: Ready,
     pub encoder: Encoder,
     pub upkeep: Upkeep,

@@ -217,6 +217,7 @@ impl Queues {
         let queues = ids.into_iter().filter_map(|id| self.status(id, ready, draining, now));
         Overview {
             queues: queues.collect(),
+            classes: Vec::new(),
             flow: self.meter.flow(now.instant),
             counts,
             since: began_at,

@@ -70,6 +70,8 @@ impl Engine<'_> {
         entry.execution = Some(Box::new(execution));
         self.group.effects.extend(entry.place.take().map(Effect::Vacate));
         let kind = Arc::clone(&entry.kind);
+        self.mix.no_longer_waits(entry.class, entry.priority);
+        self.mix.started(worker, entry.class, now.instant);
         let Lifecycle { attempt, failures, .. } = after;
         self.queues.meter.started(now.instant, waited);
         let Some(queue) = self.queues.get_mut(entry.queue) else {

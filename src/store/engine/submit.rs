@@ -161,10 +161,13 @@ impl Engine<'_> {
         if let Some(request_id) = request_id {
             self.writer.insert_request(request_id, number, fingerprint)?;
         }
+        let queue = self.queues.ensure(place.queue(), &mut self.ready, &now);
+        let kind = self.index.share(&task.kind);
         let entry = Entry {
             life,
-            queue: self.queues.ensure(place.queue(), &mut self.ready, &now),
-            kind: self.index.share(&task.kind),
+            queue,
+            class: self.mix.class(queue, &kind),
+            kind,
             priority,
             max_attempts,
             due,

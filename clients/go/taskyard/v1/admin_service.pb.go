@@ -1212,8 +1212,10 @@ type QueueStats struct {
 	// How many of its tasks stand where.
 	Counts *TaskCounts `protobuf:"bytes,7,opt,name=counts,proto3" json:"counts,omitempty"`
 	// How long a task of priority 0 submitted now would wait, if things go on as
-	// they do. Unset when nobody can tell: the queue is paused, or no execution
-	// was measured yet and all workers are busy.
+	// they do: forecast from what waits and runs now, and from how long tasks of
+	// the same queue and kind took lately. Unset when that does not tell it within
+	// about a factor of 2, as when too few have ended, when all workers have been
+	// busy for longer than any task before, and when the queue is paused.
 	WaitNow *durationpb.Duration `protobuf:"bytes,8,opt,name=wait_now,json=waitNow,proto3" json:"wait_now,omitempty"`
 	// What holds its tasks back at the moment.
 	Block         QueueBlock `protobuf:"varint,9,opt,name=block,proto3,enum=taskyard.v1.QueueBlock" json:"block,omitempty"`
@@ -1315,20 +1317,22 @@ func (x *QueueStats) GetBlock() QueueBlock {
 }
 
 // How many workers there should be, by the M/M/c model (Erlang C): tasks arrive
-// independently at a steady rate, service times are spread exponentially, and
-// every worker takes any task. Bursts need more workers; service times that
-// vary less need fewer. Limits of queues are not considered.
+// independently at a steady rate, and every worker takes any task. Waits are in
+// proportion to how much arrivals and service times vary, as measured (Allen and
+// Cunneen's approximation). Limits of queues are not considered. There is no advice,
+// only a summary that says why, when fewer than 10 executions have ended lately, and
+// when tasks come in bursts.
 type SizingAdvice struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The mean wait that is to be held.
 	TargetWait *durationpb.Duration `protobuf:"bytes,1,opt,name=target_wait,json=targetWait,proto3" json:"target_wait,omitempty"`
-	// The fewest workers that hold it; 0 when nothing was measured yet, or when
-	// more than 10,000 would be needed.
+	// The fewest workers that hold it; 0 when there is no advice, or when more than
+	// 10,000 would be needed.
 	Workers uint32 `protobuf:"varint,2,opt,name=workers,proto3" json:"workers,omitempty"`
 	// The mean wait with that many workers.
 	ExpectedWait *durationpb.Duration `protobuf:"bytes,3,opt,name=expected_wait,json=expectedWait,proto3" json:"expected_wait,omitempty"`
 	// The mean wait with the workers there are; unset when they cannot keep up, so
-	// that the wait grows without end, and when nothing was measured yet.
+	// that the wait grows without end, and when there is no advice.
 	CurrentExpectedWait *durationpb.Duration `protobuf:"bytes,4,opt,name=current_expected_wait,json=currentExpectedWait,proto3" json:"current_expected_wait,omitempty"`
 	// The part of arriving tasks, from 0 to 1, that find all workers busy with the
 	// workers there are.

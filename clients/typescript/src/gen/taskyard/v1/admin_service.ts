@@ -262,8 +262,10 @@ export interface QueueStats {
     | undefined;
   /**
    * How long a task of priority 0 submitted now would wait, if things go on as
-   * they do. Unset when nobody can tell: the queue is paused, or no execution
-   * was measured yet and all workers are busy.
+   * they do: forecast from what waits and runs now, and from how long tasks of
+   * the same queue and kind took lately. Unset when that does not tell it within
+   * about a factor of 2, as when too few have ended, when all workers have been
+   * busy for longer than any task before, and when the queue is paused.
    */
   waitNow:
     | Duration
@@ -274,9 +276,11 @@ export interface QueueStats {
 
 /**
  * How many workers there should be, by the M/M/c model (Erlang C): tasks arrive
- * independently at a steady rate, service times are spread exponentially, and
- * every worker takes any task. Bursts need more workers; service times that
- * vary less need fewer. Limits of queues are not considered.
+ * independently at a steady rate, and every worker takes any task. Waits are in
+ * proportion to how much arrivals and service times vary, as measured (Allen and
+ * Cunneen's approximation). Limits of queues are not considered. There is no advice,
+ * only a summary that says why, when fewer than 10 executions have ended lately, and
+ * when tasks come in bursts.
  */
 export interface SizingAdvice {
   /** The mean wait that is to be held. */
@@ -284,8 +288,8 @@ export interface SizingAdvice {
     | Duration
     | undefined;
   /**
-   * The fewest workers that hold it; 0 when nothing was measured yet, or when
-   * more than 10,000 would be needed.
+   * The fewest workers that hold it; 0 when there is no advice, or when more than
+   * 10,000 would be needed.
    */
   workers: number;
   /** The mean wait with that many workers. */
@@ -294,7 +298,7 @@ export interface SizingAdvice {
     | undefined;
   /**
    * The mean wait with the workers there are; unset when they cannot keep up, so
-   * that the wait grows without end, and when nothing was measured yet.
+   * that the wait grows without end, and when there is no advice.
    */
   currentExpectedWait:
     | Duration
