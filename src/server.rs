@@ -231,6 +231,7 @@ fn store_settings(config: &Config) -> store::Settings {
         data_dir: config.data_dir.clone(),
         durability: config.durability,
         max_crashes: config.max_crashes,
+        disk_reserve: config.disk_reserve,
         retention: config.retention,
         clock: store::WallClock::default(),
     }

@@ -202,6 +202,7 @@ async fn taskyard_service() -> Result<(Front<Routes>, Source, Arc<dyn Store>), E
         data_dir: config.data_dir.clone(),
         durability: Durability::Memory,
         max_crashes: config.max_crashes,
+        disk_reserve: config.disk_reserve,
         retention: config.retention,
         clock: WallClock::default(),
     };

@@ -54,6 +54,7 @@ impl Rig {
             data_dir: dir.path().to_owned(),
             durability: Durability::Fsync,
             max_crashes: 3,
+            disk_reserve: 0,
             retention: Retention::default(),
             clock: WallClock::default(),
         };

@@ -17,6 +17,11 @@ pub enum Hold {
     /// The write-ahead log is nearly as long as it may be, because it cannot be moved
     /// into the database.
     LogFull,
+    /// Less is free on the disk than is kept in reserve.
+    DiskLow {
+        /// The reserve, in bytes.
+        reserve: u64,
+    },
 }
 
 /// The conditions that stand, each with how long a caller should stay away.

@@ -161,6 +161,9 @@ pub struct Config {
     pub fixed_queues: bool,
     /// What is kept of what has ended, and for how long.
     pub retention: Retention,
+    /// Bytes of the data directory's file system that are to be free for a new task to
+    /// be taken: up to 1 PiB; 0 for none. Default 128 MiB.
+    pub disk_reserve: u64,
     /// Crashes in a row that fail a task: 1 to 1,000. Default 3.
     pub max_crashes: u32,
     /// Silence on a watch before a heartbeat, unless the watcher says: 100 ms to
@@ -236,6 +239,7 @@ impl Default for Config {
             max_backoff: Duration::from_mins(1),
             fixed_queues: false,
             retention: Retention::default(),
+            disk_reserve: 128 << 20,
             max_crashes: 3,
             heartbeat: Duration::from_secs(15),
             max_watchers: 1_000,

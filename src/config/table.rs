@@ -81,6 +81,13 @@ static SERVING: &[Setting] = &[
             set: |c, text| value_in(&DURABILITIES, text).map(|level| c.durability = level),
         },
     ),
+    size(
+        "disk-reserve",
+        "Bytes that must be free where the store lives for a new task to be taken; 0 is none",
+        0..=1 << 50,
+        |c| c.disk_reserve,
+        |c, n| c.disk_reserve = n,
+    ),
 ];
 
 static CREW: &[Setting] = &[

@@ -115,6 +115,7 @@ fn every_setting_reaches_its_own_field() {
         ("listen", "[::1]:7"),
         ("data-dir", "elsewhere"),
         ("durability", "memory"),
+        ("disk-reserve", "7MiB"),
         ("workers", "7"),
         ("drain-timeout", "7s"),
         ("cancel-grace", "7s"),

@@ -21,6 +21,7 @@ mod reading;
 mod ready;
 mod record;
 mod recovery;
+mod space;
 mod sqlite;
 
 use std::{sync::Arc, time::Duration};

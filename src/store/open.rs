@@ -42,6 +42,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Crashes in a row that fail a task, at least 1.
     pub max_crashes: u32,
+    /// Bytes that are to be free on the disk for a new task to be taken; 0 for none.
+    pub disk_reserve: u64,
     /// What is kept of what has ended, and for how long.
     pub retention: Retention,
     /// The clock by which tasks become due.

@@ -20,10 +20,12 @@ use super::{
     identity::Identity,
     ready::{Alarm, Ready},
     record::QueueRecord,
+    space::Space,
     sqlite::{self, DatabaseError, LiveRow, Writer},
 };
 use crate::{
     admission::Admission,
+    config::Durability,
     events::{self, Chronicle, Encoder, Hub, Incarnation},
     task::{Lifecycle, State, Timestamp},
 };
@@ -74,6 +76,7 @@ pub fn recover<'c>(
         ready: Ready::default(),
         encoder: Encoder::new(newest_event),
         upkeep: Upkeep::new(settings.retention),
+        space: space_of(settings),
         newest_task,
         newest_ended: sqlite::newest_ended(connection)?,
         max_crashes: settings.max_crashes,
@@ -86,6 +89,15 @@ pub fn recover<'c>(
     let interrupted = begin_incarnation(&mut engine, connection, incarnation)?;
     let recovered = Recovered { tasks: engine.index.len(), interrupted };
     Ok((engine, Opened { identity, hub, failure, recovered }))
+}
+
+/// What is in memory alone takes no room.
+fn space_of(settings: &Settings) -> Space {
+    let reserve = match settings.durability {
+        Durability::Memory => 0,
+        Durability::Fsync | Durability::Os => settings.disk_reserve,
+    };
+    Space::new(settings.data_dir.clone(), reserve)
 }
 
 /// The queues that the configuration names, those that were changed, and those

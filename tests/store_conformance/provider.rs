@@ -58,7 +58,9 @@ impl Provider for Sqlite {
     ) -> Opened {
         let data_dir = home.path().to_owned();
         let clock = taskyard::store::WallClock::default();
-        let settings = Settings { data_dir, durability: self.0, max_crashes, retention, clock };
+        let (durability, disk_reserve) = (self.0, 0);
+        let settings =
+            Settings { data_dir, durability, max_crashes, disk_reserve, retention, clock };
         let (store, hub, recovered) = open(&settings, admission).await.expect("the store opens");
         Opened { store, hub, recovered }
     }

@@ -41,6 +41,7 @@ pub fn settings(dir: &Path, durability: Durability) -> Settings {
         data_dir: dir.to_owned(),
         durability,
         max_crashes: 2,
+        disk_reserve: 0,
         retention: Retention::default(),
         clock: WallClock::default(),
     }

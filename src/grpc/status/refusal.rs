@@ -55,14 +55,19 @@ fn held(hold: Hold, retry_after: Duration) -> Status {
         Hold::LogFull => (
             "LOG_FULL",
             "write-ahead log",
-            "the write-ahead log is full and cannot be moved into the database, as the server's log tells",
+            "the write-ahead log is full and cannot be moved into the database, as the server's log tells".to_owned(),
+        ),
+        Hold::DiskLow { reserve } => (
+            "DISK_LOW",
+            "disk",
+            format!("less than disk_reserve, {reserve} bytes, is free on the server's disk"),
         ),
     };
     let millis = retry_after.as_millis();
     let message = format!("{what}; nothing was enqueued; try again in {millis} ms");
     let mut details = details(reason, []);
     details.set_retry_info(Some(retry_after));
-    details.add_quota_failure_violation(subject, what);
+    details.add_quota_failure_violation(subject, what.as_str());
     let mut status = Status::with_error_details(Code::ResourceExhausted, message, details);
     push_back(&mut status, &millis.to_string());
     status

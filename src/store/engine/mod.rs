@@ -26,7 +26,7 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -39,6 +39,7 @@ use super::{
     clock::Clock,
     identity::Identity,
     ready::{Moment, QueueId, Ready},
+    space::Space,
     sqlite::{SlotRow, Writer},
 };
 use crate::{
@@ -79,6 +80,7 @@ pub struct Engine<'c> {
     pub ready: Ready,
     pub encoder: Encoder,
     pub upkeep: Upkeep,
+    pub space: Space,
     pub newest_task: u64,
     /// The newest row of tasks that have ended. A group has two numbers of its own,
     /// for those that did not fail and for those that did.
@@ -163,6 +165,9 @@ impl Engine<'_> {
             {
                 self.fail(&error);
             }
+            if self.failure.borrow().is_none() {
+                self.space.look(Instant::now(), &self.admission);
+            }
         }
     }
 
@@ -189,7 +194,8 @@ impl Engine<'_> {
         // A queue that its rate holds back is of interest to a worker only.
         let release = self.ready.next_release().filter(|_| !self.idle.is_empty());
         let release = release.map(|until| until.saturating_duration_since(now.instant));
-        [due, release, self.until_upkeep(&now)].into_iter().flatten().min()
+        let look = self.space.until_look(now.instant);
+        [due, release, self.until_upkeep(&now), look].into_iter().flatten().min()
     }
 
     /// One transaction: takes from `arrived` up to the byte bound. Returns the
