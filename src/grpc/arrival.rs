@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::Sleep;
+use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
 use tower::BoxError;
 
 use super::status;
@@ -34,12 +34,14 @@ pub struct Arriving<B> {
     frames: Frames,
     /// Begins when the rest has to be waited for, which it mostly has not.
     late: Option<Pin<Box<Sleep>>>,
+    /// Given up with the request.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl<B> Arriving<B> {
-    /// Lets `body` arrive.
-    pub fn new(body: B, expected: Expected) -> Self {
-        Self { body, expected, frames: Frames::default(), late: None }
+    /// Lets `body` arrive, which has `place` among those of its connection.
+    pub fn new(body: B, expected: Expected, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { body, expected, frames: Frames::default(), late: None, _place: place }
     }
 }
 
@@ -154,7 +156,7 @@ mod tests {
 
     fn stuck(came: &[&[u8]], expected: Expected) -> Arriving<Stuck> {
         let came = came.iter().map(|data| Bytes::copy_from_slice(data)).collect();
-        Arriving::new(Stuck(came), expected)
+        Arriving::new(Stuck(came), expected, None)
     }
 
     /// Reads what has come, and how it ends.

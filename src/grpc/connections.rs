@@ -5,24 +5,9 @@
 //! that says nothing or never acknowledges; so each connection here is a task
 //! that can be ended from below, whatever its client does.
 
-use std::{
-    future::poll_fn,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
@@ -35,8 +20,9 @@ use tower::{Service, ServiceExt as _};
 use tracing::{Instrument as _, debug, info_span, warn};
 
 use super::{
-    calls,
-    socket::{Outbox, Socket},
+    http2::{self, Http2, RequestBody},
+    shares::Shares,
+    socket::{Outbox, Received, Socket},
 };
 
 /// How long a client may take to say that it speaks HTTP/2.
@@ -44,16 +30,6 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection without calls may take to acknowledge that the server
 /// closes it.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Calls at a time on one connection; further ones wait at the client.
-const MAX_CONCURRENT_CALLS: u32 = 256;
-/// Bytes of a request's headers.
-const MAX_HEADER_BYTES: u32 = 16 << 10;
-/// A silent connection is asked for a sign of life after this long, and closed
-/// if none comes within it.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// Bytes that one stream keeps to be sent.
-const MAX_SEND_BUFFER: usize = 1 << 20;
-
 /// What connections are allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -75,9 +51,9 @@ impl Connections {
     /// Accepts connections and serves each with a clone of `service`.
     pub fn serve<S>(listener: TcpListener, service: S, settings: Settings) -> Self
     where
-        S: Service<Request<Incoming>, Response = Response<Body>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        S: Service<Request<RequestBody>, Response = Response<Body>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
     {
         let connections = Self {
             tasks: TaskTracker::new(),
@@ -125,9 +101,9 @@ struct Acceptor {
 impl Acceptor {
     async fn accept<S>(self, listener: TcpListener, service: S)
     where
-        S: Service<Request<Incoming>, Response = Response<Body>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        S: Service<Request<RequestBody>, Response = Response<Body>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
     {
         loop {
             let accepted = select! {
@@ -148,9 +124,9 @@ impl Acceptor {
 
     fn take<S>(&self, stream: TcpStream, peer: SocketAddr, service: S)
     where
-        S: Service<Request<Incoming>, Response = Response<Body>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        S: Service<Request<RequestBody>, Response = Response<Body>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
     {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return warn!(%peer, "a connection is closed: there are as many as allowed");
@@ -160,8 +136,10 @@ impl Acceptor {
             return debug!(%peer, %error, "a connection was gone before it was served");
         }
         let info = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(peer) };
-        let service = service.map_request(move |mut request: Request<Incoming>| {
+        let shares = Shares::default();
+        let service = service.map_request(move |mut request: Request<RequestBody>| {
             request.extensions_mut().insert(info.clone());
+            request.extensions_mut().insert(shares.clone());
             request
         });
         // Tokens of its own: shared ones would be locked at every poll of every
@@ -180,40 +158,31 @@ impl Acceptor {
         self.tasks.spawn(serve.instrument(info_span!("connection", %peer)));
     }
 
-    async fn serve<S>(self, stream: TcpStream, service: S) -> Result<(), hyper::Error>
+    async fn serve<S>(self, stream: TcpStream, service: S) -> Result<(), http2::Error>
     where
-        S: Service<Request<Incoming>, Response = Response<Body>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        S: Service<Request<RequestBody>, Response = Response<Body>> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
     {
         let calls = TaskTracker::new();
-        let greeted = Arc::new(AtomicBool::new(false));
-        let (socket, outbox) = Socket::new(stream, Arc::clone(&greeted));
-        let mut connection = pin!(
-            http2::Builder::new(Tracked(calls.clone()))
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_CONCURRENT_CALLS)
-                .max_header_list_size(MAX_HEADER_BYTES)
-                .keep_alive_interval(KEEP_ALIVE)
-                .keep_alive_timeout(KEEP_ALIVE)
-                .max_send_buf_size(MAX_SEND_BUFFER)
-                .serve_connection(TokioIo::new(socket), TowerToHyperService::new(service))
-        );
+        let received = Received::default();
+        let (socket, outbox) = Socket::new(stream, received.clone());
+        let mut connection = Http2::new(socket, received.clone(), service, calls.clone());
         let greeting_due = Instant::now() + HANDSHAKE_TIMEOUT;
         let mut goodbye_due = None;
         let mut written_before = None;
         loop {
-            let said_hello = greeted.load(Ordering::Relaxed);
+            let said_hello = received.has_greeting();
             let finishing = self.finish.is_cancelled();
             select! {
                 biased;
                 () = self.abort.cancelled() => return Ok(()),
                 () = self.finish.cancelled(), if !finishing => {
                     // A client that has not even begun has no calls to finish.
-                    if !greeted.load(Ordering::Relaxed) {
+                    if !received.has_greeting() {
                         return Ok(());
                     }
-                    connection.as_mut().graceful_shutdown();
+                    connection.close();
                     goodbye_due = Some(Instant::now() + GOODBYE_TIMEOUT);
                 }
                 () = tokio::time::sleep_until(goodbye_due.unwrap_or(greeting_due)),
@@ -229,12 +198,12 @@ impl Acceptor {
                     goodbye_due = Some(Instant::now() + GOODBYE_TIMEOUT);
                 }
                 () = tokio::time::sleep_until(greeting_due), if !said_hello => {
-                    if !greeted.load(Ordering::Relaxed) {
+                    if !received.has_greeting() {
                         debug!("the client did not say that it speaks HTTP/2 in time");
                         return Ok(());
                     }
                 }
-                ended = last_in_line(connection.as_mut(), &outbox) => return ended,
+                ended = last_in_line(&mut connection, &outbox) => return ended,
             }
         }
     }
@@ -248,7 +217,12 @@ impl Acceptor {
 /// calls that are ready end first, and the connection then writes all their
 /// answers with one system call. On an idle runtime it costs a turn of the
 /// scheduler, less than a microsecond.
-async fn last_in_line<F: Future>(mut connection: Pin<&mut F>, outbox: &Outbox) -> F::Output {
+async fn last_in_line<S>(connection: &mut Http2<S>, outbox: &Outbox) -> Result<(), http2::Error>
+where
+    S: Service<Request<RequestBody>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
     let mut stepped_back = false;
     poll_fn(|cx| {
         if !stepped_back {
@@ -257,22 +231,9 @@ async fn last_in_line<F: Future>(mut connection: Pin<&mut F>, outbox: &Outbox) -
             return Poll::Pending;
         }
         stepped_back = false;
-        let polled = connection.as_mut().poll(cx);
+        let polled = connection.poll(cx);
         outbox.write_out(cx);
         polled
     })
     .await
-}
-
-/// Spawns what a connection needs where it is waited for.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F> hyper::rt::Executor<F> for Tracked
-where
-    F: Future<Output: Send + 'static> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        self.0.spawn(calls::serve(future).in_current_span());
-    }
 }

@@ -18,6 +18,7 @@ use tracing::{Instrument as _, info_span};
 use super::{
     arrival::{Arriving, Expected},
     deadline::Deadline,
+    shares::Shares,
     status,
 };
 
@@ -59,23 +60,27 @@ where
             }
         }
         let expected = expected(&path);
-        let request = request.map(|body| match expected {
-            Some(expected) => Body::new(Arriving::new(body, expected)),
-            None => Body::new(body),
-        });
+        let place = match (expected, request.extensions().get::<Shares>()) {
+            (Expected::Messages, Some(shares)) => match shares.stream() {
+                None => return Box::pin(async { Ok(status::too_many_streams().into_http()) }),
+                place => place,
+            },
+            _ => None,
+        };
+        let request = request.map(|body| Body::new(Arriving::new(body, expected, place)));
         let answer = span.in_scope(|| self.inner.call(request));
         Box::pin(async move { Ok(mend(answer.await?, &path)) }.instrument(span))
     }
 }
 
-/// What a call sends, as far as it is bounded: the other services' messages are
-/// small, and reflection's may come over a long time.
-fn expected(path: &str) -> Option<Expected> {
-    let method = path.strip_prefix("/taskyard.v1.")?;
-    Some(match method {
-        "TaskService/SubmitStream" => Expected::Messages,
+/// What a call sends.
+fn expected(path: &str) -> Expected {
+    match path {
+        "/taskyard.v1.TaskService/SubmitStream"
+        | "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => Expected::Messages,
         _ => Expected::OneMessage,
-    })
+    }
 }
 
 fn mend(response: Response<Body>, path: &str) -> Response<Body> {

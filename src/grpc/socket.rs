@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -28,15 +28,36 @@ const MAX_COLLECTED: usize = 64 << 10;
 /// Bytes for which it does not matter that their buffer grows step by step.
 const FEW: usize = 2 << 10;
 
+/// Bytes that are received in a turn of the connection, before its calls have theirs: what
+/// they have not taken yet is kept frame by frame, which is dear if frames are small.
+const MAX_RECEIVED: usize = 256 << 10;
+
 /// Bytes of `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`. RFC 9113, 3.4.
-const GREETING_BYTES: usize = 24;
+const GREETING_BYTES: u64 = 24;
+
+/// How many bytes a socket has received.
+#[derive(Clone, Debug, Default)]
+pub struct Received(Arc<AtomicU64>);
+
+impl Received {
+    /// All so far.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has said that it speaks HTTP/2.
+    pub fn has_greeting(&self) -> bool {
+        self.bytes() >= GREETING_BYTES
+    }
+}
 
 /// The end of a socket that the connection has.
 pub struct Socket {
     reader: OwnedReadHalf,
     outbox: Outbox,
-    received: usize,
-    greeted: Arc<AtomicBool>,
+    received: Received,
+    /// Bytes received in this turn.
+    of_turn: usize,
 }
 
 /// The end that whoever gives the connection its turns has.
@@ -55,13 +76,12 @@ struct Collected {
 }
 
 impl Socket {
-    /// Both ends of `stream`. `greeted` is set once the client has sent HTTP/2's
-    /// greeting.
-    pub fn new(stream: TcpStream, greeted: Arc<AtomicBool>) -> (Self, Outbox) {
+    /// Both ends of `stream`. What it receives is counted in `received`.
+    pub fn new(stream: TcpStream, received: Received) -> (Self, Outbox) {
         let (reader, writer) = stream.into_split();
         let collected = Collected { writer, bytes: Vec::new(), taken: 0, written: 0, failed: None };
         let outbox = Outbox(Arc::new(Mutex::new(collected)));
-        (Self { reader, outbox: outbox.clone(), received: 0, greeted }, outbox)
+        (Self { reader, outbox: outbox.clone(), received, of_turn: 0 }, outbox)
     }
 }
 
@@ -123,14 +143,20 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.reader).poll_read(cx, buf))?;
-        if self.received < GREETING_BYTES {
-            self.received += buf.filled().len() - before;
-            if self.received >= GREETING_BYTES {
-                self.greeted.store(true, Ordering::Relaxed);
-            }
+        if self.of_turn >= MAX_RECEIVED {
+            self.of_turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.reader).poll_read(cx, buf);
+        if polled.is_pending() {
+            self.of_turn = 0;
+        }
+        ready!(polled)?;
+        let count = buf.filled().len() - before;
+        self.of_turn += count;
+        self.received.0.fetch_add(count as u64, Ordering::Relaxed);
         Poll::Ready(Ok(()))
     }
 }
@@ -199,7 +225,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let (socket, outbox) = Socket::new(stream, Arc::default());
+        let (socket, outbox) = Socket::new(stream, Received::default());
         (socket, outbox, client)
     }
 

@@ -12,7 +12,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::watch::End;
+use super::{shares::MAX_STREAMS, watch::End};
 use crate::{
     events::{Ended, Hub, Invalid, TooManyWaiters, Unreadable},
     handler::Violation,
@@ -281,6 +281,17 @@ pub fn watch_over(end: End, cursor: &str) -> Status {
         End::Deadline => {}
     }
     Status::with_error_details(code, message, details)
+}
+
+/// One stream too many on its connection.
+pub fn too_many_streams() -> Status {
+    let message = format!(
+        "{MAX_STREAMS} streams are open on this connection, which is the limit; send more over \
+         one of them, or open another connection"
+    );
+    let mut details = details("TOO_MANY_STREAMS", []);
+    details.add_quota_failure_violation("streams", message.clone());
+    Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
 /// One waiting caller too many.
