@@ -122,6 +122,9 @@ pub enum Refused {
     /// The server shuts down.
     #[error("the server is draining")]
     Draining,
+    /// A part of the server has failed, and it ends.
+    #[error("the server has failed")]
+    ServerFailed,
     /// The store takes nothing more.
     #[error("the store has failed")]
     StoreFailed,

@@ -10,6 +10,8 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::supervisor::Failure;
+
 /// What a drain left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -30,7 +32,7 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub struct Switch {
     requested: CancellationToken,
-    report: watch::Sender<Option<Report>>,
+    report: watch::Sender<Option<Result<Report, Failure>>>,
     end_by: Arc<OnceLock<Instant>>,
 }
 
@@ -47,11 +49,19 @@ impl Default for Switch {
 impl Switch {
     /// Asks for the drain, and returns with its report once the store is closed.
     /// Whether clients were cut off is not known then.
-    pub async fn drain(&self) -> Report {
+    ///
+    /// # Errors
+    /// If the server has failed, and did not end by the drain.
+    pub async fn drain(&self) -> Result<Report, Failure> {
         let mut report = self.report.subscribe();
         self.requested.cancel();
-        let told = report.wait_for(Option::is_some).await;
-        told.ok().and_then(|report| *report).unwrap_or_default()
+        loop {
+            if let Some(told) = &*report.borrow_and_update() {
+                return told.clone();
+            }
+            // This switch can tell: its sender lives.
+            let _ = report.changed().await;
+        }
     }
 
     /// Returns once someone has asked for the drain.
@@ -70,7 +80,7 @@ impl Switch {
     }
 
     /// Tells everybody who waits.
-    pub fn tell(&self, report: Report) {
+    pub fn tell(&self, report: Result<Report, Failure>) {
         self.report.send_replace(Some(report));
     }
 }

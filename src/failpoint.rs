@@ -6,6 +6,7 @@
 //! out) with semicolons between. The actions are
 //!
 //! - `panic`: the thread panics, each time;
+//! - `panic:PATH`: the thread panics, each time, while the file at PATH exists;
 //! - `pause:PATH`: the thread makes the file at PATH and goes on when somebody has removed
 //!   it; only at the N-th time.
 //! - `trap:PATH`: whenever there is a file at PATH, the thread makes one at PATH.caught, and
@@ -58,6 +59,7 @@ mod armed {
     #[derive(Debug, PartialEq, Eq)]
     pub enum Action {
         Panic,
+        PanicWhile(PathBuf),
         Pause(PathBuf),
         Trap(PathBuf),
     }
@@ -67,6 +69,9 @@ mod armed {
         let hits = failpoint.hits.fetch_add(1, Ordering::Relaxed) + 1;
         match &failpoint.action {
             Action::Panic if hits >= failpoint.from => panic!("failpoint {name}"),
+            Action::PanicWhile(path) if hits >= failpoint.from && path.exists() => {
+                panic!("failpoint {name}")
+            }
             Action::Pause(path) if hits == failpoint.from => pause(path),
             Action::Trap(path) if hits >= failpoint.from && path.exists() => {
                 let mut caught = path.clone().into_os_string();
@@ -74,7 +79,7 @@ mod armed {
                 make(caught.as_ref());
                 until_gone(path);
             }
-            Action::Panic | Action::Pause(_) | Action::Trap(_) => {}
+            Action::Panic | Action::PanicWhile(_) | Action::Pause(_) | Action::Trap(_) => {}
         }
     }
 
@@ -99,8 +104,12 @@ mod armed {
     }
 
     fn failpoint(text: &str) -> Result<(String, Failpoint), String> {
-        let wrong =
-            || format!("{text:?} is not NAME=panic[@N], NAME=pause:PATH[@N] or NAME=trap:PATH[@N]");
+        let wrong = || {
+            format!(
+                "{text:?} is not NAME=panic[@N], NAME=panic:PATH[@N], NAME=pause:PATH[@N] or \
+                 NAME=trap:PATH[@N]"
+            )
+        };
         let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
         let (action, from) = match rest.rsplit_once('@') {
             Some((action, from)) => (action, from.parse().map_err(|_| wrong())?),
@@ -108,6 +117,7 @@ mod armed {
         };
         let action = match action.split_once(':') {
             None if action == "panic" => Action::Panic,
+            Some(("panic", path)) if !path.is_empty() => Action::PanicWhile(path.into()),
             Some(("pause", path)) if !path.is_empty() => Action::Pause(path.into()),
             Some(("trap", path)) if !path.is_empty() => Action::Trap(path.into()),
             _ => return Err(wrong()),
@@ -121,12 +131,13 @@ mod armed {
 
         #[test]
         fn a_list_is_read() {
-            let list =
-                parse("engine=panic@3;publish=pause:/tmp/a=b;group=trap:/t").expect("well formed");
+            let list = "engine=panic@3;publish=pause:/tmp/a=b;group=trap:/t;reader=panic:/tmp/go";
+            let list = parse(list).expect("well formed");
             let read = |name: &str| list.get(name).map(|found| (&found.action, found.from));
             assert_eq!(read("engine"), Some((&Action::Panic, 3)));
             assert_eq!(read("publish"), Some((&Action::Pause("/tmp/a=b".into()), 1)));
             assert_eq!(read("group"), Some((&Action::Trap("/t".into()), 1)));
+            assert_eq!(read("reader"), Some((&Action::PanicWhile("/tmp/go".into()), 1)));
         }
 
         #[test]

@@ -39,6 +39,7 @@ pub mod queue;
 pub mod server;
 pub mod sizing;
 pub mod store;
+pub mod supervisor;
 pub mod task;
 pub mod telemetry;
 

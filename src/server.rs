@@ -4,14 +4,15 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
-use tracing::{info, warn};
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
 
 use crate::{
     admission::{Admission, Limits, Refused},
     config::{Config, Durability},
     drain,
-    events::History,
+    events::{History, Hub},
     grpc::{
         self, Admin, ConnectionSettings, Connections, Ending, Feed, Health, Service, Sources,
         Submitter, WatchLimits, WatchSettings, Watchers,
@@ -19,6 +20,7 @@ use crate::{
     handler::Registry,
     pool::{self, Pool},
     store::{self, Store},
+    supervisor::{Failure, Supervisor},
 };
 
 /// A running server. To end it, [`drain`](Self::drain) it; dropping it stops
@@ -32,7 +34,10 @@ pub struct Server {
     health: Health,
     ending: Ending,
     switch: drain::Switch,
-    store_watch: JoinHandle<()>,
+    failing: Failing,
+    supervisor: Supervisor,
+    /// They end with the server.
+    _watches: [AbortOnDropHandle<()>; 2],
     drain_timeout: Duration,
     cancel_grace: Duration,
 }
@@ -63,6 +68,18 @@ impl Server {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: &Config, registry: Registry) -> Result<Self, StartError> {
+        Self::start_under(config, registry, Supervisor::default()).await
+    }
+
+    /// The same, with a supervisor that somebody else listens to as well.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_under(
+        config: &Config,
+        registry: Registry,
+        supervisor: Supervisor,
+    ) -> Result<Self, StartError> {
         // Bind first: what is wrong with the address is said before the store
         // is touched, and clients that come early wait instead of failing.
         let listen = |source| StartError::Listen { address: config.listen, source };
@@ -75,14 +92,14 @@ impl Server {
             room_timeout: config.room_timeout,
         }));
         let (sqlite, hub, recovered) =
-            store::open(&store_settings(config), Arc::clone(&admission)).await?;
+            store::open_under(&store_settings(config), Arc::clone(&admission), &supervisor).await?;
         let history: Arc<dyn History> = Arc::clone(&sqlite) as _;
         let store: Arc<dyn Store> = sqlite;
         say_what_was_opened(config, recovered);
 
         let registry = Arc::new(registry);
         let health = Health::serving();
-        let pool = Pool::start(&store, &registry, pool_settings(config));
+        let pool = Pool::start(&store, &registry, pool_settings(config), &supervisor);
         let switch = drain::Switch::default();
         let submitter = Submitter::new(
             Arc::clone(&store),
@@ -91,9 +108,9 @@ impl Server {
             hub.clone(),
             rules(config),
         );
-        let feed = Feed { hub, history };
+        let feed = Feed { hub: hub.clone(), history };
         let sources = Sources { feed, store: Arc::clone(&store), pool: pool.clone() };
-        let watchers = Watchers::new(sources, watch_settings(config));
+        let watchers = Watchers::new(sources, watch_settings(config), &supervisor);
         let admin = Admin::new(
             Arc::clone(&store),
             Arc::clone(&admission),
@@ -101,16 +118,26 @@ impl Server {
             watchers.clone(),
             switch.clone(),
         );
-        let ending = Ending::default();
+        let ending = Ending { supervisor: supervisor.clone(), ..Ending::default() };
         let service = Service::new(Arc::clone(&store), submitter, watchers, ending.clone());
         let routes = grpc::routes(service, admin, health.clone(), config.max_message)?;
         let settings = ConnectionSettings { max_connections: config.max_connections };
-        let connections = Connections::serve(listener, routes, settings);
+        let connections = Connections::serve(listener, routes, settings, &supervisor);
         info!(workers = config.workers, "listening on {address}");
 
+        let failing = Failing {
+            health: health.clone(),
+            admission: Arc::clone(&admission),
+            ending: ending.clone(),
+            hub: hub.clone(),
+        };
         Ok(Self {
             address,
-            store_watch: watch_store(&store, health.clone(), Arc::clone(&admission)),
+            _watches: [
+                watch_store(&store, health.clone(), Arc::clone(&admission), &supervisor),
+                failing.watch(&supervisor),
+            ],
+            failing,
             admission,
             store,
             pool,
@@ -118,6 +145,7 @@ impl Server {
             health,
             ending,
             switch,
+            supervisor,
             drain_timeout: config.drain_timeout,
             cancel_grace: config.cancel_grace,
         })
@@ -136,6 +164,13 @@ impl Server {
         async move { switch.requested().await }
     }
 
+    /// Returns once a part of the server has failed: a defect, after which the server is not
+    /// to be trusted. Callers are told so from then on. It then is to be
+    /// [drained](Self::drain), which is short, and to be started anew, best as another process.
+    pub fn failed(&self) -> impl Future<Output = Failure> + Send + use<> {
+        self.supervisor.failed()
+    }
+
     /// Stops taking and starting tasks, lets running ones finish, and ends
     /// within [`Config::drain_timeout`], whatever clients do. In this order:
     ///
@@ -148,10 +183,22 @@ impl Server {
     /// 4. watchers get the last events, a final cursor, and `UNAVAILABLE`, and
     ///    whoever waits for a task is told that it has not ended;
     /// 5. connections close, and those that do not are ended.
+    ///
+    /// If the server has [failed](Self::failed), before or meanwhile, running tasks are
+    /// signalled at once, and the report is not `complete`; if before, all of it takes at
+    /// most [`FAILED_BOUND`].
     pub async fn drain(self) -> drain::Report {
-        let plan = DrainPlan::new(Instant::now(), self.drain_timeout, self.cancel_grace);
+        let _hurry = self.hurry_when_failed();
+        let bound = match self.supervisor.failure() {
+            None => self.drain_timeout,
+            Some(failure) => {
+                self.failing.tell(&failure);
+                FAILED_BOUND.min(self.drain_timeout)
+            }
+        };
+        let plan = DrainPlan::new(Instant::now(), bound, self.cancel_grace);
         self.switch.begun(plan.end_by);
-        info!(bound = ?self.drain_timeout, "draining");
+        info!(?bound, "draining");
         self.health.stop_serving();
         self.admission.close(Refused::Draining);
         self.ending.draining.cancel();
@@ -162,26 +209,39 @@ impl Server {
             Err(_) => warn!("the disk does not answer: the drain is not recorded yet"),
         }
         let ran = self.pool.drain(plan.interrupt_at, plan.stop_at, plan.give_up_at).await;
-        let remaining = tokio::time::timeout_at(plan.close_by, self.store.close()).await.ok();
+        let closed = tokio::time::timeout_at(plan.close_by, self.store.close()).await;
+        let remaining = closed.ok().and_then(Result::ok);
         let store_failed = self.store.failure().borrow().is_some();
+        let failure = self.supervisor.failure();
         let report = drain::Report {
             finished: ran.finished,
             interrupted: ran.interrupted,
             remaining: remaining.unwrap_or(0),
-            complete: ran.stuck == 0 && remaining.is_some() && !store_failed,
+            complete: ran.stuck == 0 && remaining.is_some() && !store_failed && failure.is_none(),
             clients_cut: false,
         };
         // While connections are still there to carry it.
-        self.switch.tell(report);
+        self.switch.tell(failure.clone().map_or(Ok(report), Err));
         self.ending.closing.cancel();
-        self.health.end_watches();
+        self.health.end_watches(failure.clone());
         let end_by = plan.end_by.min(Instant::now() + LAST_WORDS);
         let all_closed = self.connections.close(end_by).await;
-        self.store_watch.abort();
         let report = drain::Report { clients_cut: !all_closed, ..report };
-        let drain::Report { finished, interrupted, remaining, complete, clients_cut } = report;
-        info!(finished, interrupted, remaining, complete, clients_cut, "drained");
+        say_how_it_ended(&report, failure.as_ref(), remaining.is_some());
         report
+    }
+
+    /// Once the server has failed, no execution is waited for any longer than it takes to
+    /// stop it in an orderly way: so that its interruption is recorded, if that can be.
+    fn hurry_when_failed(&self) -> AbortOnDropHandle<()> {
+        let (pool, failed) = (self.pool.clone(), self.supervisor.failed());
+        let grace = self.cancel_grace.min(FAILED_GRACE);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            failed.await;
+            pool.interrupt();
+            tokio::time::sleep(grace).await;
+            pool.stop_handlers();
+        }))
     }
 }
 
@@ -221,6 +281,12 @@ impl DrainPlan {
         }
     }
 }
+
+/// How long a server that has failed may take to end.
+pub const FAILED_BOUND: Duration = Duration::from_secs(3);
+
+/// How long handlers have, of that, to obey their signal.
+const FAILED_GRACE: Duration = Duration::from_secs(1);
 
 /// How long clients may take, after the store has closed, to read what is left
 /// for them. A watcher that needs longer is cut, and continues from its last cursor.
@@ -277,21 +343,59 @@ fn say_what_was_opened(config: &Config, recovered: store::Recovered) {
     info!(data_dir = %place, unfinished = tasks, interrupted, "the store is open");
 }
 
+fn say_how_it_ended(report: &drain::Report, failure: Option<&Failure>, store_closed: bool) {
+    let drain::Report { finished, interrupted, remaining, complete, clients_cut } = *report;
+    match failure {
+        None => info!(finished, interrupted, remaining, complete, clients_cut, "drained"),
+        Some(failure) => {
+            error!(finished, interrupted, store_closed, clients_cut, %failure, "ended by a failure");
+        }
+    }
+}
+
 /// Lets the health, and whoever waits for room, know when the store has failed.
 fn watch_store(
     store: &Arc<dyn Store>,
     health: Health,
     admission: Arc<Admission>,
-) -> JoinHandle<()> {
+    supervisor: &Supervisor,
+) -> AbortOnDropHandle<()> {
     let mut failure = store.failure();
-    tokio::spawn(async move {
-        // It ends without a cause when the engine is gone, which is no better.
-        let failed = failure.wait_for(Option::is_some).await.is_ok();
-        health.stop_serving();
-        if failed {
+    let watch = async move {
+        crate::failpoint::hit("store-watch");
+        // It ends without a cause when the engine is gone: that is the supervisor's.
+        if failure.wait_for(Option::is_some).await.is_ok() {
+            health.stop_serving();
             admission.close(Refused::StoreFailed);
         }
-    })
+    };
+    AbortOnDropHandle::new(tokio::spawn(supervisor.task("store-watch", watch)))
+}
+
+/// Who has to know that a part of the server has failed.
+#[derive(Clone)]
+struct Failing {
+    health: Health,
+    admission: Arc<Admission>,
+    ending: Ending,
+    hub: Hub,
+}
+
+impl Failing {
+    /// Tells the health, whoever waits for room, streams of submissions, and watches that
+    /// end from now on.
+    fn tell(&self, failure: &Failure) {
+        self.health.stop_serving();
+        self.admission.close(Refused::ServerFailed);
+        self.hub.fail(failure.to_string().into());
+        self.ending.draining.cancel();
+    }
+
+    fn watch(&self, supervisor: &Supervisor) -> AbortOnDropHandle<()> {
+        let (all, failed) = (self.clone(), supervisor.failed());
+        let watch = async move { all.tell(&failed.await) };
+        AbortOnDropHandle::new(tokio::spawn(supervisor.task("failure-watch", watch)))
+    }
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use taskyard::{
     handler::Registry,
     pool::{self, Pool},
     store::{self, Store, WallClock},
+    supervisor::Supervisor,
     task::{TaskId, Timestamp},
 };
 use tonic::{body::Body, service::Routes};
@@ -67,7 +68,7 @@ pub async fn cost(kind: Kind, batch: usize, length: Duration) -> Result<Cost, Er
                 let (service, mut source, store) = taskyard_service().await?;
                 let publish = || source.publish(batch);
                 let time = time_of_a_batch(service, publish, (watchers, batch), length / 2).await;
-                store.close().await;
+                drop(store.close().await);
                 time?
             }
         };
@@ -217,6 +218,7 @@ async fn taskyard_service() -> Result<(Front<Routes>, Source, Arc<dyn Store>), E
             cancel_grace: config.cancel_grace,
             max_result: config.max_result,
         },
+        &Supervisor::default(),
     );
     let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
     let (publisher, hub) = events::hub(Seq(0), Chronicle::new(1, incarnations));
@@ -229,7 +231,7 @@ async fn taskyard_service() -> Result<(Front<Routes>, Source, Arc<dyn Store>), E
         stall_timeout: Some(config.watch_stall_timeout),
         lifetime: None,
     };
-    let watchers = Watchers::new(sources, settings);
+    let watchers = Watchers::new(sources, settings, &Supervisor::default());
     let rules = Rules { max_payload: config.max_payload };
     let submitter =
         Submitter::new(Arc::clone(&store), Arc::clone(&admission), registry, hub, rules);

@@ -170,13 +170,13 @@ impl Rig {
     /// Closes the store and opens it again.
     pub async fn reopen(self) -> Result<Self, Box<dyn std::error::Error>> {
         let Self { dir, store, gate } = self;
-        store.close().await;
+        drop(store.close().await);
         drop((store, gate));
         Self::on(dir).await
     }
 
     pub async fn close(self) {
-        self.store.close().await;
+        drop(self.store.close().await);
     }
 }
 

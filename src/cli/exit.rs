@@ -31,6 +31,9 @@ pub enum Exit {
     /// `serve` ended before its drain was complete, or `drain` was told so: the
     /// bound was reached, or a second signal came. Nothing is lost, but what ran was cut off.
     DrainIncomplete = 8,
+    /// `serve` or `demo` ended because a part of the server had failed, which is a defect.
+    /// Nothing acknowledged is lost. To be started again.
+    Failed = 9,
     /// A defect, of the server or of this program.
     Internal = 70,
     /// Ctrl-C.
@@ -78,6 +81,7 @@ Exit codes:
     6  timed out
     7  serve, demo: could not start (port or data directory in use, store damaged)
     8  serve, drain: the server ended before its drain was complete
+    9  serve, demo: the server failed, which is a defect; it is to be started again
    70  internal error
   130  Ctrl-C";
 
@@ -117,6 +121,7 @@ mod tests {
             Exit::TimedOut,
             Exit::NotStarted,
             Exit::DrainIncomplete,
+            Exit::Failed,
             Exit::Internal,
             Exit::Interrupted,
         ];

@@ -3,7 +3,11 @@
 //! Owns signals and the promise that the process ends in time. Must not know
 //! what the server does in between.
 
-use std::{process, thread, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process, thread,
+    time::Duration,
+};
 
 use clap::{ArgMatches, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,7 +17,8 @@ use super::{exit::Exit, output::error, problem::Problem};
 use crate::{
     config::{self, Config},
     handler::{Exec, Handler, Noop, Registry, Sleep},
-    server::{Server, StartError},
+    server::{FAILED_BOUND, Server, StartError},
+    supervisor::{self, Failure, Supervisor},
     telemetry,
 };
 
@@ -25,7 +30,8 @@ pub fn with_args(command: Command) -> Command {
     command.args(config::args())
 }
 
-/// Serves until a signal, or until someone asks for the drain, then drains.
+/// Serves until a signal, or until someone asks for the drain, then drains. A server that
+/// has failed ends by itself, with [`Exit::Failed`].
 ///
 /// # Errors
 /// [`Exit::Usage`] for bad settings, [`Exit::NotStarted`] if it cannot start.
@@ -35,11 +41,16 @@ pub fn run(matches: &ArgMatches, own: Registry) -> Result<Exit, Problem> {
     let internal = |wrong: std::io::Error| Problem::new(Exit::Internal, wrong.to_string());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
-    let stop = guard(config.drain_timeout + LAST_RESORT).map_err(internal)?;
-    let ended = runtime.block_on(serve(&config, registry, stop));
+    let supervisor = Supervisor::default();
+    let stop = guard(config.drain_timeout + LAST_RESORT, &supervisor).map_err(internal)?;
+    let serve = serve(&config, registry, stop, supervisor.clone());
+    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve)));
     // What still hangs ends with the process.
     runtime.shutdown_background();
-    ended
+    ended.unwrap_or_else(|panic| {
+        supervisor.fail("main", &*panic);
+        Ok(Exit::Failed)
+    })
 }
 
 /// Reads the settings, and begins to log as they say.
@@ -48,6 +59,7 @@ fn settings(matches: &ArgMatches) -> Result<Config, Problem> {
         .map_err(|problems| Problem::usage(problems.to_string()))?;
     telemetry::init(&config.log, config.log_format)
         .map_err(|wrong| Problem::usage(wrong.to_string()))?;
+    supervisor::log_panics();
     Ok(config)
 }
 
@@ -73,15 +85,23 @@ async fn serve(
     config: &Config,
     registry: Registry,
     stop: CancellationToken,
+    supervisor: Supervisor,
 ) -> Result<Exit, Problem> {
-    let server = Server::start(config, registry).await.map_err(not_started)?;
+    let started = Server::start_under(config, registry, supervisor.clone()).await;
+    let server = started.map_err(not_started)?;
     tokio::select! {
         () = stop.cancelled() => {}
+        // The guard knows it too.
+        _ = server.failed() => {}
         // The guard then watches over the drain as after a signal.
         () = server.drain_requested() => stop.cancel(),
     }
     let report = server.drain().await;
-    Ok(if report.complete { Exit::Ok } else { Exit::DrainIncomplete })
+    Ok(match supervisor.failure() {
+        Some(_) => Exit::Failed,
+        None if report.complete => Exit::Ok,
+        None => Exit::DrainIncomplete,
+    })
 }
 
 /// What `serve` and `demo` say when there is no server.
@@ -94,36 +114,67 @@ pub fn not_started(error: StartError) -> Problem {
 /// own, so that a server that hangs cannot keep it from ending the process.
 ///
 /// The first signal cancels the token, unless someone else does; the process then
-/// ends within `bound`, and at once on a second signal.
-fn guard(bound: Duration) -> std::io::Result<CancellationToken> {
+/// ends within `bound`, and at once on a second signal. Once the server has failed it
+/// ends within [`FAILED_BOUND`], and as failed.
+fn guard(bound: Duration, supervisor: &Supervisor) -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
-    let token = stop.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut signals = {
+    let signals = {
         let _context = runtime.enter();
         Signals::listen()?
     };
-    thread::Builder::new().name("guard".into()).spawn(move || {
-        runtime.block_on(async {
-            let by_signal = tokio::select! {
-                () = signals.next() => true,
-                () = token.cancelled() => false,
-            };
-            token.cancel();
-            let second = async {
-                if !by_signal {
-                    signals.next().await;
-                }
-                signals.next().await;
-            };
-            match tokio::time::timeout(bound, second).await {
-                Ok(()) => error("stopped by a second signal, before the drain was complete"),
-                Err(_) => error("stopped: the drain did not end in time"),
-            }
+    let (token, failed) = (stop.clone(), supervisor.failed());
+    let parts = supervisor.clone();
+    supervisor.thread("guard", move || {
+        let watch =
+            AssertUnwindSafe(|| runtime.block_on(watch_over(signals, token, bound, failed)));
+        let exit = catch_unwind(watch).unwrap_or_else(|panic| {
+            // Whoever serves ends by itself now, or not.
+            parts.fail("guard", &*panic);
+            thread::sleep(FAILED_BOUND + LAST_RESORT);
+            Exit::Failed
         });
-        process::exit(Exit::DrainIncomplete as i32);
+        process::exit(exit as i32);
     })?;
     Ok(stop)
+}
+
+/// Returns when the process is to end at once, and as what.
+async fn watch_over(
+    mut signals: Signals,
+    stop: CancellationToken,
+    bound: Duration,
+    failed: impl Future<Output = Failure>,
+) -> Exit {
+    let failed = async {
+        failed.await;
+        tokio::time::sleep(FAILED_BOUND + LAST_RESORT).await;
+        error("stopped: the server had failed, and did not end in time");
+        Exit::Failed
+    };
+    let drained = async {
+        let by_signal = tokio::select! {
+            () = signals.next() => true,
+            () = stop.cancelled() => false,
+        };
+        crate::failpoint::hit("guard");
+        stop.cancel();
+        let second = async {
+            if !by_signal {
+                signals.next().await;
+            }
+            signals.next().await;
+        };
+        match tokio::time::timeout(bound, second).await {
+            Ok(()) => error("stopped by a second signal, before the drain was complete"),
+            Err(_) => error("stopped: the drain did not end in time"),
+        }
+        Exit::DrainIncomplete
+    };
+    tokio::select! {
+        exit = failed => exit,
+        exit = drained => exit,
+    }
 }
 
 /// The signals that ask a server to stop.

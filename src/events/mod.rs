@@ -22,7 +22,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -93,6 +93,8 @@ struct Shared {
     oldest: AtomicU64,
     chronicle: Chronicle,
     completions: Completions,
+    /// Why nothing more comes, if not because the store was closed.
+    failure: OnceLock<Arc<str>>,
 }
 
 /// The store's end: hands on what was committed. Dropping it, after the last
@@ -138,6 +140,9 @@ impl Drop for Publisher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store broke down before it told what it had committed")]
 pub struct NeverPublished;
+/// See [`Hub::hold_open`].
+#[derive(Debug)]
+pub struct HeldOpen(#[expect(dead_code, reason = "it is held")] broadcast::Sender<EventBatch>);
 
 /// The watchers' end.
 #[derive(Clone, Debug)]
@@ -159,6 +164,7 @@ pub fn hub(newest: Seq, chronicle: Chronicle) -> (Publisher, Hub) {
         oldest: AtomicU64::new(1),
         chronicle,
         completions,
+        failure: OnceLock::new(),
     });
     let hub = Hub { sender: sender.downgrade(), shared: Arc::clone(&shared) };
     (Publisher { sender, shared }, hub)
@@ -222,6 +228,23 @@ impl Hub {
         let live = self.sender.upgrade().map(|sender| sender.subscribe());
         let newest = self.newest();
         Tail::new(after.unwrap_or(newest), newest, live, history, self.clone())
+    }
+
+    /// Tails that end from now on end because of this failure, and say so. Only the
+    /// first one counts.
+    pub fn fail(&self, cause: Arc<str>) {
+        let _ = self.shared.failure.set(cause);
+    }
+
+    /// Keeps tails open while it is held, as a publisher does: so that whoever cleans up
+    /// after one can say why it ended, before anybody asks.
+    #[must_use]
+    pub fn hold_open(&self) -> Option<HeldOpen> {
+        self.sender.upgrade().map(HeldOpen)
+    }
+
+    fn end(&self) -> Ended {
+        self.shared.failure.get().map_or(Ended::Closed, |cause| Ended::Failed(Arc::clone(cause)))
     }
 
     /// Registers interest in the end of a task.

@@ -20,6 +20,10 @@ pub enum Ended {
     /// Everything was delivered, and nothing more comes: the store is closed.
     #[error("the store is closed")]
     Closed,
+    /// Everything that was committed and known so was delivered, and nothing more comes:
+    /// the server has failed.
+    #[error("the server has failed: {0}")]
+    Failed(Arc<str>),
     /// History cannot be read.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -155,7 +159,7 @@ impl Tail {
                 self.live = None;
                 self.known = self.hub.newest();
                 if self.cursor >= self.known {
-                    return Err(Ended::Closed);
+                    return Err(self.hub.end());
                 }
             }
         }

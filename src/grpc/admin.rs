@@ -107,7 +107,7 @@ impl admin_service_server::AdminService for Admin {
         // leave must be told so. It ends with the last answer of the store.
         let resize = tokio::spawn(async move { pool.resize(size).await });
         let resized = async {
-            let resized = resize.await.map_err(|_| status::internal("the crew was not resized"))?;
+            let resized = resize.await.map_err(|ended| status::panicked(&ended.to_string()))?;
             resized.map_err(|error| status::store(&error))
         };
         within(deadline, resized).await?;
@@ -167,7 +167,11 @@ impl admin_service_server::AdminService for Admin {
         request: Request<v1::DrainRequest>,
     ) -> Result<Response<v1::DrainResponse>, Status> {
         let deadline = deadline_of(&request);
-        let report = within(deadline, async { Ok(self.drain.drain().await) }).await?;
+        let drain = async {
+            let drained = self.drain.drain().await;
+            drained.map_err(|failure| status::server_failed(&failure.to_string(), ""))
+        };
+        let report = within(deadline, drain).await?;
         Ok(Response::new(convert::drained(report)))
     }
 

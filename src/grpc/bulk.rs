@@ -120,7 +120,9 @@ impl Step {
                 Refused::Full { .. } | Refused::TooManyQueues(_) | Refused::Held { .. } => {
                     self.full.get_or_insert((task, error));
                 }
-                Refused::Draining | Refused::StoreFailed => return Err(status::store(&error)),
+                Refused::Draining | Refused::ServerFailed | Refused::StoreFailed => {
+                    return Err(status::store(&error));
+                }
                 // It will never have room, and the others need not wait for it.
                 Refused::LargerThanQueue { .. }
                 | Refused::MoreThanQueue { .. }

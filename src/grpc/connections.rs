@@ -24,6 +24,7 @@ use super::{
     shares::Shares,
     socket::{Outbox, Received, Socket},
 };
+use crate::supervisor::Supervisor;
 
 /// How long a client may take to say that it speaks HTTP/2.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,8 +49,14 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Accepts connections and serves each with a clone of `service`.
-    pub fn serve<S>(listener: TcpListener, service: S, settings: Settings) -> Self
+    /// Accepts connections and serves each with a clone of `service`. Accepting is a part of
+    /// the server; a connection that panics ends alone.
+    pub fn serve<S>(
+        listener: TcpListener,
+        service: S,
+        settings: Settings,
+        supervisor: &Supervisor,
+    ) -> Self
     where
         S: Service<Request<RequestBody>, Response = Response<Body>> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -66,14 +73,15 @@ impl Connections {
             abort: connections.abort.clone(),
             places: Arc::new(Semaphore::new(settings.max_connections)),
         };
-        connections.tasks.spawn(acceptor.accept(listener, service));
+        let accept = supervisor.task("accept-loop", acceptor.accept(listener, service));
+        connections.tasks.spawn(accept);
         connections
     }
 
     /// Stops accepting, and closes every connection once its calls have ended:
     /// at once those that have none. Those that remain at `deadline` are ended.
     /// Tells whether none had to be.
-    pub async fn close(self, deadline: Instant) -> bool {
+    pub async fn close(&self, deadline: Instant) -> bool {
         self.finish.cancel();
         self.tasks.close();
         let all_closed = tokio::time::timeout_at(deadline, self.tasks.wait()).await.is_ok();
@@ -111,6 +119,7 @@ impl Acceptor {
                 () = self.finish.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
+            crate::failpoint::hit("accept");
             match accepted {
                 Ok((stream, peer)) => self.take(stream, peer, service.clone()),
                 Err(error) => {
@@ -164,6 +173,7 @@ impl Acceptor {
         S::Future: Send + 'static,
         S::Error: Send + 'static,
     {
+        crate::failpoint::hit("connection");
         let calls = TaskTracker::new();
         let received = Received::default();
         let (socket, outbox) = Socket::new(stream, received.clone());

@@ -3,12 +3,13 @@
 
 use std::{
     convert::Infallible,
+    panic::AssertUnwindSafe,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{HeaderMap, Request, Response};
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
@@ -21,6 +22,7 @@ use super::{
     shares::Shares,
     status,
 };
+use crate::supervisor::message_of;
 
 /// A service behind the front.
 #[derive(Clone, Debug)]
@@ -69,7 +71,15 @@ where
         };
         let request = request.map(|body| Body::new(Arriving::new(body, expected, place)));
         let answer = span.in_scope(|| self.inner.call(request));
-        Box::pin(async move { Ok(mend(answer.await?, &path)) }.instrument(span))
+        // A panic is the call's own: its client is answered, and nobody else concerned.
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        let answer = async move {
+            match answer.await {
+                Ok(answered) => Ok(mend(answered?, &path)),
+                Err(panic) => Ok(status::panicked(&message_of(&*panic)).into_http()),
+            }
+        };
+        Box::pin(answer.instrument(span))
     }
 }
 

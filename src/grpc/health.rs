@@ -7,21 +7,24 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{status, stubs::health::health_server};
-use crate::proto::health::{
-    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
-    health_check_response::ServingStatus,
+use crate::{
+    proto::health::{
+        HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+        health_check_response::ServingStatus,
+    },
+    supervisor::Failure,
 };
 
 /// The services that have a health; `""` is the server as a whole.
 const SERVICES: [&str; 3] = ["", "taskyard.v1.TaskService", "taskyard.v1.AdminService"];
 
 /// Where the server stands in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
     NotServing,
-    /// Open health watches end now.
-    Over,
+    /// Open health watches end now: by the drain, or by this failure.
+    Over(Option<Failure>),
 }
 
 /// The health of the server: the service, and the handle that changes it.
@@ -48,20 +51,21 @@ impl Health {
         });
     }
 
-    /// Ends the streams of those who watch the health.
-    pub fn end_watches(&self) {
-        self.phase.send_replace(Phase::Over);
+    /// Ends the streams of those who watch the health, because of the drain or of a
+    /// failure.
+    pub fn end_watches(&self, failure: Option<Failure>) {
+        self.phase.send_replace(Phase::Over(failure));
     }
 
     fn status(&self) -> ServingStatus {
-        status_in(*self.phase.borrow())
+        status_in(&self.phase.borrow())
     }
 }
 
-fn status_in(phase: Phase) -> ServingStatus {
+fn status_in(phase: &Phase) -> ServingStatus {
     match phase {
         Phase::Serving => ServingStatus::Serving,
-        Phase::NotServing | Phase::Over => ServingStatus::NotServing,
+        Phase::NotServing | Phase::Over(_) => ServingStatus::NotServing,
     }
 }
 
@@ -117,8 +121,8 @@ struct Follow {
 impl Follow {
     async fn step(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
         loop {
-            let phase = *self.phases.borrow_and_update();
-            let now = if self.known { status_in(phase) } else { ServingStatus::ServiceUnknown };
+            let phase = self.phases.borrow_and_update().clone();
+            let now = if self.known { status_in(&phase) } else { ServingStatus::ServiceUnknown };
             if self.last != Some(now) {
                 self.last = Some(now);
                 return Some((Ok(response(now)), self));
@@ -126,9 +130,13 @@ impl Follow {
             if self.over {
                 return None;
             }
-            if phase == Phase::Over {
+            if let Phase::Over(failure) = phase {
                 self.over = true;
-                return Some((Err(status::draining()), self));
+                let status = match failure {
+                    Some(failure) => status::server_failed(&failure.to_string(), ""),
+                    None => status::draining(),
+                };
+                return Some((Err(status), self));
             }
             self.phases.changed().await.ok()?;
         }

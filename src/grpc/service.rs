@@ -17,6 +17,7 @@ use crate::{
     handler::Violation,
     proto::v1,
     store::{self, Store},
+    supervisor::Supervisor,
     task::TaskId,
 };
 
@@ -30,6 +31,18 @@ pub struct Ending {
     pub draining: CancellationToken,
     /// The store is closed, and nobody needs to wait for a task any more.
     pub closing: CancellationToken,
+    /// Knows whether it is a drain.
+    pub supervisor: Supervisor,
+}
+
+impl Ending {
+    /// What callers are told who would have to wait longer than the server lives.
+    pub(super) fn status(&self) -> Status {
+        match self.supervisor.failure() {
+            Some(failure) => status::server_failed(&failure.to_string(), ""),
+            None => status::draining(),
+        }
+    }
 }
 
 /// The task service.
@@ -85,6 +98,7 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
         let deadline = deadline_of(&request);
+        crate::failpoint::hit("rpc");
         self.submitter.submit(request.into_inner(), deadline).await.map(Response::new)
     }
 
@@ -103,8 +117,8 @@ impl task_service_server::TaskService for Service {
         request: Request<tonic::Streaming<v1::SubmitStreamRequest>>,
     ) -> Result<Response<Acks>, Status> {
         let deadline = deadline_of(&request);
-        let (submitter, draining) = (self.submitter.clone(), self.ending.draining.clone());
-        Ok(Response::new(Acks::begin(submitter, request.into_inner(), deadline, draining)))
+        let (submitter, ending) = (self.submitter.clone(), self.ending.clone());
+        Ok(Response::new(Acks::begin(submitter, request.into_inner(), deadline, ending)))
     }
 
     type SubmitAndWatchStream = WatchStream;
@@ -185,7 +199,7 @@ impl task_service_server::TaskService for Service {
                 () = tokio::time::sleep(timeout.unwrap_or(DEFAULT_WAIT)) => {}
                 () = self.ending.closing.cancelled() => {
                     let task = self.read(id).await?;
-                    return if is_terminal(&task) { Ok(task) } else { Err(status::draining()) };
+                    return if is_terminal(&task) { Ok(task) } else { Err(self.ending.status()) };
                 }
             }
             self.read(id).await

@@ -106,6 +106,32 @@ pub fn draining() -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// A part of the server has failed: it ends, and whatever runs it starts it again. `cursor`
+/// is what a watch goes on after, if it is one that has such.
+pub fn server_failed(cause: &str, cursor: &str) -> Status {
+    let cause = cut(cause, 500);
+    let (message, mut details) = match cursor {
+        "" => (
+            format!(
+                "the server has failed and ends ({cause}); whether this was done is not known: \
+                 to repeat a Submit safely, give it the same request_id"
+            ),
+            details("SERVER_FAILED", []),
+        ),
+        cursor => (
+            format!("the server has failed and ends ({cause}); go on after {cursor}"),
+            details("SERVER_FAILED", [("cursor", cursor.to_owned())]),
+        ),
+    };
+    details.set_retry_info(Some(DRAINING_RETRY));
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// A call whose own code panicked: a defect, which ends nothing but the call.
+pub fn panicked(message: &str) -> Status {
+    internal(format!("the call panicked, which is a defect of the server: {}", cut(message, 500)))
+}
+
 /// A request that began and did not arrive whole.
 pub fn not_arrived(limit: Duration) -> Status {
     let message = format!("the request did not arrive within {limit:?}; nothing was done");
@@ -147,6 +173,7 @@ pub fn store(error: &store::Error) -> Status {
             details("REQUEST_ID_REUSED", [("task_id", task.to_string())]),
         ),
         store::Error::Draining => draining(),
+        store::Error::Crashed(cause) => server_failed(cause, ""),
         store::Error::Unreadable(cause) => plain(
             Code::Internal,
             "STORE_UNREADABLE",
@@ -204,6 +231,7 @@ pub fn cursor(invalid: Invalid, hub: &Hub) -> Status {
 pub fn watch_ended(ended: &Ended, hub: &Hub) -> Status {
     match ended {
         Ended::Closed => draining(),
+        Ended::Failed(cause) => server_failed(cause, ""),
         Ended::Unreadable(Unreadable::Expired(oldest)) => {
             let oldest = hub.cursor(oldest.previous()).to_string();
             let newest = hub.cursor(hub.newest()).to_string();

@@ -21,6 +21,7 @@ use std::{
 };
 
 use tokio::{
+    sync::oneshot,
     task::{JoinError, JoinSet},
     time::Instant,
 };
@@ -29,6 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     handler::Registry,
     store::{self, Store},
+    supervisor::Supervisor,
     task::WorkerId,
 };
 
@@ -58,6 +60,7 @@ struct Shared {
     store: Arc<dyn Store>,
     registry: Arc<Registry>,
     settings: Settings,
+    supervisor: Supervisor,
     crew: Mutex<Crew>,
     /// What is under way for a caller that may leave.
     errands: TaskTracker,
@@ -101,7 +104,12 @@ pub struct Drained {
 impl Pool {
     /// Starts the workers. Each is a tokio task, joined by [`Pool::drain`].
     #[must_use]
-    pub fn start(store: &Arc<dyn Store>, registry: &Arc<Registry>, settings: Settings) -> Self {
+    pub fn start(
+        store: &Arc<dyn Store>,
+        registry: &Arc<Registry>,
+        settings: Settings,
+        supervisor: &Supervisor,
+    ) -> Self {
         let crew = Crew {
             size: settings.workers.get(),
             members: BTreeMap::new(),
@@ -113,6 +121,7 @@ impl Pool {
             store: Arc::clone(store),
             registry: Arc::clone(registry),
             settings,
+            supervisor: supervisor.clone(),
             crew: Mutex::new(crew),
             errands: TaskTracker::new(),
             tally: Arc::default(),
@@ -147,8 +156,13 @@ impl Pool {
         // On its way whether the caller stays or not: whoever is marked as leaving
         // must be told.
         let store = Arc::clone(&self.shared.store);
-        let told = self.shared.errands.spawn(async move { store.retire(leaving).await });
-        told.await.unwrap_or(Err(store::Error::Draining))
+        let (tell, told) = oneshot::channel();
+        let retire = async move {
+            // The caller may have left.
+            let _ = tell.send(store.retire(leaving).await);
+        };
+        self.shared.errands.spawn(self.shared.supervisor.task("pool", retire));
+        told.await.unwrap_or_else(|_| Err(store::Error::Crashed("pool panicked".into())))
     }
 
     /// The crew as it stands.
@@ -157,6 +171,17 @@ impl Pool {
         crew.reap();
         let workers = crew.members.iter().map(|(id, desk)| desk.status(*id)).collect();
         Status { size: crew.size, workers }
+    }
+
+    /// Executions are signalled now, whenever a drain would do that; see
+    /// [`stop_handlers`](Self::stop_handlers).
+    pub fn interrupt(&self) {
+        self.shared.interrupt.cancel();
+    }
+
+    /// Executions that were signalled and have not ended are dropped.
+    pub fn stop_handlers(&self) {
+        self.shared.stop_handlers.cancel();
     }
 
     /// From now on nobody joins, and how executions end counts for the report
@@ -233,7 +258,8 @@ impl Shared {
                 interrupt: self.interrupt.clone(),
                 stop_handlers: self.stop_handlers.clone(),
             };
-            let task = crew.working.spawn(worker.run());
+            let worker = self.supervisor.task(format!("worker {id}"), worker.run());
+            let task = crew.working.spawn(worker);
             crew.tasks.insert(task.id(), id);
         }
     }

@@ -20,7 +20,8 @@ use tracing::{Instrument as _, debug, info_span, warn};
 use super::{Settings, desk::Desk, retry::backoff};
 use crate::{
     handler::{Error, Execution, Output, Registry},
-    store::{Assignment, Finished, Outcome, Store, Turn},
+    store::{self, Assignment, Finished, Outcome, Store, Turn},
+    supervisor::message_of,
     task::{Data, WorkerId},
     values::{self, Wrong},
 };
@@ -80,13 +81,20 @@ impl Worker {
     /// Works until the store says stop, or fails.
     pub async fn run(self) {
         if let Err(error) = self.store.join(self.id).await {
+            if matches!(error, store::Error::Crashed(_)) {
+                return;
+            }
             return warn!(worker = %self.id, %error, "a worker could not join the crew");
         }
         let mut finished = None;
         loop {
-            match self.store.turn(self.id, finished.take()).await {
+            let turn = self.store.turn(self.id, finished.take()).await;
+            crate::failpoint::hit("worker");
+            match turn {
                 Ok(Turn::Run(assignment)) => finished = Some(self.execute(assignment).await),
                 Ok(Turn::Stop) => break,
+                // That is told once, by whoever supervises the part that failed.
+                Err(store::Error::Crashed(_)) => return,
                 Err(error) => {
                     return warn!(worker = %self.id, %error, "a worker stops: its report has no taker");
                 }
@@ -178,7 +186,7 @@ impl Worker {
         let Output(result) = match caught {
             Ok(returned) => returned?,
             Err(panic) => {
-                let message = panic_message(&*panic);
+                let message = message_of(&*panic);
                 warn!(%message, "the handler panicked");
                 return Err(Error::retryable("PANIC", message));
             }
@@ -206,14 +214,8 @@ fn check_json(result: &Data) -> Result<(), Error> {
 /// Drops a handler's future, whatever its destructors do.
 fn stop(handler: HandlerFuture) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
-        warn!(message = panic_message(&*panic), "the handler panicked while it was stopped");
+        warn!(message = message_of(&*panic), "the handler panicked while it was stopped");
     }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "the handler panicked".into())
 }
 
 fn name_of(outcome: &Outcome) -> &'static str {

@@ -38,7 +38,7 @@ use crate::{
 pub use clock::WallClock;
 pub use directory::DirectoryError;
 pub use engine::{MAX_GROUP_BYTES, MAX_GROUP_COMMANDS};
-pub use open::{OpenError, Settings, SqliteStore, open};
+pub use open::{OpenError, Settings, SqliteStore, open, open_under};
 pub use overview::{ClassStatus, Flow, Overview, QueueChange, QueueStatus};
 pub use prepared::weight;
 pub use reader::MAX_ROWS_PER_PAGE;
@@ -49,7 +49,8 @@ pub use recovery::Recovered;
 ///
 /// Every method that changes something answers only once the change, and the
 /// events that tell it, are committed; dropping its future does not undo the
-/// command if it was already taken.
+/// command if it was already taken. Every method answers [`Error::Crashed`] once its part of
+/// the store has failed.
 pub trait Store: History {
     /// Takes a task. `place` is given back when the task starts or ends.
     ///
@@ -175,7 +176,10 @@ pub trait Store: History {
     /// Commits what was taken, then closes: tails end, and every later command
     /// fails with [`Error::Draining`]. Reading goes on. Answers with how many
     /// tasks have not ended, running ones included.
-    fn close(&self) -> BoxFuture<'_, u64>;
+    ///
+    /// # Errors
+    /// [`Error::Draining`] if it was closed before, [`Error::Crashed`].
+    fn close(&self) -> BoxFuture<'_, Result<u64, Error>>;
 
     /// Reads one task.
     ///
@@ -244,6 +248,10 @@ pub enum Error {
     /// The disk refused a write: the store takes no more until a restart.
     #[error("the store has failed: {0}")]
     Failed(Arc<str>),
+    /// A part of the server has failed, and it ends. Whether the command was done is not
+    /// known.
+    #[error("the server has failed: {0}")]
+    Crashed(Arc<str>),
     /// The disk refused a read, or a row is damaged.
     #[error("the store cannot be read: {0}")]
     Unreadable(Arc<str>),

@@ -1,6 +1,11 @@
 //! Opens a store, and carries commands and questions to its threads.
 
-use std::{path::PathBuf, sync::Arc, thread};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use rusqlite::Connection;
 use tokio::{
@@ -23,12 +28,17 @@ use crate::{
     admission::{Admission, Admitted},
     config::{Durability, Retention},
     event::Seq,
-    events::{BoxFuture, EventBatch, History, Hub, NeverPublished, Unreadable},
+    events::{BoxFuture, EventBatch, HeldOpen, History, Hub, Unreadable},
+    supervisor::{Supervisor, message_of},
     task::{State, TaskId, WorkerId},
 };
 
 /// Commands on their way to the engine; a further one waits, in order.
 const MAX_MESSAGES: usize = 4_096;
+
+/// How long a command whose answer was dropped waits to be told why. That is told as soon
+/// as the engine's thread has let go of everything.
+const VERDICT: Duration = Duration::from_secs(5);
 
 /// Threads that read.
 const READERS: usize = 2;
@@ -78,6 +88,16 @@ pub struct SqliteStore {
     identity: Identity,
     clock: WallClock,
     failure: watch::Receiver<Option<Arc<str>>>,
+    end: watch::Receiver<Option<End>>,
+}
+
+/// How the engine's thread has ended.
+#[derive(Clone, Debug)]
+enum End {
+    /// It was closed, or never began.
+    Closed,
+    /// It panicked, with this message.
+    Crashed(Arc<str>),
 }
 
 /// Opens the store of a data directory, and recovers what the process before
@@ -88,6 +108,18 @@ pub struct SqliteStore {
 pub async fn open(
     settings: &Settings,
     admission: Arc<Admission>,
+) -> Result<(Arc<SqliteStore>, Hub, Recovered), OpenError> {
+    open_under(settings, admission, &Supervisor::default()).await
+}
+
+/// The same, with threads that are parts of this supervisor.
+///
+/// # Errors
+/// See [`OpenError`].
+pub async fn open_under(
+    settings: &Settings,
+    admission: Arc<Admission>,
+    supervisor: &Supervisor,
 ) -> Result<(Arc<SqliteStore>, Hub, Recovered), OpenError> {
     let (directory, location) = match settings.durability {
         Durability::Memory => {
@@ -112,15 +144,17 @@ pub async fn open(
         admission,
         directory,
     };
-    let opened = start.spawn(inbox)?.await;
+    let (ending, end) = watch::channel(None);
+    let opened = start.spawn(inbox, ending, supervisor)?.await;
     let opened = opened.unwrap_or_else(|_| {
         Err(DatabaseError::Damaged("the thread that read it ended unexpectedly".into()))
     });
     let Opened { identity, hub, failure, recovered } = opened.map_err(unusable)?;
     let connections = (0..READERS).map(|_| sqlite::open_reader(&location));
-    let readers = Readers::start(connections.collect::<Result<_, _>>().map_err(unusable)?)?;
+    let connections = connections.collect::<Result<_, _>>().map_err(unusable)?;
+    let readers = Readers::start(connections, supervisor)?;
     let clock = settings.clock.clone();
-    let store = SqliteStore { engine, readers, hub: hub.clone(), identity, clock, failure };
+    let store = SqliteStore { engine, readers, hub: hub.clone(), identity, clock, failure, end };
     Ok((Arc::new(store), hub, recovered))
 }
 
@@ -136,13 +170,28 @@ impl EngineStart {
     fn spawn(
         self,
         inbox: mpsc::Receiver<Message>,
+        ending: watch::Sender<Option<End>>,
+        supervisor: &Supervisor,
     ) -> std::io::Result<oneshot::Receiver<Result<Opened, DatabaseError>>> {
         let (reply, opened) = oneshot::channel();
         let runtime = runtime::Handle::current();
-        thread::Builder::new().name("store-engine".into()).spawn(move || {
+        supervisor.thread("store-engine", move || {
             let mut reply = Some(reply);
+            let mut open = None;
+            let served = AssertUnwindSafe(|| self.serve(inbox, &runtime, &mut reply, &mut open));
+            let served = catch_unwind(served).unwrap_or_else(|panic| {
+                // Told before anybody can find out by an end that looks orderly.
+                let cause: Arc<str> =
+                    format!("store-engine panicked: {}", message_of(&*panic)).into();
+                if let Some((hub, _)) = &open {
+                    hub.fail(Arc::clone(&cause));
+                }
+                ending.send_replace(Some(End::Crashed(cause)));
+                resume_unwind(panic)
+            });
+            ending.send_replace(Some(End::Closed));
             // Whoever is told of its end finds the directory free.
-            match (self.serve(inbox, &runtime, &mut reply), reply) {
+            match (served, reply) {
                 (Ok(Some(closed)), _) => closed.tell(),
                 (Err(error), Some(reply)) => drop(reply.send(Err(error))),
                 _ => {}
@@ -158,10 +207,12 @@ impl EngineStart {
         inbox: mpsc::Receiver<Message>,
         runtime: &runtime::Handle,
         reply: &mut Option<oneshot::Sender<Result<Opened, DatabaseError>>>,
+        open: &mut Option<(Hub, Option<HeldOpen>)>,
     ) -> Result<Option<Closed>, DatabaseError> {
         let _held = self.directory;
         let connection = sqlite::open_writer(&self.location, self.settings.durability)?;
         let (engine, opened) = recovery::recover(&connection, self.admission, &self.settings)?;
+        *open = Some((opened.hub.clone(), opened.hub.hold_open()));
         if let Some(reply) = reply.take() {
             drop(reply.send(Ok(opened)));
         }
@@ -179,8 +230,24 @@ impl SqliteStore {
     /// Sends a command, waiting for room, and then waits for its outcome.
     async fn command<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, Error> {
         let (reply, outcome) = oneshot::channel();
-        self.engine.send(message(reply)).await.map_err(|_| Error::Draining)?;
-        outcome.await.unwrap_or(Err(Error::Draining))
+        if self.engine.send(message(reply)).await.is_ok()
+            && let Ok(outcome) = outcome.await
+        {
+            return outcome;
+        }
+        Err(self.ended().await)
+    }
+
+    /// Why a command has no answer: the engine has ended, or is about to.
+    async fn ended(&self) -> Error {
+        let mut end = self.end.clone();
+        let told = tokio::time::timeout(VERDICT, end.wait_for(Option::is_some)).await;
+        let told = told.map(|told| told.ok().and_then(|end| end.clone()));
+        match told {
+            Ok(Some(End::Closed)) => Error::Draining,
+            Ok(Some(End::Crashed(cause))) => Error::Crashed(cause),
+            Ok(None) | Err(_) => Error::Crashed("store-engine dropped a command".into()),
+        }
     }
 
     /// Asks a reader, and answers when all that it has seen is published: whoever is
@@ -190,10 +257,14 @@ impl SqliteStore {
         question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let asked = self.readers.ask(move |connection| reader::at_one_moment(connection, question));
-        let (newest, found) = asked.await.map_err(Error::Unreadable)?;
-        let unreadable = |never: NeverPublished| Error::Unreadable(never.to_string().into());
-        self.hub.published(newest).await.map_err(unreadable)?;
-        Ok(found)
+        let (newest, found) = asked.await?;
+        match self.hub.published(newest).await {
+            Ok(()) => Ok(found),
+            Err(never) => Err(match self.ended().await {
+                crashed @ Error::Crashed(_) => crashed,
+                _ => Error::Unreadable(never.to_string().into()),
+            }),
+        }
     }
 }
 
@@ -290,13 +361,15 @@ impl Store for SqliteStore {
         Box::pin(self.command(Message::Drain))
     }
 
-    fn close(&self) -> BoxFuture<'_, u64> {
+    fn close(&self) -> BoxFuture<'_, Result<u64, Error>> {
         Box::pin(async {
             let (reply, remaining) = oneshot::channel();
-            if self.engine.send(Message::Close(reply)).await.is_err() {
-                return 0;
+            if self.engine.send(Message::Close(reply)).await.is_ok()
+                && let Ok(remaining) = remaining.await
+            {
+                return Ok(remaining);
             }
-            remaining.await.unwrap_or(0)
+            Err(self.ended().await)
         })
     }
 
@@ -335,8 +408,7 @@ impl History for SqliteStore {
         Box::pin(async move {
             self.readers
                 .ask(move |connection| reader::events_after(connection, after, max_bytes))
-                .await
-                .map_err(|cause| Unreadable::Broken(cause.to_string()))?
+                .await?
         })
     }
 }

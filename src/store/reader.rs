@@ -5,16 +5,20 @@
 
 mod tasks;
 
-use std::{sync::Arc, thread};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Submitted, identity::Identity};
+use super::{Error, Submitted, identity::Identity};
 use crate::{
     event::Seq,
     events::{EventBatch, Unreadable},
+    supervisor::{Supervisor, message_of},
     task::Timestamp,
 };
 
@@ -34,33 +38,64 @@ pub struct Readers {
 impl Readers {
     /// Starts one thread per connection. They end when the last clone of this
     /// is dropped.
-    pub fn start(connections: Vec<Connection>) -> std::io::Result<Self> {
+    pub fn start(connections: Vec<Connection>, supervisor: &Supervisor) -> std::io::Result<Self> {
         let (questions, inbox) = mpsc::channel(MAX_QUESTIONS);
         let inbox = Arc::new(std::sync::Mutex::new(inbox));
         for (number, connection) in connections.into_iter().enumerate() {
             let inbox = Arc::clone(&inbox);
-            thread::Builder::new()
-                .name(format!("store-reader-{number}"))
-                .spawn(move || answer(&connection, &inbox))?;
+            let name = format!("store-reader-{number}");
+            supervisor.thread(name, move || answer(&connection, &inbox))?;
         }
         Ok(Self { questions })
     }
 
     /// Asks, and waits for the answer. Dropping the future takes the question
-    /// back if no thread has begun with it.
+    /// back if no thread has begun with it. A question that panics is its asker's error,
+    /// and nobody else's: it holds nothing but a transaction, which ends with it.
     pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
-    ) -> Result<T, Arc<str>> {
+    ) -> Result<T, Unanswered> {
         let (reply, answer) = oneshot::channel();
         let question: Question = Box::new(move |connection| {
             if !reply.is_closed() {
-                drop(reply.send(question(connection)));
+                let asked = AssertUnwindSafe(|| {
+                    crate::failpoint::hit("reader.question");
+                    question(connection)
+                });
+                drop(reply.send(match catch_unwind(asked) {
+                    Ok(answer) => answer.map_err(|error| error.to_string()),
+                    Err(panic) => Err(format!("the question panicked: {}", message_of(&*panic))),
+                }));
             }
         });
-        let gone = || Arc::from("the store is closed");
-        self.questions.send(question).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?.map_err(|error| error.to_string().into())
+        self.questions.send(question).await.map_err(|_| Unanswered::Crashed)?;
+        let answer = answer.await.map_err(|_| Unanswered::Crashed)?;
+        answer.map_err(|cause| Unanswered::Failed(cause.into()))
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The disk refused, a row is damaged, or the question panicked.
+    Failed(Arc<str>),
+    /// The thread that was to answer has panicked.
+    Crashed,
+}
+
+impl From<Unanswered> for Error {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Failed(cause) => Self::Unreadable(cause),
+            Unanswered::Crashed => Self::Crashed("store-reader panicked".into()),
+        }
+    }
+}
+
+impl From<Unanswered> for Unreadable {
+    fn from(unanswered: Unanswered) -> Self {
+        Self::Broken(Error::from(unanswered).to_string())
     }
 }
 
@@ -70,6 +105,7 @@ fn answer(connection: &Connection, inbox: &std::sync::Mutex<mpsc::Receiver<Quest
             let mut inbox = inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             inbox.blocking_recv()
         };
+        crate::failpoint::hit("reader");
         match question {
             Some(question) => question(connection),
             None => return,

@@ -82,7 +82,7 @@ pub async fn a_closed_store_refuses_and_can_still_be_read(provider: &impl Provid
     let _run = yard.start().await;
     let mut tail = yard.hub.follow(Some(Seq(0)), Arc::clone(&yard.store) as _);
     let newest = yard.hub.newest();
-    assert_eq!(patient(yard.store.close()).await, 2, "what has not ended");
+    assert_eq!(patient(yard.store.close()).await, Ok(2), "what has not ended");
     let store = &yard.store;
     let draining = Error::Draining;
     assert_eq!(yard.try_submit(task("a")).await, Err(draining.clone()));

@@ -130,7 +130,7 @@ impl<'p, P: Provider> Yard<'p, P> {
     /// not reported.
     pub async fn restart(self) -> Self {
         patient(self.store.drain()).await.expect("a drain");
-        patient(self.store.close()).await;
+        patient(self.store.close()).await.expect("it closes");
         let Self { provider, home, setup, store, .. } = self;
         drop(store);
         Self::open(provider, home, setup).await

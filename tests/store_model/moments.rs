@@ -242,7 +242,7 @@ async fn a_crash_at_any_moment_loses_nothing_that_was_told() {
     let log = fs::metadata(yard.dir.path().join("taskyard.db-wal")).unwrap().len();
     assert!(log < 4_000 * 4_096, "{log} bytes");
     yard.store.drain().await.unwrap();
-    yard.store.close().await;
+    yard.store.close().await.expect("it closes");
     while let Some(ended) = load.join_next().await {
         ended.unwrap();
     }

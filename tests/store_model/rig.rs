@@ -310,7 +310,7 @@ impl Rig {
             assert!(matches!(turn, Ok(Turn::Stop)), "{turn:?}");
         }
         self.check().await;
-        assert_eq!(self.store.close().await, self.model.live().count() as u64);
+        assert_eq!(self.store.close().await, Ok(self.model.live().count() as u64));
         assert_eq!(self.tail.next().await, Err(Ended::Closed));
         let later = self.store.join(WorkerId(1)).await;
         assert_eq!(later, Err(Error::Draining));
@@ -356,7 +356,7 @@ impl Rig {
             let more = self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
             more.expect_err("a place was given back twice");
         }
-        assert_eq!(self.store.close().await, 0);
+        assert_eq!(self.store.close().await, Ok(0));
     }
 
     /// Compares everything that can be read with the model.

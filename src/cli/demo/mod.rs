@@ -145,6 +145,7 @@ async fn demonstrate(
     let acted = tokio::select! {
         biased;
         () = ctrl_c.pressed() => Ok(None),
+        failure = server.failed() => Err(Problem::new(Exit::Failed, format!("the server has failed: {failure}"))),
         acted = act(&address, config, root, files) => acted.map(Some),
     };
     if matches!(acted, Ok(None)) {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::{DOMAIN, details, draining, invalid, plain, push_back, store as of_store, too_large};
+use super::{
+    DOMAIN, details, draining, invalid, plain, push_back, server_failed, store as of_store,
+    too_large,
+};
 use crate::{
     admission::{Hold, Limit, MAX_WAITING_BYTES, MAX_WAITING_CALLERS, Refused},
     handler::Violation,
@@ -45,6 +48,7 @@ pub fn refused(queue: &str, refused: Refused) -> Status {
         )]),
         Refused::Held { hold, retry_after } => held(hold, retry_after),
         Refused::Draining => draining(),
+        Refused::ServerFailed => server_failed("one of its parts panicked", ""),
         Refused::StoreFailed => of_store(&store::Error::Failed("the disk refused a write".into())),
     }
 }

@@ -257,7 +257,10 @@ impl Results {
                 }
                 Some(Err(status)) => outcomes.push(Outcome::Error(status::to_message(&status))),
                 // The store answers for every task; that it did not is no answer.
-                None => outcomes.push(Outcome::Error(status::to_message(&status::draining()))),
+                None => {
+                    let status = status::internal("the task has no outcome");
+                    outcomes.push(Outcome::Error(status::to_message(&status)));
+                }
             }
         }
         Ok(outcomes)

@@ -180,9 +180,11 @@ fn may_be_known(refused: Refused) -> bool {
         | Refused::Held { .. }
         | Refused::LargerThanQueue { .. }
         | Refused::MoreThanQueue { .. } => true,
-        Refused::Deadline | Refused::UnknownQueue | Refused::Draining | Refused::StoreFailed => {
-            false
-        }
+        Refused::Deadline
+        | Refused::UnknownQueue
+        | Refused::Draining
+        | Refused::ServerFailed
+        | Refused::StoreFailed => false,
     }
 }
 
@@ -193,5 +195,5 @@ fn may_wait(when_full: WhenFull, refused: Refused) -> bool {
 
 /// Whether nobody gets in any more.
 fn is_final(refused: Refused) -> bool {
-    matches!(refused, Refused::Draining | Refused::StoreFailed)
+    matches!(refused, Refused::Draining | Refused::ServerFailed | Refused::StoreFailed)
 }

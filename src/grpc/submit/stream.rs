@@ -22,7 +22,7 @@ use tokio::{
     sync::mpsc::{self, OwnedPermit},
     time::Instant,
 };
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 use tonic_types::pb;
 use tracing::Instrument as _;
@@ -31,7 +31,10 @@ use super::{Place, Submitter, is_final, may_be_known, may_wait};
 use crate::{
     admission::{Admitted, Patience},
     events::BoxFuture,
-    grpc::{EncodedSubmitStreamResponse, acks::AckWriter, convert::Desk, deadline::passed, status},
+    grpc::{
+        EncodedSubmitStreamResponse, Ending, acks::AckWriter, convert::Desk, deadline::passed,
+        status,
+    },
     handler::Violation,
     proto::v1,
     store::{Submission, Submitted},
@@ -54,17 +57,17 @@ pub struct Acks {
 }
 
 impl Acks {
-    /// Begins to take tasks. `draining` fires when nobody is taken any more.
+    /// Begins to take tasks, until `ending` says that nobody is taken any more.
     pub fn begin(
         submitter: Submitter,
         requests: Streaming<v1::SubmitStreamRequest>,
         deadline: Option<Instant>,
-        draining: CancellationToken,
+        ending: Ending,
     ) -> Self {
         let (sender, messages) = mpsc::channel(MAX_CHUNKS);
         let reader =
             Reader { submitter, requests, messages: sender, room: None, held: None, end: None };
-        let driver = tokio::spawn(drive(reader, deadline, draining).in_current_span());
+        let driver = tokio::spawn(drive(reader, deadline, ending).in_current_span());
         Self { messages, driver: Some(AbortOnDropHandle::new(driver)) }
     }
 }
@@ -82,7 +85,7 @@ impl Stream for Acks {
         Poll::Ready(match end {
             Ok(Ok(())) => None,
             Ok(Err(status)) => Some(Err(status)),
-            Err(_) => Some(Err(status::internal("the stream ended unexpectedly"))),
+            Err(ended) => Some(Err(status::panicked(&ended.to_string()))),
         })
     }
 }
@@ -113,17 +116,18 @@ type Committed = Result<(OwnedPermit<Message>, Message), Status>;
 async fn drive(
     mut reader: Reader,
     deadline: Option<Instant>,
-    draining: CancellationToken,
+    ending: Ending,
 ) -> Result<(), Status> {
     let mut in_flight = FuturesOrdered::new();
     let mut deadline = pin!(passed(deadline));
-    let mut draining = pin!(draining.cancelled_owned());
+    let mut draining = pin!(ending.draining.cancelled());
     let end = loop {
+        crate::failpoint::hit("stream");
         select! {
             biased;
             () = &mut deadline => return Err(status::deadline()),
             Some(committed) = in_flight.next() => send(committed)?,
-            () = &mut draining => break Err(status::draining()),
+            () = &mut draining => break Err(ending.status()),
             read = reader.read() => match read {
                 Some((room, chunk)) => {
                     in_flight.push_back(commit(reader.submitter.clone(), room, chunk));

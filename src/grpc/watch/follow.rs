@@ -161,6 +161,10 @@ impl Follower {
                     self.phase = Phase::Draining;
                     return Some(Ok(self.control(Control::Draining)));
                 }
+                Err(Ended::Failed(cause)) => {
+                    let cursor = self.hub.cursor(self.tail.cursor()).to_string();
+                    return Some(Err(status::server_failed(&cause, &cursor)));
+                }
                 Err(ended) => return Some(Err(status::watch_ended(&ended, &self.hub))),
             }
         }

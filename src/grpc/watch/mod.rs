@@ -40,6 +40,7 @@ use crate::{
     pool::Pool,
     proto::v1,
     store::{Store, Submitted},
+    supervisor::Supervisor,
     task::TaskId,
 };
 
@@ -104,9 +105,10 @@ pub struct Watchers {
 impl Watchers {
     /// Nobody yet. Must be called within a tokio runtime.
     #[must_use]
-    pub fn new(sources: Sources, settings: WatchSettings) -> Self {
+    pub fn new(sources: Sources, settings: WatchSettings, supervisor: &Supervisor) -> Self {
         let registry = Arc::new(Registry::new(sources.feed.hub.clone(), settings.limits));
         let sweep = registry::sweep(Arc::downgrade(&registry), settings.stall_timeout);
+        let sweep = supervisor.task("watch-sweeper", sweep);
         let sweeper = Arc::new(AbortOnDropHandle::new(tokio::spawn(sweep)));
         Self { sources, settings, registry, _sweeper: sweeper }
     }

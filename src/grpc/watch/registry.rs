@@ -228,6 +228,7 @@ pub async fn sweep(registry: Weak<Registry>, stall_timeout: Option<Duration>) {
     let mut ended: Vec<(Instant, Arc<Entry>)> = Vec::new();
     loop {
         tokio::time::sleep(tick).await;
+        crate::failpoint::hit("sweeper");
         let Some(registry) = registry.upgrade() else { return };
         let now = Instant::now();
         for (entry, end) in registry.sweep(now, stall_timeout) {

@@ -5,6 +5,7 @@
 
 use std::{
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
@@ -23,6 +24,7 @@ use super::{
 use crate::{
     grpc::{calls::Call, response::EncodedWatchEventsResponse, status},
     proto::v1,
+    supervisor::message_of,
     task::TaskId,
 };
 
@@ -188,7 +190,12 @@ impl Stream for WatchStream {
             let cursor = this.seat.registry.cursor(entry.figures.handed());
             return Poll::Ready(Some(Err(status::watch_over(end, &cursor))));
         };
-        let polled = running.as_mut().poll_next(&mut Context::from_waker(&this.waker));
+        let cx = &mut Context::from_waker(&this.waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| running.as_mut().poll_next(cx)));
+        let polled = polled.unwrap_or_else(|panic| {
+            *steps = None;
+            Poll::Ready(Some(Err(status::panicked(&message_of(&*panic)))))
+        });
         if polled.is_ready() {
             entry.turn.answered();
         }

@@ -104,6 +104,7 @@ impl Watcher {
     }
 
     async fn step(mut self: Box<Self>) -> Option<(Step, Box<Self>)> {
+        crate::failpoint::hit("watch");
         let step = match self.phase {
             Phase::Beginning => {
                 self.phase = match self.terms.snapshot {
@@ -248,6 +249,10 @@ impl Watcher {
             Ended::Closed => {
                 self.phase = Phase::Draining;
                 return Ok(self.control(Control::Draining));
+            }
+            Ended::Failed(cause) => {
+                let cursor = self.cursor(self.resume(self.tail.cursor()));
+                return Err(status::server_failed(cause, &cursor));
             }
             Ended::Unreadable(Unreadable::Expired(oldest)) => *oldest,
             Ended::Unreadable(_) => return Err(status::watch_ended(ended, &self.feed.hub)),
