@@ -290,3 +290,120 @@ fn the_demo_drains_on_ctrl_c_and_ends_with_130() {
     signal_to(&child, Signal::INT);
     assert_eq!(child.wait().expect("it was started").code(), Some(130));
 }
+
+#[test]
+fn what_is_mistyped_is_told_with_what_was_meant() {
+    let (_dir, serve) = yard();
+    serve.submit(&["noop", "--queue", "mail"]);
+    let said = serve.run(&["submit", "slepe"]).ends(3);
+    assert!(said.err.contains("no handler for \"slepe\"; did you mean sleep? "), "{}", said.err);
+    let meant = "there is no queue \"mial\"; did you mean mail?";
+    let commands: [&[&str]; 4] = [
+        &["list", "--queue", "mial"],
+        &["watch", "--queue", "mial", "--until-caught-up"],
+        &["cancel", "--all", "--queue", "mial"],
+        &["redrive", "--all", "--queue", "mial"],
+    ];
+    for args in commands {
+        let said = serve.run(args).ends(0);
+        assert!(said.err.contains(meant), "{args:?}: {}", said.err);
+    }
+    assert!(serve.run(&["queues", "mial"]).ends(3).err.contains(meant));
+    let said = serve.run(&["list", "--queue", "mail", "--kind", "noop"]).ends(0);
+    assert!(said.err.is_empty(), "{}", said.err);
+    let said = serve.run(&["list", "--kind", "nop"]).ends(0);
+    assert!(
+        said.err.contains("the server has no kind \"nop\"; did you mean noop?"),
+        "{}",
+        said.err
+    );
+    for (args, meant) in [
+        (&["list", "--state", "runing"][..], "did you mean running?"),
+        (&["watch", "--type", "worker_startd"], "did you mean worker_started?"),
+        (&["submit", "--qeue", "q", "noop"], "--queue"),
+    ] {
+        let said = serve.run(args).ends(2);
+        assert!(said.err.contains(meant), "{args:?}: {}", said.err);
+    }
+    let said = serve.run(&["pause", "mial"]).ends(0);
+    assert!(said.err.contains("there was no queue \"mial\"; did you mean mail?"), "{}", said.err);
+}
+
+#[test]
+fn no_message_is_written_for_programmers() {
+    let wrong: [(&[&str], i32, &str); 7] = [
+        (&["resize", "0"], 2, "0 is not between 1 and 10,000"),
+        (&["list", "--limit", "many"], 2, "\"many\" is not a whole number"),
+        (&["demo", "--workers", "0"], 2, "0 is not between 1 and 10,000"),
+        (&["submit", "noop", "--max-attempts", "0"], 2, "0 is not between 1 and 100"),
+        (&["get", "t1", "--server", "127.0.0.1:1"], 4, "connection refused"),
+        (&["submit", "--from", "/nowhere"], 2, "/nowhere: no such file or directory"),
+        (&["serve", "--config", "/nowhere"], 2, "no such file or directory"),
+    ];
+    for (args, code, right) in wrong {
+        let said = run(args).ends(code);
+        assert!(said.err.contains(right), "{args:?}: {}", said.err);
+        for rust in ["os error", "..=", "found in string", "non-zero"] {
+            assert!(!said.err.contains(rust), "{args:?}: {}", said.err);
+        }
+    }
+}
+
+#[test]
+fn an_address_in_use_names_its_holder_and_the_flag() {
+    let (dir, serve) = yard();
+    let address = serve.address.trim_start_matches("http://");
+    let other = dir.path().join("other");
+    let other = other.to_str().expect("a path");
+    let said = run(&["serve", "--listen", address, "--data-dir", other]).ends(7);
+    assert!(said.err.contains(address) && said.err.contains("--listen"), "{}", said.err);
+    let holder = format!("held by taskyard (process {})", serve.child.id());
+    assert!(said.err.contains(&holder), "{}", said.err);
+}
+
+#[test]
+fn several_tasks_are_shown_and_waited_for() {
+    let (_dir, serve) = yard();
+    let ids = ["1ms", "2ms"]
+        .map(|span| serve.submit(&["sleep", "--args", &format!(r#"{{"duration":"{span}"}}"#)]));
+    let said = serve.run(&["wait", &ids[0], &ids[1], "--output", "json"]).ends(0);
+    let waited: Vec<_> = said.json().iter().map(|task| task["task_id"].clone()).collect();
+    assert_eq!(waited, ids);
+    let said = serve.run(&["get", &ids[0], "t1", &ids[1]]).ends(3);
+    assert!(ids.iter().all(|id| said.out.contains(id.as_str())), "{}", said.out);
+    assert!(said.err.contains("t1: "), "{}", said.err);
+    let late = serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#, "--timeout", "5ms"]);
+    serve.run(&["wait", &late, &ids[0]]).ends(1);
+    let never = serve.submit(&["noop", "--delay", "1h"]);
+    let said = serve.run(&["wait", &never, &ids[0], "--timeout", "20ms"]).ends(6);
+    assert!(said.out.contains(&ids[0]), "{}", said.out);
+}
+
+#[test]
+fn a_server_is_not_asked_for_where_there_is_none() {
+    assert!(run(&["get", "--help"]).ends(0).out.contains("--server"));
+    for args in [&["serve", "--help"][..], &["demo", "--help"], &["completions", "--help"]] {
+        let said = run(args).ends(0);
+        assert!(!said.out.contains("--server"), "{args:?}: {}", said.out);
+    }
+    let said = run(&["--server", "localhost:1", "man"]).ends(2);
+    assert!(said.err.contains("--server means nothing to man"), "{}", said.err);
+    // An empty variable counts as one that is not set.
+    let mut command = taskyard();
+    command.env("TASKYARD_SERVER", "").args(["get", "t1", "-s", "127.0.0.1:1"]);
+    let said = Said::of(command.output().expect("the binary runs")).ends(4);
+    assert!(said.err.contains("127.0.0.1:1"), "{}", said.err);
+}
+
+#[test]
+fn shells_and_readers_of_manuals_get_theirs() {
+    for shell in ["bash", "zsh", "fish"] {
+        let said = run(&["completions", shell]).ends(0);
+        assert!(said.out.contains("reject-when-full"), "{shell}: {}", said.out);
+    }
+    let said = run(&["man"]).ends(0);
+    assert!(said.out.contains(".TH taskyard 1") && said.out.contains("redrive"), "{}", said.out);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    run(&["man", "--dir", dir.path().to_str().expect("a path")]).ends(0);
+    assert!(dir.path().join("taskyard-submit.1").exists());
+}

@@ -26,15 +26,15 @@ pub struct CancelArgs {
     #[arg(value_name = "ID", conflicts_with_all = ["FilterArgs", "states"])]
     tasks: Vec<String>,
     /// All tasks that have not ended and that the filters below match
-    #[arg(long)]
+    #[arg(short, long)]
     all: bool,
     /// Only tasks in this state; may be repeated
-    #[arg(long = "state", value_name = "STATE", value_parser = parse_live_state)]
+    #[arg(short = 'S', long = "state", value_name = "STATE", value_parser = parse_live_state)]
     states: Vec<TaskState>,
     #[command(flatten)]
     filter: FilterArgs,
     /// Cancel everything: with --all and no filter
-    #[arg(long, requires = "all")]
+    #[arg(short, long, requires = "all")]
     yes: bool,
     #[command(flatten)]
     output: OutputArgs,
@@ -54,8 +54,10 @@ pub async fn run(server: &ServerArgs, args: CancelArgs) -> Result<Exit, Problem>
             .hint("say which by --queue, --kind, --label, --state or a time; or add --yes"));
     }
     let states = if args.states.is_empty() { LIVE.to_vec() } else { args.states };
+    let client = server.connect().await?;
+    args.filter.say_unknown(&client).await;
     let filter = args.filter.filter(&states, EndedArgs::default())?;
-    let client = server.connect().await?.tasks();
+    let client = client.tasks();
     // It needs no room in any queue.
     let patience = Duration::ZERO;
     steps::run(|token| step(client.clone(), filter.clone(), token), patience, "cancelled", format)

@@ -2,29 +2,68 @@
 //!
 //! Owns the flag, and how a failure to connect is told. Must not know commands.
 
-use super::{exit::Exit, problem::Problem, program};
+use std::ffi::OsString;
+
+use clap::{Arg, ArgMatches};
+
+use super::{exit::Exit, help::LOCAL, problem::Problem, program};
 use crate::client::{Address, BadAddress, Client, ConnectError};
 
 /// What the server is told of this program.
 const USER_AGENT: &str = concat!("taskyard-cli/", env!("CARGO_PKG_VERSION"));
 
-/// `--server`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct ServerArgs {
-    #[arg(long, global = true, help_heading = super::GLOBAL, value_name = "URL", help = HELP)]
-    server: Option<String>,
-}
-
-const HELP: &str = "The server, as URL or host:port [env: TASKYARD_SERVER] \
-                    [default: http://127.0.0.1:50051]";
-
-/// Names the server if the flag does not. Read here and not by clap, for which one that is
-/// empty would be an address.
+/// The variable of the environment that names the server, where the flag does not.
 const VARIABLE: &str = "TASKYARD_SERVER";
 
+/// Where a server is, unless somebody says.
 const DEFAULT: &str = "http://127.0.0.1:50051";
 
+/// The flag's name, without its dashes.
+const FLAG: &str = "server";
+
+/// `--server`: what it says, or the environment, or the default.
+#[derive(Clone, Debug)]
+pub struct ServerArgs {
+    server: String,
+}
+
 impl ServerArgs {
+    /// The flag. Commands that talk to no server do not have it.
+    pub fn arg() -> Arg {
+        Arg::new(FLAG)
+            .long(FLAG)
+            .short('s')
+            .value_name("URL")
+            .help_heading(super::GLOBAL)
+            .help(format!("The server, as URL or host:port [env: {VARIABLE}] [default: {DEFAULT}]"))
+    }
+
+    /// Reads it: from what stands behind the command, then from what stands before it.
+    ///
+    /// # Errors
+    /// [`Exit::Usage`] if it stands before a command that talks to no server.
+    pub fn of(matches: &ArgMatches) -> Result<Self, Problem> {
+        let given =
+            |matches: &ArgMatches| matches.try_get_one::<String>(FLAG).ok().flatten().cloned();
+        let before = given(matches);
+        let (name, own) = match matches.subcommand() {
+            Some((name, own)) => (name, given(own)),
+            None => ("", None),
+        };
+        if before.is_some() && LOCAL.contains(&name) {
+            let message = format!("--{FLAG} means nothing to {name}, which talks to no server");
+            return Err(Problem::usage(message));
+        }
+        Ok(Self::from_sources(own.or(before), std::env::var_os(VARIABLE)))
+    }
+
+    /// An empty variable counts as one that is not set, as for settings.
+    fn from_sources(flag: Option<String>, variable: Option<OsString>) -> Self {
+        let variable = variable.filter(|value| !value.is_empty());
+        let variable = variable.map(|value| value.to_string_lossy().into_owned());
+        Self { server: flag.or(variable).unwrap_or_else(|| DEFAULT.to_owned()) }
+    }
+
     /// Connects.
     ///
     /// # Errors
@@ -39,15 +78,7 @@ impl ServerArgs {
     /// # Errors
     /// [`Exit::Usage`] if it is no address.
     pub fn address(&self) -> Result<Address, Problem> {
-        let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
-        let variable = variable.map(|value| value.to_string_lossy().into_owned());
-        self.address_or(variable)
-    }
-
-    fn address_or(&self, variable: Option<String>) -> Result<Address, Problem> {
-        let named = self.server.clone().or(variable);
-        let address = named.as_deref().unwrap_or(DEFAULT).parse();
-        address.map_err(|bad| Problem::from(ConnectError::Address(bad)))
+        self.server.parse().map_err(|bad| Problem::from(ConnectError::Address(bad)))
     }
 }
 
@@ -83,9 +114,20 @@ mod tests {
 
     #[test]
     fn a_bad_address_is_a_mistake_of_the_command_line() {
-        let args = ServerArgs { server: Some("ftp://a".into()) };
+        let args = ServerArgs { server: "ftp://a".into() };
         let problem = args.address().expect_err("no address");
         assert_eq!(problem.exit(), Exit::Usage);
         assert!(problem.message().starts_with("--server \"ftp://a\" has the unknown scheme"));
+    }
+
+    #[test]
+    fn the_flag_goes_before_the_environment_and_that_before_the_default() {
+        let server = |flag: Option<&str>, variable: Option<&str>| {
+            ServerArgs::from_sources(flag.map(str::to_owned), variable.map(OsString::from)).server
+        };
+        assert_eq!(server(Some("a:1"), Some("b:1")), "a:1");
+        assert_eq!(server(None, Some("b:1")), "b:1");
+        assert_eq!(server(None, Some("")), DEFAULT);
+        assert_eq!(server(None, None), DEFAULT);
     }
 }

@@ -13,7 +13,7 @@ use super::{
     output::OutputArgs,
     problem::Problem,
     queues::{say_if_new, show},
-    units::{parse_span, to_wire},
+    units::{parse_span, to_wire, whole},
 };
 use crate::{
     client::{Admin, Persistence},
@@ -40,25 +40,25 @@ pub struct ConfigureArgs {
 #[derive(Debug, Default, clap::Args)]
 struct Changes {
     /// Tasks that may wait in it; 1 to 100000000
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u64::MAX))]
     max_tasks: Option<u64>,
     /// Bytes of tasks that may wait in it, like 64MiB; 1KiB to 1TiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_bytes: Option<u64>,
     /// Its tasks that may run at a time; up to 10000, 0 for no limit but the crew
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
     max_running: Option<u32>,
     /// How fast its tasks may start, like 100/s, 30/m, 5/h, or none for no limit
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     rate: Option<Limit>,
     /// Starts that may follow at once after a pause, beside --rate [default: 1]
-    #[arg(long, value_name = "COUNT", requires = "rate")]
+    #[arg(long, value_name = "COUNT", requires = "rate", value_parser = whole(0..=u32::MAX))]
     burst: Option<u32>,
     /// Its share of the crew beside other queues that have work; 1 to 1000
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
     weight: Option<u32>,
     /// Attempts of its tasks unless they say; 1 to 100
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
     max_attempts: Option<u32>,
     /// The longest rest before the first retry, unless a task says; 1ms to 24h
     #[arg(long, value_name = "SPAN", value_parser = parse_span)]

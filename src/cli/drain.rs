@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct DrainArgs {
     /// Do not ask; Ctrl-C ends the waiting for the report, not the drain
-    #[arg(long)]
+    #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
     output: OutputArgs,

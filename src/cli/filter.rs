@@ -7,20 +7,24 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{problem::Problem, units::parse_since};
-use crate::proto::v1::{TaskFilter, TaskState};
+use super::{names::say_unknown, problem::Problem, units::parse_since};
+use crate::{
+    client::Client,
+    proto::v1::{TaskFilter, TaskState},
+    text::closest,
+};
 
 /// Marks that any task has.
 #[derive(Debug, Default, clap::Args)]
 pub struct FilterArgs {
     /// Only tasks of this queue; may be repeated
-    #[arg(long = "queue", value_name = "QUEUE")]
+    #[arg(short = 'q', long = "queue", value_name = "QUEUE")]
     queues: Vec<String>,
     /// Only tasks of this kind; may be repeated
-    #[arg(long = "kind", value_name = "KIND")]
+    #[arg(short = 'k', long = "kind", value_name = "KIND")]
     kinds: Vec<String>,
     /// Only tasks with this label; may be repeated, and all must match
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
     /// Only tasks submitted at this time or later: how long ago (2h, 7d), or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
@@ -42,6 +46,11 @@ pub struct EndedArgs {
 }
 
 impl FilterArgs {
+    /// Tells which of the queues and kinds that are named do not exist.
+    pub async fn say_unknown(&self, client: &Client) {
+        say_unknown(client, &self.queues, &self.kinds).await;
+    }
+
     /// Whether nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.queues.is_empty()
@@ -158,8 +167,16 @@ fn one_of(states: &[TaskState], text: &str) -> Result<TaskState, String> {
     let name = |state: &TaskState| super::json::state_name(*state).to_ascii_lowercase();
     let known = states.iter().find(|state| name(state) == text.to_ascii_lowercase());
     known.copied().ok_or_else(|| {
-        format!("write one of {}", states.iter().map(name).collect::<Vec<_>>().join(", "))
+        let names: Vec<_> = states.iter().map(name).collect();
+        one_of_words(text, &names)
     })
+}
+
+/// What is said of a word that is none of `names`.
+pub fn one_of_words(text: &str, names: &[String]) -> String {
+    let meant = closest(&text.to_ascii_lowercase(), names.iter().map(String::as_str));
+    let meant = meant.map(|meant| format!("did you mean {meant}? ")).unwrap_or_default();
+    format!("{meant}write one of {}", names.join(", "))
 }
 
 #[cfg(test)]
@@ -174,6 +191,8 @@ mod tests {
         assert!(parse_state("unspecified").is_err());
         assert_eq!(parse_dead_state("queued"), Err("write one of failed, cancelled".into()));
         assert!(parse_live_state("failed").is_err());
+        let wrong = parse_state("runing").expect_err("it is misspelt");
+        assert!(wrong.starts_with("did you mean running? write one of scheduled, "), "{wrong}");
     }
 
     #[test]

@@ -62,14 +62,14 @@ fn hear(kind: SignalKind) -> Result<Signal, Problem> {
 /// The terminal does not write `^C` when it is pressed: in the midst of a progress bar, whose
 /// lines reach to the right edge, that would move everything down by a line and leave a part
 /// of the bar behind. Ends when dropped.
-struct NoEcho {
+pub struct NoEcho {
     before: Termios,
 }
 
 impl NoEcho {
     /// `None` where there is no terminal, or it belongs to another job: one in the background
     /// that touches it is stopped.
-    fn begin() -> Option<Self> {
+    pub fn begin() -> Option<Self> {
         let stdin = io::stdin();
         if !is_ours() {
             return None;

@@ -15,10 +15,13 @@ mod drain;
 mod each;
 mod exit;
 mod filter;
+mod help;
+mod holder;
 mod interrupt;
 mod json;
 mod kinds;
 mod lines;
+mod names;
 mod ndjson;
 mod output;
 mod present;
@@ -28,6 +31,7 @@ mod query;
 mod queues;
 mod redrive;
 mod serve;
+mod shell;
 mod stats;
 mod steps;
 mod strict_json;
@@ -57,10 +61,8 @@ const GLOBAL: &str = "Everywhere";
 /// A durable task service: submit over gRPC, run on a fixed crew of workers,
 /// watch every start and finish.
 #[derive(Debug, Parser)]
-#[command(propagate_version = true, after_help = exit::HELP)]
+#[command(propagate_version = true, subcommand_required = true)]
 struct Cli {
-    #[command(flatten)]
-    server: ServerArgs,
     /// When to use colours: auto (not with `NO_COLOR`), always, never
     #[arg(
         long,
@@ -80,7 +82,7 @@ struct Cli {
 enum Command {
     /// Run a server until SIGTERM or Ctrl-C, then drain it
     Serve,
-    /// See it work: checksums the files of a directory on a server of its own
+    /// See it work: checksum a directory's files on a server of its own
     Demo(demo::DemoArgs),
     /// Submit a task, or many, and print the ids
     Submit(Box<submit::SubmitArgs>),
@@ -88,11 +90,13 @@ enum Command {
     ///
     /// Ctrl-C or SIGTERM ends it with exit code 0 and the cursor to go on from.
     Watch(Box<watch::WatchArgs>),
-    /// Show a task
+    /// Show tasks
     Get(query::TaskArgs),
     /// List tasks, oldest first, without payloads and results
     List(Box<query::ListArgs>),
-    /// Wait for the end of a task and show it; exit code 1 unless it SUCCEEDED
+    /// Wait for the end of tasks and show them
+    ///
+    /// The exit code is 1 unless all SUCCEEDED.
     Wait(query::WaitArgs),
     /// Cancel tasks: those named, or all that match
     Cancel(Box<cancel::CancelArgs>),
@@ -120,15 +124,20 @@ enum Command {
     /// It grows at once. Workers that are one too many leave when their task has
     /// ended.
     Resize(workers::ResizeArgs),
-    /// Show how fast tasks come, wait and run, and how many workers it takes
+    /// Show how fast tasks come, wait and run, and what crew it takes
     Stats(stats::StatsArgs),
-    /// See it live on the whole screen: queues, workers, and events as they happen
+    /// See queues, workers and events live on the whole screen
     ///
     /// `q` ends it, `?` tells the other keys. It goes on over restarts of the server.
     Top(top::TopArgs),
-    /// Drain the server and end it, as SIGTERM does; exit code 8 if it had to cut
-    /// tasks off
+    /// Drain the server and end it, as SIGTERM does
+    ///
+    /// The exit code is 8 if it had to cut tasks off.
     Drain(drain::DrainArgs),
+    /// Print the completions of a shell
+    Completions(shell::CompletionsArgs),
+    /// Print the manual, or write all of its pages
+    Man(shell::ManArgs),
 }
 
 /// Reads the command line and does what it says, with the kinds of task in
@@ -137,7 +146,8 @@ enum Command {
 pub fn run(own: Registry, program: Program) -> ExitCode {
     program.set();
     ended(
-        parse(program, std::env::args_os()).and_then(|(cli, matches)| dispatch(cli, &matches, own)),
+        parse(program, std::env::args_os())
+            .and_then(|(cli, matches)| dispatch(cli, &matches, own, program)),
     )
     .into()
 }
@@ -146,11 +156,12 @@ pub fn run(own: Registry, program: Program) -> ExitCode {
 fn definition(program: Program) -> clap::Command {
     // Once for each process.
     let version: &'static str = program.version_text().leak();
-    Cli::command()
+    let command = Cli::command()
         .name(program.name)
         .version(version)
         .mut_subcommand("serve", serve::with_args)
-        .mut_subcommand("redrive", redrive::with_aliases)
+        .mut_subcommand("redrive", redrive::with_aliases);
+    help::presented(command, program)
 }
 
 fn parse(
@@ -194,9 +205,9 @@ fn ended(outcome: Result<Exit, Stop>) -> Exit {
     }
 }
 
-fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry) -> Result<Exit, Stop> {
+fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry, program: Program) -> Result<Exit, Stop> {
     cli.color.apply();
-    let server = cli.server;
+    let server = ServerArgs::of(matches)?;
     let exit = match cli.command {
         Command::Serve => serve::run(matches.subcommand_matches("serve").unwrap_or(matches), own)?,
         Command::Demo(args) => demo::run(&args, own)?,
@@ -217,6 +228,8 @@ fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry) -> Result<Exit, Stop>
         Command::Stats(args) => block_on(stats::run(&server, args))?,
         Command::Top(args) => block_on(top::run(&server, args))?,
         Command::Drain(args) => block_on(drain::run(&server, args))?,
+        Command::Completions(args) => shell::completions(&args, program)?,
+        Command::Man(args) => shell::man(&args, program)?,
     };
     Ok(exit)
 }
@@ -302,6 +315,18 @@ mod tests {
             "taskyard top",
             "taskyard top --interval 250ms --queue mail --queue reports",
             "taskyard drain --yes",
+            "taskyard completions zsh",
+            "taskyard man --dir d",
+            "taskyard get t1 t2",
+            "taskyard wait t1 t2 -t 5s -s localhost:7000 -o json",
+            "taskyard submit noop -q q -p -5 -d 5s -t 30s -l a=b -i r -w -a {}",
+            "taskyard submit -f x -w",
+            "taskyard list -S failed -q q -k k -l a=b -r -n 5",
+            "taskyard watch -q q -k k -l a=b -t failed -n 3",
+            "taskyard watch -f t1",
+            "taskyard cancel -a -y",
+            "taskyard redrive -a -q q",
+            "taskyard drain -y",
         ];
         for text in lines {
             let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -358,6 +383,8 @@ mod tests {
             "taskyard top --queue",
             "taskyard top mail",
             "taskyard demo --workers 0",
+            "taskyard serve --server localhost:7000",
+            "taskyard completions tcsh",
         ];
         for text in lines {
             let stop = line(text).map(|_| Exit::Ok);

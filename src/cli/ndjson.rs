@@ -10,12 +10,14 @@ use serde_json::Value;
 
 use super::{
     json,
+    names::did_you_mean,
     strict_json::{self, Tree},
     units,
 };
 use crate::{
     proto::v1::{RetryPolicy, SubmitRequest, WhenFull, submit_request::Payload},
     queue::MAX_ATTEMPTS,
+    text::quoted,
     values::{self, Wrong},
 };
 
@@ -105,8 +107,7 @@ impl Reading {
     }
 
     fn field(&mut self, key: &str, value: Value) -> Result<(), String> {
-        let name = known(key, &KEYS)
-            .ok_or_else(|| format!("unknown key {key:?}; there are: {}", KEYS.join(", ")))?;
+        let name = known(key, &KEYS).ok_or_else(|| unknown(key, &KEYS))?;
         if self.seen.contains(&name) {
             return Err(format!("{name}: is given twice"));
         }
@@ -151,6 +152,12 @@ impl Reading {
         }
         if self.wrong.is_empty() { Ok(self.request) } else { Err(self.wrong) }
     }
+}
+
+fn unknown(key: &str, known: &[&str]) -> String {
+    let meant = did_you_mean(key, known.iter().copied());
+    format!("unknown key {}{meant}; there are: {}", quoted(key), known.join(", "))
+        .replace("?;", "?")
 }
 
 /// The name that `key` spells, in `snake_case` or `camelCase`.
@@ -212,7 +219,7 @@ fn retry(value: Value) -> Result<RetryPolicy, String> {
             seen.push(name);
         }
         let set = match name {
-            None => return Err(format!("unknown key {key:?}; there are: {}", KEYS.join(", "))),
+            None => return Err(unknown(&key, &KEYS)),
             Some(_) if value.is_null() => Ok(()),
             Some("max_attempts") => attempts(&value).map(|number| policy.max_attempts = number),
             Some("initial_backoff") => span(value).map(|span| policy.initial_backoff = Some(span)),

@@ -8,7 +8,10 @@ use std::{fmt::Write as _, io};
 use tonic::Status;
 
 use super::{exit::Exit, output::printable, units::span};
-use crate::client::{Error, Violation, is_lost, is_own_deadline};
+use crate::{
+    client::{Error, Violation, is_lost, is_own_deadline},
+    text::without_error_numbers,
+};
 
 /// A command ends here.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub enum Problem {
 impl Problem {
     /// A problem of this kind, in these words.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self::Told { exit, message: message.into() }
+        Self::Told { exit, message: without_error_numbers(&message.into()) }
     }
 
     /// The command line or a file is wrong.
@@ -48,7 +51,7 @@ impl Problem {
     pub fn hint(mut self, line: &str) -> Self {
         if let Self::Told { message, .. } = &mut self {
             message.push_str("\n  ");
-            message.push_str(line);
+            message.push_str(&without_error_numbers(line));
         }
         self
     }

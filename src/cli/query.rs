@@ -10,32 +10,65 @@ use super::{
     output::{Format, Out, OutputArgs, error, note, print, printable},
     present,
     problem::Problem,
-    units::{parse_span, span},
+    units::{parse_span, span, whole},
 };
 use crate::{
-    client::{Client, Persistence, is_terminal},
+    client::{Client, Persistence, Tasks, is_terminal},
     proto::v1::{GetTaskRequest, ListTasksRequest, Task, TaskState},
 };
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
 pub struct TaskArgs {
-    /// The task's id, as submit printed it
-    #[arg(value_name = "ID")]
-    task_id: String,
+    /// The tasks' ids, as submit printed them
+    #[arg(value_name = "ID", required = true)]
+    task_ids: Vec<String>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// Shows one task.
+/// Shows tasks.
 pub async fn get(server: &ServerArgs, args: TaskArgs) -> Result<Exit, Problem> {
     let client = server.connect().await?.tasks();
-    let request = GetTaskRequest { task_id: args.task_id };
-    let response = Persistence::BRIEF
-        .ask(&client, &request, async |mut client, request| client.get_task(request).await)
-        .await?;
-    show(response.task.unwrap_or_default(), args.output.output)?;
-    Ok(Exit::Ok)
+    let read = async |task_id: String| {
+        let request = GetTaskRequest { task_id };
+        let ask = async |mut client: Tasks, request| client.get_task(request).await;
+        let response = Persistence::BRIEF.ask(&client, &request, ask).await?;
+        Ok(response.task.unwrap_or_default())
+    };
+    one_by_one(&args.task_ids, args.output.output, read, |_| Exit::Ok).await
+}
+
+/// Shows tasks in full, each as soon as it is there. One that cannot be had is told, and
+/// the others follow; the exit code is the first that is not 0.
+async fn one_by_one(
+    task_ids: &[String],
+    format: Format,
+    take: impl AsyncFn(String) -> Result<Task, Problem>,
+    judge: impl Fn(&Task) -> Exit,
+) -> Result<Exit, Problem> {
+    let (mut shown, mut exit) = (false, Exit::Ok);
+    for task_id in task_ids {
+        let ended = match take(task_id.clone()).await {
+            Ok(task) => {
+                let ended = judge(&task);
+                if std::mem::replace(&mut shown, true) && format == Format::Text {
+                    print("")?;
+                }
+                show(task, format)?;
+                ended
+            }
+            Err(problem) if task_ids.len() == 1 || problem.exit() == Exit::Unavailable => {
+                return Err(problem);
+            }
+            Err(problem) => {
+                error(&format!("{}: {}", printable(task_id), problem.message()));
+                problem.exit()
+            }
+        };
+        exit = if exit == Exit::Ok { ended } else { exit };
+    }
+    Ok(exit)
 }
 
 /// Prints everything about one task.
@@ -50,17 +83,23 @@ pub fn show(task: Task, format: Format) -> Result<(), Problem> {
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {
     /// Only tasks in this state; may be repeated
-    #[arg(long = "state", value_name = "STATE", value_parser = parse_state)]
+    #[arg(short = 'S', long = "state", value_name = "STATE", value_parser = parse_state)]
     states: Vec<TaskState>,
     #[command(flatten)]
     filter: FilterArgs,
     #[command(flatten)]
     ended: EndedArgs,
     /// The newest first, rather than the oldest
-    #[arg(long)]
+    #[arg(short = 'r', long)]
     newest_first: bool,
     /// Tasks to show; 0 means all
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        default_value_t = 50,
+        value_parser = whole(0..=u64::MAX)
+    )]
     limit: u64,
     #[command(flatten)]
     output: OutputArgs,
@@ -71,8 +110,10 @@ const PAGE: u64 = 1_000;
 
 /// Lists tasks, a page at a time, so that memory stays bounded.
 pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> {
+    let client = server.connect().await?;
+    args.filter.say_unknown(&client).await;
     let filter = args.filter.filter(&args.states, args.ended)?;
-    let client = server.connect().await?.tasks();
+    let client = client.tasks();
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut request = ListTasksRequest {
         filter: Some(filter),
@@ -122,23 +163,26 @@ fn write_page(out: &mut Out, tasks: Vec<Task>, first: bool, format: Format) -> R
 /// Arguments of `wait`.
 #[derive(Debug, clap::Args)]
 pub struct WaitArgs {
-    /// The task's id, as submit printed it
-    #[arg(value_name = "ID")]
-    task_id: String,
-    /// Give up after this long, with exit code 6; the task goes on
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    /// The tasks' ids, as submit printed them
+    #[arg(value_name = "ID", required = true)]
+    task_ids: Vec<String>,
+    /// Give up after this long, with exit code 6; the tasks go on
+    #[arg(short, long, value_name = "SPAN", value_parser = parse_span)]
     timeout: Option<Duration>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
-/// Waits for the end of a task, and shows it.
+/// Waits for the end of tasks, and shows each. While the first is waited for the others go
+/// on, so that all of it takes as long as the longest.
 pub async fn wait(server: &ServerArgs, args: WaitArgs) -> Result<Exit, Problem> {
     let client = server.connect().await?;
-    let task = wait_for_end(&client, &args.task_id, args.timeout).await?;
-    let exit = ending(&task);
-    show(task, args.output.output)?;
-    Ok(exit)
+    let start = tokio::time::Instant::now();
+    let end = async |task_id: String| {
+        let left = args.timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+        wait_for_end(&client, &task_id, left).await
+    };
+    one_by_one(&args.task_ids, args.output.output, end, ending).await
 }
 
 /// Waits for the end of a task, for as long as it takes or for `timeout`.

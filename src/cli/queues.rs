@@ -6,6 +6,7 @@ use super::{
     client::ServerArgs,
     exit::Exit,
     json,
+    names::unknown_queue,
     output::{Format, Out, OutputArgs, error, note, print, printable},
     present,
     problem::Problem,
@@ -46,7 +47,8 @@ async fn one(admin: &Admin, queue: String, format: Format) -> Result<Exit, Probl
     let request = ListQueuesRequest { queue: queue.clone(), ..ListQueuesRequest::default() };
     let page = page(admin, &request).await?;
     let Some(found) = page.queues.into_iter().find(|found| found.queue == queue) else {
-        let message = format!("there is no queue {:?}", printable(&queue));
+        let known = unknown_queue(admin, &queue).await;
+        let message = known.unwrap_or_else(|| format!("there is no queue {}", quoted(&queue)));
         return Err(Problem::new(Exit::Refused, message).hint(&format!(
             "a queue comes into being with its first task, or with {} configure",
             program::name()
@@ -153,12 +155,8 @@ pub async fn resume(server: &ServerArgs, args: NamesArgs) -> Result<Exit, Proble
 
 /// A mistyped name makes a queue, too: whoever meant another one is told.
 pub async fn say_if_new(admin: &Admin, queue: &str) {
-    let request = ListQueuesRequest { queue: queue.to_owned(), ..Default::default() };
-    let ask = async |mut admin: Admin, request| admin.list_queues(request).await;
-    if let Ok(known) = Persistence::BRIEF.ask(admin, &request, ask).await
-        && known.queues.is_empty()
-    {
-        note(format!("there was no queue {} so far", quoted(queue)));
+    if let Some(told) = unknown_queue(admin, queue).await {
+        note(told.replacen("there is", "there was", 1));
     }
 }
 

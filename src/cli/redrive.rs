@@ -30,10 +30,10 @@ pub struct RedriveArgs {
     #[arg(value_name = "ID", conflicts_with_all = ["FilterArgs", "EndedArgs", "states"])]
     tasks: Vec<String>,
     /// All tasks that FAILED and that the filters below match
-    #[arg(long)]
+    #[arg(short, long)]
     all: bool,
     /// Tasks in this state, failed or cancelled; may be repeated [default: failed]
-    #[arg(long = "state", value_name = "STATE", value_parser = parse_dead_state)]
+    #[arg(short = 'S', long = "state", value_name = "STATE", value_parser = parse_dead_state)]
     states: Vec<TaskState>,
     #[command(flatten)]
     filter: FilterArgs,
@@ -74,8 +74,10 @@ pub async fn run(server: &ServerArgs, args: RedriveArgs) -> Result<Exit, Problem
     }
     // Named, so that the filter says something even if nothing else is asked for.
     let states = if args.states.is_empty() { vec![TaskState::Failed] } else { args.states };
+    let client = server.connect().await?;
+    args.filter.say_unknown(&client).await;
     let filter = args.filter.filter(&states, args.ended)?;
-    let client = server.connect().await?.tasks();
+    let client = client.tasks();
     steps::run(|token| step(client.clone(), filter.clone(), token), patience, "redriven", format)
         .await
 }

@@ -4,6 +4,7 @@
 //! what the server does in between.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     process, thread,
     time::Duration,
@@ -13,7 +14,12 @@ use clap::{ArgMatches, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{exit::Exit, output::error, problem::Problem};
+use super::{
+    exit::Exit,
+    holder::{Holder, holder},
+    output::{error, printable},
+    problem::Problem,
+};
 use crate::{
     config::{self, Config},
     handler::{Exec, Handler, Noop, Registry, Sleep},
@@ -107,7 +113,26 @@ async fn serve(
 /// What `serve` and `demo` say when there is no server.
 #[expect(clippy::needless_pass_by_value, reason = "it is where the error ends")]
 pub fn not_started(error: StartError) -> Problem {
-    Problem::new(Exit::NotStarted, error.to_string())
+    let problem = Problem::new(Exit::NotStarted, error.to_string());
+    let StartError::Listen { address, source } = &error else { return problem };
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            let problem = match holder(*address) {
+                Some(Holder { pid, name }) => {
+                    problem.hint(&format!("it is held by {} (process {pid})", printable(&name)))
+                }
+                None => problem,
+            };
+            problem.hint("write another address with --listen; port 0 takes a free one")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            problem.hint("--listen takes an address of this machine; 0.0.0.0 is all of them")
+        }
+        io::ErrorKind::PermissionDenied => {
+            problem.hint("ports below 1024 are often reserved; write another with --listen")
+        }
+        _ => problem,
+    }
 }
 
 /// Starts the thread that listens for SIGTERM and SIGINT, on a runtime of its

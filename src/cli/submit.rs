@@ -15,7 +15,7 @@ use super::{
     output::{Format, Out, OutputArgs, note, print},
     problem::Problem,
     query::{ending, show, wait_for_end},
-    units::{parse_span, parse_time, to_wire},
+    units::{parse_span, parse_time, to_wire, whole},
     until_ctrl_c,
 };
 use crate::{
@@ -37,6 +37,7 @@ pub struct SubmitArgs {
     task: TaskFlags,
     /// Submit many tasks: one JSON object a line.
     #[arg(
+        short,
         long,
         value_name = "FILE",
         conflicts_with = "TaskFlags",
@@ -46,7 +47,7 @@ pub struct SubmitArgs {
     from: Option<PathBuf>,
     /// Wait for the end: prints the result (one task) or follows all of them
     /// (--from); the exit code tells how they ended
-    #[arg(long)]
+    #[arg(short, long)]
     wait: bool,
     #[command(flatten)]
     output: OutputArgs,
@@ -66,34 +67,40 @@ go on. With --output json every line has its answer.";
 #[derive(Debug, Default, clap::Args)]
 struct TaskFlags {
     /// What the handler is given: a JSON object
-    #[arg(long, value_name = "JSON", conflicts_with = "data")]
+    #[arg(short, long, value_name = "JSON", conflicts_with = "data")]
     args: Option<String>,
     /// What the handler is given: the bytes of a file; - reads stdin
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// The queue to wait in [default: default]
-    #[arg(long, value_name = "QUEUE", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(short, long, value_name = "QUEUE", value_parser = NonEmptyStringValueParser::new())]
     queue: Option<String>,
     /// Higher starts earlier within the queue; -1000 to 1000 [default: 0]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        value_parser = whole(i32::MIN..=i32::MAX)
+    )]
     priority: Option<i32>,
     /// Start no earlier than this long from now, like 5s, 1h30m or 2d
-    #[arg(long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "run_at")]
+    #[arg(short, long, value_name = "SPAN", value_parser = parse_span, conflicts_with = "run_at")]
     delay: Option<Duration>,
     /// Start no earlier than this time, like 2026-12-24T18:00:00Z
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     run_at: Option<prost_types::Timestamp>,
     /// How long one attempt may take [default: the queue's, 1h unless configured]
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
+    #[arg(short, long, value_name = "SPAN", value_parser = parse_span)]
     timeout: Option<Duration>,
     /// Attempts in all [default: the queue's, 1 unless configured]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=100_u32))]
     max_attempts: Option<u32>,
     /// A mark of your own, kept with the task; may be repeated
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
     /// Makes repeating safe: the same id is the same task [default: a random one]
-    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(short = 'i', long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     request_id: Option<String>,
     /// End with exit code 5 if the queue is full, rather than wait for room
     #[arg(long)]

@@ -6,7 +6,56 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, civil, fmt::temporal, tz::TimeZone};
 
-use crate::text::units::{Error, parse_duration};
+use crate::text::{
+    quoted,
+    units::{Error, parse_duration},
+};
+
+/// A reader of whole numbers within bounds.
+pub fn whole<T>(
+    bounds: std::ops::RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: TryFrom<i128> + Into<i128> + Copy,
+{
+    let (least, most): (i128, i128) = ((*bounds.start()).into(), (*bounds.end()).into());
+    move |text| {
+        let number = text.trim().parse::<i128>().map_err(|_| {
+            format!("{} is not a whole number; write one{}", quoted(text), range(least, most))
+        })?;
+        let is_within = (least..=most).contains(&number);
+        T::try_from(number)
+            .ok()
+            .filter(|_| is_within)
+            .ok_or_else(|| format!("{} is not{}", signed(number), between_words(least, most)))
+    }
+}
+
+/// Numbers from here on are no bound that anybody set.
+const ENDLESS: i128 = 1 << 31;
+
+fn range(least: i128, most: i128) -> String {
+    if most >= ENDLESS - 1 {
+        return if least < 0 { String::new() } else { format!(" from {} up", signed(least)) };
+    }
+    format!(" from {} to {}", signed(least), signed(most))
+}
+
+fn between_words(least: i128, most: i128) -> String {
+    if most >= ENDLESS - 1 && least >= 0 {
+        return format!(" {} or more, or is too large", signed(least));
+    }
+    format!(" between {} and {}", signed(least), signed(most))
+}
+
+/// A whole number for reading: `-12,345`.
+fn signed(number: i128) -> String {
+    let sign = if number < 0 { "-" } else { "" };
+    match u64::try_from(number.unsigned_abs()) {
+        Ok(size) => format!("{sign}{}", count(size)),
+        Err(_) => number.to_string(),
+    }
+}
 
 /// Reads a span such as `5s`, `250ms`, `1h30m`.
 ///
@@ -227,6 +276,21 @@ mod tests {
         for wrong in ["", "5", "-5s", "soon", "5 parsecs"] {
             assert!(parse_span(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn whole_numbers_have_their_bounds_in_words() {
+        let crew = whole(1..=10_000_u32);
+        assert_eq!(crew("7"), Ok(7));
+        assert_eq!(crew("0"), Err("0 is not between 1 and 10,000".into()));
+        assert_eq!(crew("-5"), Err("-5 is not between 1 and 10,000".into()));
+        let wrong = "\"many\" is not a whole number; write one from 1 to 10,000";
+        assert_eq!(crew("many"), Err(wrong.into()));
+        let limit = whole(0..=u64::MAX);
+        assert_eq!(limit("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(limit("x"), Err("\"x\" is not a whole number; write one from 0 up".into()));
+        assert_eq!(limit("-1"), Err("-1 is not 0 or more, or is too large".into()));
+        assert_eq!(whole(i32::MIN..=i32::MAX)("-3"), Ok(-3));
     }
 
     #[test]

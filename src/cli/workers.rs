@@ -7,6 +7,7 @@ use super::{
     output::{Format, Out, OutputArgs, note, print},
     present,
     problem::Problem,
+    units::whole,
 };
 use crate::{
     client::{Admin, Persistence},
@@ -50,7 +51,7 @@ fn lines(pool: &Pool) -> Result<(), Problem> {
 #[derive(Debug, clap::Args)]
 pub struct ResizeArgs {
     /// Workers from now on; 1 to 10000
-    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(value_name = "N", value_parser = whole(1..=10_000_u32))]
     size: u32,
     #[command(flatten)]
     output: OutputArgs,

@@ -40,9 +40,12 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::proto::{
-    health::{HealthCheckRequest, health_client::HealthClient},
-    v1::{admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient},
+use crate::{
+    proto::{
+        health::{HealthCheckRequest, health_client::HealthClient},
+        v1::{admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient},
+    },
+    text::without_error_numbers,
 };
 
 pub use address::{Address, BadAddress};
@@ -217,12 +220,12 @@ fn status_cause(status: &Status) -> String {
     }
 }
 
-/// The innermost cause, which is the one that says something ("Connection
+/// The innermost cause, which is the one that says something ("connection
 /// refused"), not "transport error".
 pub fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    cause.to_string()
+    without_error_numbers(&cause.to_string())
 }

@@ -14,7 +14,10 @@ use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
-use crate::task::{Data, Failure, TaskId, WorkerId};
+use crate::{
+    task::{Data, Failure, TaskId, WorkerId},
+    text::closest,
+};
 
 pub use exec::{DeclarationError, Exec};
 pub use noop::Noop;
@@ -262,8 +265,10 @@ impl Registry {
 
     fn unknown(&self, kind: &str) -> String {
         let known = self.kinds().collect::<Vec<_>>().join(", ");
+        let meant = closest(kind, self.kinds());
+        let meant = meant.map(|meant| format!("did you mean {meant}? ")).unwrap_or_default();
         let kind: String = kind.chars().take(63).collect();
-        format!("no handler for {kind:?}; this server has: {known}")
+        format!("no handler for {kind:?}; {meant}this server has: {known}")
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     store::{self, Assignment, Finished, Outcome, Store, Turn},
     supervisor::message_of,
     task::{Data, WorkerId},
+    text::units::show_duration,
     values::{self, Wrong},
 };
 
@@ -151,7 +152,10 @@ impl Worker {
             }
             Err(None) => {
                 stop(handler);
-                fail(Error::retryable("TIMEOUT", format!("it ran longer than {timeout:?}")))
+                fail(Error::retryable(
+                    "TIMEOUT",
+                    format!("it ran longer than {}", show_duration(timeout)),
+                ))
             }
             Err(Some(why)) => {
                 signal.cancel();

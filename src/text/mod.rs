@@ -27,30 +27,48 @@ pub fn short(name: &str) -> String {
 }
 
 /// The one of `known` that `written` was probably meant to be: at most a third
-/// of its letters, and no more than three, are wrong.
+/// of its letters, and no more than three, are wrong; two that changed places count as one.
 pub fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let written = written.chars().take(MAX_QUOTED).collect::<Vec<_>>();
-    let bound = (written.len() / 3).clamp(1, 3);
+    let written = written.chars().take(MAX_QUOTED).collect::<String>();
+    let bound = (written.chars().count() / 3).clamp(1, 3);
     known
         .into_iter()
-        .map(|name| (edits(&written, name), name))
+        .map(|name| (strsim::osa_distance(&written, name), name))
         .filter(|(edits, _)| *edits <= bound)
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, name)| name)
 }
 
-/// The Levenshtein distance, by the usual table of which only one row is kept.
-fn edits(from: &[char], to: &str) -> usize {
-    let mut row = (0..=from.len()).collect::<Vec<_>>();
-    for (above, letter) in to.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], above + 1);
-        for (column, own) in from.iter().enumerate() {
-            let replaced = diagonal + usize::from(*own != letter);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
+/// What the operating system says of a failure, as a part of a sentence: `connection refused`
+/// for `Connection refused (os error 111)`, wherever it stands in `text`.
+pub fn without_error_numbers(text: &str) -> String {
+    const MARK: &str = " (os error ";
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(MARK) {
+        let after = &rest[at + MARK.len()..];
+        let digits = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+        let Some(behind) = digits.strip_prefix(')') else {
+            plain.push_str(&rest[..at + MARK.len()]);
+            rest = after;
+            continue;
+        };
+        plain.push_str(&uncapitalised(&rest[..at]));
+        rest = behind;
     }
-    row[from.len()]
+    plain.push_str(rest);
+    plain
+}
+
+/// The text with a small letter where its last part, after a colon, begins.
+fn uncapitalised(text: &str) -> String {
+    let begin = text.rfind(": ").map_or(0, |colon| colon + 2);
+    let (before, last) = text.split_at(begin);
+    let mut letters = last.chars();
+    match letters.next() {
+        Some(first) => format!("{before}{}{}", first.to_lowercase(), letters.as_str()),
+        None => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -71,11 +89,31 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_of_the_system_is_told_in_words() {
+        for (text, plain) in [
+            ("Connection refused (os error 111)", "connection refused"),
+            (
+                "cannot read a: No such file or directory (os error 2); b",
+                "cannot read a: no such file or directory; b",
+            ),
+            (
+                "a: Is a directory (os error 21)\n  b: Not a directory (os error 20)",
+                "a: is a directory\n  b: not a directory",
+            ),
+            ("it is about (os error x)", "it is about (os error x)"),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(without_error_numbers(text), plain);
+        }
+    }
+
+    #[test]
     fn a_misspelt_name_is_recognised_and_a_different_one_is_not() {
         let known = ["workers", "drain_timeout", "log"];
         assert_eq!(closest("worker", known), Some("workers"));
         assert_eq!(closest("drian_timeout", known), Some("drain_timeout"));
         assert_eq!(closest("lug", known), Some("log"));
+        assert_eq!(closest("lgo", known), Some("log"));
         assert_eq!(closest("colour", known), None);
         assert_eq!(closest("", known), None);
     }

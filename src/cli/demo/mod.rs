@@ -30,7 +30,7 @@ use super::{
     output::{note, print, printable},
     problem::{Problem, told},
     serve::{not_started, with_built_ins},
-    units::counted,
+    units::{counted, whole},
 };
 use crate::{
     client::{Address, Persistence, Seen, Start, Tasks, Watch, Watcher, new_request_id},
@@ -50,11 +50,17 @@ pub struct DemoArgs {
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// Workers
-    #[arg(long, value_name = "N", default_value = "4")]
+    #[arg(long, value_name = "N", default_value = "4", value_parser = some)]
     workers: NonZeroU32,
     /// Files at most
-    #[arg(long, value_name = "N", default_value = "200")]
+    #[arg(long, value_name = "N", default_value = "200", value_parser = some)]
     max_files: NonZeroU32,
+}
+
+/// A number of workers or files.
+fn some(text: &str) -> Result<NonZeroU32, String> {
+    let number: u32 = whole(1..=10_000)(text)?;
+    Ok(NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN))
 }
 
 /// The command that the tasks run, as the configuration names it.

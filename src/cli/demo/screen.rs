@@ -9,7 +9,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use super::{
-    super::output::{note, printable, shortened, stderr_is_terminal},
+    super::{
+        interrupt::NoEcho,
+        output::{note, printable, shortened, stderr_is_terminal},
+    },
     crew::{Crew, Name},
 };
 
@@ -40,6 +43,7 @@ pub struct Live {
     table: MultiProgress,
     workers: Vec<(Name, ProgressBar)>,
     bar: ProgressBar,
+    _echo: Option<NoEcho>,
 }
 
 impl Screen {
@@ -106,7 +110,7 @@ impl Live {
         let bar = table.add(ProgressBar::new(total));
         bar.set_style(style("\n  {bar:40.cyan/dim}  {pos}/{len}  {msg}{elapsed:.dim}"));
         bar.enable_steady_tick(Duration::from_millis(100));
-        Self { table, workers, bar }
+        Self { table, workers, bar, _echo: NoEcho::begin() }
     }
 
     fn show(&self, crew: &Crew, files: &Files) {

@@ -51,7 +51,7 @@ pub struct TopArgs {
     #[arg(long, value_name = "SPAN", default_value = "1s", value_parser = parse_interval)]
     interval: Duration,
     /// Only this queue and the events of its tasks; may be repeated
-    #[arg(long = "queue", value_name = "QUEUE")]
+    #[arg(short = 'q', long = "queue", value_name = "QUEUE")]
     queues: Vec<String>,
 }
 

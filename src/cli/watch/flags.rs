@@ -5,11 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use clap::builder::NonEmptyStringValueParser;
 
 use super::super::{
-    filter::{one_value_each, parse_label},
+    filter::{one_of_words, one_value_each, parse_label},
     json::type_name,
     output::OutputArgs,
     problem::Problem,
-    units::parse_span,
+    units::{parse_span, whole},
 };
 use crate::{
     client::{Start, Watch},
@@ -45,6 +45,7 @@ pub struct WatchArgs {
     /// Show the whole life of this task, and end with it; exit code 1 unless it
     /// SUCCEEDED. May be repeated, and then ends with the last of them
     #[arg(
+        short = 'f',
         long = "follow-task",
         value_name = "ID",
         help_heading = BEGIN,
@@ -56,19 +57,31 @@ pub struct WatchArgs {
     pub follow: Vec<String>,
 
     /// Only events of this queue; may be repeated
-    #[arg(long = "queue", value_name = "QUEUE", help_heading = ONLY)]
+    #[arg(short = 'q', long = "queue", value_name = "QUEUE", help_heading = ONLY)]
     pub queues: Vec<String>,
     /// Only events of tasks of this kind; may be repeated
-    #[arg(long = "kind", value_name = "KIND", help_heading = ONLY)]
+    #[arg(short = 'k', long = "kind", value_name = "KIND", help_heading = ONLY)]
     pub kinds: Vec<String>,
     /// Only events of tasks with this label; may be repeated, and all must match
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label, help_heading = ONLY)]
+    #[arg(
+        short = 'l',
+        long = "label",
+        value_name = "KEY=VALUE",
+        value_parser = parse_label,
+        help_heading = ONLY
+    )]
     pub labels: Vec<(String, String)>,
     /// Only events of this task; may be repeated
     #[arg(long = "task", value_name = "ID", help_heading = ONLY)]
     pub tasks: Vec<String>,
     /// Only events of this type, such as started or failed; may be repeated
-    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type, help_heading = ONLY)]
+    #[arg(
+        short = 't',
+        long = "type",
+        value_name = "TYPE",
+        value_parser = parse_type,
+        help_heading = ONLY
+    )]
     pub types: Vec<EventType>,
     /// Only events of this worker, such as worker-3; may be repeated
     #[arg(long = "worker", value_name = "WORKER", help_heading = ONLY)]
@@ -76,9 +89,10 @@ pub struct WatchArgs {
 
     /// End after this many events
     #[arg(
+        short = 'n',
         long,
         value_name = "N",
-        value_parser = clap::value_parser!(u64).range(1..),
+        value_parser = whole(1..=u64::MAX),
         help_heading = END
     )]
     pub count: Option<u64>,
@@ -150,6 +164,6 @@ fn parse_type(text: &str) -> Result<EventType, String> {
     let wanted = text.to_ascii_lowercase().replace('-', "_");
     known.iter().copied().find(|kind| name(*kind) == wanted).ok_or_else(|| {
         let names: Vec<_> = known.into_iter().map(name).collect();
-        format!("write one of {}", names.join(", "))
+        one_of_words(text, &names)
     })
 }

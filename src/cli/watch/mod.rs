@@ -14,6 +14,7 @@ use super::{
     client::ServerArgs,
     exit::Exit,
     interrupt::CtrlC,
+    names::say_unknown,
     output::{Out, note},
     problem::{Problem, told},
     program,
@@ -35,6 +36,7 @@ pub async fn run(server: &ServerArgs, args: WatchArgs) -> Result<Exit, Problem> 
     let watch = args.watch(kept)?;
     let is_filtered = watch.filter.is_some();
     let client = server.connect().await?;
+    say_unknown(&client, &args.queues, &args.kinds).await;
     let mut session = Session {
         followed: Followed::look_up(&client.tasks(), &args.follow).await?,
         watcher: client.watch(watch),

@@ -16,6 +16,7 @@ use crate::{
     queue,
     store::Submission,
     task::{Data, Due, NewTask, Timestamp},
+    text::closest,
     values,
 };
 
@@ -117,7 +118,9 @@ pub fn unknown_queue(name: &str, admission: &Admission) -> String {
         named.push("...");
     }
     let named = named.join(", ");
-    format!("there is no queue {name:?}; the configuration fixes the queues: {named}")
+    let meant = closest(name, declared.keys().map(AsRef::as_ref));
+    let meant = meant.map(|meant| format!("did you mean {meant}? ")).unwrap_or_default();
+    format!("there is no queue {name:?}; {meant}the configuration fixes the queues: {named}")
 }
 
 /// A hash of what is asked for, by which a repeated `request_id` is told from a
