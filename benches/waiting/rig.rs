@@ -205,6 +205,7 @@ fn ended(turn: &Turn, queue: &str) -> Result<Finished, Error> {
         attempt: assignment.attempt,
         outcome: Outcome::Succeeded(Data::Empty),
         ran: Duration::ZERO,
+        output: None,
     })
 }
 

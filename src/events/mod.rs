@@ -67,6 +67,9 @@ pub enum Unreadable {
     /// What was asked for is no longer kept.
     #[error("the events after this cursor are no longer kept; the oldest kept is event {0:?}")]
     Expired(Seq),
+    /// What is kept of it is damaged.
+    #[error("the event history is damaged: {0}")]
+    Damaged(String),
     /// The store could not read it.
     #[error("the event history cannot be read: {0}")]
     Broken(String),
@@ -75,7 +78,7 @@ pub enum Unreadable {
 impl Unreadable {
     /// What comes after this event is not what an encoder writes.
     pub(crate) fn damaged(after: Seq) -> Self {
-        Self::Broken(format!("the record of the events after number {} is damaged", after.0))
+        Self::Damaged(format!("the record of the events after number {}", after.0))
     }
 }
 

@@ -174,6 +174,7 @@ pub fn store(error: &store::Error) -> Status {
         ),
         store::Error::Draining => draining(),
         store::Error::Crashed(cause) => server_failed(cause, ""),
+        store::Error::Damaged(damage) => damaged(damage.place(), damage.to_string()),
         store::Error::Unreadable(cause) => plain(
             Code::Internal,
             "STORE_UNREADABLE",
@@ -185,6 +186,12 @@ pub fn store(error: &store::Error) -> Status {
             format!("the store has failed and needs a restart of the server: {}", cut(cause, 500)),
         ),
     }
+}
+
+/// What is kept is not what was written; trying again is of no use.
+fn damaged(place: &str, message: String) -> Status {
+    let details = details("DAMAGED", [("place", cut(place, 200))]);
+    Status::with_error_details(Code::Internal, cut(&message, 500), details)
 }
 
 /// What the store says to a redrive.
@@ -241,6 +248,9 @@ pub fn watch_ended(ended: &Ended, hub: &Hub) -> Status {
             let metadata = [("oldest_cursor", oldest), ("newest_cursor", newest)];
             let details = details("CURSOR_EXPIRED", metadata);
             Status::with_error_details(Code::OutOfRange, message, details)
+        }
+        Ended::Unreadable(Unreadable::Damaged(damage)) => {
+            damaged("the event history", format!("the event history is damaged: {damage}"))
         }
         Ended::Unreadable(Unreadable::Broken(cause)) => {
             let message = format!("the event history cannot be read: {}", cut(cause, 500));

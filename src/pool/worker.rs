@@ -117,7 +117,7 @@ impl Worker {
             self.desk.end(ran);
             self.tally.count(&outcome);
             debug!(?ran, outcome = name_of(&outcome), "execution ended");
-            Finished { task, attempt, outcome, ran }
+            Finished { task, attempt, outcome, ran, output: None }
         }
         .instrument(span)
         .await

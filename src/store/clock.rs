@@ -3,13 +3,17 @@
 //! Due times are of the wall clock, which may step. Intervals (a delay, a
 //! backoff) are measured by a steady clock, which does not. It begins with the
 //! wall clock of the process's start, because only that outlives a process.
+//!
+//! How old something is, and whether it is to be trimmed for it, is measured by the
+//! store's [`Uptime`], which no step of a clock and no stop of the server moves: what
+//! is young is never trimmed, whatever the wall clock says.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::ready::Moment;
@@ -39,18 +43,42 @@ impl WallClock {
     }
 }
 
-/// Both clocks.
+/// How long a store has been running, over all process starts: microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Uptime(pub u64);
+
+impl Uptime {
+    /// This much later.
+    pub fn after(self, span: Duration) -> Self {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// How much later than `earlier` this is; zero if it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// All clocks.
 #[derive(Debug)]
 pub struct Clock {
     wall: WallClock,
     began: Instant,
     began_at: Timestamp,
+    uptime_before: Uptime,
 }
 
 impl Clock {
-    pub fn new(wall: WallClock) -> Self {
+    /// Of a process that begins now, on a store that has been running for so long.
+    pub fn new(wall: WallClock, uptime_before: Uptime) -> Self {
         let began_at = wall.now();
-        Self { wall, began: Instant::now(), began_at }
+        Self { wall, began: Instant::now(), began_at, uptime_before }
+    }
+
+    /// How long the store had been running at this moment.
+    pub fn uptime(&self, moment: &Moment) -> Uptime {
+        self.uptime_before.after(moment.instant.duration_since(self.began))
     }
 
     /// When the process began.

@@ -42,8 +42,12 @@ pub use open::{OpenError, Settings, SqliteStore, open, open_under};
 pub use overview::{ClassStatus, Flow, Overview, QueueChange, QueueStatus};
 pub use prepared::weight;
 pub use reader::MAX_ROWS_PER_PAGE;
-pub use reading::{Attempt, Filter, MAX_ATTEMPTS_KEPT, Page, Query, Task, TimeRange};
+pub use reading::{
+    Attempt, Exit, Filter, MAX_ATTEMPTS_KEPT, MAX_OUTPUTS_READ, Output, OutputStream, Page, Query,
+    Task, TimeRange,
+};
 pub use recovery::Recovered;
+pub use sqlite::Damage;
 
 /// A durable store of tasks and their events.
 ///
@@ -55,14 +59,16 @@ pub trait Store: History {
     /// Takes a task. `place` is given back when the task starts or ends.
     ///
     /// # Errors
-    /// [`Error::RequestIdReused`], [`Error::Draining`], [`Error::Failed`].
+    /// [`Error::RequestIdReused`], [`Error::Draining`], [`Error::Failed`],
+    /// [`Error::Damaged`].
     fn submit(&self, task: Submission, place: Admitted) -> BoxFuture<'_, Result<Submitted, Error>>;
 
     /// Takes several tasks, in order and in one commit. The outer result is the
     /// commit's; each task has its own within.
     ///
     /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::RequestIdReused`].
+    /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::RequestIdReused`],
+    /// [`Error::Damaged`].
     fn submit_all(
         &self,
         tasks: Vec<(Submission, Admitted)>,
@@ -82,7 +88,7 @@ pub trait Store: History {
     /// no place. `None` if the `request_id` is new.
     ///
     /// # Errors
-    /// [`Error::RequestIdReused`], [`Error::Unreadable`].
+    /// [`Error::RequestIdReused`], [`Error::Unreadable`], [`Error::Damaged`].
     fn repeated(
         &self,
         request_id: String,
@@ -95,7 +101,7 @@ pub trait Store: History {
     ///
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::NotFound`],
-    /// [`Error::Ended`], [`Error::Moved`].
+    /// [`Error::Ended`], [`Error::Moved`], [`Error::Damaged`].
     fn cancel(
         &self,
         tasks: Vec<TaskId>,
@@ -110,7 +116,7 @@ pub trait Store: History {
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::NotFound`],
     /// [`Error::Ended`] (it has succeeded), [`Error::NotEnded`], [`Error::NoRoom`],
-    /// [`Error::Moved`].
+    /// [`Error::Moved`], [`Error::Damaged`].
     fn redrive(
         &self,
         tasks: Vec<TaskId>,
@@ -184,14 +190,25 @@ pub trait Store: History {
     /// Reads one task.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Unreadable`].
+    /// [`Error::NotFound`], [`Error::Unreadable`], [`Error::Damaged`].
     fn get(&self, task: TaskId) -> BoxFuture<'_, Result<Task, Error>>;
+
+    /// Reads what an execution of a task wrote: this attempt, or the latest of which
+    /// anything was kept. `None` if nothing was.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Unreadable`], [`Error::Damaged`].
+    fn output(
+        &self,
+        task: TaskId,
+        attempt: Option<u32>,
+    ) -> BoxFuture<'_, Result<Option<(u32, Output)>, Error>>;
 
     /// Reads a page of tasks in the order of submission, or in the reverse.
     /// Without their attempts.
     ///
     /// # Errors
-    /// [`Error::Unreadable`].
+    /// [`Error::Unreadable`], [`Error::Damaged`].
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, Error>>;
 
     /// The cause, once the disk has refused a write and the store takes no more.
@@ -252,7 +269,10 @@ pub enum Error {
     /// known.
     #[error("the server has failed: {0}")]
     Crashed(Arc<str>),
-    /// The disk refused a read, or a row is damaged.
+    /// A row that is needed is damaged: nothing of it is handed out.
+    #[error("{0}")]
+    Damaged(Damage),
+    /// The disk refused a read.
     #[error("the store cannot be read: {0}")]
     Unreadable(Arc<str>),
 }
@@ -311,6 +331,8 @@ pub struct Finished {
     pub outcome: Outcome,
     /// How long it ran.
     pub ran: Duration,
+    /// What it wrote, if that is to be kept.
+    pub output: Option<Output>,
 }
 
 /// What a worker does next.

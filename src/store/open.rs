@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use super::{
-    Error, Finished, Overview, Page, Query, QueueChange, Store, Submission, Submitted, Task, Turn,
+    Error, Finished, Output, Overview, Page, Query, QueueChange, Store, Submission, Submitted,
+    Task, Turn,
     clock::WallClock,
     directory::{Directory, DirectoryError},
     engine::{Closed, Message, Reply},
@@ -382,6 +383,20 @@ impl Store for SqliteStore {
             }
             let task = move |connection: &_| reader::task(connection, identity, id, now);
             self.read(task).await?.ok_or(Error::NotFound(id))
+        })
+    }
+
+    fn output(
+        &self,
+        id: TaskId,
+        attempt: Option<u32>,
+    ) -> BoxFuture<'_, Result<Option<(u32, Output)>, Error>> {
+        Box::pin(async move {
+            if !self.identity.owns(id) {
+                return Err(Error::NotFound(id));
+            }
+            let output = move |connection: &_| reader::output(connection, id.number(), attempt);
+            self.read(output).await
         })
     }
 

@@ -14,7 +14,11 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Error, Submitted, identity::Identity};
+use super::{
+    Error, Submitted,
+    identity::Identity,
+    sqlite::{self, Damage, Table},
+};
 use crate::{
     event::Seq,
     events::{EventBatch, Unreadable},
@@ -22,7 +26,7 @@ use crate::{
     task::Timestamp,
 };
 
-pub use tasks::{MAX_ROWS_PER_PAGE, page, task};
+pub use tasks::{MAX_ROWS_PER_PAGE, output, page, task};
 
 /// Questions that wait for a thread; further ones wait for a place.
 const MAX_QUESTIONS: usize = 256;
@@ -64,29 +68,41 @@ impl Readers {
                     question(connection)
                 });
                 drop(reply.send(match catch_unwind(asked) {
-                    Ok(answer) => answer.map_err(|error| error.to_string()),
-                    Err(panic) => Err(format!("the question panicked: {}", message_of(&*panic))),
+                    Ok(answer) => answer.map_err(Unanswered::from),
+                    Err(panic) => {
+                        let cause = format!("the question panicked: {}", message_of(&*panic));
+                        Err(Unanswered::Failed(cause.into()))
+                    }
                 }));
             }
         });
         self.questions.send(question).await.map_err(|_| Unanswered::Crashed)?;
-        let answer = answer.await.map_err(|_| Unanswered::Crashed)?;
-        answer.map_err(|cause| Unanswered::Failed(cause.into()))
+        answer.await.map_err(|_| Unanswered::Crashed)?
     }
 }
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unanswered {
-    /// The disk refused, a row is damaged, or the question panicked.
+    /// A row that it needs is damaged.
+    Damaged(Damage),
+    /// The disk refused, or the question panicked.
     Failed(Arc<str>),
     /// The thread that was to answer has panicked.
     Crashed,
 }
 
+impl From<rusqlite::Error> for Unanswered {
+    fn from(error: rusqlite::Error) -> Self {
+        let failed = || Self::Failed(error.to_string().into());
+        Damage::in_error(&error).map_or_else(failed, Self::Damaged)
+    }
+}
+
 impl From<Unanswered> for Error {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
+            Unanswered::Damaged(damage) => Self::Damaged(damage),
             Unanswered::Failed(cause) => Self::Unreadable(cause),
             Unanswered::Crashed => Self::Crashed("store-reader panicked".into()),
         }
@@ -95,7 +111,10 @@ impl From<Unanswered> for Error {
 
 impl From<Unanswered> for Unreadable {
     fn from(unanswered: Unanswered) -> Self {
-        Self::Broken(Error::from(unanswered).to_string())
+        match unanswered {
+            Unanswered::Damaged(damage) => Self::Damaged(damage.to_string()),
+            other => Self::Broken(Error::from(other).to_string()),
+        }
     }
 }
 
@@ -121,11 +140,9 @@ pub fn at_one_moment<T>(
 ) -> Result<(Seq, T), rusqlite::Error> {
     let snapshot = connection.unchecked_transaction()?;
     let found = question(connection)?;
-    let mut newest =
-        connection.prepare_cached("SELECT last FROM event ORDER BY first DESC LIMIT 1")?;
-    let newest: Option<u64> = newest.query_row([], |row| row.get(0)).optional()?;
+    let newest = sqlite::newest_event(connection)?;
     snapshot.finish()?;
-    Ok((Seq(newest.unwrap_or(0)), found))
+    Ok((newest, found))
 }
 
 /// The fingerprint of the submission that a `request_id` was first used for, and
@@ -137,11 +154,14 @@ pub fn request(
     now: Timestamp,
 ) -> Result<Option<(Vec<u8>, Submitted)>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
-        "SELECT request.fingerprint, task.id, task.seq
-         FROM request JOIN task ON task.id = request.task WHERE request.id = ?1",
+        "SELECT request.*, task.* FROM request JOIN task ON task.id = request.task
+         WHERE request.id = ?1",
     )?;
     let found = statement.query_row([request_id], |row| {
-        Ok((row.get(0)?, identity.task_id(row.get(1)?), Seq(row.get(2)?)))
+        let task = 1 + Table::Request.columns();
+        sqlite::check(row, 0, Table::Request)?;
+        sqlite::check(row, task, Table::Task)?;
+        Ok((row.get(3)?, identity.task_id(row.get(2)?), Seq(row.get(task + 2)?)))
     });
     let Some((fingerprint, id, seq)) = found.optional()? else { return Ok(None) };
     let state = tasks::state(connection, identity, id, now)?;
@@ -159,21 +179,36 @@ pub fn events_after(
     max_bytes: usize,
 ) -> Result<Found, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
-        "SELECT first, last, data FROM event
+        "SELECT * FROM event
          WHERE first >= coalesce((SELECT max(first) FROM event WHERE first <= ?1), 0)
          ORDER BY first",
     )?;
     let mut rows = statement.query([after.next().0])?;
     let mut batches = Vec::new();
     let mut bytes = 0;
+    // The event that the next row begins with, once one was seen.
+    let mut expected: Option<Seq> = None;
     while let Some(row) = rows.next()? {
-        let (first, last) = (Seq(row.get(0)?), Seq(row.get(1)?));
-        if batches.is_empty() && first > after.next() {
+        let (first, last) = (Seq(row.get(1)?), Seq(row.get(2)?));
+        if expected.is_none() && first > after.next() {
             return Ok(Err(Unreadable::Expired(first)));
         }
-        let data = Bytes::copy_from_slice(row.get_ref(2)?.as_blob()?);
-        bytes += data.len();
+        let checked = sqlite::check(row, 0, Table::Event).and_then(|()| match expected {
+            Some(expected) if expected != first => {
+                let missing = format!("the events {} to {} are missing", expected.0, first.0 - 1);
+                Err(Damage::new(Table::Event, expected.0, missing).into())
+            }
+            _ => Ok(()),
+        });
+        // What comes before it is handed out; whoever goes on is told.
+        match checked {
+            Err(_) if !batches.is_empty() => break,
+            checked => checked?,
+        }
+        expected = Some(last.next());
+        let data = Bytes::copy_from_slice(row.get_ref(4)?.as_blob()?);
         if last > after {
+            bytes += data.len();
             batches.push(EventBatch::new(first, last, data, Box::default()));
         }
         if bytes >= max_bytes {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use bytes::Bytes;
+
 use crate::task::{Data, Failure, Lifecycle, State, TaskId, Timestamp, WorkerId};
 
 /// A task as it stands.
@@ -60,6 +62,42 @@ pub struct Attempt {
     pub ended: Option<Timestamp>,
     /// Why it failed, was interrupted or cancelled.
     pub failure: Option<Failure>,
+    /// What it wrote, if that was kept. Of a task that is read with all of its
+    /// executions, the latest outputs that [`MAX_OUTPUTS_READ`] has room for, at
+    /// least one; see [`super::Store::output`].
+    pub output: Option<Output>,
+}
+
+/// Bytes of outputs that are read with one task.
+pub const MAX_OUTPUTS_READ: usize = 256 << 10;
+
+/// What an execution wrote, as far as it was kept, and how its process ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Its standard output.
+    pub stdout: OutputStream,
+    /// Its standard error.
+    pub stderr: OutputStream,
+    /// How its process ended, if it had one that did.
+    pub exit: Option<Exit>,
+}
+
+/// What was written to one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputStream {
+    /// What of it was kept.
+    pub bytes: Bytes,
+    /// How many bytes were not.
+    pub dropped: u64,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
 }
 
 /// Which tasks are meant: all that is set must match.

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use prost::Message as _;
 
+use super::{Exit, Output, OutputStream};
 use crate::{
     queue::{Overrides, Rate},
     task::{Data, NewTask, RetryPolicy},
@@ -191,6 +192,61 @@ impl TaskRecord {
     }
 }
 
+/// `output.data`: what an execution wrote, and how its process ended.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct OutputRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    stdout: bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    stdout_dropped: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    stderr: bytes::Bytes,
+    #[prost(uint64, tag = "4")]
+    stderr_dropped: u64,
+    #[prost(oneof = "ExitRecord", tags = "5, 6")]
+    exit: Option<ExitRecord>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Oneof)]
+enum ExitRecord {
+    #[prost(int32, tag = "5")]
+    Code(i32),
+    #[prost(int32, tag = "6")]
+    Signal(i32),
+}
+
+impl OutputRecord {
+    /// As bytes for the row.
+    pub fn to_bytes(output: &Output) -> Vec<u8> {
+        let exit = output.exit.map(|exit| match exit {
+            Exit::Code(code) => ExitRecord::Code(code),
+            Exit::Signal(signal) => ExitRecord::Signal(signal),
+        });
+        let Output { stdout, stderr, .. } = output;
+        let record = Self {
+            stdout: stdout.bytes.clone(),
+            stdout_dropped: stdout.dropped,
+            stderr: stderr.bytes.clone(),
+            stderr_dropped: stderr.dropped,
+            exit,
+        };
+        record.encode_to_vec()
+    }
+
+    /// From the bytes of a row.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Output, prost::DecodeError> {
+        let record = Self::decode(bytes)?;
+        Ok(Output {
+            stdout: OutputStream { bytes: record.stdout, dropped: record.stdout_dropped },
+            stderr: OutputStream { bytes: record.stderr, dropped: record.stderr_dropped },
+            exit: record.exit.map(|exit| match exit {
+                ExitRecord::Code(code) => Exit::Code(code),
+                ExitRecord::Signal(signal) => Exit::Signal(signal),
+            }),
+        })
+    }
+}
+
 /// `finish.result_type`: how `finish.result` is to be read.
 pub fn result_columns(result: &Data) -> (i64, &[u8]) {
     match result {
@@ -210,13 +266,23 @@ pub fn result_from_columns(result_type: i64, bytes: Vec<u8>) -> Option<Data> {
     }
 }
 
-fn micros(span: Duration) -> u64 {
+/// A span as columns and records have it.
+pub fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn outputs_come_back_as_they_went() {
+        let stream = |bytes: &'static [u8], dropped| OutputStream { bytes: bytes.into(), dropped };
+        for exit in [None, Some(Exit::Code(0)), Some(Exit::Code(-7)), Some(Exit::Signal(9))] {
+            let output = Output { stdout: stream(b"", 0), stderr: stream(b"\xff\0", 3), exit };
+            assert_eq!(OutputRecord::from_bytes(&OutputRecord::to_bytes(&output)), Ok(output));
+        }
+    }
 
     #[test]
     fn changes_of_a_queue_come_back_as_they_went() {

@@ -8,6 +8,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use rusqlite::Connection;
@@ -61,7 +62,7 @@ pub fn recover<'c>(
     let chronicle = Chronicle::new(identity.cursor_mark(), incarnations);
     let (publisher, hub) = events::hub(newest_event, chronicle);
     let (failed, failure) = watch::channel(None);
-    let clock = Clock::new(settings.clock.clone());
+    let clock = Clock::new(settings.clock.clone(), sqlite::uptime(connection)?);
     let now = clock.moment();
     let mut engine = Engine {
         writer: Writer::new(connection)?,
@@ -155,7 +156,7 @@ fn begin_incarnation(
     let mut newest_batch = sqlite::newest_batch(connection)?;
     let batches = engine.encoder.take_all();
     for batch in &batches {
-        engine.writer.insert_events(batch, now)?;
+        engine.writer.insert_events(batch, engine.uptime())?;
         newest_batch = batch.first();
     }
     engine.writer.commit()?;
@@ -173,6 +174,7 @@ fn begin_incarnation(
 fn damaged(error: GroupError) -> DatabaseError {
     match error {
         GroupError::Sqlite(error) => DatabaseError::Sqlite(error),
+        GroupError::Damaged(damage) => DatabaseError::Row(damage),
         damaged @ GroupError::Inconsistent(_) => DatabaseError::Damaged(damaged.to_string()),
     }
 }
@@ -181,13 +183,16 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
     let now = engine.group.now;
     let queue = engine.queues.ensure(&row.queue, &mut engine.ready, &now);
     let place = waits.then(|| engine.admission.readmit(&row.queue, row.bytes));
-    // Of what was measured by the clock of the process before, only the time of
-    // the wall clock is left; from now on a backoff is an interval again.
-    let alarm = if row.attempt > 0 { Alarm::Steady(row.due) } else { Alarm::Wall(row.due) };
+    // Of an interval, only the time of the wall clock at which it was to end is left;
+    // whatever that clock says by now, no more remains of it than its length.
+    let alarm = match row.interval {
+        None => Alarm::Wall(row.due),
+        Some(interval) => Alarm::Steady(now.steady.after(row.due.since(now.wall).min(interval))),
+    };
     let kind = engine.index.share(&row.kind);
     Entry {
         life: Lifecycle {
-            state: waiting_state(row.due, now.wall),
+            state: waiting_state(row.due, row.interval, now.wall),
             attempt: row.attempt,
             failures: row.failures,
             crashes: row.crashes,
@@ -208,7 +213,9 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
 }
 
 /// A task that waits is SCHEDULED until its due time and QUEUED from then on;
-/// no row is written when the time comes.
-pub fn waiting_state(due: Timestamp, now: Timestamp) -> State {
-    if due > now { State::Scheduled } else { State::Queued }
+/// no row is written when the time comes. One that was to wait for no time at all is
+/// QUEUED, whatever the clocks have done since.
+pub fn waiting_state(due: Timestamp, interval: Option<Duration>, now: Timestamp) -> State {
+    let waits = interval.is_none_or(|interval| !interval.is_zero());
+    if waits && due > now { State::Scheduled } else { State::Queued }
 }

@@ -54,7 +54,7 @@ pub struct Run {
 impl Run {
     pub fn finished(&self, outcome: Outcome) -> Finished {
         let Assignment { task, attempt, .. } = self.given;
-        Finished { task, attempt, outcome, ran: RAN }
+        Finished { task, attempt, outcome, ran: RAN, output: None }
     }
 }
 

@@ -60,7 +60,7 @@ impl Opened {
         let Ok(Turn::Run(assignment)) = turn else { panic!("{turn:?}") };
         let (task, attempt) = (assignment.task, assignment.attempt);
         let outcome = Outcome::Succeeded(Data::Empty);
-        (task, Finished { task, attempt, outcome, ran: Duration::ZERO })
+        (task, Finished { task, attempt, outcome, ran: Duration::ZERO, output: None })
     }
 }
 
@@ -188,7 +188,8 @@ fn load(yard: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize>) 
                 heard.lock().unwrap().ended.extend(reported);
                 let (task, attempt) = (assignment.task, assignment.attempt);
                 let outcome = Outcome::Succeeded(Data::Empty);
-                finished = Some(Finished { task, attempt, outcome, ran: Duration::ZERO });
+                finished =
+                    Some(Finished { task, attempt, outcome, ran: Duration::ZERO, output: None });
             }
         });
     }

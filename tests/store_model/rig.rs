@@ -230,7 +230,7 @@ impl Rig {
         }
         let finished = self.assignments.remove(&worker).map(|assignment| {
             let (task, attempt) = (assignment.task, assignment.attempt);
-            Finished { task, attempt, outcome: outcome.clone(), ran: Duration::ZERO }
+            Finished { task, attempt, outcome: outcome.clone(), ran: Duration::ZERO, output: None }
         });
         let reported = finished.is_some().then(|| self.model.report(worker, &outcome));
         let store = Arc::clone(&self.store);
@@ -305,7 +305,7 @@ impl Rig {
             };
             self.model.report(worker, &outcome);
             let Assignment { task, attempt, .. } = assignment;
-            let finished = Finished { task, attempt, outcome, ran: Duration::ZERO };
+            let finished = Finished { task, attempt, outcome, ran: Duration::ZERO, output: None };
             let turn = self.store.turn(WorkerId(worker), Some(finished)).await;
             assert!(matches!(turn, Ok(Turn::Stop)), "{turn:?}");
         }

@@ -278,8 +278,8 @@ async fn a_history_with_a_hole_is_an_error_not_a_gap() {
     yard.commits(3);
     for after in 0..3 {
         let ended = yard.follow(Some(after)).read().await;
-        let broken = matches!(ended, Err(Ended::Unreadable(Unreadable::Broken(_))));
-        assert!(broken, "{ended:?}");
+        let damaged = matches!(ended, Err(Ended::Unreadable(Unreadable::Damaged(_))));
+        assert!(damaged, "{ended:?}");
     }
 }
 

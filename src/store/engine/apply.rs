@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use super::{Effect, Engine, Entry, GroupError, Message, Reply, queues::Tally};
+use super::{Effect, Engine, Entry, GroupError, Message, Reply, alone, queues::Tally};
 use crate::{
     event::{Event, EventType, Subject},
     store::{
         Error, Finished, MAX_ATTEMPTS_KEPT, Turn,
         ready::{Alarm, QueueId},
-        sqlite::{AttemptRow, FinishRow},
+        sqlite::{AttemptRow, FinishRow, LiveColumns, WrittenLive},
     },
     task::{self, Command, Data, Failure, State, TaskId, Told, WorkerId, invariants},
 };
@@ -28,6 +28,10 @@ pub(super) struct Particulars<'a> {
     pub(super) labels: Option<&'a [u8]>,
     /// How long to rest, if the attempt failed and another is left.
     pub(super) retry_after: Option<Duration>,
+    /// What the execution wrote, encoded.
+    pub(super) output: Option<&'a [u8]>,
+    /// The row of the task before, where it is needed.
+    pub(super) written: Option<&'a WrittenLive>,
 }
 
 impl Engine<'_> {
@@ -138,14 +142,18 @@ impl Engine<'_> {
         }
         let (queue, alarm, rank) = (entry.queue, entry.alarm, entry.rank(id.number()));
         let (class, priority) = (entry.class, entry.priority);
-        let labels = if waiting == State::Running { None } else { self.labels(id.number())? };
+        let written = match alone(self.writer.live(id.number()))? {
+            Ok(written) => written,
+            Err(damaged) => return Ok(Err(damaged)),
+        };
         let failure = Failure::new("CANCELLED", "cancelled before it started");
         self.transition(
             id.number(),
             Command::Cancel,
             &Particulars {
                 failure: (waiting != State::Running).then_some(&failure),
-                labels: labels.as_deref(),
+                labels: written.labels.as_deref(),
+                written: Some(&written),
                 ..Particulars::default()
             },
         )?;
@@ -166,7 +174,7 @@ impl Engine<'_> {
     /// The labels of a task that has not ended, as its events carry them.
     pub(super) fn labels(&mut self, number: u64) -> Result<Option<Box<[u8]>>, GroupError> {
         match self.index.get(number) {
-            Some(entry) if entry.has_labels => Ok(self.writer.labels(number)?),
+            Some(entry) if entry.has_labels => Ok(self.writer.live(number)?.labels),
             _ => Ok(None),
         }
     }
@@ -249,7 +257,7 @@ impl Engine<'_> {
         } else if stopped {
             self.wait_again(number, told)
         } else {
-            self.mark_cancelled(number)
+            self.mark_cancelled(number, told.written)
         }
     }
 
@@ -262,12 +270,23 @@ impl Engine<'_> {
     }
 
     /// A cancellation of a running task was accepted.
-    fn mark_cancelled(&mut self, number: u64) -> Applied {
+    fn mark_cancelled(&mut self, number: u64, written: Option<&WrittenLive>) -> Applied {
         let Some(entry) = self.index.get(number) else { return Ok(()) };
         if let Some(execution) = &entry.execution {
             self.group.effects.push(Effect::Signal(execution.cancel.clone()));
         }
-        Ok(self.writer.request_cancel(number)?)
+        let (Some(written), Some(queue)) = (written, self.queues.get(entry.queue)) else {
+            return Ok(());
+        };
+        // What is known of earlier attempts stays.
+        let row = LiveColumns {
+            interval: written.interval,
+            execution: written.execution,
+            failure: written.failure.as_ref(),
+            labels: written.labels.as_deref(),
+            ..entry.columns(number, queue.name())
+        };
+        Ok(self.writer.replace_live(&row)?)
     }
 
     /// The task has ended: it leaves the index.
@@ -277,11 +296,15 @@ impl Engine<'_> {
         let failure = told.failure;
         let execution = match entry.execution_columns() {
             // It waits now, and ran before.
-            None if entry.life.attempt > 0 => self.writer.last_execution(number)?,
+            None => told.written.and_then(|written| written.execution),
             execution => execution,
         };
         let state = entry.life.state;
-        let bytes = entry.bytes + result.map_or(0, |result| result.len() as u64);
+        if let Some(output) = told.output {
+            self.writer.insert_output(number, entry.life.attempt, output)?;
+        }
+        let outputs = self.writer.bytes_of_outputs(number)?;
+        let bytes = entry.bytes + outputs + result.map_or(0, |result| result.len() as u64);
         self.writer.finish(&FinishRow {
             number,
             life: entry.life,
@@ -305,11 +328,21 @@ impl Engine<'_> {
     fn wait_again(&mut self, number: u64, told: &Particulars<'_>) -> Applied {
         let Some(mut entry) = self.index.remove(number) else { return Ok(()) };
         let columns = entry.execution_columns();
-        entry.execution = None;
+        let execution = entry.execution.take();
         if let Some(queue) = self.queues.get(entry.queue) {
             entry.place = Some(self.admission.readmit(queue.name(), entry.bytes));
+            let rests = entry.life.state == State::Scheduled;
+            self.writer.replace_live(&LiveColumns {
+                interval: Some(told.retry_after.filter(|_| rests).unwrap_or_default()),
+                execution: columns,
+                failure: told.failure,
+                labels: execution.as_ref().and_then(|execution| execution.labels.as_deref()),
+                ..entry.columns(number, queue.name())
+            })?;
         }
-        self.writer.update_live(number, entry.life, entry.due, columns, told.failure)?;
+        if let Some(output) = told.output {
+            self.writer.insert_output(number, entry.life.attempt, output)?;
+        }
         if let Some((worker, started)) = columns {
             let attempt = AttemptRow {
                 task: number,

@@ -1,8 +1,8 @@
 //! What operators do: redrive tasks, change queues, ask how they stand.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::{Effect, Engine, Entry, GroupError, Reply, apply::Particulars};
+use super::{Effect, Engine, Entry, GroupError, Reply, alone, apply::Particulars};
 use crate::{
     admission::Refused,
     event::{Event, EventType},
@@ -10,7 +10,7 @@ use crate::{
         Error, MAX_ATTEMPTS_KEPT, Overview, QueueChange,
         ready::{Alarm, QueueId},
         record::{QueueRecord, TaskRecord},
-        sqlite::{AttemptRow, FinishedTask, NewLiveRow},
+        sqlite::{AttemptRow, Damage, FinishedTask, LiveColumns, Table},
     },
     task::{self, Budget, Command, Refusal, State, TaskId, invariants},
 };
@@ -48,8 +48,10 @@ impl Engine<'_> {
         if let Some(entry) = self.index.get(number) {
             return Ok(Err(Error::NotEnded { task: id, state: entry.life.state }));
         }
-        let Some(ended) = self.writer.finished_task(number)? else {
-            return Ok(Err(Error::NotFound(id)));
+        let ended = match alone(self.writer.finished_task(number))? {
+            Ok(Some(ended)) => ended,
+            Ok(None) => return Ok(Err(Error::NotFound(id))),
+            Err(damaged) => return Ok(Err(damaged)),
         };
         let state = ended.life.state;
         if !among.is_empty() && !among.contains(&state) {
@@ -63,15 +65,24 @@ impl Engine<'_> {
             Err(_) => return Ok(Err(Error::NotFound(id))),
         };
         debug_assert_eq!(invariants::check(ended.life, Command::Redrive, life), Ok(()));
-        let record = self.writer.record(number)?.map(|(record, _)| record).unwrap_or_default();
-        let Ok(record) = TaskRecord::from_bytes(&record) else {
-            tracing::error!(task = %id, "the record of a task is damaged; it stays as it is");
-            return Ok(Err(Error::NotFound(id)));
+        let record = match alone(self.writer.record(number))? {
+            Ok(record) => record.map(|(record, _)| record).unwrap_or_default(),
+            Err(damaged) => return Ok(Err(damaged)),
         };
+        let record = match TaskRecord::from_bytes(&record) {
+            Ok(record) => record,
+            Err(wrong) => {
+                let damage = Damage::new(Table::Task, number, wrong.to_string());
+                return Ok(Err(Error::Damaged(damage)));
+            }
+        };
+        // A place is for what waits, not for what came of it.
+        let outputs = self.writer.bytes_of_outputs(number)?;
+        let bytes = ended.bytes.saturating_sub(outputs);
         if let Some(cause) = full.get(&ended.queue) {
             return Ok(Err(no_room(&ended.queue, *cause)));
         }
-        let place = match self.admission.try_admit(&ended.queue, ended.bytes) {
+        let place = match self.admission.try_admit(&ended.queue, bytes) {
             Ok(place) => place,
             Err(cause) => {
                 if matches!(
@@ -87,22 +98,22 @@ impl Engine<'_> {
         let (priority, max_attempts) = (record.priority, record.max_attempts);
         self.remember_last_attempt(number, &ended)?;
         self.writer.unfinish(number)?;
-        let bytes = ended.bytes;
-        self.writer.insert_live(&NewLiveRow {
+        self.writer.insert_live(&LiveColumns {
             number,
             queue: &ended.queue,
             kind: &ended.kind,
             priority,
             due: now.wall,
+            interval: Some(Duration::ZERO),
             bytes,
             max_attempts,
-            attempt: life.attempt,
+            life,
+            execution: ended.execution,
+            failure: ended.failure.as_ref(),
             labels: ended.labels.as_deref(),
         })?;
-        let failure = ended.failure.as_ref();
-        self.writer.update_live(number, life, now.wall, ended.execution, failure)?;
         let queue = self.queues.ensure(&ended.queue, &mut self.ready, &now);
-        self.queues.uncount(queue, ended.life.state, bytes);
+        self.queues.uncount(queue, ended.life.state, ended.bytes);
         self.group.tallied.insert(queue);
         let kind = self.index.share(&ended.kind);
         let entry = Entry {

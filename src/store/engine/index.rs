@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::mix::ClassId;
 use crate::{
     admission::Admitted,
-    store::ready::{Alarm, QueueId, Rank},
+    store::{
+        ready::{Alarm, QueueId, Rank},
+        sqlite::LiveColumns,
+    },
     task::{Budget, Lifecycle, Timestamp, WorkerId},
 };
 
@@ -56,6 +59,24 @@ impl Entry {
 
     pub fn budget(&self, max_crashes: u32) -> Budget {
         Budget { max_attempts: self.max_attempts, max_crashes }
+    }
+
+    /// Its row, without what is not known in memory.
+    pub fn columns<'a>(&'a self, number: u64, queue: &'a str) -> LiveColumns<'a> {
+        LiveColumns {
+            number,
+            queue,
+            kind: &self.kind,
+            priority: self.priority,
+            due: self.due,
+            interval: Some(Duration::ZERO),
+            bytes: self.bytes,
+            max_attempts: self.max_attempts,
+            life: self.life,
+            execution: None,
+            failure: None,
+            labels: None,
+        }
     }
 
     /// Its execution as rows tell of it.

@@ -52,10 +52,7 @@ impl Message {
             Self::Submit(prepared, _) => rows_of(prepared),
             Self::SubmitAll(all, _) | Self::SubmitAtomic(all, _) => all.iter().map(rows_of).sum(),
             Self::Cancel(tasks, ..) | Self::Redrive(tasks, ..) => tasks.len() * AROUND,
-            Self::Turn(_, Some(finished), _) => match &finished.outcome {
-                Outcome::Succeeded(result) => result.len() + AROUND,
-                _ => AROUND,
-            },
+            Self::Turn(_, Some(finished), _) => rows_of_end(finished),
             _ => 0,
         }
     }
@@ -79,6 +76,17 @@ impl Message {
         }
         None
     }
+}
+
+/// Bytes of the rows that tell how an execution ended.
+fn rows_of_end(finished: &Finished) -> usize {
+    let result = match &finished.outcome {
+        Outcome::Succeeded(result) => result.len(),
+        _ => 0,
+    };
+    let output = finished.output.as_ref();
+    let output = output.map_or(0, |output| output.stdout.bytes.len() + output.stderr.bytes.len());
+    result + output + AROUND
 }
 
 /// Bytes of a new task's rows: two of them have its labels.

@@ -35,12 +35,12 @@ use tokio::{
 };
 
 use super::{
-    Overview, Turn,
-    clock::Clock,
+    Error, Overview, Turn,
+    clock::{Clock, Uptime},
     identity::Identity,
     ready::{Moment, QueueId, Ready},
     space::Space,
-    sqlite::{SlotRow, Writer},
+    sqlite::{Damage, EndedRow, SlotRow, Writer},
 };
 use crate::{
     admission::Admission,
@@ -264,13 +264,22 @@ impl Engine<'_> {
         self.write_gathered()?;
         self.answer_overviews();
         let batches = self.encoder.take_all();
+        let uptime = self.uptime();
+        if closing.is_some() {
+            self.writer.remember_uptime(uptime)?;
+        }
         for batch in &batches {
-            self.writer.insert_events(batch, self.group.now.wall)?;
-            self.upkeep.events_written(batch.first(), self.group.now.wall);
+            self.writer.insert_events(batch, uptime)?;
+            self.upkeep.events_written(batch.first(), uptime);
         }
         self.publisher.expect(self.encoder.newest());
         self.writer.commit()?;
         Ok(batches)
+    }
+
+    /// How long the store had been running when this group began.
+    pub fn uptime(&self) -> Uptime {
+        self.clock.uptime(&self.group.now)
     }
 
     /// The row of `ended` for the tasks that end in this group.
@@ -286,12 +295,13 @@ impl Engine<'_> {
                 None => self.writer.delete_slot(worker)?,
             }
         }
-        let now = self.group.now.wall;
+        let uptime = self.uptime();
         for failed in [false, true] {
-            let ended = std::mem::take(&mut self.group.ended[usize::from(failed)]);
-            if !ended.is_empty() {
-                self.writer.insert_ended(self.ended_row(failed), failed, now, &ended)?;
-                self.upkeep.tasks_ended(failed, now);
+            let tasks = std::mem::take(&mut self.group.ended[usize::from(failed)]);
+            if !tasks.is_empty() {
+                let row = EndedRow { id: self.ended_row(failed), failed, uptime, tasks };
+                self.writer.insert_ended(&row)?;
+                self.upkeep.tasks_ended(failed, uptime);
             }
         }
         self.newest_ended += 2;
@@ -340,9 +350,30 @@ fn gather(inbox: &mut mpsc::Receiver<Message>, arrived: &mut Vec<Message>) {
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
     #[error("{0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
+    #[error("{0}")]
+    Damaged(Damage),
     #[error("task number {0} was to start and cannot: the index is inconsistent")]
     Inconsistent(u64),
+}
+
+impl From<rusqlite::Error> for GroupError {
+    fn from(error: rusqlite::Error) -> Self {
+        Damage::in_error(&error).map_or_else(|| Self::Sqlite(error), Self::Damaged)
+    }
+}
+
+/// Damage that is met while one task is looked at, before anything of it is changed,
+/// concerns that task alone.
+fn alone<T>(read: Result<T, rusqlite::Error>) -> Result<Result<T, Error>, GroupError> {
+    match read.map_err(GroupError::from) {
+        Ok(found) => Ok(Ok(found)),
+        Err(GroupError::Damaged(damage)) => {
+            tracing::error!(%damage, "a command was refused");
+            Ok(Err(Error::Damaged(damage)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Answers everything with the cause; a `Close` is left to the caller.

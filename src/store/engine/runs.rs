@@ -4,9 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Effect, Engine, GroupError, apply::Particulars, index::Execution};
+use super::{Effect, Engine, GroupError, alone, apply::Particulars, index::Execution};
 use crate::{
-    store::{Assignment, Finished, Outcome, record::TaskRecord, sqlite::SlotRow},
+    store::{
+        Assignment, Finished, Outcome,
+        record::{OutputRecord, TaskRecord},
+        sqlite::SlotRow,
+    },
     task::{
         self, Command, Data, Failure, Interruption, Lifecycle, State, TaskId, WorkerId, invariants,
     },
@@ -108,8 +112,10 @@ impl Engine<'_> {
     }
 
     fn read_kept(&mut self, number: u64) -> Result<Kept, GroupError> {
-        let Some((bytes, labels)) = self.writer.record(number)? else {
-            return Ok(Kept { labels: None, run: Err("it is not there".into()) });
+        let (bytes, labels) = match alone(self.writer.record(number))? {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.damaged_kept(number, "it is not there".into()),
+            Err(damage) => return self.damaged_kept(number, damage.to_string()),
         };
         let run = match TaskRecord::from_bytes(&bytes) {
             Ok(mut record) => Ok((record.take_payload(), record.timeout(), record.retry())),
@@ -118,11 +124,22 @@ impl Engine<'_> {
         Ok(Kept { labels, run })
     }
 
+    /// What is told of a task that cannot run has its labels, if these can be read.
+    fn damaged_kept(&mut self, number: u64, damage: String) -> Result<Kept, GroupError> {
+        let labels = match self.labels(number) {
+            Err(GroupError::Damaged(_)) => None,
+            labels => labels?,
+        };
+        Ok(Kept { labels, run: Err(damage) })
+    }
+
     pub(super) fn finish(&mut self, worker: WorkerId, finished: Finished) -> Applied {
-        let Finished { task, attempt, outcome, ran } = finished;
+        let Finished { task, attempt, outcome, ran, output } = finished;
         let number = task.number();
         self.group.slots.insert(worker, None);
-        let told = Particulars { ran: Some(ran), ..Particulars::default() };
+        let output = output.map(|output| OutputRecord::to_bytes(&output));
+        let output = output.as_deref();
+        let told = Particulars { ran: Some(ran), output, ..Particulars::default() };
         match outcome {
             Outcome::Succeeded(result) => {
                 let told = Particulars { result: Some(&result), ..told };
@@ -176,5 +193,5 @@ impl Engine<'_> {
 fn damaged(task: TaskId, attempt: u32, damage: &str) -> Finished {
     let failure = Failure::new("RECORD_DAMAGED", format!("its record cannot be read: {damage}"));
     let outcome = Outcome::Failed { failure, permanent: true, retry_after: Duration::ZERO };
-    Finished { task, attempt, outcome, ran: Duration::ZERO }
+    Finished { task, attempt, outcome, ran: Duration::ZERO, output: None }
 }

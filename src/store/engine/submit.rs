@@ -1,15 +1,15 @@
 //! Submissions: whether they are new, and what they make.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-use super::{Effect, Engine, Entry, GroupError, Reply};
+use super::{Effect, Engine, Entry, GroupError, Reply, alone};
 use crate::{
     event::{Event, EventType, Subject},
     store::{
         Error, Submitted,
         prepared::Prepared,
         ready::{Alarm, Moment},
-        sqlite::{NewLiveRow, TaskRow},
+        sqlite::{LiveColumns, TaskRow},
     },
     task::{Due, Lifecycle, State, Timestamp},
 };
@@ -99,8 +99,10 @@ impl Engine<'_> {
     /// The outcome of a submission whose `request_id` is known.
     fn repeated(&mut self, prepared: &Prepared) -> Result<Option<Outcome>, GroupError> {
         let Some(request_id) = &prepared.task.request_id else { return Ok(None) };
-        let Some((number, fingerprint)) = self.writer.request(request_id)? else {
-            return Ok(None);
+        let (number, fingerprint) = match alone(self.writer.request(request_id))? {
+            Ok(Some(known)) => known,
+            Ok(None) => return Ok(None),
+            Err(damaged) => return Ok(Some(Err(damaged))),
         };
         let task = self.identity.task_id(number);
         if fingerprint != prepared.fingerprint {
@@ -108,19 +110,20 @@ impl Engine<'_> {
         }
         let state = match self.index.get(number) {
             Some(entry) => entry.life.state,
-            None => match self.writer.finished_state(number)? {
-                Some(state) => state,
-                None => return Ok(Some(Err(Error::NotFound(task)))),
+            None => match alone(self.writer.finished_state(number))? {
+                Ok(Some(state)) => state,
+                Ok(None) => return Ok(Some(Err(Error::NotFound(task)))),
+                Err(damaged) => return Ok(Some(Err(damaged))),
             },
         };
-        let seq = self.writer.submitted_seq(number)?;
-        Ok(Some(Ok(Submitted { task, seq, state, existing: true })))
+        let seq = alone(self.writer.submitted_seq(number))?;
+        Ok(Some(seq.map(|seq| Submitted { task, seq, state, existing: true })))
     }
 
     fn accept(&mut self, prepared: Prepared) -> Result<Submitted, GroupError> {
         let Prepared { task, fingerprint, place, record, labels } = prepared;
         let now = self.group.now;
-        let (due, alarm) = due(task.due, &now);
+        let (due, interval, alarm) = due(task.due, &now);
         self.newest_task += 1;
         let number = self.newest_task;
         let id = self.identity.task_id(number);
@@ -147,15 +150,18 @@ impl Engine<'_> {
         let max_attempts = task.retry.max_attempts;
         let bytes = place.bytes();
         let priority = task.priority;
-        self.writer.insert_live(&NewLiveRow {
+        self.writer.insert_live(&LiveColumns {
             number,
             queue,
             kind,
             priority,
             due,
+            interval,
             bytes,
             max_attempts,
-            attempt: 0,
+            life,
+            execution: None,
+            failure: None,
             labels: labels.as_deref(),
         })?;
         if let Some(request_id) = request_id {
@@ -214,13 +220,14 @@ impl Engine<'_> {
     }
 }
 
-/// When a task may start, and what makes it due if that is later.
-fn due(due: Due, now: &Moment) -> (Timestamp, Option<Alarm>) {
+/// When a task may start, how long it waits for that, if it is not a time that it
+/// waits for, and what makes it due if that is later.
+fn due(due: Due, now: &Moment) -> (Timestamp, Option<Duration>, Option<Alarm>) {
     match due {
         Due::After(span) if !span.is_zero() => {
-            (now.wall.after(span), Some(Alarm::Steady(now.steady.after(span))))
+            (now.wall.after(span), Some(span), Some(Alarm::Steady(now.steady.after(span))))
         }
-        Due::At(time) if time > now.wall => (time, Some(Alarm::Wall(time))),
-        Due::Now | Due::After(_) | Due::At(_) => (now.wall, None),
+        Due::At(time) if time > now.wall => (time, None, Some(Alarm::Wall(time))),
+        Due::Now | Due::After(_) | Due::At(_) => (now.wall, Some(Duration::ZERO), None),
     }
 }

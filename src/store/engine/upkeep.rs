@@ -12,8 +12,7 @@ use super::{Engine, GroupError};
 use crate::{
     config::Retention,
     event::Seq,
-    store::{ready::Moment, sqlite::EndedRow},
-    task::Timestamp,
+    store::{clock::Uptime, ready::Moment, sqlite::EndedRow},
 };
 
 type Applied = Result<(), GroupError>;
@@ -38,10 +37,12 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Upkeep {
     retention: Retention,
-    /// When the oldest tasks that are kept ended: those that did not fail, and
-    /// those that did.
-    oldest_ended: [Option<Timestamp>; 2],
-    oldest_events: Option<(Seq, Timestamp)>,
+    /// The uptime at which the oldest tasks that are kept ended: those that did not
+    /// fail, and those that did.
+    oldest_ended: [Option<Uptime>; 2],
+    /// Rows of them that are damaged, up to these: they stay as they are.
+    passed_over: [i64; 2],
+    oldest_events: Option<(Seq, Uptime)>,
     /// The newest batch of events: it stays, as the numbers go on from it.
     newest_batch: Seq,
     /// Pages may have become free.
@@ -58,6 +59,7 @@ impl Upkeep {
         Self {
             retention,
             oldest_ended: [None; 2],
+            passed_over: [0; 2],
             oldest_events: None,
             newest_batch: Seq(0),
             space: true,
@@ -66,7 +68,7 @@ impl Upkeep {
     }
 
     /// A batch of events was written.
-    pub fn events_written(&mut self, first: Seq, now: Timestamp) {
+    pub fn events_written(&mut self, first: Seq, now: Uptime) {
         self.newest_batch = first;
         self.oldest_events.get_or_insert((first, now));
     }
@@ -77,7 +79,7 @@ impl Upkeep {
     }
 
     /// Tasks have ended.
-    pub fn tasks_ended(&mut self, failed: bool, now: Timestamp) {
+    pub fn tasks_ended(&mut self, failed: bool, now: Uptime) {
         self.oldest_ended[usize::from(failed)].get_or_insert(now);
     }
 
@@ -86,7 +88,7 @@ impl Upkeep {
     }
 
     /// When the oldest of a class is to be trimmed, if it is beyond the bounds or not.
-    fn trim_at(&self, failed: bool, beyond: bool) -> Option<Timestamp> {
+    fn trim_at(&self, failed: bool, beyond: bool) -> Option<Uptime> {
         let keep = if beyond { GRACE } else { self.keep(failed).max(GRACE) };
         self.oldest_ended[usize::from(failed)].map(|time| time.after(keep))
     }
@@ -96,7 +98,7 @@ impl Engine<'_> {
     /// Looks up what is the oldest of everything.
     pub(in crate::store) fn begin_upkeep(&mut self, newest_batch: Seq) -> Applied {
         self.upkeep.newest_batch = newest_batch;
-        self.upkeep.oldest_events = self.writer.oldest_events(self.group.now.wall)?;
+        self.look_at_oldest_events()?;
         for failed in CLASSES {
             self.look_at_oldest(failed)?;
         }
@@ -104,9 +106,33 @@ impl Engine<'_> {
     }
 
     fn look_at_oldest(&mut self, failed: bool) -> Result<Option<EndedRow>, GroupError> {
-        let row = self.writer.oldest_ended(failed, self.group.now.wall)?;
-        self.upkeep.oldest_ended[usize::from(failed)] = row.as_ref().map(|row| row.time);
+        let class = usize::from(failed);
+        let row = loop {
+            match self.writer.oldest_ended(failed, self.upkeep.passed_over[class])? {
+                None => break None,
+                Some(Ok(row)) => break Some(row),
+                Some(Err((id, damage))) => {
+                    tracing::error!(%damage, "the tasks that it names are not trimmed");
+                    self.upkeep.passed_over[class] = id;
+                }
+            }
+        };
+        self.upkeep.oldest_ended[class] = row.as_ref().map(|row| row.uptime);
         Ok(row)
+    }
+
+    /// A batch whose age is damaged counts as written now.
+    fn look_at_oldest_events(&mut self) -> Applied {
+        let now = self.uptime();
+        let oldest = self.writer.oldest_events()?;
+        self.upkeep.oldest_events = oldest.map(|(first, uptime)| {
+            let uptime = uptime.unwrap_or_else(|damage| {
+                tracing::error!(%damage, "the events that it has cannot be read");
+                now
+            });
+            (first, uptime)
+        });
+        Ok(())
     }
 
     /// How long until there is something to trim or to give back.
@@ -121,7 +147,7 @@ impl Engine<'_> {
             .filter(|(first, _)| *first < upkeep.newest_batch)
             .map(|(_, time)| time.after(upkeep.retention.events));
         let next = tasks.into_iter().chain([events]).flatten().min();
-        next.map(|time| time.since(now.wall))
+        next.map(|time| time.since(self.clock.uptime(now)))
     }
 
     /// Whether more of a class is kept than may be. Dead letters have bounds of their
@@ -158,7 +184,7 @@ impl Engine<'_> {
 
     fn is_due(&self, failed: bool) -> bool {
         let at = self.upkeep.trim_at(failed, self.is_beyond(failed));
-        at.is_some_and(|time| time <= self.group.now.wall)
+        at.is_some_and(|time| time <= self.uptime())
     }
 
     fn trim_ended(&mut self, failed: bool, left: &mut usize) -> Applied {
@@ -170,7 +196,7 @@ impl Engine<'_> {
             *left -= 1;
         }
         row.tasks.drain(..trimmed);
-        self.writer.keep_ended(row.id, &row.tasks)?;
+        self.writer.keep_ended(&row)?;
         if row.tasks.is_empty() {
             self.look_at_oldest(failed)?;
         }
@@ -178,14 +204,22 @@ impl Engine<'_> {
     }
 
     fn trim_task(&mut self, number: u64, row: i64) -> Applied {
-        let Some(task) = self.writer.trimmed_task(number)? else { return Ok(()) };
+        let task = match self.writer.finished_task(number).map_err(GroupError::from) {
+            Ok(Some(task)) => task,
+            Ok(None) => return Ok(()),
+            Err(GroupError::Damaged(damage)) => {
+                tracing::error!(%damage, "the task is not trimmed: it stays as it is");
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         if task.ended != row {
             // It was redriven, and ended again: another row is its.
             return Ok(());
         }
         self.writer.trim_task(number, task.request_id.as_deref())?;
         if let Some(queue) = self.queues.find(&task.queue) {
-            self.queues.uncount(queue, task.state, task.bytes);
+            self.queues.uncount(queue, task.life.state, task.bytes);
             self.group.tallied.insert(queue);
             self.group.trimmed.insert(queue);
         }
@@ -195,12 +229,12 @@ impl Engine<'_> {
     fn trim_events(&mut self) -> Applied {
         for _ in 0..STEP_BATCHES {
             let Some((first, time)) = self.upkeep.oldest_events else { break };
-            let old = time.after(self.upkeep.retention.events) <= self.group.now.wall;
+            let old = time.after(self.upkeep.retention.events) <= self.uptime();
             if first >= self.upkeep.newest_batch || !(old || self.too_many_events()) {
                 break;
             }
             self.writer.trim_events(first)?;
-            self.upkeep.oldest_events = self.writer.oldest_events(self.group.now.wall)?;
+            self.look_at_oldest_events()?;
             self.upkeep.space = true;
         }
         Ok(())

@@ -1,16 +1,20 @@
 //! Reads tasks: one, or a page of those that match a filter.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
-use rusqlite::{Connection, Row, params};
+use prost::DecodeError;
+use rusqlite::{Connection, OptionalExtension as _, Row, params, types::ValueRef};
 
 use crate::{
     store::{
-        Attempt, Filter, MAX_ATTEMPTS_KEPT, Page, Query, Task,
+        Attempt, Filter, MAX_ATTEMPTS_KEPT, MAX_OUTPUTS_READ, Output, Page, Query, Task,
         identity::Identity,
-        record::{self, LabelsRecord, TaskRecord},
+        record::{self, LabelsRecord, OutputRecord, TaskRecord},
         recovery::waiting_state,
-        sqlite::{self, SlotRow},
+        sqlite::{self, Damage, SlotRow, Table},
     },
     task::{Data, Failure, Lifecycle, State, TaskId, Timestamp, WorkerId},
 };
@@ -71,17 +75,17 @@ pub fn page(
 /// The executions of a task. The latest one has no row of its own while it runs,
 /// or if it ended the task.
 fn attempts(connection: &Connection, number: u64, task: &Task) -> Rows<Vec<Attempt>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT attempt, worker, started, ended, error_reason, error_message
-         FROM attempt WHERE task = ?1 ORDER BY attempt",
-    )?;
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM attempt WHERE task = ?1 ORDER BY attempt")?;
     let rows = statement.query_map([number], |row| {
+        sqlite::check(row, 0, Table::Attempt)?;
         Ok(Attempt {
-            attempt: row.get(0)?,
-            worker: WorkerId(row.get(1)?),
-            started: Timestamp(row.get(2)?),
-            ended: Some(Timestamp(row.get(3)?)),
-            failure: failure_at(row, 4)?,
+            attempt: row.get(2)?,
+            worker: WorkerId(row.get(3)?),
+            started: Timestamp(row.get(4)?),
+            ended: Some(Timestamp(row.get(5)?)),
+            failure: failure_at(row, 6)?,
+            output: None,
         })
     })?;
     let mut attempts = rows.collect::<Rows<Vec<_>>>()?;
@@ -94,28 +98,75 @@ fn attempts(connection: &Connection, number: u64, task: &Task) -> Rows<Vec<Attem
             started,
             ended: task.finished,
             failure: task.failure.clone().filter(|_| task.lifecycle.state.is_terminal()),
+            output: None,
         });
     }
     let too_many = attempts.len().saturating_sub(MAX_ATTEMPTS_KEPT as usize);
     attempts.drain(..too_many);
+    add_outputs(connection, number, &mut attempts)?;
     Ok(attempts)
 }
 
-/// The columns that [`Candidate`] takes, in order. The record is the last of its
-/// table, so that SQLite does not read a large one that is not asked for.
-const COLUMNS: &str = "
-    task.id, task.queue, task.kind, task.created,
-    live.due, live.attempt, live.failures, live.crashes, live.cancel_requested,
-    live.worker, live.started, live.error_reason, live.error_message,
-    finish.state, finish.finished, finish.due, finish.attempt, finish.failures,
-    finish.cancel_requested, finish.worker, finish.started,
-    finish.error_reason, finish.error_message, finish.result_type,
-    task.request_id, task.labels, task.record, finish.result";
+/// The latest outputs, as many as there is room for.
+fn add_outputs(connection: &Connection, number: u64, attempts: &mut [Attempt]) -> Rows<()> {
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM output WHERE task = ?1 ORDER BY attempt DESC")?;
+    let mut rows = statement.query([number])?;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        bytes += row.get_ref(3)?.as_blob()?.len();
+        if bytes > MAX_OUTPUTS_READ && bytes > row.get_ref(3)?.as_blob()?.len() {
+            break;
+        }
+        let (attempt, output) = output_at(row)?;
+        if let Some(attempt) = attempts.iter_mut().find(|known| known.attempt == attempt) {
+            attempt.output = Some(output);
+        }
+    }
+    Ok(())
+}
 
-/// Their places that are used more than once.
-const LABELS: usize = 25;
-const RECORD: usize = 26;
-const RESULT: usize = 27;
+/// What an execution of a task wrote: this one, or the latest of which anything was kept.
+pub fn output(
+    connection: &Connection,
+    number: u64,
+    attempt: Option<u32>,
+) -> Rows<Option<(u32, Output)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM output WHERE task = ?1 AND (?2 IS NULL OR attempt = ?2)
+         ORDER BY attempt DESC LIMIT 1",
+    )?;
+    statement.query_row(params![number, attempt], output_at).optional()
+}
+
+fn output_at(row: &Row<'_>) -> Rows<(u32, Output)> {
+    sqlite::check(row, 0, Table::Output)?;
+    let attempt = row.get(2)?;
+    let wrong = |error: DecodeError| {
+        let key = format!("{}, {attempt}", row.get::<_, u64>(1).unwrap_or_default());
+        Damage::new(Table::Output, key, error.to_string())
+    };
+    let output = OutputRecord::from_bytes(row.get_ref(3)?.as_blob()?).map_err(wrong)?;
+    Ok((attempt, output))
+}
+
+/// Where the columns of the tables begin that [`Candidate`] takes, each as it is on
+/// disk: the checksum, the number, and so on.
+const TASK: usize = 0;
+const LIVE: usize = TASK + 1 + Table::Task.columns();
+const FINISH: usize = LIVE + 1 + Table::Live.columns();
+
+/// Columns of a task.
+const CREATED: usize = TASK + 3;
+const QUEUE: usize = TASK + 4;
+const KIND: usize = TASK + 5;
+const LABELS: usize = TASK + 7;
+const RECORD: usize = TASK + 8;
+
+/// Columns of a task's end.
+const FINISHED: usize = FINISH + 3;
+const RESULT_TYPE: usize = FINISH + 14;
+const RESULT: usize = FINISH + 15;
 
 /// Which tables lead the way to the tasks, the first one's id being the order of
 /// the page: those that have not ended are few among many, and so are, at times,
@@ -154,7 +205,7 @@ fn statement(query: &Query) -> String {
     };
     let order = if query.newest_first { "DESC" } else { "ASC" };
     format!(
-        "SELECT {COLUMNS} FROM {source}
+        "SELECT task.*, live.*, finish.* FROM {source}
          WHERE {id} > ?1 AND {id} < ?2 {dead_letters} ORDER BY {id} {order}"
     )
 }
@@ -183,7 +234,7 @@ fn scan(
     let (mut looked_at, mut bytes) = (0, 0);
     let max_bytes = if query.omit_payloads { MAX_SLIM_PAGE_BYTES } else { MAX_PAGE_BYTES };
     while let Some(row) = rows.next()? {
-        let candidate = Candidate { row, running: &running, now };
+        let candidate = Candidate::of(row, &running, now)?;
         let number = candidate.number()?;
         looked_at += 1;
         if candidate.matches(&query.filter)? {
@@ -208,13 +259,37 @@ struct Candidate<'a> {
     now: Timestamp,
 }
 
-impl Candidate<'_> {
+impl<'a> Candidate<'a> {
+    /// Compares the checksums: also of what the filter will not let through, as
+    /// nothing can be said of a task that is damaged, not even that it does not match.
+    fn of(row: &'a Row<'a>, running: &'a HashMap<u64, SlotRow>, now: Timestamp) -> Rows<Self> {
+        let candidate = Self { row, running, now };
+        sqlite::check(row, TASK, Table::Task)?;
+        let (lives, ended) = (candidate.has(LIVE)?, candidate.has(FINISH)?);
+        if lives {
+            sqlite::check(row, LIVE, Table::Live)?;
+        }
+        if ended {
+            sqlite::check(row, FINISH, Table::Finish)?;
+        }
+        if lives == ended {
+            let what = if lives { "it lives and has ended" } else { "it neither lives nor ended" };
+            return Err(Damage::new(Table::Task, candidate.number()?, what).into());
+        }
+        Ok(candidate)
+    }
+
+    /// Whether there is a row of the table whose columns begin here.
+    fn has(&self, table: usize) -> Rows<bool> {
+        Ok(self.row.get_ref(table)? != ValueRef::Null)
+    }
+
     fn bytes(&self) -> Rows<usize> {
         Ok(self.row.get_ref(RECORD)?.as_blob()?.len())
     }
 
     fn number(&self) -> Rows<u64> {
-        self.row.get(0)
+        self.row.get(TASK + 1)
     }
 
     fn slot(&self) -> Rows<Option<&SlotRow>> {
@@ -222,13 +297,19 @@ impl Candidate<'_> {
     }
 
     fn state(&self) -> Rows<State> {
-        if let Some(column) = self.row.get::<_, Option<i64>>(13)? {
-            return sqlite::state_from_column(column).ok_or_else(|| damaged(13, "not a state"));
+        if self.has(FINISH)? {
+            let state = sqlite::state_from_column(self.row.get(FINISH + 2)?);
+            return state.ok_or_else(|| self.damaged(Table::Finish, "it tells of no end"));
         }
         if self.slot()?.is_some() {
             return Ok(State::Running);
         }
-        Ok(waiting_state(Timestamp(self.row.get(4)?), self.now))
+        let interval = self.row.get::<_, Option<u64>>(LIVE + 6)?.map(Duration::from_micros);
+        Ok(waiting_state(Timestamp(self.row.get(LIVE + 5)?), interval, self.now))
+    }
+
+    fn damaged(&self, table: Table, what: &str) -> rusqlite::Error {
+        Damage::new(table, self.number().unwrap_or_default(), what).into()
     }
 
     fn matches(&self, filter: &Filter) -> Rows<bool> {
@@ -236,16 +317,20 @@ impl Candidate<'_> {
             let value = self.row.get_ref(column)?.as_str()?;
             Ok(wanted.is_empty() || wanted.iter().any(|wanted| wanted == value))
         };
-        let finished = match self.row.get::<_, Option<i64>>(14)? {
-            Some(time) => filter.finished.has(Timestamp(time)),
+        let finished = match self.finished()? {
+            Some(time) => filter.finished.has(time),
             None => filter.finished.is_open(),
         };
         Ok(finished
-            && filter.created.has(Timestamp(self.row.get(3)?))
+            && filter.created.has(Timestamp(self.row.get(CREATED)?))
             && (filter.states.is_empty() || filter.states.contains(&self.state()?))
-            && named(1, &filter.queues)?
-            && named(2, &filter.kinds)?
+            && named(QUEUE, &filter.queues)?
+            && named(KIND, &filter.kinds)?
             && self.has_labels(filter)?)
+    }
+
+    fn finished(&self) -> Rows<Option<Timestamp>> {
+        Ok(self.row.get::<_, Option<i64>>(FINISHED)?.map(Timestamp))
     }
 
     fn has_labels(&self, filter: &Filter) -> Rows<bool> {
@@ -258,45 +343,45 @@ impl Candidate<'_> {
 
     fn labels(&self) -> Rows<BTreeMap<String, String>> {
         LabelsRecord::from_bytes(self.row.get_ref(LABELS)?.as_blob_or_null()?)
-            .map_err(|error| damaged(LABELS, &error.to_string()))
+            .map_err(|error| self.damaged(Table::Task, &error.to_string()))
     }
 
     fn read(&self, identity: Identity, omit_payloads: bool) -> Rows<Task> {
         let row = self.row;
         let state = self.state()?;
         let ended = state.is_terminal();
-        let of = |live: usize, finish: usize| if ended { finish } else { live };
+        let of = |live: usize, finish: usize| if ended { FINISH + finish } else { LIVE + live };
         let slot = self.slot()?;
         let mut record = TaskRecord::from_bytes(row.get_ref(RECORD)?.as_blob()?)
-            .map_err(|error| damaged(RECORD, &error.to_string()))?;
+            .map_err(|error| self.damaged(Table::Task, &error.to_string()))?;
         let payload = record.take_payload();
         let (timeout, max_attempts) = (record.timeout(), record.max_attempts);
         Ok(Task {
             id: identity.task_id(self.number()?),
-            queue: row.get(1)?,
-            kind: row.get(2)?,
+            queue: row.get(QUEUE)?,
+            kind: row.get(KIND)?,
             payload: if omit_payloads { Data::Empty } else { payload },
             priority: record.priority,
             labels: self.labels()?,
-            request_id: row.get(24)?,
+            request_id: row.get(TASK + 6)?,
             timeout,
             max_attempts,
             lifecycle: Lifecycle {
                 state,
-                attempt: slot.map_or_else(|| row.get(of(5, 16)), |slot| Ok(slot.attempt))?,
-                failures: row.get(of(6, 17))?,
-                crashes: row.get::<_, Option<u32>>(7)?.unwrap_or(0),
-                cancel_requested: row.get(of(8, 18))?,
+                attempt: slot.map_or_else(|| row.get(of(9, 5)), |slot| Ok(slot.attempt))?,
+                failures: row.get(of(10, 6))?,
+                crashes: row.get::<_, Option<u32>>(LIVE + 11)?.unwrap_or(0),
+                cancel_requested: row.get(of(12, 7))?,
             },
-            created: Timestamp(row.get(3)?),
-            due: Timestamp(row.get(of(4, 15))?),
+            created: Timestamp(row.get(CREATED)?),
+            due: Timestamp(row.get(of(5, 4))?),
             execution: match slot {
                 Some(slot) => Some((slot.worker, slot.started)),
-                None => self.execution(of(9, 19))?,
+                None => self.execution(of(13, 10))?,
             },
-            finished: row.get::<_, Option<i64>>(14)?.map(Timestamp),
+            finished: self.finished()?,
             result: if omit_payloads { None } else { self.result()? },
-            failure: failure_at(row, of(11, 21))?,
+            failure: failure_at(row, of(15, 12))?,
             attempts: Vec::new(),
         })
     }
@@ -308,11 +393,11 @@ impl Candidate<'_> {
     }
 
     fn result(&self) -> Rows<Option<Data>> {
-        let Some(result_type) = self.row.get(23)? else { return Ok(None) };
+        let Some(result_type) = self.row.get(RESULT_TYPE)? else { return Ok(None) };
         let bytes = self.row.get(RESULT)?;
         record::result_from_columns(result_type, bytes)
             .map(Some)
-            .ok_or_else(|| damaged(RESULT, "not a result"))
+            .ok_or_else(|| self.damaged(Table::Finish, "its result is of no known type"))
     }
 }
 
@@ -320,9 +405,4 @@ fn failure_at(row: &Row<'_>, at: usize) -> Rows<Option<Failure>> {
     let reason: Option<String> = row.get(at)?;
     let message: Option<String> = row.get(at + 1)?;
     Ok(reason.zip(message).map(|(reason, message)| Failure { reason, message }))
-}
-
-fn damaged(column: usize, what: &str) -> rusqlite::Error {
-    let what = what.to_owned().into();
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, what)
 }

@@ -4,7 +4,12 @@
 
 use rusqlite::{Connection, params};
 
-use super::{APPLICATION_ID, DatabaseError, FORMAT, upkeep::pack};
+use super::{
+    APPLICATION_ID, DatabaseError, FORMAT,
+    schema::{SCHEMA, Table},
+    sum,
+    upkeep::pack,
+};
 use crate::store::{clock::WallClock, record::LabelsRecord};
 
 /// Numbers in one row of `ended` that a migration makes.
@@ -62,18 +67,92 @@ CREATE TABLE queue (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// The tables of format 2, and how their rows are read as those of format 3: which has
+/// checksums, the outputs of executions, what kind of due time a task has, and the
+/// store's uptime in place of times of the wall clock. What is there at the change
+/// counts as written at the change: nothing is trimmed early for it.
+const FROM_2: [(Table, &str); 12] = [
+    (Table::Meta, "SELECT key, value FROM meta_2"),
+    (Table::Incarnation, "SELECT id, mark, first_seq, started FROM incarnation_2 ORDER BY id"),
+    (
+        Table::Task,
+        "SELECT id, seq, created, queue, kind, request_id, labels, record FROM task_2 ORDER BY id",
+    ),
+    // A delay cannot be told from a time any more; a backoff began when the attempt ended.
+    (
+        Table::Live,
+        "SELECT live_2.id, live_2.queue, live_2.kind, priority, due,
+            CASE WHEN attempt = 0 THEN iif(due <= created, 0, NULL)
+            ELSE (SELECT max(0, due - max(ended)) FROM attempt_2 WHERE attempt_2.task = live_2.id)
+            END,
+            bytes, max_attempts, attempt, failures, crashes, cancel_requested, worker, started,
+            error_reason, error_message, live_2.labels
+         FROM live_2 JOIN task_2 ON task_2.id = live_2.id ORDER BY live_2.id",
+    ),
+    (Table::Slot, "SELECT worker, task, attempt, started FROM slot_2"),
+    (
+        Table::Finish,
+        "SELECT id, state, finished, due, attempt, failures, cancel_requested, bytes, ended,
+            worker, started, error_reason, error_message, result_type, result
+         FROM finish_2 ORDER BY id",
+    ),
+    (Table::Request, "SELECT id, task, fingerprint FROM request_2 ORDER BY id"),
+    (
+        Table::Attempt,
+        "SELECT task, attempt, worker, started, ended, error_reason, error_message
+         FROM attempt_2 ORDER BY task, attempt",
+    ),
+    (Table::Event, "SELECT first, last, 0, data FROM event_2 ORDER BY first"),
+    (Table::Ended, "SELECT id, failed, 0, tasks FROM ended_2 ORDER BY id"),
+    (Table::Tally, "SELECT queue, state, tasks, bytes FROM tally_2"),
+    (Table::Queue, "SELECT name, paused, overrides FROM queue_2"),
+];
+
 /// Makes the present format from `format`, which is an earlier one.
 pub fn migrate(connection: &Connection, format: i32) -> Result<(), DatabaseError> {
     tracing::info!(from = format, to = FORMAT, "the store is being brought to the present format");
     connection.execute_batch("BEGIN IMMEDIATE")?;
+    for step in format..FORMAT {
+        match step {
+            1 => from_1(connection)?,
+            2 => from_2(connection)?,
+            unknown => return Err(DatabaseError::UnknownFormat(unknown)),
+        }
+    }
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", FORMAT)?;
+    connection.execute_batch("COMMIT")?;
+    Ok(())
+}
+
+fn from_1(connection: &Connection) -> Result<(), DatabaseError> {
     // The tables are taken apart by hand; nothing refers to them by name.
     let now = WallClock::default().now().0;
     connection.execute_batch(&FROM_1.replacen('?', &now.to_string(), 1))?;
     insert_ended(connection)?;
-    insert_labels(connection)?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    connection.pragma_update(None, "user_version", FORMAT)?;
-    connection.execute_batch("COMMIT")?;
+    insert_labels(connection)
+}
+
+fn from_2(connection: &Connection) -> Result<(), DatabaseError> {
+    connection.execute_batch("DROP INDEX dead_letter")?;
+    for (table, _) in FROM_2 {
+        let name = table.name();
+        connection.execute_batch(&format!("ALTER TABLE {name} RENAME TO {name}_2"))?;
+    }
+    connection.execute_batch(SCHEMA)?;
+    for (table, select) in FROM_2 {
+        let mut insert = connection.prepare(&table.insert("INSERT"))?;
+        let mut select = connection.prepare(select)?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let values = (0..table.columns()).map(|column| row.get_ref(column));
+            let values: Vec<_> = values.collect::<Result<_, _>>()?;
+            sum::write(&mut insert, table, &values)?;
+        }
+    }
+    for (table, _) in FROM_2 {
+        connection.execute_batch(&format!("DROP TABLE {}_2", table.name()))?;
+    }
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! The schema, the connections, and what is read at start; `writer` has the
 //! statements that write.
 //!
-//! On disk (format 2; `migrate` makes it from format 1):
+//! On disk (format 3; `migrate` makes it from earlier ones). Every row has a checksum
+//! (`sum`), which every read compares:
 //!
 //! | table | a row is | written |
 //! |---|---|---|
@@ -12,6 +13,7 @@
 //! | `slot` | a worker that runs a task | at a start; deleted when the worker is idle |
 //! | `finish` | how a task ended | at the end; deleted by a redrive |
 //! | `attempt` | an execution that did not end its task | when the task waits again |
+//! | `output` | what an execution wrote, if it is kept | when the execution ends |
 //! | `request` | an idempotency key | at submission |
 //! | `dead_letter` | an index of the tasks that FAILED | at such an end |
 //! | `event` | **all** events of one commit, encoded as they are sent | at every commit |
@@ -21,89 +23,49 @@
 //!
 //! Few rows make a fast store: the start of a task writes no row of its own,
 //! only its worker's slot, and only once per commit. A task is running if and
-//! only if a slot names it. Times are microseconds since the Unix epoch.
+//! only if a slot names it. Times are microseconds since the Unix epoch, but for
+//! `uptime`: that is how long the store had been running, over all process starts,
+//! when the row was written, and what retention goes by.
+//!
+//! `live.interval` tells what kind of due time a task has: NULL if it is a time of the
+//! wall clock (`run_at`), and otherwise how long the task was to wait until then (its
+//! delay or its backoff), which is 0 if it may start at once.
 //!
 //! What has ended is trimmed in the order of `ended` and `event`, the oldest
 //! first. `finish.ended` names the row of `ended` that a task is trimmed with: a
 //! number in another row, of a task that was redriven, is passed over.
 
+mod lookups;
 mod migrate;
+mod schema;
 mod start;
+mod sum;
 mod upkeep;
 mod writer;
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig, params};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::identity::Identity;
 use crate::{config::Durability, task::State};
 
+pub use lookups::{FinishedTask, WrittenLive};
+pub use schema::Table;
 pub use start::{
     LiveRow, SlotRow, each_live, identity, incarnations, newest, newest_batch, newest_ended,
-    queues, slots, tallies,
+    newest_event, queues, slots, tallies, uptime,
 };
+pub use sum::{Damage, check};
 pub use upkeep::EndedRow;
-pub use writer::{AttemptRow, FinishRow, FinishedTask, NewLiveRow, TaskRow, Writer};
+pub use writer::{AttemptRow, FinishRow, LiveColumns, TaskRow, Writer};
 
 /// "task" in ASCII: marks the file as ours.
 const APPLICATION_ID: i32 = 0x7461_736b;
 /// The format that this code reads and writes.
-const FORMAT: i32 = 2;
+const FORMAT: i32 = 3;
 /// Earlier SQLite can lose committed data when a write-ahead log is reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
-
-const SCHEMA: &str = "
-CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE incarnation (
-    id INTEGER PRIMARY KEY, mark INTEGER NOT NULL, first_seq INTEGER NOT NULL,
-    started INTEGER NOT NULL
-) STRICT;
-CREATE TABLE task (
-    id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, created INTEGER NOT NULL,
-    queue TEXT NOT NULL, kind TEXT NOT NULL, request_id TEXT, labels BLOB, record BLOB NOT NULL
-) STRICT;
-CREATE TABLE live (
-    id INTEGER PRIMARY KEY, queue TEXT NOT NULL, kind TEXT NOT NULL,
-    priority INTEGER NOT NULL, due INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    max_attempts INTEGER NOT NULL, attempt INTEGER NOT NULL, failures INTEGER NOT NULL,
-    crashes INTEGER NOT NULL, cancel_requested INTEGER NOT NULL,
-    worker INTEGER, started INTEGER, error_reason TEXT, error_message TEXT, labels BLOB
-) STRICT;
-CREATE TABLE slot (
-    worker INTEGER PRIMARY KEY, task INTEGER NOT NULL, attempt INTEGER NOT NULL,
-    started INTEGER NOT NULL
-) STRICT;
-CREATE TABLE finish (
-    id INTEGER PRIMARY KEY, state INTEGER NOT NULL, finished INTEGER NOT NULL,
-    due INTEGER NOT NULL, attempt INTEGER NOT NULL, failures INTEGER NOT NULL,
-    cancel_requested INTEGER NOT NULL, bytes INTEGER NOT NULL, ended INTEGER NOT NULL,
-    worker INTEGER, started INTEGER, error_reason TEXT, error_message TEXT,
-    result_type INTEGER, result BLOB
-) STRICT;
-CREATE INDEX dead_letter ON finish (id) WHERE state = 2;
-CREATE TABLE request (
-    id TEXT PRIMARY KEY, task INTEGER NOT NULL, fingerprint BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE attempt (
-    task INTEGER NOT NULL, attempt INTEGER NOT NULL, worker INTEGER NOT NULL,
-    started INTEGER NOT NULL, ended INTEGER NOT NULL, error_reason TEXT, error_message TEXT,
-    PRIMARY KEY (task, attempt)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE event (
-    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, time INTEGER NOT NULL, data BLOB NOT NULL
-) STRICT;
-CREATE TABLE ended (
-    id INTEGER PRIMARY KEY, failed INTEGER NOT NULL, time INTEGER NOT NULL, tasks BLOB NOT NULL
-) STRICT;
-CREATE TABLE tally (
-    queue TEXT NOT NULL, state INTEGER NOT NULL, tasks INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    PRIMARY KEY (queue, state)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE queue (
-    name TEXT PRIMARY KEY, paused INTEGER NOT NULL, overrides BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-";
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -116,12 +78,22 @@ pub enum DatabaseError {
         "its format is {0}, and this version of taskyard reads up to {FORMAT}; use a newer one"
     )]
     TooNew(i32),
+    #[error("its format is {0}, from which this version of taskyard knows no way")]
+    UnknownFormat(i32),
     #[error("it is empty or gone, and its write-ahead log {0} is not; restore it, or remove both")]
     Orphaned(std::path::PathBuf),
     #[error("{0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
+    #[error("{0}")]
+    Row(#[from] Damage),
     #[error("a record in it is damaged: {0}")]
     Damaged(String),
+}
+
+impl From<rusqlite::Error> for DatabaseError {
+    fn from(error: rusqlite::Error) -> Self {
+        Damage::in_error(&error).map_or_else(|| Self::Sqlite(error), Self::Row)
+    }
 }
 
 /// Where a database is.
@@ -246,13 +218,22 @@ fn check_format(connection: &Connection) -> Result<i32, DatabaseError> {
 fn create(connection: &Connection) -> Result<(), DatabaseError> {
     let key = Identity::random().key();
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    connection.execute_batch(SCHEMA)?;
-    connection.execute("INSERT INTO meta VALUES ('key', ?1)", params![key])?;
+    connection.execute_batch(schema::SCHEMA)?;
+    put_meta(connection, "key", &key)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", FORMAT)?;
     connection.execute_batch("COMMIT")?;
     Ok(())
 }
+
+/// Writes one fact about the store, in place of what was known of it.
+fn put_meta(connection: &Connection, key: &str, value: &[u8]) -> Result<(), rusqlite::Error> {
+    let mut statement = connection.prepare(&Table::Meta.insert("INSERT OR REPLACE"))?;
+    sum::write(&mut statement, Table::Meta, &sum::values![key, value])
+}
+
+#[cfg(test)]
+mod tests;
 
 /// `finish.state`.
 fn state_column(state: State) -> i64 {

@@ -1,30 +1,69 @@
 //! What is read when a store is opened.
 
-use rusqlite::{Connection, OptionalExtension as _};
+use std::time::Duration;
 
-use super::{DatabaseError, state_from_column};
+use rusqlite::{Connection, OptionalExtension as _, Row, types::ValueRef};
+
+use super::{
+    Damage, DatabaseError, Table, state_from_column,
+    sum::{check, check_head},
+};
 use crate::{
     event::Seq,
     events::Incarnation,
-    store::identity::Identity,
+    store::{clock::Uptime, identity::Identity},
     task::{State, Timestamp, WorkerId},
 };
 
+type Rows<T> = Result<T, rusqlite::Error>;
+
+/// Every row of a table, in the order of its key, its checksum compared.
+fn all<T>(
+    connection: &Connection,
+    table: Table,
+    read: impl Fn(&Row<'_>) -> Rows<T>,
+) -> Rows<Vec<T>> {
+    let sql = format!("SELECT * FROM {} ORDER BY 2", table.name());
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map([], |row| {
+        check(row, 0, table)?;
+        read(row)
+    })?;
+    rows.collect()
+}
+
+/// A fact about the store, if it is known.
+fn meta(connection: &Connection, key: &str) -> Rows<Option<Vec<u8>>> {
+    let row = connection.query_row("SELECT * FROM meta WHERE key = ?1", [key], |row| {
+        check(row, 0, Table::Meta)?;
+        row.get(2)
+    });
+    row.optional()
+}
+
+/// A number among the facts about the store.
+fn number(connection: &Connection, key: &str) -> Rows<Option<u64>> {
+    let Some(bytes) = meta(connection, key)? else { return Ok(None) };
+    let bytes = bytes.try_into();
+    let bytes = bytes.map_err(|_| Damage::new(Table::Meta, key, "it is no number"))?;
+    Ok(Some(u64::from_be_bytes(bytes)))
+}
+
 /// The store's secret.
 pub fn identity(connection: &Connection) -> Result<Identity, DatabaseError> {
-    let key: Vec<u8> =
-        connection.query_row("SELECT value FROM meta WHERE key = 'key'", [], |row| row.get(0))?;
-    let key = key.try_into().map_err(|_| DatabaseError::Damaged("the store's key".into()))?;
+    // All of them, as one that lies under another name would be missed.
+    all(connection, Table::Meta, |_| Ok(()))?;
+    let key = meta(connection, "key")?;
+    let key = key.and_then(|key| key.try_into().ok());
+    let key = key.ok_or_else(|| Damage::new(Table::Meta, "key", "the store's key is not there"))?;
     Ok(Identity::from_key(key))
 }
 
-/// All process starts, in order.
+/// All process starts that are remembered, in order.
 pub fn incarnations(connection: &Connection) -> Result<Vec<Incarnation>, DatabaseError> {
-    let mut statement =
-        connection.prepare("SELECT mark, first_seq FROM incarnation ORDER BY id")?;
-    let rows = statement
-        .query_map([], |row| Ok(Incarnation { mark: row.get(0)?, first: Seq(row.get(1)?) }))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    Ok(all(connection, Table::Incarnation, |row| {
+        Ok(Incarnation { mark: row.get(2)?, first: Seq(row.get(3)?) })
+    })?)
 }
 
 /// A task's place among those that have not ended.
@@ -35,6 +74,8 @@ pub struct LiveRow {
     pub kind: String,
     pub priority: i32,
     pub due: Timestamp,
+    /// How long it was to wait until then; `None` if it is due at a time.
+    pub interval: Option<Duration>,
     pub bytes: u64,
     pub max_attempts: u32,
     pub attempt: u32,
@@ -49,25 +90,24 @@ pub fn each_live(
     connection: &Connection,
     mut each: impl FnMut(LiveRow),
 ) -> Result<(), DatabaseError> {
-    let mut statement = connection.prepare(
-        "SELECT id, queue, kind, priority, due, bytes, max_attempts, attempt, failures, crashes,
-                cancel_requested, labels IS NOT NULL FROM live ORDER BY id",
-    )?;
+    let mut statement = connection.prepare("SELECT * FROM live ORDER BY id")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
+        check(row, 0, Table::Live)?;
         each(LiveRow {
-            number: row.get(0)?,
-            queue: row.get(1)?,
-            kind: row.get(2)?,
-            priority: row.get(3)?,
-            due: Timestamp(row.get(4)?),
-            bytes: row.get(5)?,
-            max_attempts: row.get(6)?,
-            attempt: row.get(7)?,
-            failures: row.get(8)?,
-            crashes: row.get(9)?,
-            cancel_requested: row.get(10)?,
-            has_labels: row.get(11)?,
+            number: row.get(1)?,
+            queue: row.get(2)?,
+            kind: row.get(3)?,
+            priority: row.get(4)?,
+            due: Timestamp(row.get(5)?),
+            interval: row.get::<_, Option<u64>>(6)?.map(Duration::from_micros),
+            bytes: row.get(7)?,
+            max_attempts: row.get(8)?,
+            attempt: row.get(9)?,
+            failures: row.get(10)?,
+            crashes: row.get(11)?,
+            cancel_requested: row.get(12)?,
+            has_labels: row.get_ref(17)? != ValueRef::Null,
         });
     }
     Ok(())
@@ -83,48 +123,77 @@ pub struct SlotRow {
 }
 
 /// All workers that run a task.
-pub fn slots(connection: &Connection) -> Result<Vec<SlotRow>, rusqlite::Error> {
-    let mut statement =
-        connection.prepare_cached("SELECT worker, task, attempt, started FROM slot")?;
-    let rows = statement.query_map([], |row| {
+pub fn slots(connection: &Connection) -> Rows<Vec<SlotRow>> {
+    all(connection, Table::Slot, |row| {
         Ok(SlotRow {
-            worker: WorkerId(row.get(0)?),
-            task: row.get(1)?,
-            attempt: row.get(2)?,
-            started: Timestamp(row.get(3)?),
+            worker: WorkerId(row.get(1)?),
+            task: row.get(2)?,
+            attempt: row.get(3)?,
+            started: Timestamp(row.get(4)?),
         })
-    })?;
-    rows.collect()
+    })
 }
 
 /// Number of the newest task, and of the newest event, whether they are kept or
 /// not: no number is given twice.
 pub fn newest(connection: &Connection) -> Result<(u64, Seq), DatabaseError> {
-    let task: Option<u64> =
-        connection.query_row("SELECT max(id) FROM task", [], |row| row.get(0))?;
-    let trimmed: Option<[u8; 8]> = connection
-        .query_row("SELECT value FROM meta WHERE key = 'newest_task'", [], |row| row.get(0))
-        .optional()?;
-    let trimmed = trimmed.map(u64::from_be_bytes);
-    // The newest row of events is never trimmed.
-    let event: Option<u64> = connection
-        .query_row("SELECT last FROM event ORDER BY first DESC LIMIT 1", [], |row| row.get(0))
-        .optional()?;
-    Ok((task.max(trimmed).unwrap_or(0), Seq(event.unwrap_or(0))))
+    let sql = "SELECT sum, id, seq, created, queue, kind, request_id, labels FROM task
+               ORDER BY id DESC LIMIT 1";
+    let task = connection.query_row(sql, [], |row| {
+        check_head(row, 0, Table::Task)?;
+        row.get(1)
+    });
+    let task: Option<u64> = task.optional()?;
+    let trimmed = number(connection, "newest_task")?;
+    let event = newest_events(connection)?.map(|(_, last, _)| last);
+    Ok((task.max(trimmed).unwrap_or(0), event.unwrap_or_default()))
+}
+
+/// First, last and uptime of the newest batch of events, which is never trimmed.
+fn newest_events(connection: &Connection) -> Rows<Option<(Seq, Seq, Uptime)>> {
+    let sql = "SELECT * FROM event ORDER BY first DESC LIMIT 1";
+    let row = connection.query_row(sql, [], |row| {
+        check(row, 0, Table::Event)?;
+        Ok((Seq(row.get(1)?), Seq(row.get(2)?), Uptime(row.get(3)?)))
+    });
+    row.optional()
+}
+
+/// The newest event, as a reader sees it; 0 if there is none, or if its row is damaged,
+/// which whoever reads the events is told.
+pub fn newest_event(connection: &Connection) -> Rows<Seq> {
+    let sql = "SELECT sum, first, last, uptime FROM event ORDER BY first DESC LIMIT 1";
+    let mut newest = connection.prepare_cached(sql)?;
+    let newest = newest.query_row([], |row| {
+        check_head(row, 0, Table::Event)?;
+        Ok(Seq(row.get(2)?))
+    });
+    match newest.optional() {
+        Err(error) if Damage::in_error(&error).is_some() => Ok(Seq(0)),
+        newest => Ok(newest?.unwrap_or_default()),
+    }
 }
 
 /// The first event of the newest batch; 0 if there is none.
 pub fn newest_batch(connection: &Connection) -> Result<Seq, DatabaseError> {
-    let first: Option<u64> =
-        connection.query_row("SELECT max(first) FROM event", [], |row| row.get(0))?;
-    Ok(Seq(first.unwrap_or(0)))
+    Ok(newest_events(connection)?.map(|(first, ..)| first).unwrap_or_default())
+}
+
+/// How long the store has been running, over all process starts, as far as it has
+/// noted that.
+pub fn uptime(connection: &Connection) -> Result<Uptime, DatabaseError> {
+    let noted = number(connection, "uptime")?.map(Uptime);
+    let of_events = newest_events(connection)?.map(|(_, _, uptime)| uptime);
+    Ok(noted.max(of_events).unwrap_or_default())
 }
 
 /// The newest row of tasks that have ended; 0 if there is none.
 pub fn newest_ended(connection: &Connection) -> Result<i64, DatabaseError> {
-    let id: Option<i64> =
-        connection.query_row("SELECT max(id) FROM ended", [], |row| row.get(0))?;
-    Ok(id.unwrap_or(0))
+    let row = connection.query_row("SELECT * FROM ended ORDER BY id DESC LIMIT 1", [], |row| {
+        check(row, 0, Table::Ended)?;
+        row.get(1)
+    });
+    Ok(row.optional()?.unwrap_or(0))
 }
 
 /// What is kept of the tasks of one queue that ended in one way.
@@ -138,20 +207,12 @@ pub struct TallyRow {
 
 /// How many tasks have ended and are kept, by queue and state.
 pub fn tallies(connection: &Connection) -> Result<Vec<TallyRow>, DatabaseError> {
-    let mut statement = connection.prepare("SELECT queue, state, tasks, bytes FROM tally")?;
-    let mut rows = statement.query([])?;
-    let mut tallies = Vec::new();
-    while let Some(row) = rows.next()? {
-        let state = state_from_column(row.get(1)?)
-            .ok_or_else(|| DatabaseError::Damaged("a tally of no state".into()))?;
-        tallies.push(TallyRow {
-            queue: row.get(0)?,
-            state,
-            tasks: row.get(2)?,
-            bytes: row.get(3)?,
-        });
-    }
-    Ok(tallies)
+    Ok(all(connection, Table::Tally, |row| {
+        let queue: String = row.get(1)?;
+        let state = state_from_column(row.get(2)?)
+            .ok_or_else(|| Damage::new(Table::Tally, &queue, "it counts tasks of no state"))?;
+        Ok(TallyRow { queue, state, tasks: row.get(3)?, bytes: row.get(4)? })
+    })?)
 }
 
 /// What an operator has changed about a queue.
@@ -164,9 +225,7 @@ pub struct QueueRow {
 
 /// The queues about which something was changed.
 pub fn queues(connection: &Connection) -> Result<Vec<QueueRow>, DatabaseError> {
-    let mut statement = connection.prepare("SELECT name, paused, overrides FROM queue")?;
-    let rows = statement.query_map([], |row| {
-        Ok(QueueRow { name: row.get(0)?, paused: row.get(1)?, overrides: row.get(2)? })
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    Ok(all(connection, Table::Queue, |row| {
+        Ok(QueueRow { name: row.get(1)?, paused: row.get(2)?, overrides: row.get(3)? })
+    })?)
 }

@@ -3,84 +3,56 @@
 use prost::encoding::{decode_varint, encode_varint};
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Writer, state_from_column};
-use crate::{
-    event::Seq,
-    task::{State, Timestamp},
+use super::{
+    Damage, Table, Writer, put_meta,
+    sum::{check, check_head, values, write},
 };
+use crate::{event::Seq, store::clock::Uptime, task::State};
 
 /// Tasks that ended in one commit, of which some are kept.
 #[derive(Debug)]
 pub struct EndedRow {
     pub id: i64,
-    pub time: Timestamp,
+    pub failed: bool,
+    pub uptime: Uptime,
     pub tasks: Vec<u64>,
-}
-
-/// A task that has ended, as far as trimming it needs to know.
-#[derive(Debug)]
-pub struct TrimmedTask {
-    pub queue: String,
-    pub state: State,
-    pub bytes: u64,
-    pub ended: i64,
-    pub request_id: Option<String>,
 }
 
 type Rows<T> = Result<T, rusqlite::Error>;
 
 impl Writer<'_> {
-    pub fn insert_ended(
+    pub fn insert_ended(&mut self, row: &EndedRow) -> Rows<()> {
+        let tasks = pack(&row.tasks);
+        let values = values![row.id, row.failed, row.uptime.0, tasks.as_slice()];
+        write(&mut self.insert_ended, Table::Ended, &values)
+    }
+
+    /// The oldest row of tasks that ended in failure, or otherwise, after the row
+    /// `beyond`. Its number alone, if it is damaged.
+    pub fn oldest_ended(
         &mut self,
-        id: i64,
         failed: bool,
-        time: Timestamp,
-        tasks: &[u64],
-    ) -> Rows<()> {
-        self.insert_ended.execute(params![id, failed, time.0, pack(tasks)]).map(drop)
-    }
-
-    /// The oldest row of tasks that ended in failure, or otherwise. A time that has
-    /// not come yet was told by a clock that was wrong: the next time that has come
-    /// counts in its place.
-    pub fn oldest_ended(&mut self, failed: bool, now: Timestamp) -> Rows<Option<EndedRow>> {
-        let Some(mut row) = self.first_ended(failed)? else { return Ok(None) };
-        if row.time > now {
-            let sane = self.sane_ended.query_row(params![failed, now.0], |row| row.get(0));
-            row.time = sane.optional()?.map_or(now, Timestamp);
-        }
-        Ok(Some(row))
-    }
-
-    fn first_ended(&mut self, failed: bool) -> Rows<Option<EndedRow>> {
-        let row = self.oldest_ended.query_row([failed], |row| {
-            let packed = row.get_ref(2)?.as_blob()?;
-            Ok(EndedRow { id: row.get(0)?, time: Timestamp(row.get(1)?), tasks: unpack(packed) })
+        beyond: i64,
+    ) -> Rows<Option<Result<EndedRow, (i64, Damage)>>> {
+        let row = self.oldest_ended.query_row((failed, beyond), |row| {
+            let id = row.get(1)?;
+            if let Err(error) = check(row, 0, Table::Ended) {
+                return Damage::in_error(&error).map_or(Err(error), |damage| Ok(Err((id, damage))));
+            }
+            let tasks = unpack(row.get_ref(4)?.as_blob()?);
+            Ok(Ok(EndedRow { id, failed, uptime: Uptime(row.get(3)?), tasks }))
         });
         row.optional()
     }
 
     /// Leaves these tasks in a row of those that ended; without any, deletes it.
-    pub fn keep_ended(&mut self, id: i64, tasks: &[u64]) -> Rows<()> {
-        if tasks.is_empty() {
-            self.delete_ended.execute([id]).map(drop)
-        } else {
-            self.update_ended.execute(params![id, pack(tasks)]).map(drop)
+    pub fn keep_ended(&mut self, row: &EndedRow) -> Rows<()> {
+        if row.tasks.is_empty() {
+            return self.delete_ended.execute([row.id]).map(drop);
         }
-    }
-
-    /// A task that has ended; `None` if it is gone, or lives again.
-    pub fn trimmed_task(&mut self, number: u64) -> Rows<Option<TrimmedTask>> {
-        let row = self.select_trimmed.query_row([number], |row| {
-            Ok(TrimmedTask {
-                queue: row.get(0)?,
-                state: state_from_column(row.get(1)?).unwrap_or(State::Failed),
-                bytes: row.get(2)?,
-                ended: row.get(3)?,
-                request_id: row.get(4)?,
-            })
-        });
-        row.optional()
+        let tasks = pack(&row.tasks);
+        let values = values![row.id, row.failed, row.uptime.0, tasks.as_slice()];
+        write(&mut self.replace_ended, Table::Ended, &values)
     }
 
     /// Deletes a task that has ended, with everything that is kept of it.
@@ -88,6 +60,9 @@ impl Writer<'_> {
         self.delete_finish.execute([number])?;
         self.delete_task.execute([number])?;
         self.delete_attempts.execute([number])?;
+        if self.has_outputs {
+            self.delete_outputs.execute([number])?;
+        }
         if let Some(request_id) = request_id {
             self.delete_request.execute(params![request_id, number])?;
         }
@@ -96,21 +71,23 @@ impl Writer<'_> {
 
     /// Notes the newest task's number, in case its row is trimmed.
     pub fn remember_newest_task(&mut self, number: u64) -> Rows<()> {
-        let sql = "INSERT OR REPLACE INTO meta VALUES ('newest_task', ?1)";
-        self.connection.execute(sql, [number.to_be_bytes()]).map(drop)
+        put_meta(self.connection, "newest_task", &number.to_be_bytes())
     }
 
-    /// First and time of the oldest batch of events, the time as of
-    /// [`Self::oldest_ended`].
-    pub fn oldest_events(&mut self, now: Timestamp) -> Rows<Option<(Seq, Timestamp)>> {
-        let row =
-            self.oldest_events.query_row([], |row| Ok((Seq(row.get(0)?), Timestamp(row.get(1)?))));
-        let Some((first, time)) = row.optional()? else { return Ok(None) };
-        if time <= now {
-            return Ok(Some((first, time)));
-        }
-        let sane = self.sane_events.query_row([now.0], |row| row.get(0)).optional()?;
-        Ok(Some((first, sane.map_or(now, Timestamp))))
+    /// First and uptime of the oldest batch of events; its first alone, if the row is
+    /// damaged.
+    pub fn oldest_events(&mut self) -> Rows<Option<(Seq, Result<Uptime, Damage>)>> {
+        let row = self.oldest_events.query_row([], |row| {
+            let first = Seq(row.get(1)?);
+            match check_head(row, 0, Table::Event) {
+                Ok(()) => Ok((first, Ok(Uptime(row.get(3)?)))),
+                Err(error) => match Damage::in_error(&error) {
+                    Some(damage) => Ok((first, Err(damage))),
+                    None => Err(error),
+                },
+            }
+        });
+        row.optional()
     }
 
     /// Deletes one batch of events.
@@ -119,8 +96,8 @@ impl Writer<'_> {
     }
 
     pub fn put_tally(&mut self, queue: &str, state: State, tasks: u64, bytes: u64) -> Rows<()> {
-        let row = params![queue, super::state_column(state), tasks, bytes];
-        self.put_tally.execute(row).map(drop)
+        let values = values![queue, super::state_column(state), tasks, bytes];
+        write(&mut self.put_tally, Table::Tally, &values)
     }
 
     pub fn delete_tallies(&mut self, queue: &str) -> Rows<()> {
@@ -128,8 +105,8 @@ impl Writer<'_> {
     }
 
     pub fn put_queue(&mut self, name: &str, paused: bool, overrides: &[u8]) -> Rows<()> {
-        let sql = "INSERT OR REPLACE INTO queue VALUES (?1, ?2, ?3)";
-        self.connection.execute(sql, params![name, paused, overrides]).map(drop)
+        let mut put = self.connection.prepare(&Table::Queue.insert("INSERT OR REPLACE"))?;
+        write(&mut put, Table::Queue, &values![name, paused, overrides])
     }
 
     pub fn delete_queue(&mut self, name: &str) -> Rows<()> {

@@ -1,20 +1,22 @@
-//! The statements that write, and what the engine must read between them.
+//! The statements that write; `lookups` has what the engine must read between them.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, Statement, params};
+use std::time::Duration;
 
-use super::{SlotRow, state_column, state_from_column};
+use rusqlite::{Connection, Statement, params, types::ValueRef};
+
+use super::{
+    SlotRow, Table, put_meta, state_column,
+    sum::{values, write},
+};
 use crate::{
     event::Seq,
     events::{EventBatch, Incarnation},
-    store::record,
-    task::{Data, Failure, Lifecycle, State, Timestamp, WorkerId},
+    store::{clock::Uptime, record},
+    task::{Data, Failure, Lifecycle, Timestamp, WorkerId},
 };
 
 /// An execution, as rows tell of it.
 pub type ExecutionColumns = Option<(WorkerId, Timestamp)>;
-
-/// Labels, encoded; `None` if there are none.
-type Labels = Option<Box<[u8]>>;
 
 /// A task as it was submitted.
 #[derive(Debug)]
@@ -29,17 +31,21 @@ pub struct TaskRow<'a> {
     pub record: &'a [u8],
 }
 
-/// A task that joins those that have not ended.
+/// The changing part of a task that has not ended.
 #[derive(Debug)]
-pub struct NewLiveRow<'a> {
+pub struct LiveColumns<'a> {
     pub number: u64,
     pub queue: &'a str,
     pub kind: &'a str,
     pub priority: i32,
     pub due: Timestamp,
+    /// How long it was to wait until then; `None` if it is due at a time.
+    pub interval: Option<Duration>,
     pub bytes: u64,
     pub max_attempts: u32,
-    pub attempt: u32,
+    pub life: Lifecycle,
+    pub execution: ExecutionColumns,
+    pub failure: Option<&'a Failure>,
     pub labels: Option<&'a [u8]>,
 }
 
@@ -70,19 +76,6 @@ pub struct AttemptRow<'a> {
     pub failure: Option<&'a Failure>,
 }
 
-/// A task that has ended, as far as a redrive needs to know.
-#[derive(Debug)]
-pub struct FinishedTask {
-    pub queue: String,
-    pub kind: String,
-    pub life: Lifecycle,
-    pub bytes: u64,
-    pub finished: Timestamp,
-    pub execution: ExecutionColumns,
-    pub failure: Option<Failure>,
-    pub labels: Labels,
-}
-
 /// The statements that write, prepared once. All of them belong between
 /// [`Writer::begin`] and [`Writer::commit`].
 pub struct Writer<'c> {
@@ -91,8 +84,7 @@ pub struct Writer<'c> {
     commit: Statement<'c>,
     insert_task: Statement<'c>,
     insert_live: Statement<'c>,
-    update_live: Statement<'c>,
-    request_cancel: Statement<'c>,
+    replace_live: Statement<'c>,
     delete_live: Statement<'c>,
     put_slot: Statement<'c>,
     delete_slot: Statement<'c>,
@@ -100,96 +92,95 @@ pub struct Writer<'c> {
     pub(super) delete_finish: Statement<'c>,
     insert_attempt: Statement<'c>,
     forget_attempts: Statement<'c>,
+    insert_output: Statement<'c>,
+    forget_outputs: Statement<'c>,
+    pub(super) bytes_of_outputs: Statement<'c>,
+    pub(super) delete_outputs: Statement<'c>,
     pub(super) delete_attempts: Statement<'c>,
     pub(super) delete_task: Statement<'c>,
     pub(super) delete_request: Statement<'c>,
     pub(super) insert_ended: Statement<'c>,
     pub(super) oldest_ended: Statement<'c>,
-    pub(super) update_ended: Statement<'c>,
+    pub(super) replace_ended: Statement<'c>,
     pub(super) delete_ended: Statement<'c>,
-    pub(super) select_trimmed: Statement<'c>,
+    pub(super) select_finished: Statement<'c>,
     pub(super) oldest_events: Statement<'c>,
-    pub(super) sane_ended: Statement<'c>,
-    pub(super) sane_events: Statement<'c>,
     pub(super) delete_events: Statement<'c>,
     pub(super) put_tally: Statement<'c>,
     insert_request: Statement<'c>,
     insert_event: Statement<'c>,
-    select_request: Statement<'c>,
-    select_record: Statement<'c>,
-    select_labels: Statement<'c>,
-    select_seq: Statement<'c>,
-    select_finish: Statement<'c>,
-    select_execution: Statement<'c>,
-    select_finished: Statement<'c>,
+    pub(super) select_request: Statement<'c>,
+    pub(super) select_task: Statement<'c>,
+    pub(super) select_task_head: Statement<'c>,
+    pub(super) select_live: Statement<'c>,
+    pub(super) select_finish_head: Statement<'c>,
+    /// Whether any output of an execution may be kept.
+    pub(super) has_outputs: bool,
 }
+
+/// The columns of `task` but for the record, which may be large.
+pub(super) const TASK_HEAD: &str = "task.sum, task.id, task.seq, task.created, task.queue, task.kind, task.request_id, task.labels";
+
+/// The columns of `finish` but for the result, which may be large.
+pub(super) const FINISH_HEAD: &str =
+    "finish.sum, finish.id, finish.state, finish.finished, finish.due, finish.attempt,
+     finish.failures, finish.cancel_requested, finish.bytes, finish.ended, finish.worker,
+     finish.started, finish.error_reason, finish.error_message, finish.result_type";
 
 type Rows<T> = Result<T, rusqlite::Error>;
 
 impl<'c> Writer<'c> {
     pub fn new(connection: &'c Connection) -> Rows<Self> {
-        let prepare = |sql| connection.prepare(sql);
+        let prepare = |sql: &str| connection.prepare(sql);
+        let insert = |table: Table| connection.prepare(&table.insert("INSERT"));
+        let replace = |table: Table| connection.prepare(&table.insert("INSERT OR REPLACE"));
+        let has_outputs = prepare("SELECT 1 FROM output LIMIT 1")?.exists([])?;
         Ok(Self {
             connection,
             begin: prepare("BEGIN")?,
             commit: prepare("COMMIT")?,
-            insert_task: prepare("INSERT INTO task VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?,
-            insert_live: prepare(
-                "INSERT INTO live VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, 0, 0, NULL, NULL, NULL, NULL, ?9)",
-            )?,
-            update_live: prepare(
-                "UPDATE live SET due = ?2, attempt = ?3, failures = ?4, crashes = ?5,
-                 cancel_requested = ?6, worker = ?7, started = ?8, error_reason = ?9,
-                 error_message = ?10 WHERE id = ?1",
-            )?,
-            request_cancel: prepare("UPDATE live SET cancel_requested = 1 WHERE id = ?1")?,
+            insert_task: insert(Table::Task)?,
+            insert_live: insert(Table::Live)?,
+            replace_live: replace(Table::Live)?,
             delete_live: prepare("DELETE FROM live WHERE id = ?1")?,
-            put_slot: prepare("INSERT OR REPLACE INTO slot VALUES (?1, ?2, ?3, ?4)")?,
+            put_slot: replace(Table::Slot)?,
             delete_slot: prepare("DELETE FROM slot WHERE worker = ?1")?,
-            insert_finish: prepare(
-                "INSERT INTO finish VALUES
-                 (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-            )?,
+            insert_finish: insert(Table::Finish)?,
             delete_finish: prepare("DELETE FROM finish WHERE id = ?1")?,
-            insert_attempt: prepare(
-                "INSERT OR IGNORE INTO attempt VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?,
+            insert_attempt: prepare(&Table::Attempt.insert("INSERT OR IGNORE"))?,
             forget_attempts: prepare("DELETE FROM attempt WHERE task = ?1 AND attempt <= ?2")?,
+            insert_output: replace(Table::Output)?,
+            forget_outputs: prepare("DELETE FROM output WHERE task = ?1 AND attempt <= ?2")?,
+            bytes_of_outputs: prepare("SELECT total(length(data)) FROM output WHERE task = ?1")?,
+            delete_outputs: prepare("DELETE FROM output WHERE task = ?1")?,
             delete_attempts: prepare("DELETE FROM attempt WHERE task = ?1")?,
             delete_task: prepare("DELETE FROM task WHERE id = ?1")?,
             delete_request: prepare("DELETE FROM request WHERE id = ?1 AND task = ?2")?,
-            insert_ended: prepare("INSERT INTO ended VALUES (?1, ?2, ?3, ?4)")?,
+            insert_ended: insert(Table::Ended)?,
             oldest_ended: prepare(
-                "SELECT id, time, tasks FROM ended WHERE failed = ?1 ORDER BY id LIMIT 1",
+                "SELECT * FROM ended WHERE failed = ?1 AND id > ?2 ORDER BY id LIMIT 1",
             )?,
-            update_ended: prepare("UPDATE ended SET tasks = ?2 WHERE id = ?1")?,
+            replace_ended: replace(Table::Ended)?,
             delete_ended: prepare("DELETE FROM ended WHERE id = ?1")?,
-            select_trimmed: prepare(
-                "SELECT task.queue, finish.state, finish.bytes, finish.ended, task.request_id
-                 FROM finish JOIN task ON task.id = finish.id WHERE finish.id = ?1",
+            select_finished: prepare(&format!(
+                "SELECT {TASK_HEAD}, {FINISH_HEAD}
+                 FROM finish JOIN task ON task.id = finish.id WHERE finish.id = ?1"
+            ))?,
+            oldest_events: prepare(
+                "SELECT sum, first, last, uptime FROM event ORDER BY first LIMIT 1",
             )?,
-            oldest_events: prepare("SELECT first, time FROM event ORDER BY first LIMIT 1")?,
-            sane_ended: prepare(
-                "SELECT time FROM ended WHERE failed = ?1 AND time <= ?2 ORDER BY id LIMIT 1",
-            )?,
-            sane_events: prepare("SELECT time FROM event WHERE time <= ?1 ORDER BY first LIMIT 1")?,
             delete_events: prepare("DELETE FROM event WHERE first = ?1")?,
-            put_tally: prepare("INSERT OR REPLACE INTO tally VALUES (?1, ?2, ?3, ?4)")?,
-            insert_request: prepare("INSERT INTO request VALUES (?1, ?2, ?3)")?,
-            insert_event: prepare("INSERT INTO event VALUES (?1, ?2, ?3, ?4)")?,
-            select_request: prepare("SELECT task, fingerprint FROM request WHERE id = ?1")?,
-            select_record: prepare("SELECT record, labels FROM task WHERE id = ?1")?,
-            select_labels: prepare("SELECT labels FROM live WHERE id = ?1")?,
-            select_seq: prepare("SELECT seq FROM task WHERE id = ?1")?,
-            select_finish: prepare("SELECT state FROM finish WHERE id = ?1")?,
-            select_execution: prepare("SELECT worker, started FROM live WHERE id = ?1")?,
-            select_finished: prepare(
-                "SELECT task.queue, task.kind, finish.state, finish.attempt, finish.failures,
-                 finish.cancel_requested, finish.bytes, finish.finished, finish.worker,
-                 finish.started, finish.error_reason, finish.error_message, task.labels
-                 FROM finish JOIN task ON task.id = finish.id WHERE finish.id = ?1",
-            )?,
+            put_tally: replace(Table::Tally)?,
+            insert_request: insert(Table::Request)?,
+            insert_event: insert(Table::Event)?,
+            select_request: prepare("SELECT * FROM request WHERE id = ?1")?,
+            select_task: prepare("SELECT * FROM task WHERE id = ?1")?,
+            select_task_head: prepare(&format!("SELECT {TASK_HEAD} FROM task WHERE id = ?1"))?,
+            select_live: prepare("SELECT * FROM live WHERE id = ?1")?,
+            select_finish_head: prepare(&format!(
+                "SELECT {FINISH_HEAD} FROM finish WHERE id = ?1"
+            ))?,
+            has_outputs,
         })
     }
 
@@ -210,77 +201,40 @@ impl<'c> Writer<'c> {
     }
 
     pub fn insert_incarnation(&mut self, incarnation: Incarnation, now: Timestamp) -> Rows<()> {
-        self.connection
-            .execute(
-                "INSERT INTO incarnation (mark, first_seq, started) VALUES (?1, ?2, ?3)",
-                params![incarnation.mark, incarnation.first.0, now.0],
-            )
-            .map(drop)
+        let newest = "SELECT coalesce(max(id), 0) FROM incarnation";
+        let newest: i64 = self.connection.query_row(newest, [], |row| row.get(0))?;
+        let row = values![newest + 1, incarnation.mark, incarnation.first.0, now.0];
+        let mut insert = self.connection.prepare(&Table::Incarnation.insert("INSERT"))?;
+        write(&mut insert, Table::Incarnation, &row)
     }
 
     pub fn insert_task(&mut self, row: &TaskRow<'_>) -> Rows<()> {
-        self.insert_task
-            .execute(params![
-                row.number,
-                row.seq.0,
-                row.created.0,
-                row.queue,
-                row.kind,
-                row.request_id,
-                row.labels,
-                row.record,
-            ])
-            .map(drop)
+        let values = values![
+            row.number,
+            row.seq.0,
+            row.created.0,
+            row.queue,
+            row.kind,
+            row.request_id,
+            row.labels,
+            row.record,
+        ];
+        write(&mut self.insert_task, Table::Task, &values)
     }
 
-    pub fn insert_live(&mut self, row: &NewLiveRow<'_>) -> Rows<()> {
-        self.insert_live
-            .execute(params![
-                row.number,
-                row.queue,
-                row.kind,
-                row.priority,
-                row.due.0,
-                row.bytes,
-                row.max_attempts,
-                row.attempt,
-                row.labels,
-            ])
-            .map(drop)
+    /// Of a task that joins those that have not ended.
+    pub fn insert_live(&mut self, row: &LiveColumns<'_>) -> Rows<()> {
+        write(&mut self.insert_live, Table::Live, &live_values(row))
     }
 
-    pub fn update_live(
-        &mut self,
-        number: u64,
-        life: Lifecycle,
-        due: Timestamp,
-        execution: ExecutionColumns,
-        failure: Option<&Failure>,
-    ) -> Rows<()> {
-        self.update_live
-            .execute(params![
-                number,
-                due.0,
-                life.attempt,
-                life.failures,
-                life.crashes,
-                life.cancel_requested,
-                execution.map(|(worker, _)| worker.0),
-                execution.map(|(_, started)| started.0),
-                failure.map(|failure| &failure.reason),
-                failure.map(|failure| &failure.message),
-            ])
-            .map(drop)
-    }
-
-    /// Marks a running task, and leaves what is known of earlier attempts.
-    pub fn request_cancel(&mut self, number: u64) -> Rows<()> {
-        self.request_cancel.execute([number]).map(drop)
+    /// In place of the row that it has.
+    pub fn replace_live(&mut self, row: &LiveColumns<'_>) -> Rows<()> {
+        write(&mut self.replace_live, Table::Live, &live_values(row))
     }
 
     pub fn put_slot(&mut self, slot: SlotRow) -> Rows<()> {
-        let row = params![slot.worker.0, slot.task, slot.attempt, slot.started.0];
-        self.put_slot.execute(row).map(drop)
+        let values = values![slot.worker.0, slot.task, slot.attempt, slot.started.0];
+        write(&mut self.put_slot, Table::Slot, &values)
     }
 
     pub fn delete_slot(&mut self, worker: WorkerId) -> Rows<()> {
@@ -291,25 +245,24 @@ impl<'c> Writer<'c> {
     pub fn finish(&mut self, row: &FinishRow<'_>) -> Rows<()> {
         self.delete_live.execute([row.number])?;
         let (result_type, result) = row.result.map(record::result_columns).unzip();
-        self.insert_finish
-            .execute(params![
-                row.number,
-                state_column(row.life.state),
-                row.finished.0,
-                row.due.0,
-                row.life.attempt,
-                row.life.failures,
-                row.life.cancel_requested,
-                row.bytes,
-                row.ended,
-                row.execution.map(|(worker, _)| worker.0),
-                row.execution.map(|(_, started)| started.0),
-                row.failure.map(|failure| &failure.reason),
-                row.failure.map(|failure| &failure.message),
-                result_type,
-                result,
-            ])
-            .map(drop)
+        let values = values![
+            row.number,
+            state_column(row.life.state),
+            row.finished.0,
+            row.due.0,
+            row.life.attempt,
+            row.life.failures,
+            row.life.cancel_requested,
+            row.bytes,
+            row.ended,
+            row.execution.map(|(worker, _)| worker.0),
+            row.execution.map(|(_, started)| started.0),
+            row.failure.map(|failure| failure.reason.as_str()),
+            row.failure.map(|failure| failure.message.as_str()),
+            result_type,
+            result,
+        ];
+        write(&mut self.insert_finish, Table::Finish, &values)
     }
 
     /// Takes a task back from those that have ended.
@@ -319,92 +272,68 @@ impl<'c> Writer<'c> {
 
     /// Notes an execution, and forgets the one that is `keep` executions older.
     pub fn insert_attempt(&mut self, row: &AttemptRow<'_>, keep: u32) -> Rows<()> {
-        self.insert_attempt.execute(params![
+        let values = values![
             row.task,
             row.attempt,
             row.worker.0,
             row.started.0,
             row.ended.0,
-            row.failure.map(|failure| &failure.reason),
-            row.failure.map(|failure| &failure.message),
-        ])?;
+            row.failure.map(|failure| failure.reason.as_str()),
+            row.failure.map(|failure| failure.message.as_str()),
+        ];
+        write(&mut self.insert_attempt, Table::Attempt, &values)?;
         match row.attempt.checked_sub(keep) {
             None | Some(0) => Ok(()),
-            Some(old) => self.forget_attempts.execute(params![row.task, old]).map(drop),
+            Some(old) => {
+                if self.has_outputs {
+                    self.forget_outputs.execute(params![row.task, old])?;
+                }
+                self.forget_attempts.execute(params![row.task, old]).map(drop)
+            }
         }
     }
 
+    /// Keeps what an execution wrote.
+    pub fn insert_output(&mut self, task: u64, attempt: u32, output: &[u8]) -> Rows<()> {
+        self.has_outputs = true;
+        write(&mut self.insert_output, Table::Output, &values![task, attempt, output])
+    }
+
     pub fn insert_request(&mut self, id: &str, task: u64, fingerprint: [u8; 16]) -> Rows<()> {
-        self.insert_request.execute(params![id, task, fingerprint]).map(drop)
+        let values = values![id, task, fingerprint.as_slice()];
+        write(&mut self.insert_request, Table::Request, &values)
     }
 
-    pub fn insert_events(&mut self, batch: &EventBatch, now: Timestamp) -> Rows<()> {
+    pub fn insert_events(&mut self, batch: &EventBatch, now: Uptime) -> Rows<()> {
         let data: &[u8] = batch.data();
-        let row = params![batch.first().0, batch.last().0, now.0, data];
-        self.insert_event.execute(row).map(drop)
+        let values = values![batch.first().0, batch.last().0, now.0, data];
+        write(&mut self.insert_event, Table::Event, &values)
     }
 
-    /// The task that a `request_id` made, and the fingerprint of the request.
-    pub fn request(&mut self, id: &str) -> Rows<Option<(u64, Vec<u8>)>> {
-        self.select_request.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
-    }
-
-    /// A task's record and its labels, if it is there.
-    pub fn record(&mut self, number: u64) -> Rows<Option<(Vec<u8>, Labels)>> {
-        let row = self.select_record.query_row([number], |row| Ok((row.get(0)?, labels(row, 1)?)));
-        row.optional()
-    }
-
-    /// The labels of a task that has not ended.
-    pub fn labels(&mut self, number: u64) -> Rows<Labels> {
-        self.select_labels.query_row([number], |row| labels(row, 0))
-    }
-
-    /// The number of a task's SUBMITTED event.
-    pub fn submitted_seq(&mut self, number: u64) -> Rows<Seq> {
-        self.select_seq.query_row([number], |row| row.get(0)).map(Seq)
-    }
-
-    /// The latest execution of a task that waits.
-    pub fn last_execution(&mut self, number: u64) -> Rows<ExecutionColumns> {
-        self.select_execution.query_row([number], |row| {
-            let (worker, started): (Option<u32>, Option<i64>) = (row.get(0)?, row.get(1)?);
-            Ok(worker.map(WorkerId).zip(started.map(Timestamp)))
-        })
-    }
-
-    /// How a task has ended, if it has.
-    pub fn finished_state(&mut self, number: u64) -> Rows<Option<State>> {
-        let state = self.select_finish.query_row([number], |row| row.get(0)).optional()?;
-        Ok(state.and_then(state_from_column))
-    }
-
-    /// A task that has ended.
-    pub fn finished_task(&mut self, number: u64) -> Rows<Option<FinishedTask>> {
-        let row = self.select_finished.query_row([number], |row| {
-            let (worker, started): (Option<u32>, Option<i64>) = (row.get(8)?, row.get(9)?);
-            let (reason, message): (Option<String>, Option<String>) = (row.get(10)?, row.get(11)?);
-            Ok(FinishedTask {
-                queue: row.get(0)?,
-                kind: row.get(1)?,
-                life: Lifecycle {
-                    state: state_from_column(row.get(2)?).unwrap_or(State::Failed),
-                    attempt: row.get(3)?,
-                    failures: row.get(4)?,
-                    crashes: 0,
-                    cancel_requested: row.get(5)?,
-                },
-                bytes: row.get(6)?,
-                finished: Timestamp(row.get(7)?),
-                execution: worker.map(WorkerId).zip(started.map(Timestamp)),
-                failure: reason.zip(message).map(|(reason, message)| Failure { reason, message }),
-                labels: labels(row, 12)?,
-            })
-        });
-        row.optional()
+    /// Notes how long the store has been running, in case nothing else tells of it.
+    pub fn remember_uptime(&mut self, now: Uptime) -> Rows<()> {
+        put_meta(self.connection, "uptime", &now.0.to_be_bytes())
     }
 }
 
-fn labels(row: &Row<'_>, column: usize) -> Rows<Labels> {
-    Ok(row.get::<_, Option<Vec<u8>>>(column)?.map(Vec::into_boxed_slice))
+fn live_values<'a>(row: &LiveColumns<'a>) -> [ValueRef<'a>; 17] {
+    values![
+        row.number,
+        row.queue,
+        row.kind,
+        row.priority,
+        row.due.0,
+        row.interval.map(record::micros),
+        row.bytes,
+        row.max_attempts,
+        row.life.attempt,
+        row.life.failures,
+        row.life.crashes,
+        row.life.cancel_requested,
+        row.execution.map(|(worker, _)| worker.0),
+        row.execution.map(|(_, started)| started.0),
+        row.failure.map(|failure| failure.reason.as_str()),
+        row.failure.map(|failure| failure.message.as_str()),
+        row.labels,
+    ]
 }

@@ -202,5 +202,5 @@ async fn what_cannot_be_read_is_told_and_not_passed_over() {
     let [Ok(_started), Ok(first), Err(status)] = &steps[..] else { panic!("{steps:?}") };
     assert_eq!(first.cursor, yard.cursor(10));
     let reason = status.get_details_error_info().unwrap().reason;
-    assert_eq!((status.code(), reason.as_str()), (Code::Internal, "HISTORY_UNREADABLE"));
+    assert_eq!((status.code(), reason.as_str()), (Code::Internal, "DAMAGED"));
 }

@@ -1,0 +1,370 @@
+//! A disk that changes what was written to it. Whatever column of whatever table it
+//! changes, the store says so, with the place, or gives what was written; it never
+//! gives anything else.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use rusqlite::{Connection, types::Value};
+use taskyard::{
+    admission::{Admission, Limits},
+    config::{Durability, Retention},
+    event::Seq,
+    events::{History as _, Hub, Unreadable},
+    queue::{Book, Overrides},
+    store::{
+        Error, Exit, Filter, Finished, Outcome, Output, OutputStream, Query, QueueChange, Settings,
+        SqliteStore, Store, Submission, Submitted, Task, Turn, WallClock, open, weight,
+    },
+    task::{Data, Due, Failure, NewTask, RetryPolicy, State, TaskId, WorkerId},
+};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const FINGERPRINT: [u8; 16] = [7; 16];
+
+struct Opened {
+    store: Arc<SqliteStore>,
+    hub: Hub,
+    gate: Arc<Admission>,
+}
+
+async fn open_in(dir: &Path) -> Result<Opened, String> {
+    let limits = Limits { book: Book::default(), queues: 100, room_timeout: PATIENCE };
+    let gate = Arc::new(Admission::new(limits));
+    let settings = Settings {
+        data_dir: dir.to_owned(),
+        durability: Durability::Os,
+        max_crashes: 3,
+        retention: Retention::default(),
+        clock: WallClock::default(),
+    };
+    match open(&settings, Arc::clone(&gate)).await {
+        Ok((store, hub, _)) => Ok(Opened { store, hub, gate }),
+        Err(refused) => Err(refused.to_string()),
+    }
+}
+
+fn new_task(queue: &str, request_id: &str) -> NewTask {
+    NewTask {
+        kind: "work".into(),
+        queue: queue.into(),
+        payload: Data::Json(r#"{"a":1}"#.into()),
+        priority: 1,
+        due: Due::Now,
+        timeout: Duration::from_secs(9),
+        retry: RetryPolicy {
+            max_attempts: 2,
+            initial_backoff: Duration::from_millis(1),
+            max_backoff: Duration::from_millis(1),
+        },
+        labels: [("team".to_owned(), "blue".to_owned())].into(),
+        request_id: Some(request_id.into()),
+    }
+}
+
+fn failed(text: &'static str) -> Outcome {
+    let failure = Failure::new("BROKEN", text);
+    Outcome::Failed { failure, permanent: false, retry_after: Duration::ZERO }
+}
+
+fn output(text: &'static str) -> Output {
+    let stdout = OutputStream { bytes: text.as_bytes().into(), dropped: 3 };
+    Output { stdout, stderr: OutputStream::default(), exit: Some(Exit::Code(1)) }
+}
+
+impl Opened {
+    async fn submit(&self, task: NewTask) -> Result<Submitted, Error> {
+        let place = self.gate.try_admit(&task.queue, weight(&task)).expect("there is room");
+        self.store.submit(Submission { task, fingerprint: FINGERPRINT }, place).await
+    }
+
+    async fn next(&self, finished: Option<Finished>) -> Finished {
+        let turn = timeout(PATIENCE, self.store.turn(WorkerId(1), finished)).await;
+        let Ok(Ok(Turn::Run(given))) = turn else { panic!("{turn:?}") };
+        let outcome = Outcome::Succeeded(Data::Json(r#"{"b":2}"#.into()));
+        let (task, attempt, ran) = (given.task, given.attempt, Duration::from_millis(5));
+        Finished { task, attempt, outcome, ran, output: None }
+    }
+
+    async fn close(self) {
+        self.store.drain().await.unwrap();
+        self.store.close().await;
+    }
+
+    async fn events(&self) -> Result<Vec<u8>, Unreadable> {
+        let (mut after, mut all) = (Seq(0), Vec::new());
+        while after < self.hub.newest() {
+            let batches = self.store.read(after, 1).await?;
+            assert!(
+                !batches.is_empty(),
+                "nothing comes after {after:?} of {:?}",
+                self.hub.newest()
+            );
+            for batch in batches {
+                after = batch.last();
+                all.extend_from_slice(batch.data());
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// What a store says of what is in it.
+struct Ledger {
+    tasks: Vec<Task>,
+    outputs: Vec<Option<(u32, Output)>>,
+    events: Vec<u8>,
+    repeated: Vec<(String, Submitted)>,
+}
+
+/// A store with something in every table: a success, a failure with two executions, one
+/// that was redriven, a task that waits, one that is delayed, and one that was running
+/// when the process ended; and a queue that is paused. Once more as that process left it.
+async fn full_store() -> (TempDir, TempDir, Ledger) {
+    let dir = tempfile::tempdir().unwrap();
+    let yard = open_in(dir.path()).await.unwrap();
+    let mut submitted = Vec::new();
+    for key in ["succeeds", "fails", "lives again"] {
+        submitted.push((key.to_owned(), yard.submit(new_task("a", key)).await.unwrap()));
+    }
+    let mut next = yard.next(None).await;
+    for (outcome, kept) in [
+        (next.outcome.clone(), None),
+        (failed("first"), Some(output("one"))),
+        (failed("first"), None),
+        (failed("second"), Some(output("two"))),
+        (failed("second"), None),
+    ] {
+        next = Finished { outcome, output: kept, ..next };
+        if next.attempt == 2 && next.task == submitted[2].1.task {
+            break;
+        }
+        next = yard.next(Some(next)).await;
+    }
+    yard.store.retire(vec![WorkerId(1)]).await.unwrap();
+    assert!(matches!(yard.store.turn(WorkerId(1), Some(next)).await, Ok(Turn::Stop)));
+    yard.store.leave(WorkerId(1)).await.unwrap();
+    let again = yard.store.redrive(vec![submitted[2].1.task], Vec::new()).await.unwrap();
+    assert_eq!(again, [Ok(())]);
+    let running = yard.next(None).await;
+    assert_eq!(running.task, submitted[2].1.task);
+    yard.store.change_queue("b".into(), QueueChange::Pause).await.unwrap();
+    let mine = Overrides { weight: Some(3), ..Overrides::default() };
+    let mine = QueueChange::Settings(vec![taskyard::queue::Field::Weight], Box::new(mine));
+    yard.store.change_queue("b".into(), mine).await.unwrap();
+    for (key, due) in [("waits", Due::Now), ("later", Due::After(Duration::from_hours(9)))] {
+        let task = NewTask { due, ..new_task("b", key) };
+        submitted.push((key.to_owned(), yard.submit(task).await.unwrap()));
+    }
+    yard.close().await;
+    let crashed = copy_of(&dir);
+
+    // As the next process has it.
+    let yard = open_in(dir.path()).await.unwrap();
+    let ledger = ledger(&yard, submitted).await;
+    yard.close().await;
+    (dir, crashed, ledger)
+}
+
+async fn ledger(yard: &Opened, submitted: Vec<(String, Submitted)>) -> Ledger {
+    let (mut tasks, mut outputs, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, submitted) in submitted {
+        tasks.push(yard.store.get(submitted.task).await.unwrap());
+        outputs.push(yard.store.output(submitted.task, None).await.unwrap());
+        let again = yard.store.repeated(key.clone(), FINGERPRINT).await.unwrap();
+        repeated.push((key, again.expect("it is known")));
+    }
+    let events = yard.events().await.unwrap();
+    Ledger { tasks, outputs, events, repeated }
+}
+
+/// What a change of the disk led to.
+#[derive(Debug, Default)]
+struct Seen {
+    damage: Vec<String>,
+    missing: usize,
+}
+
+impl Seen {
+    /// What is read is what was written, or said to be damaged; or it is not there,
+    /// if what it is found by was changed.
+    fn compare<T: PartialEq + std::fmt::Debug>(
+        &mut self,
+        what: &str,
+        read: Result<Option<T>, String>,
+        written: &T,
+    ) {
+        match read {
+            Ok(Some(read)) => assert_eq!(read, *written, "{what}"),
+            Ok(None) => self.missing += 1,
+            Err(damage) => self.damage.push(damage),
+        }
+    }
+}
+
+fn told<T>(read: Result<T, Error>) -> Result<Option<T>, String> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(Error::Damaged(damage)) => Err(damage.to_string()),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// Reads all there is, in all ways.
+async fn look(dir: &Path, ledger: &Ledger) -> Seen {
+    let mut seen = Seen::default();
+    let yard = match open_in(dir).await {
+        Ok(yard) => yard,
+        Err(refused) => {
+            seen.damage.push(refused);
+            return seen;
+        }
+    };
+    for ((task, output), (key, submitted)) in
+        ledger.tasks.iter().zip(&ledger.outputs).zip(&ledger.repeated)
+    {
+        let read = told(yard.store.get(task.id).await);
+        // An execution that lies under another number is missing here.
+        let known = |task: &Task| -> Vec<_> {
+            let known = task.attempts.iter();
+            known.map(|run| (run.attempt, run.ended.is_some(), run.output.is_some())).collect()
+        };
+        match read {
+            Ok(Some(read)) if known(&read) != known(task) => seen.missing += 1,
+            read => seen.compare("a task", read, task),
+        }
+        let read = told(yard.store.output(task.id, None).await).map(Option::flatten);
+        match output {
+            // Without the latest, the one before it is.
+            Some(output) => match read {
+                Ok(Some((attempt, _))) if attempt < output.0 => seen.missing += 1,
+                read => seen.compare("an output", read, output),
+            },
+            // The output of another task may lie here.
+            None => match read {
+                Err(damage) => seen.damage.push(damage),
+                read => assert_eq!(read, Ok(None)),
+            },
+        }
+        let again = told(yard.store.repeated(key.clone(), FINGERPRINT).await);
+        seen.compare("a request", again.map(Option::flatten), submitted);
+    }
+    let ids: Vec<TaskId> = ledger.tasks.iter().map(|task| task.id).collect();
+    for states in [vec![], vec![State::Succeeded, State::Failed], vec![State::Queued]] {
+        let meant = |task: &Task| states.is_empty() || states.contains(&task.lifecycle.state);
+        let written: Vec<TaskId> =
+            ledger.tasks.iter().filter(|task| meant(task)).map(|task| task.id).collect();
+        let filter = Filter { states: states.clone(), ..Filter::default() };
+        let page = yard.store.list(Query { filter, limit: 100, ..Query::default() }).await;
+        let page = page.map(|page| {
+            page.tasks.into_iter().map(|task| task.id).filter(|id| ids.contains(id)).collect()
+        });
+        match told(page) {
+            // A row under another number is missing here, and in no list under that one.
+            Ok(Some(listed)) if listed != written => seen.missing += 1,
+            read => seen.compare("a list", read, &written),
+        }
+    }
+    let events = match yard.events().await {
+        Ok(events) => Ok(Some(events[..ledger.events.len()].to_vec())),
+        Err(Unreadable::Damaged(damage)) => Err(damage),
+        Err(Unreadable::Expired(_)) => Ok(None),
+        Err(other) => panic!("{other:?}"),
+    };
+    seen.compare("the events", events, &ledger.events);
+    yard.close().await;
+    seen
+}
+
+fn copy_of(dir: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::copy(dir.path().join("taskyard.db"), copy.path().join("taskyard.db")).unwrap();
+    copy
+}
+
+fn database(dir: &TempDir) -> Connection {
+    Connection::open(dir.path().join("taskyard.db")).unwrap()
+}
+
+/// The tables with their columns, without the checksums.
+fn columns(connection: &Connection) -> Vec<(String, Vec<String>)> {
+    let list = |sql: &str| -> Vec<String> {
+        let mut statement = connection.prepare(sql).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    let tables = list("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name");
+    let of = |table: String| {
+        let sql = format!("SELECT name FROM pragma_table_info('{table}') WHERE name <> 'sum'");
+        (table, list(&sql))
+    };
+    tables.into_iter().map(of).collect()
+}
+
+/// Another value of the same type, where there is one.
+fn other(value: Value, column: &str) -> Value {
+    match value {
+        Value::Integer(number) => Value::Integer(number ^ 1),
+        Value::Text(text) => Value::Text(format!("{text}x")),
+        Value::Blob(mut bytes) => match bytes.first_mut() {
+            Some(first) => {
+                *first ^= 0x20;
+                Value::Blob(bytes)
+            }
+            None => Value::Blob(vec![0]),
+        },
+        _ if column.starts_with("error") => Value::Text("x".into()),
+        _ if ["result", "labels"].contains(&column) => Value::Blob(vec![0]),
+        _ if column == "request_id" => Value::Text("x".into()),
+        _ => Value::Integer(1),
+    }
+}
+
+/// Changes this column of every row in turn, each in a copy of its own.
+async fn change_each(dir: &TempDir, ledger: &Ledger, table: &str, column: &str) {
+    let rows: u32 = database(dir)
+        .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+        .unwrap();
+    assert!(rows > 0, "nothing is in {table}");
+    for row in 0..rows {
+        let copy = copy_of(dir);
+        let connection = database(&copy);
+        let sum: i64 = connection
+            .query_row(&format!("SELECT sum FROM {table} LIMIT 1 OFFSET {row}"), [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        let before: Value = connection
+            .query_row(&format!("SELECT {column} FROM {table} WHERE sum = {sum}"), [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        let after = other(before.clone(), column);
+        let sql = format!("UPDATE OR REPLACE {table} SET {column} = ?1 WHERE sum = {sum}");
+        assert_eq!(connection.execute(&sql, [&after]).unwrap(), 1);
+        drop(connection);
+        let looked = timeout(PATIENCE, look(copy.path(), ledger)).await;
+        let seen = looked.unwrap_or_else(|_| panic!("{table}.{column} of row {row}: no answer"));
+        let what = format!("{table}.{column} of row {row}: {before:?} became {after:?}");
+        let named = format!("of table {table} is damaged");
+        // What only trimming looks at, and what an execution of the past wrote before
+        // the latest one, is told by `store verify`.
+        let unseen = table == "ended" || (table == "output" && seen.damage.is_empty());
+        let told = seen.damage.iter().any(|damage| damage.contains(&named));
+        assert!(told || unseen || seen.missing > 0, "{what}: {seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_disk_changes_is_told_and_never_given_out() {
+    let (dir, crashed, ledger) = full_store().await;
+    let connection = database(&dir);
+    for (table, columns) in columns(&connection) {
+        for column in columns {
+            // Only a process that ended in the middle of something leaves slots.
+            let dir = if table == "slot" { &crashed } else { &dir };
+            change_each(dir, &ledger, &table, &column).await;
+        }
+    }
+}
