@@ -20,7 +20,7 @@ use taskyard::{
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const FINGERPRINT: [u8; 16] = [7; 16];
 
 struct Opened {

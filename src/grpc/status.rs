@@ -174,7 +174,7 @@ pub fn store(error: &store::Error) -> Status {
         ),
         store::Error::Draining => draining(),
         store::Error::Crashed(cause) => server_failed(cause, ""),
-        store::Error::Damaged(damage) => damaged(damage.place(), damage.to_string()),
+        store::Error::Damaged(damage) => damaged(damage.place(), &damage.to_string()),
         store::Error::Unreadable(cause) => plain(
             Code::Internal,
             "STORE_UNREADABLE",
@@ -189,9 +189,9 @@ pub fn store(error: &store::Error) -> Status {
 }
 
 /// What is kept is not what was written; trying again is of no use.
-fn damaged(place: &str, message: String) -> Status {
+fn damaged(place: &str, message: &str) -> Status {
     let details = details("DAMAGED", [("place", cut(place, 200))]);
-    Status::with_error_details(Code::Internal, cut(&message, 500), details)
+    Status::with_error_details(Code::Internal, cut(message, 500), details)
 }
 
 /// What the store says to a redrive.
@@ -250,7 +250,7 @@ pub fn watch_ended(ended: &Ended, hub: &Hub) -> Status {
             Status::with_error_details(Code::OutOfRange, message, details)
         }
         Ended::Unreadable(Unreadable::Damaged(damage)) => {
-            damaged("the event history", format!("the event history is damaged: {damage}"))
+            damaged("the event history", &format!("the event history is damaged: {damage}"))
         }
         Ended::Unreadable(Unreadable::Broken(cause)) => {
             let message = format!("the event history cannot be read: {}", cut(cause, 500));

@@ -211,7 +211,7 @@ fn body(head: u32, value: ValueRef<'_>) -> u32 {
 
 /// Gathers what is short, so that a row is one run over a few dozen bytes.
 struct Crc {
-    crc: u32,
+    so_far: u32,
     gathered: [u8; 256],
     used: usize,
 }
@@ -220,7 +220,7 @@ impl Crc {
     fn new(table: Table) -> Self {
         let mut gathered = [0; 256];
         gathered[0] = table.mark();
-        Self { crc: 0, gathered, used: 1 }
+        Self { so_far: 0, gathered, used: 1 }
     }
 
     /// Adds a column: what it is, and its bytes; before those of which there may be
@@ -248,10 +248,10 @@ impl Crc {
 
     fn put(&mut self, bytes: &[u8]) {
         if self.used + bytes.len() > self.gathered.len() {
-            self.crc = crc32c::crc32c_append(self.crc, &self.gathered[..self.used]);
+            self.so_far = crc32c::crc32c_append(self.so_far, &self.gathered[..self.used]);
             self.used = 0;
             if bytes.len() > self.gathered.len() {
-                self.crc = crc32c::crc32c_append(self.crc, bytes);
+                self.so_far = crc32c::crc32c_append(self.so_far, bytes);
                 return;
             }
         }
@@ -260,6 +260,6 @@ impl Crc {
     }
 
     fn finish(self) -> u32 {
-        crc32c::crc32c_append(self.crc, &self.gathered[..self.used])
+        crc32c::crc32c_append(self.so_far, &self.gathered[..self.used])
     }
 }

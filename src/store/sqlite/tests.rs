@@ -86,7 +86,8 @@ fn a_row_can_be_checked_without_its_large_column() {
     let connection = rusqlite::Connection::open_in_memory().unwrap();
     connection.execute_batch(SCHEMA).unwrap();
     let mut insert = connection.prepare(&Table::Event.insert("INSERT")).unwrap();
-    let values = values![1_u64, 9_u64, 3_u64, [5_u8; 70_000].as_slice()];
+    let large = vec![5_u8; 70_000];
+    let values = values![1_u64, 9_u64, 3_u64, large.as_slice()];
     sum::write(&mut insert, Table::Event, &values).unwrap();
     let check = || {
         let head = "SELECT sum, first, last, uptime FROM event";
