@@ -38,6 +38,7 @@ async fn open_in(dir: &Path) -> Result<Opened, String> {
         max_crashes: 3,
         retention: Retention::default(),
         clock: WallClock::default(),
+        disk_reserve: 0,
     };
     match open(&settings, Arc::clone(&gate)).await {
         Ok((store, hub, _)) => Ok(Opened { store, hub, gate }),

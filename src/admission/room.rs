@@ -44,6 +44,7 @@ pub struct Used {
 
 impl Used {
     /// Tasks.
+    #[cfg(test)]
     pub fn tasks(self) -> u64 {
         self.tasks
     }
