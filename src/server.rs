@@ -58,7 +58,7 @@ pub enum StartError {
     Store(#[from] store::OpenError),
     /// The API's own description cannot be read, which no build ships.
     #[error("the embedded API descriptors are damaged: {0}")]
-    Descriptors(#[from] tonic_reflection::server::Error),
+    Descriptors(#[from] prost::DecodeError),
 }
 
 impl Server {
@@ -120,7 +120,7 @@ impl Server {
         );
         let ending = Ending { supervisor: supervisor.clone(), ..Ending::default() };
         let service = Service::new(Arc::clone(&store), submitter, watchers, ending.clone());
-        let routes = grpc::routes(service, admin, health.clone(), config.max_message)?;
+        let routes = grpc::routes(service, admin, health.clone(), &ending, config.max_message)?;
         let settings = ConnectionSettings { max_connections: config.max_connections };
         let connections = Connections::serve(listener, routes, settings, &supervisor);
         info!(workers = config.workers, "listening on {address}");

@@ -90,3 +90,54 @@ async fn both_versions_of_reflection_list_the_services() {
         }
     }
 }
+
+/// What a server answers to a question after another that it cannot answer, by one version
+/// of reflection.
+macro_rules! after_an_unknown_symbol {
+    ($version:ident, $channel:expr) => {{
+        use tonic_reflection::pb::$version::{
+            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+        };
+        let ask = |question| ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(question),
+        };
+        let questions = [
+            MessageRequest::FileContainingSymbol("taskyard.v1.Nobody".into()),
+            MessageRequest::FileByFilename("nobody.proto".into()),
+            MessageRequest::AllExtensionNumbersOfType("taskyard.v1.Nobody".into()),
+            MessageRequest::FileContainingSymbol("taskyard.v1.TaskService.Submit".into()),
+            MessageRequest::AllExtensionNumbersOfType("taskyard.v1.Task".into()),
+        ];
+        let mut client = ServerReflectionClient::new($channel);
+        let requests = tokio_stream::iter(questions.clone().map(ask));
+        let answers = client.server_reflection_info(requests).await.unwrap().into_inner();
+        let answers: Vec<_> = answers.map(|answer| answer.expect("it goes on")).collect().await;
+        assert_eq!(answers.len(), questions.len());
+        for (answer, question) in answers.iter().zip(&questions) {
+            let asked = answer.original_request.as_ref().and_then(|of| of.message_request.as_ref());
+            assert_eq!(asked, Some(question));
+        }
+        for answer in &answers[..3] {
+            let Some(MessageResponse::ErrorResponse(error)) = &answer.message_response else {
+                panic!("{answer:?}")
+            };
+            assert_eq!(error.error_code, i32::from(Code::NotFound));
+        }
+        let known = &answers[3].message_response;
+        assert!(matches!(known, Some(MessageResponse::FileDescriptorResponse(_))), "{known:?}");
+        let known = &answers[4].message_response;
+        assert!(
+            matches!(known, Some(MessageResponse::AllExtensionNumbersResponse(_))),
+            "{known:?}"
+        );
+    }};
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_goes_on_after_a_question_that_it_cannot_answer() {
+    let yard = Yard::start().await;
+    after_an_unknown_symbol!(v1, channel(&yard).await);
+    after_an_unknown_symbol!(v1alpha, channel(&yard).await);
+}

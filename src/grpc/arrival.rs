@@ -59,12 +59,13 @@ where
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                this.frames.pass(data);
+            }
             if this.expected == Expected::Messages {
-                if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref())
-                {
-                    this.frames.pass(data);
-                }
                 this.late = None;
+            } else if this.frames.begun > 1 {
+                return Poll::Ready(Some(Err(Box::new(status::too_many_messages()))));
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
@@ -96,12 +97,15 @@ struct Frames {
     of_header: usize,
     /// Bytes of the message that have not.
     missing: usize,
+    /// Messages of which something has come.
+    begun: u64,
 }
 
 impl Frames {
     fn pass(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             if self.of_header < HEADER {
+                self.begun += u64::from(self.of_header == 0);
                 let count = data.len().min(HEADER - self.of_header);
                 self.header[self.of_header..self.of_header + count].copy_from_slice(&data[..count]);
                 self.of_header += count;
@@ -204,6 +208,14 @@ mod tests {
             assert!(next.is_pending());
             advance(nearly).await;
             body.body.0.push_back(Bytes::from_static(&[1]));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_of_one_message_has_no_second() {
+        for came in [&[&[0, 0, 0, 0, 1, 7, 0][..]][..], &[&[0, 0, 0, 0, 0][..], &[0]]] {
+            let status = end(stuck(came, Expected::OneMessage)).await;
+            assert_eq!(status.code(), tonic::Code::Unimplemented);
         }
     }
 

@@ -1,5 +1,5 @@
-//! What every request passes first: its span, its deadline, and, on the way
-//! back, the statuses that the gRPC library made by itself.
+//! What every request passes first: the rules of gRPC over HTTP, its span, its deadline,
+//! and, on the way back, the statuses that the gRPC library made by itself.
 
 use std::{
     convert::Infallible,
@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower::{BoxError, Service};
@@ -23,6 +23,11 @@ use super::{
     status,
 };
 use crate::supervisor::message_of;
+
+/// Bytes of a call's metadata, counted as HTTP/2 counts them.
+const MAX_METADATA: usize = 16 << 10;
+/// What HTTP/2 counts for each header besides its name and value. RFC 9113, 6.5.2.
+const HEADER_OVERHEAD: usize = 32;
 
 /// A service behind the front.
 #[derive(Clone, Debug)]
@@ -53,6 +58,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if let Err(refused) = check(&request) {
+            return Box::pin(async { Ok(*refused) });
+        }
         let path = request.uri().path().to_owned();
         let span = info_span!("rpc", method = path.trim_start_matches('/'));
         if let Some(timeout) = grpc_timeout(request.headers()) {
@@ -81,6 +89,40 @@ where
         };
         Box::pin(answer.instrument(span))
     }
+}
+
+/// Whether a request is one of gRPC, before anything is done for it; the answer if not.
+fn check<B>(request: &Request<B>) -> Result<(), Box<Response<Body>>> {
+    if request.method() != Method::POST {
+        let mut answer = status::not_post(request.method()).into_http();
+        *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return Err(Box::new(answer));
+    }
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    if !content_type.is_some_and(|value| is_grpc(value.as_bytes())) {
+        let mut answer = status::not_grpc(content_type).into_http();
+        *answer.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return Err(Box::new(answer));
+    }
+    let size = request
+        .headers()
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD);
+    let size: usize = size.sum();
+    if size > MAX_METADATA {
+        return Err(Box::new(status::too_much_metadata(size, MAX_METADATA).into_http()));
+    }
+    Ok(())
+}
+
+/// Whether messages of protobuf come, as this server reads them: `application/grpc`,
+/// perhaps with `+proto`, perhaps with parameters.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    let kind = kind.trim_ascii();
+    kind.eq_ignore_ascii_case(b"application/grpc")
+        || kind.eq_ignore_ascii_case(b"application/grpc+proto")
 }
 
 /// What a call sends.
@@ -127,11 +169,100 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto;
 
     fn timeout(text: &str) -> Option<Duration> {
         let mut headers = HeaderMap::new();
         headers.insert("grpc-timeout", text.parse().unwrap());
         grpc_timeout(&headers)
+    }
+
+    #[test]
+    fn only_protobuf_over_grpc_is_read() {
+        for good in ["application/grpc", "application/grpc+proto", "Application/GRPC ; a=b"] {
+            assert!(is_grpc(good.as_bytes()), "{good}");
+        }
+        for wrong in ["", "application/grpc+json", "application/grpc-web", "text/plain", "grpc"] {
+            assert!(!is_grpc(wrong.as_bytes()), "{wrong}");
+        }
+    }
+
+    /// Every method of every service, and whether its clients send more than one message.
+    fn methods() -> Vec<(String, bool)> {
+        use prost::Message as _;
+        let sets = [
+            proto::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        let files = sets
+            .into_iter()
+            .flat_map(|set| prost_types::FileDescriptorSet::decode(set).expect("descriptors").file);
+        let mut methods = Vec::new();
+        for file in files {
+            for service in &file.service {
+                methods.extend(service.method.iter().map(|method| {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    (path, method.client_streaming())
+                }));
+            }
+        }
+        methods
+    }
+
+    #[test]
+    fn it_is_known_of_every_method_what_is_expected() {
+        let methods = methods();
+        assert!(methods.len() > 20, "{methods:?}");
+        for (path, streams) in methods {
+            let wanted = if streams { Expected::Messages } else { Expected::OneMessage };
+            assert_eq!(expected(&path), wanted, "{path}");
+        }
+    }
+
+    /// A request that never comes to its end.
+    struct Stuck(Option<Bytes>);
+
+    impl http_body::Body for Stuck {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+            match self.0.take() {
+                Some(data) => Poll::Ready(Some(Ok(http_body::Frame::data(data)))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_half_sent_ends_whatever_its_service() {
+        let reads_all = tower::service_fn(|request: Request<Body>| async move {
+            let mut body = std::pin::pin!(request.into_body());
+            loop {
+                let next =
+                    std::future::poll_fn(|cx| http_body::Body::poll_frame(body.as_mut(), cx));
+                match next.await {
+                    Some(Ok(_)) => {}
+                    Some(Err(status)) => return Ok::<_, Infallible>(status.into_http()),
+                    None => return Ok(Status::ok("").into_http()),
+                }
+            }
+        });
+        let mut front = Front::new(reads_all);
+        for (path, _) in methods() {
+            // A header, and less than it says.
+            let body = Stuck(Some(Bytes::from_static(&[0, 0, 0, 0, 9, 1])));
+            let request = Request::post(&path).header("content-type", "application/grpc");
+            let answer = front.call(request.body(body).unwrap());
+            let hour = Duration::from_hours(1);
+            let answer = tokio::time::timeout(hour, answer).await.expect(&path).unwrap();
+            let status = Status::from_header_map(answer.headers()).expect("a status");
+            assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{path}");
+        }
     }
 
     #[test]

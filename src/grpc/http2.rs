@@ -43,8 +43,9 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 /// only has to bear one turn: the smallest messages that a connection's calls may have on
 /// their way, of five bytes each.
 const SMALL_FRAME_BUDGET: usize = 1 << 30;
-/// Bytes of a request's headers that are read at all; larger ones are answered by HTTP.
-const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// Bytes of a request's headers that are read, so that they can be refused in words; larger
+/// ones are refused by HTTP, with 431.
+const MAX_HEADER_BYTES: u32 = 128 << 10;
 /// Bytes of one call's answer that were handed to the library and not yet to the socket.
 const MAX_SEND_BUFFER: usize = 64 << 10;
 /// A silent connection is asked for a sign of life after this long, and closed

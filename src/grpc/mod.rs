@@ -17,6 +17,7 @@ mod deadline;
 mod front;
 mod health;
 mod http2;
+mod reflection;
 mod request;
 mod response;
 mod service;
@@ -40,8 +41,12 @@ pub use submit::Submitter;
 pub use watch::{Feed, Limits as WatchLimits, Sources, WatchSettings, Watchers};
 
 use tonic::service::Routes;
-use tonic_reflection::server::{Builder, Error as ReflectionError};
+use tonic_reflection::{
+    pb,
+    server::{v1::ServerReflectionServer, v1alpha},
+};
 
+use self::reflection::Reflection;
 use crate::proto;
 
 /// The generated server traits.
@@ -63,15 +68,17 @@ pub fn routes(
     service: Service,
     admin: Admin,
     health: Health,
+    ending: &Ending,
     max_message: usize,
-) -> Result<Front<Routes>, ReflectionError> {
-    let describe = || {
-        Builder::configure()
-            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
-            // So that generic clients can show the details of errors.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-            .include_reflection_service(true)
-    };
+) -> Result<Front<Routes>, prost::DecodeError> {
+    let described = [
+        proto::FILE_DESCRIPTOR_SET,
+        // So that generic clients can show the details of errors.
+        tonic_types::pb::FILE_DESCRIPTOR_SET,
+        pb::v1::FILE_DESCRIPTOR_SET,
+        pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let reflection = Reflection::new(&described, ending.closing.clone())?;
     let tasks = stubs::v1::task_service_server::TaskServiceServer::new(service)
         .max_decoding_message_size(max_message)
         .max_encoding_message_size(usize::MAX);
@@ -82,7 +89,7 @@ pub fn routes(
     let routes = Routes::new(tasks)
         .add_service(admin)
         .add_service(health)
-        .add_service(describe().build_v1()?)
-        .add_service(describe().build_v1alpha()?);
+        .add_service(ServerReflectionServer::new(reflection.clone()))
+        .add_service(v1alpha::ServerReflectionServer::new(reflection));
     Ok(Front::new(routes.prepare()))
 }

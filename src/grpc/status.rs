@@ -132,6 +132,35 @@ pub fn panicked(message: &str) -> Status {
     internal(format!("the call panicked, which is a defect of the server: {}", cut(message, 500)))
 }
 
+/// A request of another method of HTTP.
+pub fn not_post(method: &http::Method) -> Status {
+    let message = format!("gRPC calls are POST, not {}", cut(method.as_str(), 50));
+    plain(Code::Internal, "METHOD_NOT_ALLOWED", message)
+}
+
+/// A request whose content is not gRPC's.
+pub fn not_grpc(content_type: Option<&http::HeaderValue>) -> Status {
+    let message = match content_type {
+        Some(value) => format!(
+            "content-type {:?} is not served; it would have to be application/grpc",
+            cut(&String::from_utf8_lossy(value.as_bytes()), 100)
+        ),
+        None => "the request has no content-type; it would have to be application/grpc".into(),
+    };
+    plain(Code::InvalidArgument, "UNSUPPORTED_MEDIA_TYPE", message)
+}
+
+/// More metadata than a call may have.
+pub fn too_much_metadata(size: usize, limit: usize) -> Status {
+    too_large(format!("the metadata has {size} bytes as HTTP/2 counts them, of at most {limit}"))
+}
+
+/// A call of one message that has more.
+pub fn too_many_messages() -> Status {
+    let message = "the method takes one message, and more were sent; nothing was done";
+    plain(Code::Unimplemented, "TOO_MANY_MESSAGES", message)
+}
+
 /// A request that began and did not arrive whole.
 pub fn not_arrived(limit: Duration) -> Status {
     let message = format!("the request did not arrive within {limit:?}; nothing was done");

@@ -1,7 +1,7 @@
 //! Statuses as the gRPC library makes them, and as messages carry them.
 
 use prost::Message as _;
-use tonic::{Code, Status};
+use tonic::{Code, Status, metadata::MetadataMap};
 use tonic_types::pb;
 
 use super::{cut, plain, too_large};
@@ -24,7 +24,7 @@ pub fn repaired(status: &Status, path: &str) -> Option<Status> {
         return None;
     }
     let message = status.message();
-    Some(match status.code() {
+    let mut repaired = match status.code() {
         Code::OutOfRange if message.contains("message length too large") => {
             too_large(format!("the request is too large: {}", cut(message, 300)))
         }
@@ -32,6 +32,11 @@ pub fn repaired(status: &Status, path: &str) -> Option<Status> {
             Code::InvalidArgument,
             "MALFORMED_MESSAGE",
             format!("the request is not a valid message: {}", cut(message, 300)),
+        ),
+        Code::Internal if message == "Missing request message." => plain(
+            Code::Unimplemented,
+            "NO_MESSAGE",
+            "the method takes one message, and none was sent; nothing was done",
         ),
         Code::Unimplemented if message.is_empty() => plain(
             Code::Unimplemented,
@@ -42,5 +47,10 @@ pub fn repaired(status: &Status, path: &str) -> Option<Status> {
             ),
         ),
         code => plain(code, "PROTOCOL", cut(message, 500)),
-    })
+    };
+    // What the library says beside it: which encodings are accepted.
+    let mut headers = status.metadata().clone().into_headers();
+    headers.extend(std::mem::take(repaired.metadata_mut()).into_headers());
+    *repaired.metadata_mut() = MetadataMap::from_headers(headers);
+    Some(repaired)
 }
