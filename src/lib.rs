@@ -45,6 +45,7 @@ pub mod telemetry;
 
 mod app;
 mod failpoint;
+mod process;
 mod text;
 mod values;
 

@@ -14,7 +14,7 @@ use crate::{
     drain,
     events::{History, Hub},
     grpc::{
-        self, Admin, ConnectionSettings, Connections, Ending, Feed, Health, Service, Sources,
+        self, Admin, ConnectionLimits, Connections, Ending, Feed, Health, Service, Sources,
         Submitter, WatchLimits, WatchSettings, Watchers,
     },
     handler::Registry,
@@ -121,8 +121,11 @@ impl Server {
         let ending = Ending { supervisor: supervisor.clone(), ..Ending::default() };
         let service = Service::new(Arc::clone(&store), submitter, watchers, ending.clone());
         let routes = grpc::routes(service, admin, health.clone(), &ending, config.max_message)?;
-        let settings = ConnectionSettings { max_connections: config.max_connections };
-        let connections = Connections::serve(listener, routes, settings, &supervisor);
+        let limits = ConnectionLimits {
+            connections: config.max_connections,
+            per_address: config.max_connections_per_address,
+        };
+        let connections = Connections::serve(listener, routes, limits, &supervisor);
         info!(workers = config.workers, "listening on {address}");
 
         let failing = Failing {

@@ -21,6 +21,8 @@ use std::{
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
+use crate::telemetry::Throttle;
+
 /// A part of the server has failed, and with it the server. Shown as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -139,19 +141,25 @@ pub fn message_of(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without a message".into())
 }
 
+/// Handlers may panic as often as tasks are submitted for them. What has failed for it is
+/// told by a line of its own.
+static PANICS: Throttle = Throttle::new("there were panics");
+
 /// From now on panics are log lines, in the format of the others.
 pub fn log_panics() {
     panic::set_hook(Box::new(|info| {
-        let message = message_of(info.payload());
+        let cause = message_of(info.payload());
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let thread = thread::current();
         let thread = thread.name().unwrap_or("unnamed");
-        let backtrace = Backtrace::capture();
-        if backtrace.status() == BacktraceStatus::Captured {
-            tracing::error!(thread, place, message, %backtrace, "panicked");
-        } else {
-            tracing::error!(thread, place, message, "panicked");
-        }
+        PANICS.line(|left_out| {
+            let backtrace = Backtrace::capture();
+            if backtrace.status() == BacktraceStatus::Captured {
+                tracing::error!(thread, place, cause, left_out, %backtrace, "panicked");
+            } else {
+                tracing::error!(thread, place, cause, left_out, "panicked");
+            }
+        });
     }));
 }
 

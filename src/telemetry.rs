@@ -1,9 +1,13 @@
 //! Logging.
 //!
-//! Owns where log lines go (stderr) and how they look. Must not know what is
-//! logged.
+//! Owns where log lines go (stderr, by way of a bounded queue) and how they look. Logging
+//! never blocks, never panics, and never ends anything: lines that cannot be written are
+//! dropped, counted, and told of when writing works again. Must not know what is logged.
 
-use std::io;
+mod queue;
+mod throttle;
+
+use std::{io, sync::OnceLock, time::Duration};
 
 use tracing::Subscriber;
 use tracing_subscriber::{
@@ -14,6 +18,9 @@ use tracing_subscriber::{
 };
 
 use crate::config::LogFormat;
+use queue::{Notice, Queue};
+
+pub use throttle::Throttle;
 
 /// Why logging cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +36,13 @@ pub enum Error {
     /// The process has a subscriber already.
     #[error("logging has begun already: {0}")]
     Begun(#[from] TryInitError),
+    /// The system has no thread for the log's writer.
+    #[error("cannot start the thread that writes the log: {0}")]
+    Thread(#[from] io::Error),
 }
+
+/// The queue of the process, once logging has begun.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Begins to write log lines to stderr, for the rest of the process.
 ///
@@ -38,12 +51,49 @@ pub enum Error {
 /// stderr is a terminal that shows them (and `NO_COLOR` is not set); as JSON each
 /// line is one object, with the fields of every span that it is in.
 ///
+/// At most 1 MiB of lines waits to be written; further ones are dropped and counted.
+///
 /// # Errors
-/// A malformed filter; a second call in one process.
+/// A malformed filter; a second call in one process; no thread for the writer.
 pub fn init(filter: &str, format: LogFormat) -> Result<(), Error> {
     let colours = console::colors_enabled_stderr();
-    subscriber(filter, format, colours, io::stderr)?.try_init()?;
+    let queue = Queue::start(io::stderr(), notice(format))?;
+    let writer = queue.clone();
+    subscriber(filter, format, colours, move || writer.clone())?.try_init()?;
+    let _ = QUEUE.set(queue);
+    throttle::start()?;
     Ok(())
+}
+
+/// Gives what was logged the time to be written, at most `limit`. For the end of the
+/// process; what is logged later may be lost.
+pub fn flush(limit: Duration) {
+    throttle::tell(true);
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(limit);
+    }
+}
+
+/// The line that tells of dropped ones. It does not pass the filter: it is told whatever
+/// is left out else.
+fn notice(format: LogFormat) -> Notice {
+    const WHY: &str = "log lines were dropped: they could not be written, or not fast enough";
+    match format {
+        LogFormat::Text => |dropped| {
+            let now = jiff::Timestamp::now();
+            format!("{now:.6} ERROR {}: {dropped} {WHY}\n", module_path!())
+        },
+        LogFormat::Json => |dropped| {
+            let line = serde_json::json!({
+                "timestamp": format!("{:.6}", jiff::Timestamp::now()),
+                "level": "ERROR",
+                "message": WHY,
+                "dropped": dropped,
+                "target": module_path!(),
+            });
+            format!("{line}\n")
+        },
+    }
 }
 
 fn subscriber<W>(
@@ -59,7 +109,8 @@ where
     let filter = EnvFilter::builder()
         .parse(filter)
         .map_err(|source| Error::Filter { filter: filter.into(), source })?;
-    let lines = || tracing_subscriber::fmt().with_ansi(colours);
+    // What cannot be formatted would be told on stderr, past the queue.
+    let lines = || tracing_subscriber::fmt().with_ansi(colours).log_internal_errors(false);
     let json = || lines().json().flatten_event(true).with_current_span(false);
     // A filter that is only a level, as most are, needs no directives to be
     // looked through whenever a span is entered.

@@ -123,6 +123,7 @@ async fn start_taskyard(data_dir: &std::path::Path) -> Result<Server, Error> {
         workers: 1.try_into()?,
         max_watchers: 100_000,
         max_watchers_per_peer: 100_000,
+        max_connections_per_address: 100_000,
         ..Config::default()
     };
     let server = Server::start(&config, registry).await?;

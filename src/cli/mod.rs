@@ -191,11 +191,12 @@ impl From<Problem> for Stop {
 fn ended(outcome: Result<Exit, Stop>) -> Exit {
     match outcome {
         Ok(exit) => exit,
-        Err(Stop::Parser(told)) => {
-            // Where nobody reads the help there is nobody to tell.
-            let _ = told.print();
-            if told.use_stderr() { Exit::Usage } else { Exit::Ok }
-        }
+        Err(Stop::Parser(told)) => match told.print() {
+            // What is wrong is told by the code, if it cannot be told in words.
+            _ if told.use_stderr() => Exit::Usage,
+            Ok(()) => Exit::Ok,
+            Err(wrong) => ended(Err(Problem::from(wrong).into())),
+        },
         Err(Stop::Problem(problem)) => {
             if !problem.message().is_empty() {
                 output::error(problem.message());

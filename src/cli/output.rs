@@ -3,12 +3,19 @@
 //! Owns colours, the choice of text or JSON, and what is done about control
 //! characters that others wrote. Must not know what is printed.
 
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::{
+    io::{self, BufWriter, IsTerminal as _, Write},
+    sync::mpsc,
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use console::Style;
 
 use super::problem::Problem;
+
+/// How long the process waits, at its end, for somebody to read why.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -122,10 +129,19 @@ pub fn note(text: impl AsRef<str>) {
     let _ = writeln!(io::stderr(), "{}", text.as_ref());
 }
 
-/// Tells people what went wrong.
+/// Tells people what went wrong, at the end of the process: that comes, with its exit
+/// code, also if nobody reads.
 pub fn error(message: &str) {
     let word = Style::new().for_stderr().red().bold().apply_to("error:");
-    note(format!("{word} {message}"));
+    let text = format!("{word} {message}");
+    let (done, told) = mpsc::channel::<()>();
+    let tells = std::thread::Builder::new().spawn(move || {
+        note(text);
+        drop(done);
+    });
+    if tells.is_ok() {
+        let _ = told.recv_timeout(LAST_WORDS);
+    }
 }
 
 /// Whether people see stderr as it is written.

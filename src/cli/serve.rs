@@ -1,35 +1,42 @@
 //! `serve`: the server as a process.
 //!
-//! Owns signals and the promise that the process ends in time. Must not know
-//! what the server does in between.
+//! Owns what the process is given at its start and how it ends; [`guard`] hears the
+//! signals. Must not know what the server does in between.
+
+mod guard;
 
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    process, thread,
     time::Duration,
 };
 
 use clap::{ArgMatches, Command};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     exit::Exit,
     holder::{Holder, holder},
-    output::{error, printable},
+    output::{note, printable},
     problem::Problem,
 };
 use crate::{
     config::{self, Config},
+    grpc::OPERATOR_CONNECTIONS,
     handler::{Exec, Handler, Noop, Registry, Sleep},
-    server::{FAILED_BOUND, Server, StartError},
-    supervisor::{self, Failure, Supervisor},
+    process::{self, Inherited, Shortage},
+    server::{Server, StartError},
+    supervisor::{self, Supervisor},
     telemetry,
 };
 
+pub use guard::{Stop, guard};
+
 /// How long after the drain's bound the process is ended from outside.
-const LAST_RESORT: Duration = Duration::from_secs(1);
+pub const LAST_RESORT: Duration = Duration::from_secs(1);
+
+/// How long the log may take, at the end of the process, to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Adds the settings' flags.
 pub fn with_args(command: Command) -> Command {
@@ -42,20 +49,71 @@ pub fn with_args(command: Command) -> Command {
 /// # Errors
 /// [`Exit::Usage`] for bad settings, [`Exit::NotStarted`] if it cannot start.
 pub fn run(matches: &ArgMatches, own: Registry) -> Result<Exit, Problem> {
+    let inherited = prepare_process();
     let config = settings(matches)?;
-    let registry = with_built_ins(own, &config)?;
+    let ended = run_with(&config, own, inherited);
+    telemetry::flush(LAST_LINES);
+    ended
+}
+
+fn run_with(config: &Config, own: Registry, inherited: Inherited) -> Result<Exit, Problem> {
+    let registry = with_built_ins(own, config)?;
+    secure_descriptors(config)?;
     let internal = |wrong: std::io::Error| Problem::new(Exit::Internal, wrong.to_string());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
     let supervisor = Supervisor::default();
-    let stop = guard(config.drain_timeout + LAST_RESORT, &supervisor).map_err(internal)?;
-    let serve = serve(&config, registry, stop, supervisor.clone());
+    let bound = config.drain_timeout + LAST_RESORT;
+    let stop = guard(bound, inherited, Exit::DrainIncomplete, &supervisor).map_err(internal)?;
+    let serve = serve(config, registry, stop.begin, supervisor.clone());
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve)));
     // What still hangs ends with the process.
     runtime.shutdown_background();
     ended.unwrap_or_else(|panic| {
         supervisor.fail("main", &*panic);
         Ok(Exit::Failed)
+    })
+}
+
+/// Puts in order what the process has inherited. Does not return in process 1, whose
+/// only work it is to start the server and to wait for orphans.
+pub fn prepare_process() -> Inherited {
+    let inherited = process::reset_signals();
+    match process::serve_beside_orphans() {
+        Ok(None) => {}
+        Ok(Some(code)) => std::process::exit(code.into()),
+        Err(wrong) => note(format!(
+            "warning: this is process 1, and nobody waits for what ends without a parent: {wrong}"
+        )),
+    }
+    inherited
+}
+
+/// Descriptors beside those of connections and commands: the store's files, the standard
+/// streams, the runtimes, and some for what handlers open.
+const OTHER_DESCRIPTORS: u64 = 64;
+/// A command's three pipes, and the descriptor by which its end is noticed.
+const DESCRIPTORS_OF_COMMAND: u64 = 4;
+
+/// Makes sure that the process may open as many files as the settings ask for.
+///
+/// # Errors
+/// [`Exit::Usage`] if the limit is too low and cannot be raised.
+pub fn secure_descriptors(config: &Config) -> Result<(), Problem> {
+    let commands = if config.exec.is_empty() { 0 } else { u64::from(config.workers.get()) };
+    let connections = config.max_connections as u64;
+    let others = OTHER_DESCRIPTORS + OPERATOR_CONNECTIONS + commands * DESCRIPTORS_OF_COMMAND;
+    let need = connections.saturating_add(others);
+    process::secure_descriptors(need).map_err(|Shortage { limit }| {
+        let wrong = format!(
+            "max_connections = {connections} needs {need} open files, {others} of them for the \
+             store, commands and the like; the limit of this process is {limit}"
+        );
+        let raise = "raise the limit (ulimit -n, LimitNOFILE=, --ulimit nofile=)";
+        Problem::usage(wrong).hint(&match limit.checked_sub(others) {
+            Some(room @ 1..) => format!("lower max_connections to at most {room}, or {raise}"),
+            _ => raise.to_owned(),
+        })
     })
 }
 
@@ -132,94 +190,5 @@ pub fn not_started(error: StartError) -> Problem {
             problem.hint("ports below 1024 are often reserved; write another with --listen")
         }
         _ => problem,
-    }
-}
-
-/// Starts the thread that listens for SIGTERM and SIGINT, on a runtime of its
-/// own, so that a server that hangs cannot keep it from ending the process.
-///
-/// The first signal cancels the token, unless someone else does; the process then
-/// ends within `bound`, and at once on a second signal. Once the server has failed it
-/// ends within [`FAILED_BOUND`], and as failed.
-fn guard(bound: Duration, supervisor: &Supervisor) -> std::io::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let signals = {
-        let _context = runtime.enter();
-        Signals::listen()?
-    };
-    let (token, failed) = (stop.clone(), supervisor.failed());
-    let parts = supervisor.clone();
-    supervisor.thread("guard", move || {
-        let watch =
-            AssertUnwindSafe(|| runtime.block_on(watch_over(signals, token, bound, failed)));
-        let exit = catch_unwind(watch).unwrap_or_else(|panic| {
-            // Whoever serves ends by itself now, or not.
-            parts.fail("guard", &*panic);
-            thread::sleep(FAILED_BOUND + LAST_RESORT);
-            Exit::Failed
-        });
-        process::exit(exit as i32);
-    })?;
-    Ok(stop)
-}
-
-/// Returns when the process is to end at once, and as what.
-async fn watch_over(
-    mut signals: Signals,
-    stop: CancellationToken,
-    bound: Duration,
-    failed: impl Future<Output = Failure>,
-) -> Exit {
-    let failed = async {
-        failed.await;
-        tokio::time::sleep(FAILED_BOUND + LAST_RESORT).await;
-        error("stopped: the server had failed, and did not end in time");
-        Exit::Failed
-    };
-    let drained = async {
-        let by_signal = tokio::select! {
-            () = signals.next() => true,
-            () = stop.cancelled() => false,
-        };
-        crate::failpoint::hit("guard");
-        stop.cancel();
-        let second = async {
-            if !by_signal {
-                signals.next().await;
-            }
-            signals.next().await;
-        };
-        match tokio::time::timeout(bound, second).await {
-            Ok(()) => error("stopped by a second signal, before the drain was complete"),
-            Err(_) => error("stopped: the drain did not end in time"),
-        }
-        Exit::DrainIncomplete
-    };
-    tokio::select! {
-        exit = failed => exit,
-        exit = drained => exit,
-    }
-}
-
-/// The signals that ask a server to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
     }
 }

@@ -183,6 +183,9 @@ pub struct Config {
     pub watch_lifetime: Duration,
     /// Connections at a time: 1 to 1,000,000. Default 1,000.
     pub max_connections: usize,
+    /// Connections at a time from one IPv4 address, or one /64 network of IPv6: 1 to
+    /// 1,000,000. Default 500, so that one address does not shut out all others.
+    pub max_connections_per_address: usize,
     /// Which log lines are written: a `tracing` filter. Default `info`.
     pub log: String,
     /// How log lines look. Default [`LogFormat::Text`].
@@ -248,6 +251,7 @@ impl Default for Config {
             watch_stall_timeout: Duration::from_mins(5),
             watch_lifetime: Duration::ZERO,
             max_connections: 1_000,
+            max_connections_per_address: 500,
             log: "info".into(),
             log_format: LogFormat::default(),
             exec: BTreeMap::new(),

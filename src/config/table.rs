@@ -308,6 +308,13 @@ static CONNECTIONS: &[Setting] = &[
         |c| c.max_connections as u64,
         |c, n| c.max_connections = in_memory(n),
     ),
+    count(
+        "max-connections-per-address",
+        "Connections at a time from one IPv4 address, or one /64 network of IPv6",
+        1..=1_000_000,
+        |c| c.max_connections_per_address as u64,
+        |c, n| c.max_connections_per_address = in_memory(n),
+    ),
 ];
 
 static LOGGING: &[Setting] = &[

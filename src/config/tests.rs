@@ -144,6 +144,7 @@ fn every_setting_reaches_its_own_field() {
         ("watch-stall-timeout", "7s"),
         ("watch-lifetime", "7s"),
         ("max-connections", "7"),
+        ("max-connections-per-address", "7"),
         ("fixed-queues", "true"),
         ("log", "debug"),
         ("log-format", "json"),

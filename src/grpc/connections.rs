@@ -1,42 +1,51 @@
 //! The connections below the services.
 //!
-//! Owns accepting, the limit on connections, the handshake's time limit, and
-//! their end. The ready-made server waits for ever, at shutdown, on a client
+//! Owns accepting, the handshake's time limit, and the end of connections; `places` knows
+//! how many there may be. The ready-made server waits for ever, at shutdown, on a client
 //! that says nothing or never acknowledges; so each connection here is a task
 //! that can be ended from below, whatever its client does.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Poll,
+    time::Duration,
+};
 
 use http::{Request, Response};
 use tokio::{
     net::{TcpListener, TcpStream},
     select,
-    sync::Semaphore,
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, transport::server::TcpConnectInfo};
 use tower::{Service, ServiceExt as _};
-use tracing::{Instrument as _, debug, info_span, warn};
+use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
     http2::{self, Http2, RequestBody},
+    places::{Limits, Placed, Places},
     shares::Shares,
     socket::{Outbox, Received, Socket},
 };
-use crate::supervisor::Supervisor;
+use crate::{supervisor::Supervisor, telemetry::Throttle};
 
 /// How long a client may take to say that it speaks HTTP/2.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection without calls may take to acknowledge that the server
 /// closes it.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What connections are allowed.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Connections at a time; further ones are closed at once.
-    pub max_connections: usize,
-}
+/// How long nothing is accepted when that failed, most likely for want of descriptors:
+/// whoever comes waits in the system's queue meanwhile.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Lines that clients can cause at will.
+static CROWDED: Throttle = Throttle::new("connections found no place");
+static NOT_ACCEPTED: Throttle = Throttle::new("connections could not be accepted");
+static BROKEN: Throttle = Throttle::new("connections could not be served for a defect");
 
 /// All connections of a listener.
 #[derive(Debug)]
@@ -54,7 +63,7 @@ impl Connections {
     pub fn serve<S>(
         listener: TcpListener,
         service: S,
-        settings: Settings,
+        limits: Limits,
         supervisor: &Supervisor,
     ) -> Self
     where
@@ -71,7 +80,7 @@ impl Connections {
             tasks: connections.tasks.clone(),
             finish: connections.finish.clone(),
             abort: connections.abort.clone(),
-            places: Arc::new(Semaphore::new(settings.max_connections)),
+            places: Places::new(limits),
         };
         let accept = supervisor.task("accept-loop", acceptor.accept(listener, service));
         connections.tasks.spawn(accept);
@@ -103,7 +112,7 @@ struct Acceptor {
     tasks: TaskTracker,
     finish: CancellationToken,
     abort: CancellationToken,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Acceptor {
@@ -121,11 +130,21 @@ impl Acceptor {
             };
             crate::failpoint::hit("accept");
             match accepted {
-                Ok((stream, peer)) => self.take(stream, peer, service.clone()),
+                Ok((stream, peer)) => {
+                    // One connection's defect must not leave the process deaf.
+                    let take = || self.take(stream, peer, service.clone());
+                    if catch_unwind(AssertUnwindSafe(take)).is_err() {
+                        BROKEN.line(|left_out| error!(%peer, left_out, "a connection is lost"));
+                    }
+                }
+                Err(error) if concerns_one_connection(&error) => {
+                    debug!(%error, "a connection was gone before it was accepted");
+                }
                 Err(error) => {
-                    // Out of file descriptors, most likely: give some time to free one.
-                    warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    NOT_ACCEPTED.line(|left_out| {
+                        warn!(%error, left_out, "cannot accept connections; they wait");
+                    });
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             }
         }
@@ -137,9 +156,23 @@ impl Acceptor {
         S::Future: Send + 'static,
         S::Error: Send + 'static,
     {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return warn!(%peer, "a connection is closed: there are as many as allowed");
+        crate::failpoint::hit("connections.take");
+        // Tokens of its own: shared ones would be locked at every poll of every
+        // connection.
+        let connection = Self {
+            finish: self.finish.child_token(),
+            abort: self.abort.child_token(),
+            ..self.clone()
         };
+        let place = self.places.take(peer.ip()).or_else(|crowded| {
+            let for_operator = self.places.take_for_operator(peer.ip(), &connection.finish);
+            let closed = for_operator.is_none();
+            CROWDED.line(|left_out| {
+                warn!(%peer, closed, left_out, "a connection finds no place: {crowded}");
+            });
+            for_operator.ok_or(())
+        });
+        let Ok(place) = place else { return };
         // Small messages must not wait for acknowledgements.
         if let Err(error) = stream.set_nodelay(true) {
             return debug!(%peer, %error, "a connection was gone before it was served");
@@ -151,18 +184,11 @@ impl Acceptor {
             request.extensions_mut().insert(shares.clone());
             request
         });
-        // Tokens of its own: shared ones would be locked at every poll of every
-        // connection.
-        let connection = Self {
-            finish: self.finish.child_token(),
-            abort: self.abort.child_token(),
-            ..self.clone()
-        };
+        let service = Placed::new(service, place, connection.finish.clone());
         let serve = async move {
             if let Err(error) = connection.serve(stream, service).await {
                 debug!(%error, "a connection ended");
             }
-            drop(place);
         };
         self.tasks.spawn(serve.instrument(info_span!("connection", %peer)));
     }
@@ -217,6 +243,12 @@ impl Acceptor {
             }
         }
     }
+}
+
+/// Whether the next one can be accepted at once.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// Polls `connection` only after whatever else is ready to run, and then writes out

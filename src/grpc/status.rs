@@ -29,6 +29,9 @@ pub const DOMAIN: &str = "taskyard";
 /// When a draining server is likely to be back.
 const DRAINING_RETRY: Duration = Duration::from_secs(1);
 
+/// When somebody for whose connection there was no place may come back.
+const CROWDED_RETRY: Duration = Duration::from_secs(1);
+
 /// When a watcher whose time was over may come back.
 const LIFETIME_RETRY: Duration = Duration::from_millis(100);
 
@@ -159,6 +162,15 @@ pub fn too_much_metadata(size: usize, limit: usize) -> Status {
 pub fn too_many_messages() -> Status {
     let message = "the method takes one message, and more were sent; nothing was done";
     plain(Code::Unimplemented, "TOO_MANY_MESSAGES", message)
+}
+
+/// A call on a connection for which there was no ordinary place.
+pub fn too_many_connections() -> Status {
+    let mut details = details("TOO_MANY_CONNECTIONS", []);
+    details.set_retry_info(Some(CROWDED_RETRY));
+    let message = "there are as many connections as allowed, in all or from this address; on this \
+                   one only health checks and AdminService are served, and it is closed now";
+    Status::with_error_details(Code::Unavailable, message, details)
 }
 
 /// A request that began and did not arrive whole.

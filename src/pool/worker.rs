@@ -23,9 +23,13 @@ use crate::{
     store::{self, Assignment, Finished, Outcome, Store, Turn},
     supervisor::message_of,
     task::{Data, WorkerId},
+    telemetry::Throttle,
     text::units::show_duration,
     values::{self, Wrong},
 };
+
+/// Tasks of a kind may all panic.
+static PANICKED: Throttle = Throttle::new("handlers panicked");
 
 /// A member of the crew.
 pub struct Worker {
@@ -191,7 +195,7 @@ impl Worker {
             Ok(returned) => returned?,
             Err(panic) => {
                 let message = message_of(&*panic);
-                warn!(%message, "the handler panicked");
+                PANICKED.line(|left_out| warn!(%message, left_out, "the handler panicked"));
                 return Err(Error::retryable("PANIC", message));
             }
         };
@@ -218,7 +222,10 @@ fn check_json(result: &Data) -> Result<(), Error> {
 /// Drops a handler's future, whatever its destructors do.
 fn stop(handler: HandlerFuture) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(handler))) {
-        warn!(message = message_of(&*panic), "the handler panicked while it was stopped");
+        let message = message_of(&*panic);
+        PANICKED.line(|left_out| {
+            warn!(%message, left_out, "the handler panicked while it was stopped");
+        });
     }
 }
 

@@ -26,10 +26,11 @@ use tonic::Status;
 use super::{
     client,
     exit::Exit,
-    interrupt::CtrlC,
     output::{note, print, printable},
     problem::{Problem, told},
-    serve::{not_started, with_built_ins},
+    serve::{
+        LAST_RESORT, Stop, guard, not_started, prepare_process, secure_descriptors, with_built_ins,
+    },
     units::{counted, whole},
 };
 use crate::{
@@ -38,6 +39,7 @@ use crate::{
     handler::Registry,
     proto::v1::{SubmitRequest, SubmitResponse, submit_request::Payload},
     server::Server,
+    supervisor::Supervisor,
 };
 use crew::Crew;
 use screen::{Files, Screen};
@@ -78,6 +80,7 @@ const MAX_IN_FLIGHT: usize = 16;
 /// [`Exit::Usage`] if there is nothing to work on, [`Exit::NotStarted`] if the
 /// server cannot start.
 pub fn run(args: &DemoArgs, own: Registry) -> Result<Exit, Problem> {
+    let inherited = prepare_process();
     let found = files::find(&args.dir, args.max_files.get() as usize)?;
     let program = program(env::var_os("PATH").unwrap_or_default().as_os_str())?;
     let root = std::path::absolute(&args.dir)
@@ -88,12 +91,16 @@ pub fn run(args: &DemoArgs, own: Registry) -> Result<Exit, Problem> {
     })?;
     let config = config(store.path(), args.workers, program);
     let registry = with_built_ins(own, &config)?;
+    secure_descriptors(&config)?;
     introduce(&found, args, &config);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|wrong| Problem::new(Exit::Internal, wrong.to_string()))?;
-    let ended = runtime.block_on(demonstrate(&config, registry, root, found.files));
+    let internal = |wrong: std::io::Error| Problem::new(Exit::Internal, wrong.to_string());
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
+    let bound = config.drain_timeout + LAST_RESORT;
+    let supervisor = Supervisor::default();
+    let stop = guard(bound, inherited, Exit::Interrupted, &supervisor).map_err(internal)?;
+    let ended =
+        runtime.block_on(demonstrate(&config, registry, root, found.files, (stop, supervisor)));
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
@@ -116,6 +123,7 @@ fn config(store: &Path, workers: NonZeroU32, command: Vec<String>) -> Config {
         data_dir: store.join("data"),
         workers,
         drain_timeout: Duration::from_secs(10),
+        max_connections: 50,
         exec: BTreeMap::from([(COMMAND.to_owned(), checksum)]),
         ..Config::default()
     }
@@ -143,14 +151,14 @@ async fn demonstrate(
     registry: Registry,
     root: &str,
     files: Vec<String>,
+    (stop, supervisor): (Stop, Supervisor),
 ) -> Result<Exit, Problem> {
-    let mut ctrl_c = CtrlC::listen()?;
-    let server = Server::start(config, registry).await.map_err(not_started)?;
+    let server = Server::start_under(config, registry, supervisor).await.map_err(not_started)?;
     note(format!("server started on {}, its store in a temporary directory", server.local_addr()));
     let address = server.local_addr().into();
     let acted = tokio::select! {
         biased;
-        () = ctrl_c.pressed() => Ok(None),
+        () = stop.begin.cancelled() => Ok(None),
         failure = server.failed() => Err(Problem::new(Exit::Failed, format!("the server has failed: {failure}"))),
         acted = act(&address, config, root, files) => acted.map(Some),
     };
@@ -159,7 +167,7 @@ async fn demonstrate(
     }
     let drained = tokio::select! {
         biased;
-        () = ctrl_c.pressed() => return Ok(Exit::Interrupted),
+        () = stop.at_once.cancelled() => return Ok(Exit::Interrupted),
         drained = server.drain() => drained,
     };
     let Some(play) = acted? else { return Ok(Exit::Interrupted) };

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -26,10 +26,15 @@ use crate::{
     events::Hub,
     grpc::{
         convert,
+        places::Address,
         status::{self, Crowd},
     },
     proto::v1,
+    telemetry::Throttle,
 };
+
+/// As many as watch may stop reading.
+static UNREAD: Throttle = Throttle::new("watchers do not read, and are ended");
 
 /// Watchers that are listed.
 const MAX_LISTED: usize = 10_000;
@@ -66,7 +71,7 @@ pub struct Registry {
 struct CrowdBook {
     entries: BTreeMap<u64, Listed>,
     per_connection: HashMap<SocketAddr, usize>,
-    per_peer: HashMap<IpAddr, usize>,
+    per_peer: HashMap<Address, usize>,
 }
 
 /// A watcher, and when it was last seen to read.
@@ -124,7 +129,7 @@ impl Registry {
         book.entries.insert(id, listed);
         if let Some(peer) = peer {
             *book.per_connection.entry(peer).or_default() += 1;
-            *book.per_peer.entry(peer.ip()).or_default() += 1;
+            *book.per_peer.entry(Address::of(peer.ip())).or_default() += 1;
         }
         drop(book);
         Ok(Seat::new(entry, Arc::clone(self)))
@@ -139,7 +144,7 @@ impl Registry {
         if book.per_connection.get(&peer).is_some_and(|count| *count >= per_connection) {
             return Err(Crowd::Connection(per_connection));
         }
-        if book.per_peer.get(&peer.ip()).is_some_and(|count| *count >= per_peer) {
+        if book.per_peer.get(&Address::of(peer.ip())).is_some_and(|count| *count >= per_peer) {
             return Err(Crowd::Peer(peer.ip(), per_peer));
         }
         Ok(())
@@ -207,7 +212,7 @@ impl CrowdBook {
         }
         let Some(peer) = entry.peer else { return };
         leave(&mut self.per_connection, &peer);
-        leave(&mut self.per_peer, &peer.ip());
+        leave(&mut self.per_peer, &Address::of(peer.ip()));
     }
 }
 
@@ -233,13 +238,16 @@ pub async fn sweep(registry: Weak<Registry>, stall_timeout: Option<Duration>) {
         let now = Instant::now();
         for (entry, end) in registry.sweep(now, stall_timeout) {
             let cursor = registry.cursor(entry.figures.handed());
-            tracing::info!(
-                watcher = entry.id,
-                peer = ?entry.peer,
-                %cursor,
-                ?end,
-                "a watcher does not read, and is ended"
-            );
+            UNREAD.line(|left_out| {
+                tracing::info!(
+                    watcher = entry.id,
+                    peer = ?entry.peer,
+                    %cursor,
+                    ?end,
+                    left_out,
+                    "a watcher does not read, and is ended"
+                );
+            });
             entry.stop(end);
             ended.push((now, entry));
         }

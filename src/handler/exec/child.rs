@@ -11,8 +11,11 @@ use std::{io, process::Command};
 
 use rustix::process::setsid;
 
+use crate::process;
+
 /// Lets the command begin in a session of its own, without a controlling terminal,
-/// without descriptors but its first three, and with every signal as it is by default.
+/// without descriptors but its first three, with every signal as it is by default, and
+/// with the limit of open files that the server was started with.
 ///
 /// The session's leader is the child, and the session's first process group has its
 /// number. Signals that the server ignores, because whoever started it did, would be
@@ -21,12 +24,13 @@ pub fn isolate(command: &mut Command) {
     use std::os::unix::process::CommandExt as _;
 
     // SAFETY: the closure makes system calls that POSIX or Linux names safe after a
-    // fork in a process of several threads: setsid, sigaction, close_range. It owns
+    // fork in a process of several threads: setsid, sigaction, setrlimit, close_range. It owns
     // nothing, so nothing is dropped, and its errors carry no allocation.
     unsafe {
         command.pre_exec(|| {
             setsid()?;
             default_signals();
+            process::restore_limits();
             close_others_at_exec()
         });
     }

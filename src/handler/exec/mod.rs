@@ -59,7 +59,7 @@ const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 ///
 /// Otherwise the error's reason is one of `EXIT_STATUS`, `SIGNAL`, `CANCELLED`,
 /// all retryable; `SPAWN_FAILED`, permanent unless the system was short of
-/// something; `INVALID_ARGS`, permanent, if the declaration has changed since the
+/// something; `OUT_OF_DESCRIPTORS`, retryable, if there may be no more open files; `INVALID_ARGS`, permanent, if the declaration has changed since the
 /// task was accepted; `IO`, retryable, if the process cannot be waited for.
 #[derive(Clone, Debug, Default)]
 pub struct Exec {
@@ -189,7 +189,9 @@ fn not_started(plan: &Plan, error: &std::io::Error) -> Error {
     let may_pass = [ErrorKind::WouldBlock, ErrorKind::OutOfMemory, ErrorKind::ResourceBusy];
     // EMFILE and ENFILE have no kind of their own.
     let files = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
-    if may_pass.contains(&error.kind()) || files.contains(&error.raw_os_error()) {
+    if files.contains(&error.raw_os_error()) {
+        Error::retryable("OUT_OF_DESCRIPTORS", message)
+    } else if may_pass.contains(&error.kind()) {
         Error::retryable("SPAWN_FAILED", message)
     } else {
         Error::permanent("SPAWN_FAILED", message)

@@ -169,6 +169,8 @@ pub fn fold_log(connection: &Connection) {
 pub fn open_reader(location: &Location) -> Result<Connection, DatabaseError> {
     let connection = connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.pragma_update(None, "query_only", true)?;
+    // SQLite opens its files at the first read: now, not when there are no descriptors.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
 
