@@ -211,7 +211,9 @@ impl Server {
             Ok(Err(error)) => warn!(%error, "the drain could not be recorded"),
             Err(_) => warn!("the disk does not answer: the drain is not recorded yet"),
         }
+        let told = AbortOnDropHandle::new(tokio::spawn(tell_who_runs(self.pool.clone(), plan)));
         let ran = self.pool.drain(plan.interrupt_at, plan.stop_at, plan.give_up_at).await;
+        drop(told);
         let closed = tokio::time::timeout_at(plan.close_by, self.store.close()).await;
         let remaining = closed.ok().and_then(Result::ok);
         let store_failed = self.store.failure().borrow().is_some();
@@ -245,6 +247,41 @@ impl Server {
             tokio::time::sleep(grace).await;
             pool.stop_handlers();
         }))
+    }
+}
+
+/// How often a drain tells who still runs.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
+
+/// Executions that are named then.
+const MAX_NAMED: usize = 10;
+
+/// Tells again and again who still runs, and how long it may; until nobody does.
+async fn tell_who_runs(pool: Pool, plan: DrainPlan) {
+    let mut tick = tokio::time::interval(TOLD_EVERY);
+    loop {
+        tick.tick().await;
+        let running: Vec<_> =
+            pool.status().workers.into_iter().filter_map(|worker| worker.running).collect();
+        if running.is_empty() {
+            return;
+        }
+        let name = |running: &pool::Running| {
+            let pool::Running { task, kind, running_for, .. } = running;
+            format!("{task} ({kind}, for {} s)", running_for.as_secs())
+        };
+        let mut named: Vec<_> = running.iter().take(MAX_NAMED).map(name).collect();
+        if running.len() > MAX_NAMED {
+            named.push(format!("{} more", running.len() - MAX_NAMED));
+        }
+        let left = |until: Instant| until.saturating_duration_since(Instant::now()).as_secs();
+        info!(
+            running = running.len(),
+            "waiting for {}; interrupted in {} s, ended in {} s",
+            named.join(", "),
+            left(plan.interrupt_at),
+            left(plan.end_by),
+        );
     }
 }
 

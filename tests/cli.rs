@@ -407,3 +407,124 @@ fn shells_and_readers_of_manuals_get_theirs() {
     run(&["man", "--dir", dir.path().to_str().expect("a path")]).ends(0);
     assert!(dir.path().join("taskyard-submit.1").exists());
 }
+
+#[test]
+fn an_interrupted_import_goes_on_and_submits_nothing_twice() {
+    let (_dir, serve) = yard();
+    let mut child = serve
+        .command(&["submit", "--from", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut input = child.stdin.take().expect("it is piped");
+    let lines = "{\"kind\":\"noop\"}\n\n{\"kind\":\"noop\"}\n";
+    input.write_all(lines.as_bytes()).expect("it is read");
+    let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+    let mut ids = String::new();
+    for _ in 0..2 {
+        out.read_line(&mut ids).expect("an id");
+    }
+    signal_to(&child, Signal::INT);
+    let said = Said::of(child.wait_with_output().expect("it was started")).ends(130);
+    drop(input);
+    assert!(said.err.contains("it stopped after line 3; "), "{}", said.err);
+    let last = said.err.lines().last().expect("a line");
+    let (_, command) = last.split_once(": taskyard ").expect("a command");
+    let args: Vec<_> = command.split(' ').collect();
+    assert_eq!(args[..4], ["submit", "--from", "-", "--request-id-prefix"]);
+
+    let mut again = serve
+        .command(&args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let more = format!("{lines}{{\"kind\":\"noop\"}}\n");
+    again.stdin.take().expect("it is piped").write_all(more.as_bytes()).expect("it is read");
+    let said = Said::of(again.wait_with_output().expect("it was started")).ends(0);
+    assert!(said.out.starts_with(&ids) && said.out.lines().count() == 3, "{}", said.out);
+    assert!(said.err.contains("(2 known before)"), "{}", said.err);
+    assert!(!said.err.contains("request-id-prefix"), "{}", said.err);
+}
+
+#[test]
+fn request_ids_of_an_import_are_its_prefix_and_the_lines() {
+    let (dir, serve) = yard();
+    let file = dir.path().join("tasks.ndjson");
+    fs::write(&file, "{\"kind\":\"noop\"}\n{\"kind\":\"nop\"}\n").expect("a file");
+    let file = file.to_str().expect("a path");
+    let args = ["submit", "--from", file, "--request-id-prefix", "orders 7"];
+    let said = serve.run(&args).ends(1);
+    let command = format!(": taskyard submit --from {file} --request-id-prefix 'orders 7'");
+    assert!(said.err.trim_end().ends_with(&command), "{}", said.err);
+    let id = said.out.trim();
+    let task = serve.run(&["get", id, "--output", "json"]).ends(0).json().remove(0);
+    assert_eq!(task["request_id"], "orders 7-1");
+    // Mended in its place.
+    fs::write(file, "{\"kind\":\"noop\"}\n{\"kind\":\"noop\"}\n").expect("a file");
+    let said = serve.run(&args).ends(0);
+    assert!(said.out.starts_with(id) && said.err.contains("(1 known before)"), "{}", said.err);
+    assert_eq!(serve.run(&["list", "--output", "json"]).ends(0).json().len(), 2);
+}
+
+#[test]
+fn a_task_that_is_no_longer_waited_for_goes_on() {
+    let (_dir, serve) = yard();
+    let mut child = serve
+        .command(&["submit", "sleep", "--args", r#"{"duration":"1h"}"#, "--wait"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let mut err = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut told = String::new();
+    err.read_line(&mut told).expect("its id");
+    let id = told.trim().strip_prefix("task ").expect("its id").to_owned();
+    signal_to(&child, Signal::INT);
+    assert_eq!(child.wait().expect("it was started").code(), Some(130));
+    let rest: Vec<_> = err.lines().map(|line| line.expect("text")).collect();
+    let rest = rest.join("\n");
+    assert!(rest.contains(&format!("task {id} goes on")), "{rest}");
+    assert!(rest.contains(&format!("taskyard wait {id}")), "{rest}");
+    let task = serve.run(&["get", &id, "--output", "json"]).ends(0).json().remove(0);
+    assert_eq!(task["cancel_requested"], false);
+    let mut child = serve.command(&["wait", &id]).stderr(Stdio::piped()).spawn().expect("it runs");
+    // Whether it is waited for yet or not: it says so, and ends.
+    std::thread::yield_now();
+    while !signals_are_heard(&child) {
+        std::thread::yield_now();
+    }
+    signal_to(&child, Signal::INT);
+    let mut said = String::new();
+    let mut err = child.stderr.take().expect("it is piped");
+    std::io::Read::read_to_string(&mut err, &mut said).expect("text");
+    assert_eq!(child.wait().expect("it was started").code(), Some(130), "{said}");
+    assert!(said.contains("the tasks go on"), "{said}");
+}
+
+/// Whether Ctrl-C no longer ends a process by itself.
+fn signals_are_heard(child: &std::process::Child) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it is there");
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
+    u64::from_str_radix(caught.trim(), 16).expect("a mask") & (1 << (Signal::INT.as_raw() - 1)) != 0
+}
+
+#[test]
+fn a_drain_tells_who_still_runs() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let more = ["--drain-timeout", "3s", "--cancel-grace", "0s"];
+    let serve = Serve::start(&dir.path().join("data"), &more);
+    let id = serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#]);
+    serve
+        .run(&["watch", "--from-start", "--type", "started", "--task", &id, "--count", "1"])
+        .ends(0);
+    let said = serve.run(&["drain", "--yes"]).ends(0);
+    assert!(said.err.contains("1 task still runs, at most "), "{}", said.err);
+    assert!(said.err.contains(&format!("{id} (sleep, for ")), "{}", said.err);
+    let (code, log) = serve.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains(&format!("waiting for {id} (sleep, for ")), "{log}");
+}

@@ -3,7 +3,7 @@
 //! Owns the bounds of what is in flight, the order of what is printed, and the
 //! following of all tasks to their ends. Must not know how a line is spelled.
 
-use std::{collections::VecDeque, path::Path, time::Duration};
+use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncBufRead, BufReader},
@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Status};
 
 use super::{
-    bulk_report::Report,
+    bulk_report::{Report, Stand},
     client::ServerArgs,
     exit::Exit,
     interrupt::CtrlC,
@@ -24,10 +24,7 @@ use super::{
     tally::{Ending, Tally},
 };
 use crate::{
-    client::{
-        Client, Persistence, Seen, Start, Tasks, Watch, Watcher, is_lost, is_terminal,
-        new_request_id,
-    },
+    client::{Client, Persistence, Seen, Start, Tasks, Watch, Watcher, is_lost, is_terminal},
     proto::v1::{GetTaskRequest, SubmitResponse},
 };
 
@@ -44,30 +41,41 @@ const ROOM: Duration = Duration::from_hours(1);
 /// How long to look for a server that has gone while following.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Submits every line of `file`; `-` is stdin.
+/// Where the lines are, and what their request ids begin with.
+#[derive(Debug)]
+pub struct Source {
+    /// The file; `-` is stdin.
+    pub file: PathBuf,
+    /// The request id of a line that has none of its own is this, a dash, and its number.
+    pub prefix: String,
+}
+
+/// Submits every line.
 pub async fn run(
     server: &ServerArgs,
-    file: &Path,
+    source: Source,
     wait: bool,
     format: Format,
 ) -> Result<Exit, Problem> {
+    let file = &source.file;
     if file.as_os_str() == "-" {
-        return submit(server, BufReader::new(tokio::io::stdin()), wait, format).await;
+        return submit(server, BufReader::new(tokio::io::stdin()), source, wait, format).await;
     }
     let cannot = |wrong| Problem::usage(format!("cannot read {}: {wrong}", file.display()));
     let opened = tokio::fs::File::open(file).await.map_err(cannot)?;
-    submit(server, BufReader::with_capacity(1 << 16, opened), wait, format).await
+    submit(server, BufReader::with_capacity(1 << 16, opened), source, wait, format).await
 }
 
 async fn submit(
     server: &ServerArgs,
     input: impl AsyncBufRead + Unpin,
+    source: Source,
     wait: bool,
     format: Format,
 ) -> Result<Exit, Problem> {
     let mut ctrl_c = CtrlC::listen()?;
     let client = server.connect().await?;
-    let mut bulk = Bulk::new(client, wait, format);
+    let mut bulk = Bulk::new(client, &source.prefix, wait, format);
     let ended = tokio::select! {
         biased;
         () = ctrl_c.pressed() => Ok(Exit::Interrupted),
@@ -76,6 +84,7 @@ async fn submit(
     if !matches!(ended, Err(Problem::OutputClosed)) {
         bulk.report.summary(&bulk.tally, wait);
     }
+    bulk.farewell(&source, &ended);
     ended
 }
 
@@ -96,12 +105,18 @@ struct Flight {
 
 struct Bulk {
     client: Client,
+    /// What request ids begin with.
+    prefix: Arc<str>,
     wait: bool,
     /// In the order of the lines; answers are taken from the front.
     in_flight: VecDeque<Flight>,
     bytes_in_flight: usize,
+    /// The last line whose answer is known, as are those of all before it.
+    answered: u64,
     /// No further line is read: the input has ended, or the server has gone.
     closed: bool,
+    /// The input has ended.
+    is_read: bool,
     /// Why the server is given up.
     lost: Option<Problem>,
     watcher: Option<Watcher>,
@@ -119,13 +134,16 @@ enum Step {
 }
 
 impl Bulk {
-    fn new(client: Client, wait: bool, format: Format) -> Self {
+    fn new(client: Client, prefix: &str, wait: bool, format: Format) -> Self {
         Self {
             client,
+            prefix: prefix.into(),
             wait,
             in_flight: VecDeque::with_capacity(MAX_IN_FLIGHT),
             bytes_in_flight: 0,
+            answered: 0,
             closed: false,
+            is_read: false,
             lost: None,
             watcher: None,
             unsure_up_to: 0,
@@ -169,7 +187,7 @@ impl Bulk {
     fn read(&mut self, line: std::io::Result<Option<Line>>) -> Result<(), Problem> {
         let cannot = |wrong| Problem::usage(format!("cannot read the input: {wrong}"));
         let Some(line) = line.map_err(cannot)? else {
-            self.closed = true;
+            (self.closed, self.is_read) = (true, true);
             return Ok(());
         };
         let bytes = line.bytes.as_ref().map_or(0, Vec::len);
@@ -177,7 +195,11 @@ impl Bulk {
         self.in_flight.push_back(Flight {
             line: line.number,
             bytes,
-            answer: AbortOnDropHandle::new(tokio::spawn(send(self.client.tasks(), line.bytes))),
+            answer: AbortOnDropHandle::new(tokio::spawn(send(
+                self.client.tasks(),
+                line.bytes,
+                format!("{}-{}", self.prefix, line.number),
+            ))),
         });
         Ok(())
     }
@@ -186,6 +208,7 @@ impl Bulk {
     async fn answered(&mut self, answer: Result<SubmitResponse, Refused>) -> Result<(), Problem> {
         let Some(Flight { line, bytes, .. }) = self.in_flight.pop_front() else { return Ok(()) };
         self.bytes_in_flight -= bytes;
+        self.answered = line;
         match answer {
             Ok(accepted) => {
                 self.report.accepted(line, &accepted)?;
@@ -265,6 +288,22 @@ impl Bulk {
         }
     }
 
+    /// Where it stopped, and how to go on; nothing, if every line has become a task.
+    fn farewell(&self, source: &Source, ended: &Result<Exit, Problem>) {
+        let is_complete = matches!(ended, Ok(Exit::Ok | Exit::TaskFailed));
+        if is_complete && self.report.refused_lines() == 0 {
+            return;
+        }
+        let stand = Stand {
+            is_complete,
+            answered: self.answered,
+            unknown: self.in_flight.len() as u64,
+            is_read: self.is_read,
+            wait: self.wait,
+        };
+        stand.words(&source.file, &source.prefix).iter().for_each(|line| self.report.note(line));
+    }
+
     fn told(&mut self, ending: Option<Ending>) {
         if let Some(ending) = ending {
             self.report.ended(&ending);
@@ -291,11 +330,15 @@ async fn next_seen(watcher: &mut Option<Watcher>) -> Result<Option<Seen>, Status
 }
 
 /// Checks a line and submits it, again and again while there is no server.
-async fn send(client: Tasks, line: Option<Vec<u8>>) -> Result<SubmitResponse, Refused> {
+async fn send(
+    client: Tasks,
+    line: Option<Vec<u8>>,
+    request_id: String,
+) -> Result<SubmitResponse, Refused> {
     let too_long = || Refused::Here(vec![format!("is longer than {} MiB", MAX_LINE >> 20)]);
     let mut request = ndjson::parse(&line.ok_or_else(too_long)?).map_err(Refused::Here)?;
     if request.request_id.is_empty() {
-        request.request_id = new_request_id();
+        request.request_id = request_id;
     }
     Persistence::PATIENT
         .call(|| {

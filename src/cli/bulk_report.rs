@@ -3,7 +3,7 @@
 //! Owns the lines on stdout and stderr, the progress bar, and the exit code.
 //! Must not know how tasks are submitted or followed.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -14,6 +14,7 @@ use super::{
     output::{self, Format, Out, printable, stdout_is_terminal},
     present::end_text,
     problem::Problem,
+    program,
     submit::accepted_json,
     tally::{Counts, Ending, Tally},
     units::{count, counted, span},
@@ -119,6 +120,11 @@ impl Report {
         self.bar.set_message(progress_words(self.lines, counts));
     }
 
+    /// Lines that did not become tasks.
+    pub fn refused_lines(&self) -> u64 {
+        self.lines.refused
+    }
+
     /// The last word, on stderr.
     pub fn summary(&mut self, tally: &Tally, waited: bool) {
         self.bar.finish_and_clear();
@@ -131,6 +137,65 @@ impl Report {
         let well = self.lines.refused == 0 && counts.failed == 0 && counts.cancelled == 0;
         if well { Exit::Ok } else { Exit::TaskFailed }
     }
+}
+
+/// Where it stopped.
+#[derive(Clone, Copy, Debug)]
+pub struct Stand {
+    /// It did not stop early: some lines were refused.
+    pub is_complete: bool,
+    /// The last line whose answer is known, as are those of all before it.
+    pub answered: u64,
+    /// Lines behind it that may have become tasks.
+    pub unknown: u64,
+    /// There are no further lines.
+    pub is_read: bool,
+    /// The tasks were followed.
+    pub wait: bool,
+}
+
+impl Stand {
+    /// What to tell of it: where it stopped, and the command that goes on.
+    pub fn words(self, file: &Path, prefix: &str) -> Vec<String> {
+        let Self { is_complete, answered, unknown, is_read, wait } = self;
+        let place = match answered {
+            0 => "before the first answer".to_owned(),
+            line if is_read && unknown == 0 => format!("after the last line, {}", count(line)),
+            line => format!("after line {}", count(line)),
+        };
+        let unsure = match unknown {
+            0 => String::new(),
+            1 => "; the line after it may have become a task, too".to_owned(),
+            more => format!("; of the {} lines after it each may have become a task", count(more)),
+        };
+        let wait = if wait { " --wait" } else { "" };
+        let program = program::name();
+        let (from, same) = match file.as_os_str() == "-" {
+            true => ("-".to_owned(), ", given the same input"),
+            false => (quoted_for_a_shell(&file.to_string_lossy()), ""),
+        };
+        let prefix = quoted_for_a_shell(prefix);
+        let command = format!("{program} submit --from {from} --request-id-prefix {prefix}{wait}");
+        if is_complete {
+            return vec![format!(
+                "to submit what was refused, once it is mended in its place, and nothing \
+                 twice{same}: {command}"
+            )];
+        }
+        vec![
+            format!("it stopped {place}{unsure}; what was submitted goes on"),
+            format!("to go on, and submit nothing twice{same}: {command}"),
+        ]
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted_for_a_shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return printable(word);
+    }
+    format!("'{}'", printable(word).replace('\'', r"'\''"))
 }
 
 /// A template of our own that is wrong shows as the plain bar.
@@ -202,6 +267,32 @@ mod tests {
                 Duration::from_millis(1)
             ),
             "1 task submitted; took 1.0 ms"
+        );
+    }
+
+    #[test]
+    fn where_it_stopped_and_how_to_go_on_is_told() {
+        let stand =
+            Stand { is_complete: false, answered: 1_234, unknown: 57, is_read: false, wait: true };
+        assert_eq!(
+            stand.words(Path::new("my tasks"), "orders-7"),
+            [
+                "it stopped after line 1,234; of the 57 lines after it each may have become a \
+                 task; what was submitted goes on",
+                "to go on, and submit nothing twice: \
+                 taskyard submit --from 'my tasks' --request-id-prefix orders-7 --wait",
+            ]
+        );
+        let stand = Stand { answered: 0, unknown: 1, is_read: true, wait: false, ..stand };
+        let words = stand.words(Path::new("-"), "it's");
+        assert!(words[0].starts_with("it stopped before the first answer; the line"), "{words:?}");
+        let command = "the same input: taskyard submit --from - --request-id-prefix 'it'\\''s'";
+        assert!(words[1].ends_with(command), "{words:?}");
+        let words = Stand { is_complete: true, ..stand }.words(Path::new("a"), "p");
+        assert_eq!(
+            words,
+            ["to submit what was refused, once it is mended in its place, and nothing twice: \
+              taskyard submit --from a --request-id-prefix p"]
         );
     }
 

@@ -2,20 +2,26 @@
 //!
 //! Owns the question that goes before it, and the wording of the report.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use indicatif::ProgressBar;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     client::ServerArgs,
     exit::Exit,
+    interrupt::CtrlC,
     json,
-    output::{Format, OutputArgs, note, print},
+    output::{Format, OutputArgs, note, print, printable},
     problem::Problem,
-    units::counted,
-    until_ctrl_c,
+    units::{counted, from_wire, span},
 };
 use crate::{
     client::{Address, Admin, is_lost},
-    proto::v1::{DrainRequest, DrainResponse},
+    proto::v1::{DrainRequest, DrainResponse, Execution, GetPoolRequest, GetPoolResponse},
 };
 
 /// Arguments of `drain`.
@@ -41,10 +47,28 @@ pub async fn run(server: &ServerArgs, args: DrainArgs) -> Result<Exit, Problem> 
         note("nothing was done");
         return Ok(Exit::Ok);
     }
-    until_ctrl_c(drain(admin, args.output.output)).await
+    let mut ctrl_c = CtrlC::listen()?;
+    let progress = Progress::new();
+    let drained = tokio::select! {
+        biased;
+        () = ctrl_c.pressed() => None,
+        drained = drain(admin.clone()) => Some(drained),
+        // It ends never.
+        () = progress.follow(admin) => None,
+    };
+    progress.bar.finish_and_clear();
+    let Some(report) = drained.transpose()? else {
+        note("the drain goes on; how it ends is in the server's log, and in its exit code");
+        return Ok(Exit::Interrupted);
+    };
+    print(match args.output.output {
+        Format::Text => report_words(&report),
+        Format::Json => json::admin::drained(&report).to_string(),
+    })?;
+    Ok(if report.complete { Exit::Ok } else { Exit::DrainIncomplete })
 }
 
-async fn drain(mut admin: Admin, format: Format) -> Result<Exit, Problem> {
+async fn drain(mut admin: Admin) -> Result<DrainResponse, Problem> {
     // Not repeated: a connection that broke may mean that the server has ended.
     let report = admin.drain(DrainRequest {}).await.map_err(|status| {
         if !is_lost(&status) {
@@ -52,12 +76,76 @@ async fn drain(mut admin: Admin, format: Format) -> Result<Exit, Problem> {
         }
         Problem::from(status).hint("how its drain ended is in its log, and in its exit code")
     })?;
-    let report = report.into_inner();
-    print(match format {
-        Format::Text => report_words(&report),
-        Format::Json => json::admin::drained(&report).to_string(),
-    })?;
-    Ok(if report.complete { Exit::Ok } else { Exit::DrainIncomplete })
+    Ok(report.into_inner())
+}
+
+/// How often is asked who still runs.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// How often that is told where there is no terminal: after so many answers.
+const TOLD_EVERY: u32 = 10;
+
+/// Executions that are named.
+const MAX_NAMED: usize = 3;
+
+/// Who still runs: on one line of a terminal, elsewhere as a line now and then.
+struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { bar: ProgressBar::new_spinner() }
+    }
+
+    /// Asks again and again, until it is dropped.
+    async fn follow(&self, mut admin: Admin) {
+        let mut tick = interval(EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut answers = 0;
+        loop {
+            tick.tick().await;
+            // What is wrong with the server is told by the call that is waited for.
+            let Ok(answer) = admin.get_pool(GetPoolRequest {}).await else { continue };
+            let answer = answer.into_inner();
+            let Some(words) = progress_words(&answer) else { continue };
+            if self.bar.is_hidden() && answers % TOLD_EVERY == 0 {
+                note(&words);
+            }
+            self.bar.set_message(words);
+            self.bar.tick();
+            answers += 1;
+        }
+    }
+}
+
+/// Who still runs, and how long it may take; `None` before the drain has begun, and once
+/// nothing runs any more.
+fn progress_words(answer: &GetPoolResponse) -> Option<String> {
+    let left = answer.drain_time_left.map(from_wire)?;
+    let workers = answer.pool.iter().flat_map(|pool| &pool.workers);
+    let mut running: Vec<_> = workers.filter_map(|worker| worker.execution.as_ref()).collect();
+    if running.is_empty() {
+        return None;
+    }
+    let ran = |execution: &Execution| execution.running_for.map(from_wire).unwrap_or_default();
+    running.sort_by_key(|execution| std::cmp::Reverse(ran(execution)));
+    let name = |execution: &&Execution| {
+        let (task, kind) = (printable(&execution.task_id), printable(&execution.kind));
+        format!("{task} ({kind}, for {})", span(ran(execution)))
+    };
+    let mut named: Vec<_> = running.iter().take(MAX_NAMED).map(name).collect();
+    if running.len() > MAX_NAMED {
+        named.push(format!("{} more", running.len() - MAX_NAMED));
+    }
+    let number = running.len() as u64;
+    let verb = if number == 1 { "runs" } else { "run" };
+    Some(format!(
+        "{} still {verb}, at most {} left: {}",
+        counted(number, "task"),
+        span(Duration::from_secs(left.as_secs())),
+        named.join(", "),
+    ))
 }
 
 fn agreed(address: &Address) -> Result<bool, Problem> {
@@ -94,6 +182,7 @@ fn report_words(report: &DrainResponse) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::v1::{Pool, Worker};
 
     #[test]
     fn only_yes_is_yes() {
@@ -103,6 +192,35 @@ mod tests {
         for answer in ["", "\n", "n\n", "yesterday\n", "ok\n"] {
             assert!(!is_yes(answer), "{answer:?}");
         }
+    }
+
+    #[test]
+    fn who_still_runs_is_told_with_the_time_that_is_left() {
+        let wire = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let worker = |number: i64| Worker {
+            execution: Some(Execution {
+                task_id: format!("t{number}"),
+                kind: "sleep".into(),
+                running_for: wire(number),
+                ..Execution::default()
+            }),
+            ..Worker::default()
+        };
+        let pool = |workers| Some(Pool { size: 4, workers });
+        let some = GetPoolResponse {
+            pool: pool([vec![Worker::default()], (1..=4).map(worker).collect()].concat()),
+            drain_time_left: wire(27),
+        };
+        assert_eq!(
+            progress_words(&some).as_deref(),
+            Some(
+                "4 tasks still run, at most 27 s left: t4 (sleep, for 4.0 s), \
+                 t3 (sleep, for 3.0 s), t2 (sleep, for 2.0 s), 1 more"
+            )
+        );
+        let none = GetPoolResponse { pool: pool(vec![]), drain_time_left: wire(27) };
+        assert_eq!(progress_words(&none), None);
+        assert_eq!(progress_words(&GetPoolResponse { drain_time_left: None, ..some }), None);
     }
 
     #[test]

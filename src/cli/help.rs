@@ -44,7 +44,7 @@ taskyard demo /usr/share/doc --workers 8 --max-files 500",
         "\
 taskyard submit sleep -a '{\"duration\":\"2s\"}' --wait
 taskyard submit noop -q nightly --delay 1h --max-attempts 5 --request-id order-7
-taskyard submit --from tasks.ndjson --wait",
+taskyard submit --from tasks.ndjson --request-id-prefix orders-7 --wait",
     ),
     ("get", "taskyard get t4n9h5h6eq t2hwpwxkbx"),
     (

@@ -216,7 +216,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry, program: Program) -> 
         Command::Watch(args) => block_on(watch::run(&server, *args))?,
         Command::Get(args) => block_on(until_ctrl_c(query::get(&server, args)))?,
         Command::List(args) => block_on(until_ctrl_c(query::list(&server, *args)))?,
-        Command::Wait(args) => block_on(until_ctrl_c(query::wait(&server, args)))?,
+        Command::Wait(args) => block_on(query::wait(&server, args))?,
         Command::Cancel(args) => block_on(cancel::run(&server, *args))?,
         Command::Redrive(args) => block_on(redrive::run(&server, *args))?,
         Command::Kinds(args) => block_on(until_ctrl_c(kinds::run(&server, args)))?,
@@ -281,6 +281,7 @@ mod tests {
             "taskyard submit sleep --args {} --queue q --priority -5 --delay 5s --timeout 30s \
              --max-attempts 3 --label a=b --label c=d --request-id r --reject-when-full --wait",
             "taskyard submit --from - --wait",
+            "taskyard submit --from x --request-id-prefix orders-7",
             "taskyard watch --after c1 --count 3 --output json",
             "taskyard watch --from-start --cursor-file c --until-caught-up --skip-gaps",
             "taskyard watch --snapshot --queue q --kind k --label a=b --task t1 --type started \
@@ -343,6 +344,7 @@ mod tests {
             "taskyard submit",
             "taskyard submit noop --from x",
             "taskyard submit --from x --queue q",
+            "taskyard submit noop --request-id-prefix orders-7",
             "taskyard submit noop --delay soon",
             "taskyard submit noop --delay 5s --run-at 2026-12-24T18:00:00Z",
             "taskyard submit noop --args {} --data x",

@@ -6,6 +6,7 @@ use super::{
     client::ServerArgs,
     exit::Exit,
     filter::{EndedArgs, FilterArgs, parse_state},
+    interrupt::CtrlC,
     json,
     output::{Format, Out, OutputArgs, error, note, print, printable},
     present,
@@ -182,7 +183,15 @@ pub async fn wait(server: &ServerArgs, args: WaitArgs) -> Result<Exit, Problem> 
         let left = args.timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
         wait_for_end(&client, &task_id, left).await
     };
-    one_by_one(&args.task_ids, args.output.output, end, ending).await
+    let mut ctrl_c = CtrlC::listen()?;
+    tokio::select! {
+        biased;
+        () = ctrl_c.pressed() => {
+            note("the tasks go on; nothing was cancelled");
+            Ok(Exit::Interrupted)
+        }
+        ended = one_by_one(&args.task_ids, args.output.output, end, ending) => ended,
+    }
 }
 
 /// Waits for the end of a task, for as long as it takes or for `timeout`.

@@ -7,16 +7,17 @@ use std::{io::Read as _, path::PathBuf, time::Duration};
 use clap::builder::NonEmptyStringValueParser;
 
 use super::{
-    bulk,
+    bulk::{self, Source},
     client::ServerArgs,
     exit::Exit,
     filter::{given_once, parse_label},
+    interrupt::CtrlC,
     json, ndjson,
-    output::{Format, Out, OutputArgs, note, print},
+    output::{Format, Out, OutputArgs, note, print, printable},
     problem::Problem,
+    program,
     query::{ending, show, wait_for_end},
     units::{parse_span, parse_time, to_wire, whole},
-    until_ctrl_c,
 };
 use crate::{
     client::{Client, Persistence, new_request_id},
@@ -45,6 +46,10 @@ pub struct SubmitArgs {
         long_help = FROM_HELP
     )]
     from: Option<PathBuf>,
+    /// With --from: request ids are this and the line's number, so that running it again
+    /// submits nothing twice [default: a random one, which is told if it stops early]
+    #[arg(long, value_name = "PREFIX", requires = "from", value_parser = parse_prefix)]
+    request_id_prefix: Option<String>,
     /// Wait for the end: prints the result (one task) or follows all of them
     /// (--from); the exit code tells how they ended
     #[arg(short, long)]
@@ -61,7 +66,11 @@ data (base64), queue, priority, delay (\"5s\") or run_at (RFC 3339), timeout,
 retry (max_attempts, initial_backoff, max_backoff), labels, request_id,
 when_full (\"WAIT\", for up to an hour, or \"REJECT\"). Ids are printed in the
 order of the lines; a line that is refused is told on stderr and the others
-go on. With --output json every line has its answer.";
+go on. With --output json every line has its answer.
+
+A line that has no request_id gets one of a prefix and its number. If not all
+lines become tasks, the last words on stderr are the command that goes on: it
+submits nothing twice, as long as the lines stay where they are.";
 
 /// The one task.
 #[derive(Debug, Default, clap::Args)]
@@ -109,12 +118,15 @@ struct TaskFlags {
 
 /// Submits what the flags say.
 pub async fn run(server: &ServerArgs, args: SubmitArgs) -> Result<Exit, Problem> {
-    let SubmitArgs { kind, task, from, wait, output } = args;
+    let SubmitArgs { kind, task, from, request_id_prefix, wait, output } = args;
     match (kind, from) {
-        (_, Some(file)) => bulk::run(server, &file, wait, output.output).await,
+        (_, Some(file)) => {
+            let prefix = request_id_prefix.unwrap_or_else(new_request_id);
+            bulk::run(server, Source { file, prefix }, wait, output.output).await
+        }
         (kind, None) => {
             let request = request(kind.unwrap_or_default(), task)?;
-            until_ctrl_c(one(server, request, wait, output.output)).await
+            one(server, request, wait, output.output).await
         }
     }
 }
@@ -174,21 +186,67 @@ async fn one(
     wait: bool,
     format: Format,
 ) -> Result<Exit, Problem> {
-    let client = server.connect().await?;
-    let accepted = Persistence::BRIEF
-        .call(|| {
-            let (mut tasks, request) = (client.tasks(), request.clone());
-            async move { tasks.submit(request).await }
-        })
-        .await?;
+    let mut ctrl_c = CtrlC::listen()?;
+    let call = async {
+        let client = server.connect().await?;
+        let accepted = Persistence::BRIEF
+            .call(|| {
+                let (mut tasks, request) = (client.tasks(), request.clone());
+                async move { tasks.submit(request).await }
+            })
+            .await?;
+        Ok::<_, Problem>((client, accepted))
+    };
+    let (client, accepted) = tokio::select! {
+        biased;
+        () = ctrl_c.pressed() => {
+            note(format!(
+                "whether the task was submitted is not known; submitting it again with \
+                 --request-id {} never makes two of it",
+                request.request_id
+            ));
+            return Ok(Exit::Interrupted);
+        }
+        accepted = call => accepted?,
+    };
     if wait {
-        return to_the_end(&client, &accepted, format).await;
+        return tokio::select! {
+            biased;
+            () = ctrl_c.pressed() => {
+                note(goes_on(&accepted.task_id));
+                Ok(Exit::Interrupted)
+            }
+            ended = to_the_end(&client, &accepted, format) => ended,
+        };
     }
     match format {
         Format::Text => print(&accepted.task_id)?,
         Format::Json => print(accepted_json(&accepted).to_string())?,
     }
     Ok(Exit::Ok)
+}
+
+/// What is said of a task that is no longer waited for.
+pub fn goes_on(task_id: &str) -> String {
+    let (program, task_id) = (program::name(), printable(task_id));
+    format!(
+        "task {task_id} goes on; to see how it ends: {program} wait {task_id}\n\
+         to stop it: {program} cancel {task_id}"
+    )
+}
+
+/// Reads a prefix of request ids.
+///
+/// # Errors
+/// What is wrong with it.
+fn parse_prefix(text: &str) -> Result<String, String> {
+    // With a line's number it must fit into the 128 bytes of a request id.
+    const MAX: usize = 100;
+    match text {
+        "" => Err("is empty; write a name for this import, such as orders-2026-11-28".into()),
+        text if text.len() > MAX => Err(format!("has {} bytes; at most {MAX}", text.len())),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// What `submit --output json` prints.
