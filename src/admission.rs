@@ -63,6 +63,28 @@ pub enum Patience {
     Unlimited,
 }
 
+impl Patience {
+    /// What `work` gives, or `None` if that takes longer than the caller waits.
+    pub async fn bound<T>(self, work: impl Future<Output = T>) -> Option<T> {
+        match self {
+            Self::Deadline(until) | Self::Full(until) => {
+                tokio::time::timeout_at(until, work).await.ok()
+            }
+            Self::Unlimited => Some(work.await),
+        }
+    }
+
+    /// What a caller is told when it has waited for as long as it does, to whom `refused` was
+    /// said at first.
+    #[must_use]
+    pub fn over(self, refused: Refused) -> Refused {
+        match self {
+            Self::Deadline(_) => Refused::Deadline,
+            Self::Full(_) | Self::Unlimited => refused,
+        }
+    }
+}
+
 /// Which limit a queue has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {

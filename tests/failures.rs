@@ -54,7 +54,7 @@ enum Trigger {
 const PARTS: [(&str, &str, Trigger); 7] = [
     ("engine.group", "store-engine", Trigger::Submit),
     ("engine.publish", "store-engine", Trigger::Submit),
-    ("reader", "store-reader-", Trigger::Read),
+    ("reader", "store-short-", Trigger::Read),
     ("accept", "accept-loop", Trigger::Connect),
     ("sweeper", "watch-sweeper", Trigger::Nothing),
     ("worker", "worker ", Trigger::Cancel),

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     handler::Violation,
     proto::v1,
-    store::{self, Store},
+    store::{self, Asker, Query, Store},
     supervisor::Supervisor,
     task::TaskId,
 };
@@ -170,9 +170,10 @@ impl task_service_server::TaskService for Service {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        let deadline = deadline_of(&request);
+        let (deadline, asker) = (deadline_of(&request), Asker(request.remote_addr()));
         let listing = convert::listing(request.into_inner()).map_err(invalid)?;
         let convert::Listing { query, pages } = listing;
+        let query = Query { asker, ..query };
         let list = async { self.store.list(query).await.map_err(|error| status::store(&error)) };
         let page = within(deadline, list).await?;
         Ok(Response::new(convert::page(page, pages)))
@@ -227,8 +228,9 @@ impl task_service_server::TaskService for Service {
         &self,
         request: Request<v1::CancelTasksRequest>,
     ) -> Result<Response<v1::CancelTasksResponse>, Status> {
-        let deadline = deadline_of(&request);
-        let step = convert::cancellation(request.into_inner()).map_err(invalid)?;
+        let (deadline, asker) = (deadline_of(&request), Asker(request.remote_addr()));
+        let mut step = convert::cancellation(request.into_inner()).map_err(invalid)?;
+        step.query.asker = asker;
         within(deadline, bulk::cancel(&*self.store, step)).await.map(Response::new)
     }
 
@@ -251,8 +253,9 @@ impl task_service_server::TaskService for Service {
         &self,
         request: Request<v1::RedriveTasksRequest>,
     ) -> Result<Response<v1::RedriveTasksResponse>, Status> {
-        let deadline = deadline_of(&request);
-        let step = convert::redrive(request.into_inner()).map_err(invalid)?;
+        let (deadline, asker) = (deadline_of(&request), Asker(request.remote_addr()));
+        let mut step = convert::redrive(request.into_inner()).map_err(invalid)?;
+        step.query.asker = asker;
         within(deadline, bulk::redrive(&*self.store, step)).await.map(Response::new)
     }
 

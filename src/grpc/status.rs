@@ -32,6 +32,9 @@ const DRAINING_RETRY: Duration = Duration::from_secs(1);
 /// When somebody for whose connection there was no place may come back.
 const CROWDED_RETRY: Duration = Duration::from_secs(1);
 
+/// When some of the lists that wait are likely to have been read.
+const LISTS_RETRY: Duration = Duration::from_secs(1);
+
 /// When a watcher whose time was over may come back.
 const LIFETIME_RETRY: Duration = Duration::from_millis(100);
 
@@ -216,6 +219,7 @@ pub fn store(error: &store::Error) -> Status {
         store::Error::Draining => draining(),
         store::Error::Crashed(cause) => server_failed(cause, ""),
         store::Error::Damaged(damage) => damaged(damage.place(), &damage.to_string()),
+        store::Error::TooManyLists => too_many_lists(),
         store::Error::Unreadable(cause) => plain(
             Code::Internal,
             "STORE_UNREADABLE",
@@ -233,6 +237,16 @@ pub fn store(error: &store::Error) -> Status {
 fn damaged(place: &str, message: &str) -> Status {
     let details = details("DAMAGED", [("place", cut(place, 200))]);
     Status::with_error_details(Code::Internal, cut(message, 500), details)
+}
+
+/// As many lists wait to be read as may.
+fn too_many_lists() -> Status {
+    let message = "too many lists wait to be read, from this address or in all; \
+                   ask for fewer at a time";
+    let mut details = details("TOO_MANY_LISTS", []);
+    details.set_retry_info(Some(LISTS_RETRY));
+    details.add_quota_failure_violation("lists", message);
+    Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
 /// What the store says to a redrive.

@@ -43,8 +43,8 @@ pub use overview::{ClassStatus, Flow, Overview, QueueChange, QueueStatus};
 pub use prepared::weight;
 pub use reader::MAX_ROWS_PER_PAGE;
 pub use reading::{
-    Attempt, Exit, Filter, MAX_ATTEMPTS_KEPT, MAX_OUTPUTS_READ, Output, OutputStream, Page, Query,
-    Task, TimeRange,
+    Asker, Attempt, Exit, Filter, MAX_ATTEMPTS_KEPT, MAX_OUTPUTS_READ, Output, OutputStream, Page,
+    Query, Task, TimeRange,
 };
 pub use recovery::Recovered;
 pub use sqlite::Damage;
@@ -208,7 +208,7 @@ pub trait Store: History {
     /// Without their attempts.
     ///
     /// # Errors
-    /// [`Error::Unreadable`], [`Error::Damaged`].
+    /// [`Error::Unreadable`], [`Error::Damaged`], [`Error::TooManyLists`].
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, Error>>;
 
     /// The cause, once the disk has refused a write and the store takes no more.
@@ -272,6 +272,9 @@ pub enum Error {
     /// A row that is needed is damaged: nothing of it is handed out.
     #[error("{0}")]
     Damaged(Damage),
+    /// As many lists wait to be read as may, of the asker's address or of all.
+    #[error("too many lists wait to be read")]
+    TooManyLists,
     /// The disk refused a read.
     #[error("the store cannot be read: {0}")]
     Unreadable(Arc<str>),

@@ -21,7 +21,7 @@ use super::{
     engine::{Closed, Message, Reply},
     identity::Identity,
     prepared::Prepared,
-    reader::{self, Readers},
+    reader::{self, Lane, Readers},
     recovery::{self, Opened, Recovered},
     sqlite::{self, DatabaseError, Location},
 };
@@ -40,9 +40,6 @@ const MAX_MESSAGES: usize = 4_096;
 /// How long a command whose answer was dropped waits to be told why. That is told as soon
 /// as the engine's thread has let go of everything.
 const VERDICT: Duration = Duration::from_secs(5);
-
-/// Threads that read.
-const READERS: usize = 2;
 
 /// Where a store is and how it behaves.
 #[derive(Clone, Debug)]
@@ -151,7 +148,7 @@ pub async fn open_under(
         Err(DatabaseError::Damaged("the thread that read it ended unexpectedly".into()))
     });
     let Opened { identity, hub, failure, recovered } = opened.map_err(unusable)?;
-    let connections = (0..READERS).map(|_| sqlite::open_reader(&location));
+    let connections = (0..reader::THREADS).map(|_| sqlite::open_reader(&location));
     let connections = connections.collect::<Result<_, _>>().map_err(unusable)?;
     let readers = Readers::start(connections, supervisor)?;
     let clock = settings.clock.clone();
@@ -255,10 +252,11 @@ impl SqliteStore {
     /// told how a task stands finds the events of it.
     async fn read<T: Send + 'static>(
         &self,
+        lane: Lane,
         question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let asked = self.readers.ask(move |connection| reader::at_one_moment(connection, question));
-        let (newest, found) = asked.await?;
+        let question = move |connection: &_| reader::at_one_moment(connection, question);
+        let (newest, found) = self.readers.ask(lane, question).await?;
         match self.hub.published(newest).await {
             Ok(()) => Ok(found),
             Err(never) => Err(match self.ended().await {
@@ -299,9 +297,11 @@ impl Store for SqliteStore {
         let identity = self.identity;
         Box::pin(async move {
             let now = self.clock.now();
-            let question =
-                move |connection: &_| reader::request(connection, identity, &request_id, now);
-            match self.read(question).await? {
+            let question = move |connection: &_| {
+                crate::failpoint::hit("reader.request");
+                reader::request(connection, identity, &request_id, now)
+            };
+            match self.read(Lane::Short, question).await? {
                 None => Ok(None),
                 Some((known, submitted)) if known == fingerprint => Ok(Some(submitted)),
                 Some((_, submitted)) => Err(Error::RequestIdReused(submitted.task)),
@@ -382,7 +382,7 @@ impl Store for SqliteStore {
                 return Err(Error::NotFound(id));
             }
             let task = move |connection: &_| reader::task(connection, identity, id, now);
-            self.read(task).await?.ok_or(Error::NotFound(id))
+            self.read(Lane::Short, task).await?.ok_or(Error::NotFound(id))
         })
     }
 
@@ -396,7 +396,7 @@ impl Store for SqliteStore {
                 return Err(Error::NotFound(id));
             }
             let output = move |connection: &_| reader::output(connection, id.number(), attempt);
-            self.read(output).await
+            self.read(Lane::Short, output).await
         })
     }
 
@@ -404,8 +404,12 @@ impl Store for SqliteStore {
         let identity = self.identity;
         Box::pin(async move {
             let now = self.clock.now();
-            let page = move |connection: &_| reader::page(connection, identity, &query, now);
-            self.read(page).await
+            let lane = Lane::List(query.asker);
+            let page = move |connection: &_| {
+                crate::failpoint::hit("reader.list");
+                reader::page(connection, identity, &query, now)
+            };
+            self.read(lane, page).await
         })
     }
 
@@ -421,9 +425,8 @@ impl History for SqliteStore {
         max_bytes: usize,
     ) -> BoxFuture<'_, Result<Vec<EventBatch>, Unreadable>> {
         Box::pin(async move {
-            self.readers
-                .ask(move |connection| reader::events_after(connection, after, max_bytes))
-                .await?
+            let events = move |connection: &_| reader::events_after(connection, after, max_bytes);
+            self.readers.ask(Lane::History, events).await?
         })
     }
 }

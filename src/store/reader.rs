@@ -2,20 +2,25 @@
 //!
 //! A reader sees only what is committed and synced: with a write-ahead log,
 //! SQLite lets other connections see a commit after its sync, not before.
+//!
+//! There are three lanes, each with threads of its own, so that what is short waits for
+//! nothing that is long. In the lane of the lists whoever asks takes turns with others.
 
+mod lists;
 mod tasks;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _};
 use tokio::sync::{mpsc, oneshot};
 
+use self::lists::Lists;
 use super::{
-    Error, Submitted,
+    Asker, Error, Submitted,
     identity::Identity,
     sqlite::{self, Damage, Table},
 };
@@ -28,36 +33,72 @@ use crate::{
 
 pub use tasks::{MAX_ROWS_PER_PAGE, output, page, task};
 
-/// Questions that wait for a thread; further ones wait for a place.
+/// Questions of a lane that wait for a thread; further ones wait for a place.
 const MAX_QUESTIONS: usize = 256;
 
+/// Threads of each lane.
+const THREADS_OF_LANE: usize = 2;
+
+/// Threads that read, each with a connection.
+pub const THREADS: usize = 3 * THREADS_OF_LANE;
+
 type Question = Box<dyn FnOnce(&Connection) + Send>;
+
+/// What a question has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Others that look something up by its key.
+    Short,
+    /// Other parts of the history, each of bounded size. A watcher asks for one at a time.
+    History,
+    /// Other pages of lists; of each asker, one. A page looks at up to
+    /// [`MAX_ROWS_PER_PAGE`] rows.
+    List(Asker),
+}
 
 /// Threads that answer questions, each with a connection.
 #[derive(Clone, Debug)]
 pub struct Readers {
-    questions: mpsc::Sender<Question>,
+    short: mpsc::Sender<Question>,
+    history: mpsc::Sender<Question>,
+    lists: Arc<OpenLists>,
+}
+
+/// Closes the lane of the lists when nobody can ask any more.
+#[derive(Debug, Default)]
+struct OpenLists(Arc<Lists>);
+
+impl Drop for OpenLists {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Readers {
-    /// Starts one thread per connection. They end when the last clone of this
-    /// is dropped.
+    /// Starts the threads, with one of [`THREADS`] connections each. They end when the last
+    /// clone of this is dropped.
     pub fn start(connections: Vec<Connection>, supervisor: &Supervisor) -> std::io::Result<Self> {
-        let (questions, inbox) = mpsc::channel(MAX_QUESTIONS);
-        let inbox = Arc::new(std::sync::Mutex::new(inbox));
-        for (number, connection) in connections.into_iter().enumerate() {
-            let inbox = Arc::clone(&inbox);
-            let name = format!("store-reader-{number}");
-            supervisor.thread(name, move || answer(&connection, &inbox))?;
+        let mut connections = connections.into_iter();
+        let mut of_lane = || connections.by_ref().take(THREADS_OF_LANE).collect::<Vec<_>>();
+        let short = start_lane("short", of_lane(), supervisor)?;
+        let history = start_lane("history", of_lane(), supervisor)?;
+        let lists = Arc::new(OpenLists::default());
+        for (number, connection) in of_lane().into_iter().enumerate() {
+            let lists = Arc::clone(&lists.0);
+            spawn("list", number, connection, supervisor, move || lists.next())?;
         }
-        Ok(Self { questions })
+        Ok(Self { short, history, lists })
     }
 
     /// Asks, and waits for the answer. Dropping the future takes the question
     /// back if no thread has begun with it. A question that panics is its asker's error,
     /// and nobody else's: it holds nothing but a transaction, which ends with it.
+    ///
+    /// # Errors
+    /// See [`Unanswered`].
     pub async fn ask<T: Send + 'static>(
         &self,
+        lane: Lane,
         question: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, Unanswered> {
         let (reply, answer) = oneshot::channel();
@@ -76,7 +117,17 @@ impl Readers {
                 }));
             }
         });
-        self.questions.send(question).await.map_err(|_| Unanswered::Crashed)?;
+        let gone = |_| Unanswered::Crashed;
+        // Gone with this future: then the question need not wait any longer.
+        let waits = Arc::new(());
+        match lane {
+            Lane::Short => self.short.send(question).await.map_err(gone)?,
+            Lane::History => self.history.send(question).await.map_err(gone)?,
+            Lane::List(asker) => {
+                let pushed = self.lists.0.push(asker, question, Arc::downgrade(&waits));
+                pushed.map_err(|lists::TooMany| Unanswered::TooManyLists)?;
+            }
+        }
         answer.await.map_err(|_| Unanswered::Crashed)?
     }
 }
@@ -90,6 +141,8 @@ pub enum Unanswered {
     Failed(Arc<str>),
     /// The thread that was to answer has panicked.
     Crashed,
+    /// As many lists wait as may, of the asker's address or of all.
+    TooManyLists,
 }
 
 impl From<rusqlite::Error> for Unanswered {
@@ -104,7 +157,8 @@ impl From<Unanswered> for Error {
         match unanswered {
             Unanswered::Damaged(damage) => Self::Damaged(damage),
             Unanswered::Failed(cause) => Self::Unreadable(cause),
-            Unanswered::Crashed => Self::Crashed("store-reader panicked".into()),
+            Unanswered::Crashed => Self::Crashed("a thread that reads panicked".into()),
+            Unanswered::TooManyLists => Self::TooManyLists,
         }
     }
 }
@@ -118,18 +172,38 @@ impl From<Unanswered> for Unreadable {
     }
 }
 
-fn answer(connection: &Connection, inbox: &std::sync::Mutex<mpsc::Receiver<Question>>) {
-    loop {
-        let question = {
-            let mut inbox = inbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            inbox.blocking_recv()
-        };
-        crate::failpoint::hit("reader");
-        match question {
-            Some(question) => question(connection),
-            None => return,
-        }
+/// Starts the threads of a lane in which nobody is passed over.
+fn start_lane(
+    lane: &str,
+    connections: Vec<Connection>,
+    supervisor: &Supervisor,
+) -> std::io::Result<mpsc::Sender<Question>> {
+    let (questions, inbox) = mpsc::channel(MAX_QUESTIONS);
+    let inbox = Arc::new(Mutex::new(inbox));
+    for (number, connection) in connections.into_iter().enumerate() {
+        let inbox: Arc<Mutex<mpsc::Receiver<Question>>> = Arc::clone(&inbox);
+        spawn(lane, number, connection, supervisor, move || {
+            inbox.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv()
+        })?;
     }
+    Ok(questions)
+}
+
+/// Starts a thread that answers the questions that `next` gives, to the last one.
+fn spawn(
+    lane: &str,
+    number: usize,
+    connection: Connection,
+    supervisor: &Supervisor,
+    next: impl Fn() -> Option<Question> + Send + 'static,
+) -> std::io::Result<()> {
+    let answer = move || {
+        while let Some(question) = next() {
+            crate::failpoint::hit("reader");
+            question(&connection);
+        }
+    };
+    supervisor.thread(format!("store-{lane}-{number}"), answer)
 }
 
 /// Asks a question within one transaction, so that all that it reads is of one

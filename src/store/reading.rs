@@ -1,6 +1,6 @@
 //! What is read of tasks: which ones are meant, and how they stand.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 
@@ -140,6 +140,11 @@ impl TimeRange {
     }
 }
 
+/// On whose behalf tasks are listed: a client's end of its connection; none for the server
+/// itself. Nobody's lists wait for more than one of each other's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Asker(pub Option<SocketAddr>);
+
 /// Which tasks to list, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
@@ -154,6 +159,8 @@ pub struct Query {
     pub limit: usize,
     /// Leave payloads and results out.
     pub omit_payloads: bool,
+    /// On whose behalf.
+    pub asker: Asker,
 }
 
 /// Some tasks, in the order of submission.

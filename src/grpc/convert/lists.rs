@@ -39,6 +39,7 @@ pub fn listing(request: v1::ListTasksRequest) -> Result<Listing, Vec<Violation>>
         newest_first: request.newest_first,
         limit: page_size(request.page_size, DEFAULT_PAGE, MAX_PAGE, &mut checks),
         omit_payloads: request.omit_payloads,
+        ..Query::default()
     };
     checks.finish(Listing { query, pages })
 }
@@ -113,6 +114,7 @@ fn step(
         newest_first: false,
         limit: page_size(size, MAX_PAGE, MAX_PAGE, checks),
         omit_payloads: true,
+        ..Query::default()
     };
     Listing { query, pages }
 }

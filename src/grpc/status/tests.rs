@@ -42,7 +42,9 @@ fn causes() -> Vec<(Refused, Code, &'static str)> {
 }
 
 fn errors() -> Vec<(Error, Code, &'static str)> {
-    use Code::{AlreadyExists, FailedPrecondition, Internal, NotFound, Unavailable};
+    use Code::{
+        AlreadyExists, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable,
+    };
     let ended = Error::Ended { task: task(), state: State::Succeeded };
     let not_ended = Error::NotEnded { task: task(), state: State::Running };
     let all: Vec<_> = (0..1_000).map(|at| (at, Error::NotFound(task()))).collect();
@@ -52,6 +54,7 @@ fn errors() -> Vec<(Error, Code, &'static str)> {
         (not_ended, FailedPrecondition, "TASK_NOT_ENDED"),
         (Error::RequestIdReused(task()), AlreadyExists, "REQUEST_ID_REUSED"),
         (Error::Draining, Unavailable, "DRAINING"),
+        (Error::TooManyLists, ResourceExhausted, "TOO_MANY_LISTS"),
         (Error::Failed(long()), Unavailable, "STORE_FAILED"),
         (Error::Unreadable(long()), Internal, "STORE_UNREADABLE"),
         (Error::NotAll(all), NotFound, "TASK_NOT_FOUND"),

@@ -142,7 +142,11 @@ impl Submitter {
         let fingerprint = submission.fingerprint;
         async move {
             if let Some(request_id) = request_id {
-                let repeated = store.repeated(request_id, fingerprint).await;
+                let repeated = store.repeated(request_id, fingerprint);
+                // Its patience counts from now on, not only once it stands in line.
+                let Some(repeated) = patience.bound(repeated).await else {
+                    return Err(status::refused(&queue, patience.over(refused)));
+                };
                 if let Some(submitted) = repeated.map_err(|error| status::store(&error))? {
                     return Ok(Place::NotNeeded(submitted));
                 }

@@ -39,7 +39,7 @@ use crate::{
     events::{EventFilter, History, Hub, Interest, Tail},
     pool::Pool,
     proto::v1,
-    store::{Store, Submitted},
+    store::{Asker, Store, Submitted},
     supervisor::Supervisor,
     task::TaskId,
 };
@@ -141,7 +141,9 @@ impl Watchers {
         let seat = self.registry.seat(Who { peer, filter: shown(&watch.interest) })?;
         let tail = self.tail(after);
         let terms = Terms {
-            snapshot: watch.snapshot.then(|| Snapshot::new(&self.sources, &watch.interest)),
+            snapshot: watch
+                .snapshot
+                .then(|| Snapshot::new(&self.sources, &watch.interest, Asker(peer))),
             filter: EventFilter::new(watch.interest),
             stop_when_caught_up: watch.stop_when_caught_up,
             over_gaps: watch.over_gaps,

@@ -10,7 +10,7 @@ use crate::{
     events::{BoxFuture, Interest},
     grpc::convert,
     proto::v1,
-    store::{self, Filter, Query, Store},
+    store::{self, Asker, Filter, Query, Store},
     task::{State, TaskId},
 };
 
@@ -35,6 +35,7 @@ enum Cut {
 /// A snapshot that is being told.
 pub struct Snapshot {
     store: Arc<dyn Store>,
+    asker: Asker,
     filter: Filter,
     /// The tasks that are named, if any are, in the order of submission; those that
     /// are left.
@@ -51,12 +52,13 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// One of what a watcher is interested in, as it stands when it is read.
-    pub fn new(sources: &Sources, interest: &Interest) -> Self {
+    pub fn new(sources: &Sources, interest: &Interest, asker: Asker) -> Self {
         let mut named: Vec<_> = interest.tasks.clone();
         named.sort_unstable();
         named.dedup();
         Self {
             store: Arc::clone(&sources.store),
+            asker,
             filter: Filter {
                 states: State::ALL.into_iter().filter(|state| !state.is_terminal()).collect(),
                 queues: interest.queues.clone(),
@@ -118,18 +120,20 @@ impl Snapshot {
     /// Begins to read what follows.
     fn look_further(&mut self) -> BoxFuture<'static, Read> {
         let (store, filter) = (Arc::clone(&self.store), self.filter.clone());
-        let Some(named) = &mut self.named else { return page(store, filter, self.beyond) };
+        let Some(named) = &mut self.named else { return self.page(store, filter) };
         let some = named.drain(..named.len().min(LOOKUPS)).collect();
         look_up(store, some, named.is_empty(), filter)
     }
-}
 
-fn page(store: Arc<dyn Store>, filter: Filter, beyond: Option<u64>) -> BoxFuture<'static, Read> {
-    Box::pin(async move {
-        let query = Query { filter, beyond, newest_first: false, limit: PAGE, omit_payloads: true };
-        let page = store.list(query).await?;
-        Ok((page.tasks, page.next.map_or(Cut::End, Cut::Beyond)))
-    })
+    fn page(&self, store: Arc<dyn Store>, filter: Filter) -> BoxFuture<'static, Read> {
+        let (beyond, asker) = (self.beyond, self.asker);
+        let query =
+            Query { filter, beyond, newest_first: false, limit: PAGE, omit_payloads: true, asker };
+        Box::pin(async move {
+            let page = store.list(query).await?;
+            Ok((page.tasks, page.next.map_or(Cut::End, Cut::Beyond)))
+        })
+    }
 }
 
 /// Looks up tasks by their ids; those that do not exist are not there.

@@ -126,7 +126,8 @@ type TaskServiceClient interface {
 	// CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
 	// "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
 	// RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-	// for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+	// for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+	// ListTasks), INTERNAL (HISTORY_UNREADABLE;
 	// STORE_UNREADABLE in a snapshot),
 	// DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
 	// UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -141,7 +142,10 @@ type TaskServiceClient interface {
 	// Lists tasks in the order of their submission, a page at a time. Tasks
 	// that change between two pages are neither repeated nor skipped.
 	// How many there are, by queue and state, tells AdminService.ListQueues.
-	// Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+	// Callers take turns, by address and connection: whoever lists much waits for
+	// itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+	// (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+	// 10,000 in all).
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// Answers when the task has ended or, with its present state, after
 	// timeout. Errors: as GetTask; RESOURCE_EXHAUSTED (TOO_MANY_WAITERS);
@@ -159,8 +163,8 @@ type TaskServiceClient interface {
 	// go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
 	// those that have ended are passed over.
 	// Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-	// one, and so is one that only tasks which have ended can match), UNAVAILABLE
-	// (DRAINING).
+	// one, and so is one that only tasks which have ended can match),
+	// RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
 	CancelTasks(ctx context.Context, in *CancelTasksRequest, opts ...grpc.CallOption) (*CancelTasksResponse, error)
 	// Puts a task that has FAILED or was CANCELLED back into its queue, with all of
 	// its retry budget. Its attempts go on counting, and its history is kept.
@@ -175,7 +179,8 @@ type TaskServiceClient interface {
 	// with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
 	// are larger than their queue or it is not configured any more, are passed over.
 	// Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-	// one), UNAVAILABLE (DRAINING).
+	// one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+	// (DRAINING).
 	RedriveTasks(ctx context.Context, in *RedriveTasksRequest, opts ...grpc.CallOption) (*RedriveTasksResponse, error)
 	// Lists the kinds of task that this server executes, in alphabetical order.
 	ListKinds(ctx context.Context, in *ListKindsRequest, opts ...grpc.CallOption) (*ListKindsResponse, error)
@@ -432,7 +437,8 @@ type TaskServiceServer interface {
 	// CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
 	// "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
 	// RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-	// for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+	// for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+	// ListTasks), INTERNAL (HISTORY_UNREADABLE;
 	// STORE_UNREADABLE in a snapshot),
 	// DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
 	// UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -447,7 +453,10 @@ type TaskServiceServer interface {
 	// Lists tasks in the order of their submission, a page at a time. Tasks
 	// that change between two pages are neither repeated nor skipped.
 	// How many there are, by queue and state, tells AdminService.ListQueues.
-	// Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+	// Callers take turns, by address and connection: whoever lists much waits for
+	// itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+	// (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+	// 10,000 in all).
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// Answers when the task has ended or, with its present state, after
 	// timeout. Errors: as GetTask; RESOURCE_EXHAUSTED (TOO_MANY_WAITERS);
@@ -465,8 +474,8 @@ type TaskServiceServer interface {
 	// go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
 	// those that have ended are passed over.
 	// Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-	// one, and so is one that only tasks which have ended can match), UNAVAILABLE
-	// (DRAINING).
+	// one, and so is one that only tasks which have ended can match),
+	// RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
 	CancelTasks(context.Context, *CancelTasksRequest) (*CancelTasksResponse, error)
 	// Puts a task that has FAILED or was CANCELLED back into its queue, with all of
 	// its retry budget. Its attempts go on counting, and its history is kept.
@@ -481,7 +490,8 @@ type TaskServiceServer interface {
 	// with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
 	// are larger than their queue or it is not configured any more, are passed over.
 	// Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-	// one), UNAVAILABLE (DRAINING).
+	// one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+	// (DRAINING).
 	RedriveTasks(context.Context, *RedriveTasksRequest) (*RedriveTasksResponse, error)
 	// Lists the kinds of task that this server executes, in alphabetical order.
 	ListKinds(context.Context, *ListKindsRequest) (*ListKindsResponse, error)

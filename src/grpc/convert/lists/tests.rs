@@ -52,7 +52,7 @@ fn all_of_a_filter_reaches_the_query() {
         from: Some(Timestamp(from * 1_000_000 + 5)),
         before: Some(Timestamp(before * 1_000_000 + 5)),
     };
-    let Query { filter, beyond, newest_first, limit, omit_payloads } =
+    let Query { filter, beyond, newest_first, limit, omit_payloads, .. } =
         listing(request).expect("it is valid").query;
     assert_eq!((beyond, newest_first, limit, omit_payloads), (None, true, 7, true));
     assert_eq!(filter.states, [Succeeded, Failed], "each once");
