@@ -56,6 +56,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
+    /// The threads for handlers cannot be started.
+    #[error("cannot start threads for the handlers: {0}")]
+    Threads(io::Error),
     /// The API's own description cannot be read, which no build ships.
     #[error("the embedded API descriptors are damaged: {0}")]
     Descriptors(#[from] prost::DecodeError),
@@ -63,7 +66,7 @@ pub enum StartError {
 
 impl Server {
     /// Binds the address, opens the store, and serves. Must be called within a
-    /// tokio runtime, which also runs the handlers.
+    /// tokio runtime. The handlers have threads of their own.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -99,7 +102,8 @@ impl Server {
 
         let registry = Arc::new(registry);
         let health = Health::serving();
-        let pool = Pool::start(&store, &registry, pool_settings(config), &supervisor);
+        let pool = Pool::start(&store, &registry, pool_settings(config), &supervisor)
+            .map_err(StartError::Threads)?;
         let switch = drain::Switch::default();
         let submitter = Submitter::new(
             Arc::clone(&store),

@@ -219,7 +219,7 @@ async fn taskyard_service() -> Result<(Front<Routes>, Source, Arc<dyn Store>), E
             max_result: config.max_result,
         },
         &Supervisor::default(),
-    );
+    )?;
     let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
     let (publisher, hub) = events::hub(Seq(0), Chronicle::new(1, incarnations));
     let feed = Feed { hub: hub.clone(), history: Arc::new(NoHistory) };

@@ -9,12 +9,20 @@ mod exec;
 mod noop;
 mod sleep;
 
-use std::{collections::BTreeMap, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    supervisor::message_of,
     task::{Data, Failure, TaskId, WorkerId},
     text::closest,
 };
@@ -29,15 +37,23 @@ pub use sleep::Sleep;
 /// under the next [`Execution::attempt`] number. That number is never used
 /// twice for one task, so it can serve as a fencing token.
 ///
-/// The future is dropped when the attempt's timeout passes, and when a
-/// cancellation or a drain was signalled ([`Execution::cancelled`]) and the
-/// handler has not returned within the grace period. It runs on the server's
-/// tokio runtime: blocking work belongs into [`tokio::task::spawn_blocking`].
+/// When the attempt's timeout passes, the task is cancelled, or the server drains,
+/// the handler is told so ([`Execution::cancelled`]), and its future is dropped if it
+/// has not returned within the grace period.
+///
+/// It runs on a tokio runtime of the handlers' own, with a thread for every worker (up to
+/// 512). Blocking work belongs into [`tokio::task::spawn_blocking`] all the same: a handler
+/// that blocks its thread cannot be dropped. Its attempt is then judged without it, a second
+/// later than otherwise, and the task may run again while the thread is still busy; what the
+/// handler returns has no effect any more. One that looks at [`Execution::cancel`] from time
+/// to time can end by itself.
 ///
 /// Every `async fn(Execution) -> Result<Output, Error>` is a handler.
 pub trait Handler: Send + Sync + 'static {
     /// Checks a payload before the task is accepted: what is returned here is
-    /// answered to the submitter as `INVALID_ARGUMENT`, each violation by name.
+    /// answered to the submitter as `INVALID_ARGUMENT`, each violation by name. So is a
+    /// panic. It runs on a thread that serves callers, and must take no longer than
+    /// milliseconds: what asks others belongs into `run`.
     ///
     /// # Errors
     /// All that is wrong with the payload, not only the first.
@@ -246,7 +262,16 @@ impl Registry {
     /// Its violations; one on the field `kind` if there is no such handler.
     pub fn check(&self, kind: &str, payload: &Data) -> Result<(), Vec<Violation>> {
         match self.handlers.get(kind) {
-            Some(handler) => handler.check(payload),
+            Some(handler) => {
+                let check = AssertUnwindSafe(|| handler.check(payload));
+                catch_unwind(check).unwrap_or_else(|panic| {
+                    let message = message_of(&*panic);
+                    tracing::warn!(kind, message, "the check of a payload panicked");
+                    let wrong =
+                        format!("cannot be checked: the handler's check panicked: {message}");
+                    Err(vec![Violation::new("payload", wrong)])
+                })
+            }
             None => Err(vec![Violation::new("kind", self.unknown(kind))]),
         }
     }

@@ -8,6 +8,7 @@ pub struct Noop;
 
 impl Handler for Noop {
     async fn run(&self, _execution: Execution) -> Result<Output, Error> {
+        crate::failpoint::hit("noop");
         Ok(Output::empty())
     }
 }

@@ -5,9 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     store::Assignment,
-    task::{TaskId, Timestamp, WorkerId},
+    task::{RetryPolicy, TaskId, Timestamp, WorkerId},
 };
 
 /// A worker as it stands.
@@ -42,6 +44,22 @@ pub struct Running {
     pub running_for: Duration,
 }
 
+/// An execution, as whoever judges it from outside needs it.
+#[derive(Debug)]
+pub struct InHand {
+    pub running: Running,
+    pub since: Instant,
+    pub timeout: Duration,
+    pub failures: u32,
+    pub retry: RetryPolicy,
+    /// Fires when the task is cancelled.
+    pub cancel: CancellationToken,
+    /// Tells the handler to stop.
+    pub signal: CancellationToken,
+    /// Since when it is known that the task is cancelled.
+    pub cancelled: Option<Instant>,
+}
+
 /// Where a worker notes what it does.
 #[derive(Debug)]
 pub struct Desk {
@@ -52,10 +70,20 @@ pub struct Desk {
 #[derive(Debug, Default)]
 struct Notes {
     leaving: bool,
-    /// What it runs, and since when.
-    running: Option<(Running, Instant)>,
+    in_hand: Option<InHand>,
+    /// How many executions were taken out of its hand. Who began before the last of them
+    /// has nothing more to say.
+    taken: u64,
     finished: u64,
     busy: Duration,
+}
+
+impl Notes {
+    fn ended(&mut self, ran: Duration) {
+        self.in_hand = None;
+        self.finished += 1;
+        self.busy += ran;
+    }
 }
 
 impl Desk {
@@ -67,7 +95,8 @@ impl Desk {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn begin(&self, assignment: &Assignment, now: Instant) {
+    /// An execution begins, of which `signal` tells the handler to stop.
+    pub fn begin(&self, assignment: &Assignment, signal: CancellationToken, now: Instant) {
         let running = Running {
             task: assignment.task,
             queue: Arc::clone(&assignment.queue),
@@ -76,14 +105,44 @@ impl Desk {
             started: assignment.started,
             running_for: Duration::ZERO,
         };
-        self.notes().running = Some((running, now));
+        self.notes().in_hand = Some(InHand {
+            running,
+            since: now,
+            timeout: assignment.timeout,
+            failures: assignment.failures,
+            retry: assignment.retry,
+            cancel: assignment.cancel.clone(),
+            signal,
+            cancelled: None,
+        });
     }
 
-    pub fn end(&self, ran: Duration) {
+    /// Which of the workers that one after the other sit here.
+    pub fn generation(&self) -> u64 {
+        self.notes().taken
+    }
+
+    /// The execution has ended; `false` if it was taken from this generation before.
+    pub fn end(&self, generation: u64, ran: Duration) -> bool {
         let mut notes = self.notes();
-        notes.running = None;
-        notes.finished += 1;
-        notes.busy += ran;
+        let is_held = notes.taken == generation;
+        if is_held {
+            notes.ended(ran);
+        }
+        is_held
+    }
+
+    /// Looks at what is in hand, and takes it out if `is_overdue` says so: whoever executes
+    /// it has no more say in it.
+    pub fn take_if(&self, is_overdue: impl FnOnce(&mut InHand) -> bool) -> Option<InHand> {
+        let mut notes = self.notes();
+        if !notes.in_hand.as_mut().is_some_and(is_overdue) {
+            return None;
+        }
+        let taken = notes.in_hand.take()?;
+        notes.taken += 1;
+        notes.ended(taken.since.elapsed());
+        Some(taken)
     }
 
     pub fn leave(&self) {
@@ -95,15 +154,15 @@ impl Desk {
     }
 
     pub fn is_busy(&self) -> bool {
-        self.notes().running.is_some()
+        self.notes().in_hand.is_some()
     }
 
     pub fn status(&self, id: WorkerId) -> WorkerStatus {
         let notes = self.notes();
         let now = Instant::now();
-        let running = notes.running.as_ref().map(|(running, since)| Running {
-            running_for: now.duration_since(*since),
-            ..running.clone()
+        let running = notes.in_hand.as_ref().map(|in_hand| Running {
+            running_for: now.duration_since(in_hand.since),
+            ..in_hand.running.clone()
         });
         let busy = notes.busy + running.as_ref().map_or(Duration::ZERO, |r| r.running_for);
         let there = now.duration_since(self.joined);

@@ -8,21 +8,28 @@
 //! The crew has a size, which can change while it works. Workers join at once;
 //! one that is to leave is told so by the store at its next turn, so that no
 //! task is handed to somebody who has gone.
+//!
+//! Workers and their handlers run on threads of their own ([`threads`]). An execution whose
+//! handler blocks its thread cannot look at the clock, so another looks for it ([`watchdog`]).
 
 mod desk;
 mod retry;
+mod threads;
+mod watchdog;
 mod worker;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
+    io,
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use tokio::{
-    sync::oneshot,
-    task::{JoinError, JoinSet},
+    runtime::Handle,
+    sync::{Notify, oneshot},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,6 +42,7 @@ use crate::{
 };
 
 use desk::Desk;
+use threads::Threads;
 use worker::{Tally, Worker};
 
 pub use desk::{Running, WorkerStatus};
@@ -61,7 +69,11 @@ struct Shared {
     registry: Arc<Registry>,
     settings: Settings,
     supervisor: Supervisor,
+    threads: Threads,
     crew: Mutex<Crew>,
+    /// Somebody has left the crew.
+    left: Notify,
+    this: Weak<Shared>,
     /// What is under way for a caller that may leave.
     errands: TaskTracker,
     tally: Arc<Tally>,
@@ -74,9 +86,6 @@ struct Crew {
     size: u32,
     /// Who is there, or has yet to leave.
     members: BTreeMap<WorkerId, Arc<Desk>>,
-    working: JoinSet<()>,
-    /// Which worker each of their tasks is.
-    tasks: HashMap<tokio::task::Id, WorkerId>,
     /// Nobody joins any more.
     closed: bool,
 }
@@ -97,39 +106,42 @@ pub struct Drained {
     pub finished: u64,
     /// By the drain; their tasks run again at the next start.
     pub interrupted: u64,
-    /// Not at all: the handler blocks its thread. Recovery deals with them.
+    /// Not at all: there was no time to record it. Recovery deals with them.
     pub stuck: usize,
 }
 
 impl Pool {
-    /// Starts the workers. Each is a tokio task, joined by [`Pool::drain`].
-    #[must_use]
+    /// Starts the workers. Each is a tokio task, joined by [`Pool::drain`]. Must be called
+    /// within a tokio runtime, which is not the one that they run on.
+    ///
+    /// # Errors
+    /// If no thread can be started.
     pub fn start(
         store: &Arc<dyn Store>,
         registry: &Arc<Registry>,
         settings: Settings,
         supervisor: &Supervisor,
-    ) -> Self {
-        let crew = Crew {
-            size: settings.workers.get(),
-            members: BTreeMap::new(),
-            working: JoinSet::new(),
-            tasks: HashMap::new(),
-            closed: false,
-        };
-        let shared = Arc::new(Shared {
+    ) -> io::Result<Self> {
+        let crew = Crew { size: settings.workers.get(), members: BTreeMap::new(), closed: false };
+        let shared = Arc::new_cyclic(|this| Shared {
             store: Arc::clone(store),
             registry: Arc::clone(registry),
             settings,
             supervisor: supervisor.clone(),
+            threads: Threads::default(),
             crew: Mutex::new(crew),
+            left: Notify::new(),
+            this: Weak::clone(this),
             errands: TaskTracker::new(),
             tally: Arc::default(),
             interrupt: CancellationToken::new(),
             stop_handlers: CancellationToken::new(),
         });
-        shared.hire(&mut shared.crew());
-        Self { shared }
+        shared.hire(&mut shared.crew())?;
+        let watch = watchdog::watch(Arc::downgrade(&shared));
+        // It ends with the pool.
+        tokio::spawn(supervisor.task("watchdog", watch));
+        Ok(Self { shared })
     }
 
     /// Gives the crew another size. New workers join at once. Of those that are
@@ -145,9 +157,9 @@ impl Pool {
                 return Err(store::Error::Draining);
             }
             crew.size = size.get();
-            crew.reap();
             let leaving = crew.choose_leaving();
-            self.shared.hire(&mut crew);
+            let hired = self.shared.hire(&mut crew);
+            hired.map_err(|error| store::Error::Failed(format!("no thread: {error}").into()))?;
             leaving
         };
         if leaving.is_empty() {
@@ -167,8 +179,7 @@ impl Pool {
 
     /// The crew as it stands.
     pub fn status(&self) -> Status {
-        let mut crew = self.shared.crew();
-        crew.reap();
+        let crew = self.shared.crew();
         let workers = crew.members.iter().map(|(id, desk)| desk.status(*id)).collect();
         Status { size: crew.size, workers }
     }
@@ -194,7 +205,8 @@ impl Pool {
     /// Waits for the workers to leave, which they do when the store answers
     /// their turn with [`crate::store::Turn::Stop`]. Executions that still run
     /// at `interrupt_at` are signalled, and dropped at `stop_at`; whatever has
-    /// not ended by `give_up_at` is left behind.
+    /// not ended halfway from there to `give_up_at` blocks its thread, and is recorded as
+    /// interrupted without it. Whoever is there at `give_up_at` is left behind.
     pub async fn drain(
         &self,
         interrupt_at: Instant,
@@ -202,29 +214,27 @@ impl Pool {
         give_up_at: Instant,
     ) -> Drained {
         self.begin_drain();
-        let mut working = std::mem::take(&mut self.shared.crew().working);
-        for (deadline, then) in [
-            (interrupt_at, Some(&self.shared.interrupt)),
-            (stop_at, Some(&self.shared.stop_handlers)),
-            (give_up_at, None),
-        ] {
-            let all_left = async {
-                while let Some(left) = working.join_next_with_id().await {
-                    self.shared.crew().forget(left);
-                }
-            };
-            if tokio::time::timeout_at(deadline, all_left).await.is_ok() {
+        let take_over_at = stop_at + give_up_at.saturating_duration_since(stop_at) / 2;
+        let interrupt = || self.shared.interrupt.cancel();
+        let stop = || self.shared.stop_handlers.cancel();
+        let take_over = || self.shared.take_over_all();
+        let steps: [(Instant, &(dyn Fn() + Sync)); 4] = [
+            (interrupt_at, &interrupt),
+            (stop_at, &stop),
+            (take_over_at, &take_over),
+            (give_up_at, &|| {}),
+        ];
+        for (deadline, then) in steps {
+            if tokio::time::timeout_at(deadline, self.shared.all_left()).await.is_ok() {
                 break;
             }
-            if let Some(signal) = then {
-                signal.cancel();
-            }
+            then();
         }
         self.shared.errands.close();
         // They end with the store, which is yet to be closed, at the latest.
         drop(tokio::time::timeout_at(give_up_at, self.shared.errands.wait()).await);
         let (finished, interrupted) = self.shared.tally.ended_in_drain();
-        Drained { finished, interrupted, stuck: working.len() }
+        Drained { finished, interrupted, stuck: self.shared.crew().members.len() }
     }
 }
 
@@ -236,7 +246,7 @@ impl Shared {
 
     /// Lets workers join until the crew has its size, under the lowest numbers
     /// that are free.
-    fn hire(&self, crew: &mut Crew) {
+    fn hire(&self, crew: &mut Crew) -> io::Result<()> {
         let mut missing = (crew.size as usize).saturating_sub(crew.staying());
         let mut number = 0;
         while missing > 0 {
@@ -245,42 +255,85 @@ impl Shared {
             if crew.members.contains_key(&id) {
                 continue;
             }
-            missing -= 1;
             let desk = Arc::new(Desk::new());
-            crew.members.insert(id, Arc::clone(&desk));
-            let worker = Worker {
-                id,
-                desk,
-                store: Arc::clone(&self.store),
-                registry: Arc::clone(&self.registry),
-                settings: self.settings,
-                tally: Arc::clone(&self.tally),
-                interrupt: self.interrupt.clone(),
-                stop_handlers: self.stop_handlers.clone(),
-            };
-            let worker = self.supervisor.task(format!("worker {id}"), worker.run());
-            let task = crew.working.spawn(worker);
-            crew.tasks.insert(task.id(), id);
+            let worker = self.worker(id, Arc::clone(&desk), missing)?;
+            missing -= 1;
+            crew.members.insert(id, desk);
+            let runtime = worker.lease.runtime().clone();
+            self.spawn(id, &runtime, &Arc::clone(&worker.desk), worker.run());
+        }
+        Ok(())
+    }
+
+    fn worker(&self, id: WorkerId, desk: Arc<Desk>, missing: usize) -> io::Result<Worker> {
+        Ok(Worker {
+            id,
+            desk,
+            store: Arc::clone(&self.store),
+            registry: Arc::clone(&self.registry),
+            settings: self.settings,
+            tally: Arc::clone(&self.tally),
+            interrupt: self.interrupt.clone(),
+            stop_handlers: self.stop_handlers.clone(),
+            lease: self.threads.lease(missing)?,
+        })
+    }
+
+    fn spawn(
+        &self,
+        id: WorkerId,
+        runtime: &Handle,
+        desk: &Arc<Desk>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let leaving = Leaving {
+            pool: Weak::clone(&self.this),
+            id,
+            desk: Arc::clone(desk),
+            generation: desk.generation(),
+        };
+        let work = self.supervisor.task(format!("{id}"), async move {
+            let _leaving = leaving;
+            work.await;
+        });
+        // It ends with its threads, if not before; that it has ended is told by `leaving`.
+        runtime.spawn(work);
+    }
+
+    /// Returns once nobody is in the crew.
+    async fn all_left(&self) {
+        loop {
+            let mut left = pin!(self.left.notified());
+            // Registers before it looks, so that nobody leaves in between.
+            left.as_mut().enable();
+            if self.crew().members.is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+/// Takes a worker off the list when its task ends, in whichever way; but not one that
+/// somebody goes on for.
+struct Leaving {
+    pool: Weak<Shared>,
+    id: WorkerId,
+    desk: Arc<Desk>,
+    generation: u64,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.upgrade() else { return };
+        if self.desk.generation() == self.generation {
+            pool.crew().members.remove(&self.id);
+            pool.left.notify_waiters();
         }
     }
 }
 
 impl Crew {
-    /// Forgets those that have left.
-    fn reap(&mut self) {
-        while let Some(left) = self.working.try_join_next_with_id() {
-            self.forget(left);
-        }
-    }
-
-    /// Also one whose task has panicked, which no handler can make it do.
-    fn forget(&mut self, left: Result<(tokio::task::Id, ()), JoinError>) {
-        let task = left.map_or_else(|error| error.id(), |(task, ())| task);
-        if let Some(worker) = self.tasks.remove(&task) {
-            self.members.remove(&worker);
-        }
-    }
-
     fn staying(&self) -> usize {
         self.members.values().filter(|desk| !desk.is_leaving()).count()
     }

@@ -17,12 +17,12 @@ use tokio::select;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span, warn};
 
-use super::{Settings, desk::Desk, retry::backoff};
+use super::{Settings, desk::Desk, retry::backoff, threads::Lease};
 use crate::{
     handler::{Error, Execution, Output, Registry},
     store::{self, Assignment, Finished, Outcome, Store, Turn},
     supervisor::message_of,
-    task::{Data, WorkerId},
+    task::{Data, RetryPolicy, WorkerId},
     telemetry::Throttle,
     text::units::show_duration,
     values::{self, Wrong},
@@ -43,6 +43,8 @@ pub struct Worker {
     pub interrupt: CancellationToken,
     /// The drain's patience is over: handlers are dropped.
     pub stop_handlers: CancellationToken,
+    /// Its thread, or its share in some.
+    pub lease: Lease,
 }
 
 /// Counts, for the report of a drain, how executions ended in it.
@@ -62,7 +64,7 @@ impl Tally {
         (self.finished.load(Ordering::Relaxed), self.interrupted.load(Ordering::Relaxed))
     }
 
-    fn count(&self, outcome: &Outcome) {
+    pub fn count(&self, outcome: &Outcome) {
         if *outcome == Outcome::Interrupted {
             self.interrupted.fetch_add(1, Ordering::Relaxed);
         } else if self.draining.load(Ordering::Relaxed) {
@@ -80,25 +82,38 @@ type HandlerFuture = Pin<Box<dyn Future<Output = Caught> + Send>>;
 enum Signal {
     Cancelled,
     Draining,
+    TimedOut,
 }
 
 impl Worker {
-    /// Works until the store says stop, or fails.
+    /// Joins the crew, and works until the store says stop, or fails.
     pub async fn run(self) {
-        if let Err(error) = self.store.join(self.id).await {
-            if matches!(error, store::Error::Crashed(_)) {
-                return;
-            }
-            return warn!(worker = %self.id, %error, "a worker could not join the crew");
+        match self.store.join(self.id).await {
+            Ok(()) => self.work(None).await,
+            // That is told once, by whoever supervises the part that failed.
+            Err(store::Error::Crashed(_)) => {}
+            Err(error) => warn!(worker = %self.id, %error, "a worker could not join the crew"),
         }
-        let mut finished = None;
+    }
+
+    /// Goes on for one of this number whose handler blocks its thread, with the report of
+    /// that execution.
+    pub async fn succeed(self, finished: Finished) {
+        self.work(Some(finished)).await;
+    }
+
+    async fn work(self, mut finished: Option<Finished>) {
+        let generation = self.desk.generation();
         loop {
             let turn = self.store.turn(self.id, finished.take()).await;
             crate::failpoint::hit("worker");
             match turn {
-                Ok(Turn::Run(assignment)) => finished = Some(self.execute(assignment).await),
+                Ok(Turn::Run(assignment)) => match self.execute(assignment, generation).await {
+                    Some(ended) => finished = Some(ended),
+                    // It was judged, and somebody else goes on.
+                    None => return,
+                },
                 Ok(Turn::Stop) => break,
-                // That is told once, by whoever supervises the part that failed.
                 Err(store::Error::Crashed(_)) => return,
                 Err(error) => {
                     return warn!(worker = %self.id, %error, "a worker stops: its report has no taker");
@@ -110,28 +125,36 @@ impl Worker {
         }
     }
 
-    async fn execute(&self, assignment: Assignment) -> Finished {
+    /// `None` if it took so long to return control that it was judged without it.
+    async fn execute(&self, assignment: Assignment, generation: u64) -> Option<Finished> {
         let Assignment { task, attempt, ref kind, .. } = assignment;
         let span = info_span!("execution", %task, worker = %self.id, attempt, %kind);
         async {
             let began = Instant::now();
-            self.desk.begin(&assignment, began);
-            let outcome = self.outcome_of(assignment).await;
+            // Handlers hear of a drain, too, by this signal.
+            let signal = assignment.cancel.child_token();
+            self.desk.begin(&assignment, signal.clone(), began);
+            let outcome = self.outcome_of(assignment, signal).await;
             let ran = began.elapsed();
-            self.desk.end(ran);
+            if !self.desk.end(generation, ran) {
+                warn!(
+                    ?ran,
+                    outcome = name_of(&outcome),
+                    "a handler that blocked its thread returned"
+                );
+                return None;
+            }
             self.tally.count(&outcome);
             debug!(?ran, outcome = name_of(&outcome), "execution ended");
-            Finished { task, attempt, outcome, ran, output: None }
+            Some(Finished { task, attempt, outcome, ran, output: None })
         }
         .instrument(span)
         .await
     }
 
-    async fn outcome_of(&self, assignment: Assignment) -> Outcome {
+    async fn outcome_of(&self, assignment: Assignment, signal: CancellationToken) -> Outcome {
         let Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel, .. } =
             assignment;
-        // Handlers hear of a drain, too, by this signal.
-        let signal = cancel.child_token();
         let execution =
             Execution { task, kind, attempt, worker: self.id, payload, cancel: signal.clone() };
         let registry = Arc::clone(&self.registry);
@@ -140,36 +163,41 @@ impl Worker {
         let ended = select! {
             biased;
             caught = &mut handler => Ok(caught),
-            () = cancel.cancelled() => Err(Some(Signal::Cancelled)),
-            () = self.interrupt.cancelled() => Err(Some(Signal::Draining)),
-            () = tokio::time::sleep(timeout) => Err(None),
+            () = cancel.cancelled() => Err(Signal::Cancelled),
+            () = self.interrupt.cancelled() => Err(Signal::Draining),
+            () = tokio::time::sleep(timeout) => Err(Signal::TimedOut),
         };
-        let fail = |error: Error| Outcome::Failed {
-            retry_after: backoff(&retry, failures + 1),
-            permanent: error.permanent,
-            failure: error.failure,
-        };
+        let fail = |error| failed(error, &retry, failures);
         match ended {
             Ok(caught) => {
                 stop(handler);
-                self.judge(caught).unwrap_or_else(fail)
+                match self.judge(caught) {
+                    Ok(success) => success,
+                    // It obeyed before this worker had seen why.
+                    Err(_) if signal.is_cancelled() => {
+                        if cancel.is_cancelled() {
+                            Outcome::Stopped
+                        } else if self.interrupt.is_cancelled() {
+                            Outcome::Interrupted
+                        } else {
+                            fail(timed_out(timeout))
+                        }
+                    }
+                    Err(error) => fail(error),
+                }
             }
-            Err(None) => {
-                stop(handler);
-                fail(Error::retryable(
-                    "TIMEOUT",
-                    format!("it ran longer than {}", show_duration(timeout)),
-                ))
-            }
-            Err(Some(why)) => {
+            Err(why) => {
                 signal.cancel();
                 let caught = self.wait_after_signal(&mut handler, why).await;
                 stop(handler);
                 match caught.map(|caught| self.judge(caught)) {
                     // A success that came all the same wins.
                     Some(Ok(success)) => success,
-                    _ if why == Signal::Cancelled => Outcome::Stopped,
-                    _ => Outcome::Interrupted,
+                    _ => match why {
+                        Signal::Cancelled => Outcome::Stopped,
+                        Signal::Draining => Outcome::Interrupted,
+                        Signal::TimedOut => fail(timed_out(timeout)),
+                    },
                 }
             }
         }
@@ -179,7 +207,7 @@ impl Worker {
     async fn wait_after_signal(&self, handler: &mut HandlerFuture, why: Signal) -> Option<Caught> {
         // A drain has a clock of its own.
         let grace = match why {
-            Signal::Cancelled => self.settings.cancel_grace,
+            Signal::Cancelled | Signal::TimedOut => self.settings.cancel_grace,
             Signal::Draining => Duration::MAX,
         };
         select! {
@@ -217,6 +245,20 @@ fn check_json(result: &Data) -> Result<(), Error> {
         .map_err(|wrong| invalid(format!("the result is not JSON: {wrong}")))?;
     values::scan(text, values::MAX_DEPTH)
         .map_err(|Wrong { path, why }| invalid(format!("result{path}: {why}")))
+}
+
+/// An attempt has failed with this error, after so many others.
+pub fn failed(error: Error, retry: &RetryPolicy, failures: u32) -> Outcome {
+    Outcome::Failed {
+        retry_after: backoff(retry, failures + 1),
+        permanent: error.permanent,
+        failure: error.failure,
+    }
+}
+
+/// An attempt has taken longer than it may.
+pub fn timed_out(timeout: Duration) -> Error {
+    Error::retryable("TIMEOUT", format!("it ran longer than {}", show_duration(timeout)))
 }
 
 /// Drops a handler's future, whatever its destructors do.

@@ -1,0 +1,166 @@
+//! Handlers that block their threads, in the real server, and what goes on all the same.
+#![cfg(debug_assertions)]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use support::{
+    Client, Watch, Yard, builtin, connect, fields, get, process::Serve, sleep, span, submit, task,
+    wait,
+};
+use taskyard::{
+    handler::{Error, Execution, Handler, Output, Violation},
+    proto::{
+        health::{
+            HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+        },
+        v1::{
+            CancelTaskRequest, EventType, SubmitBatchRequest, SubmitRequest, Task, TaskState,
+            submit_result,
+        },
+    },
+    task::Data,
+};
+use tempfile::TempDir;
+use tonic::Code;
+
+/// The longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server whose `noop` blocks its thread while the file is there.
+fn serve(dir: &Path, more: &[&str]) -> (Serve, PathBuf) {
+    let trap = dir.join("trap");
+    fs::write(&trap, "").unwrap();
+    let mut launcher = Command::new("env");
+    launcher.arg(format!("FAILPOINTS=noop=trap:{}", trap.display()));
+    let more = [&["--cancel-grace", "100ms"], more].concat();
+    (Serve::under(launcher, &dir.join("data"), &more), trap)
+}
+
+async fn client(server: &Serve) -> Client {
+    connect(server.address.parse().expect("an address")).await
+}
+
+/// Handlers that block their threads, and have begun to.
+async fn block(client: &mut Client, count: usize, request: &SubmitRequest) -> Vec<String> {
+    let mut watch = Watch::live(client).await;
+    let mut tasks = Vec::new();
+    for _ in 0..count {
+        tasks.push(submit(client, request.clone()).await.task_id);
+        watch.until(EventType::Started).await;
+    }
+    tasks
+}
+
+fn reason(task: &Task) -> &str {
+    task.error.as_ref().map_or("", |error| &error.reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_hold_up_neither_calls_nor_timers_nor_others_nor_the_drain() {
+    let dir = TempDir::new().unwrap();
+    let more = ["--workers", "8", "--drain-timeout", "2s"];
+    let (server, trap) = serve(dir.path(), &more);
+    let mut client = client(&server).await;
+    let calm = async {
+        let blocked = block(&mut client, 7, &task("noop")).await;
+        let mut health = HealthClient::connect(format!("http://{}", server.address)).await.unwrap();
+        let status = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+        assert_eq!(status.status(), ServingStatus::Serving);
+        // On the one worker that is left, after a delay, with a timer of its own.
+        let delay = span(Duration::from_millis(20));
+        let timed = SubmitRequest { delay, ..sleep("20ms") };
+        let timed = submit(&mut client, timed).await;
+        assert_eq!(wait(&mut client, &timed.task_id).await.state(), TaskState::Succeeded);
+        let timeout = SubmitRequest { timeout: span(Duration::from_millis(50)), ..sleep("1h") };
+        let timeout = submit(&mut client, timeout).await;
+        assert_eq!(reason(&wait(&mut client, &timeout.task_id).await), "TIMEOUT");
+        blocked
+    };
+    let blocked = tokio::time::timeout(PATIENCE, calm).await.expect("the server hangs");
+    drop(client);
+    server.signal(Signal::TERM);
+    let (exit, log) = server.end();
+    assert_eq!(exit, Some(0), "{log}");
+    assert!(log.contains("interrupted=7") && log.contains("complete=true"), "{log}");
+
+    // An interruption, not a crash that counts.
+    fs::remove_file(trap).unwrap();
+    let server = Serve::start(&dir.path().join("data"), &["--max-crashes", "1"]);
+    let mut client = self::client(&server).await;
+    for task_id in blocked {
+        assert_eq!(wait(&mut client, &task_id).await.state(), TaskState::Succeeded);
+    }
+    drop(client);
+    server.signal(Signal::KILL);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn their_attempts_are_judged_without_them() {
+    let dir = TempDir::new().unwrap();
+    let (server, trap) = serve(dir.path(), &["--workers", "1"]);
+    let mut client = client(&server).await;
+
+    let timeout = span(Duration::from_millis(100));
+    let short = SubmitRequest { timeout, ..task("noop") };
+    let overdue = block(&mut client, 1, &short).await.remove(0);
+    let ended = wait(&mut client, &overdue).await;
+    assert_eq!((ended.state(), reason(&ended)), (TaskState::Failed, "TIMEOUT"), "{ended:?}");
+
+    let cancelled = block(&mut client, 1, &task("noop")).await.remove(0);
+    let cancel = CancelTaskRequest { task_id: cancelled.clone() };
+    client.cancel_task(cancel).await.expect("it runs");
+    assert_eq!(wait(&mut client, &cancelled).await.state(), TaskState::Cancelled);
+
+    // The worker goes on, and what they return now has no effect.
+    fs::remove_file(trap).unwrap();
+    let next = submit(&mut client, task("noop")).await;
+    let next = wait(&mut client, &next.task_id).await;
+    assert_eq!((next.state(), &*next.worker), (TaskState::Succeeded, "worker-1"));
+    assert_eq!(get(&mut client, &overdue).await, ended);
+    drop(client);
+    server.signal(Signal::TERM);
+    let (exit, log) = server.end();
+    assert_eq!(exit, Some(0), "{log}");
+}
+
+/// Panics when it is to check a payload.
+struct Careless;
+
+impl Handler for Careless {
+    fn check(&self, payload: &Data) -> Result<(), Vec<Violation>> {
+        panic!("a careless look at {} bytes", payload.len());
+    }
+
+    async fn run(&self, _execution: Execution) -> Result<Output, Error> {
+        Ok(Output::empty())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_panics_is_an_answer() {
+    let mut registry = builtin();
+    registry.insert("careless", Careless);
+    let yard = Yard::with(|_| {}, registry).await;
+    let mut client = yard.client().await;
+    let refused = client.submit(task("careless")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    assert_eq!(fields(&refused), ["payload"]);
+    assert!(refused.message().contains("a careless look"), "{refused:?}");
+
+    let requests = vec![task("noop"), task("careless")];
+    let batch = SubmitBatchRequest { requests, ..Default::default() };
+    let results = client.submit_batch(batch).await.unwrap().into_inner().results;
+    let outcomes: Vec<_> = results.into_iter().map(|result| result.result.unwrap()).collect();
+    assert!(matches!(outcomes[0], submit_result::Result::Ack(_)), "{outcomes:?}");
+    assert!(matches!(outcomes[1], submit_result::Result::Error(_)), "{outcomes:?}");
+    drop(client);
+    assert!(yard.drain().await.0.complete);
+}
