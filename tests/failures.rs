@@ -51,13 +51,14 @@ enum Trigger {
 }
 
 /// A part of the server: its failpoint, its name in the log, and what makes it fail.
-const PARTS: [(&str, &str, Trigger); 7] = [
+const PARTS: [(&str, &str, Trigger); 8] = [
     ("engine.group", "store-engine", Trigger::Submit),
     ("engine.publish", "store-engine", Trigger::Submit),
     ("reader", "store-short-", Trigger::Read),
     ("accept", "accept-loop", Trigger::Connect),
     ("sweeper", "watch-sweeper", Trigger::Nothing),
-    ("worker", "worker ", Trigger::Cancel),
+    ("worker", "worker-", Trigger::Cancel),
+    ("watchdog", "watchdog", Trigger::Nothing),
     ("guard", "guard", Trigger::Drain),
 ];
 
