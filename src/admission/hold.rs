@@ -22,6 +22,8 @@ pub enum Hold {
         /// The reserve, in bytes.
         reserve: u64,
     },
+    /// The disk refuses to be written to.
+    WriteRefused,
 }
 
 /// The conditions that stand, each with how long a caller should stay away.

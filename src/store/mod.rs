@@ -211,7 +211,7 @@ pub trait Store: History {
     /// [`Error::Unreadable`], [`Error::Damaged`], [`Error::TooManyLists`].
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, Error>>;
 
-    /// The cause, once the disk has refused a write and the store takes no more.
+    /// The cause, once the disk has failed to sync and the store takes no more.
     fn failure(&self) -> tokio::sync::watch::Receiver<Option<Arc<str>>>;
 }
 
@@ -262,7 +262,7 @@ pub enum Error {
     /// The store takes no more commands of this sort: the server shuts down.
     #[error("the server is draining")]
     Draining,
-    /// The disk refused a write: the store takes no more until a restart.
+    /// The disk failed to sync: the store takes no more until a restart.
     #[error("the store has failed: {0}")]
     Failed(Arc<str>),
     /// A part of the server has failed, and it ends. Whether the command was done is not

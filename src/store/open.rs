@@ -216,7 +216,7 @@ impl EngineStart {
         }
         let failure = engine.failure.subscribe();
         let closed = engine.run(inbox, runtime);
-        // What a refused write left of the log is for recovery to judge.
+        // What a failed sync left of the log is for recovery to judge.
         if failure.borrow().is_none() {
             sqlite::fold_log(&connection);
         }

@@ -8,24 +8,27 @@ mod small_disk;
 mod support;
 
 use std::{
-    process::Command,
+    io::BufRead as _,
     time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
 use small_disk::SmallDisk;
 use support::{
-    Client, PATIENCE, connect, get, process::Serve, reason, sleep, span, submit, task, wait,
+    Client, PATIENCE, connect, get,
+    process::{Said, Serve},
+    reason, sleep, span, submit, task, wait,
 };
 use taskyard::proto::{
     health::{
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
     },
     v1::{
-        CancelTaskRequest, RedriveTaskRequest, SubmitRequest, SubmitResponse, TaskState,
-        submit_request::Payload,
+        CancelTaskRequest, Event, EventType, RedriveTaskRequest, SubmitRequest, SubmitResponse,
+        TaskState, WatchEventsRequest, WatchStart, submit_request::Payload,
     },
 };
+use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -123,48 +126,140 @@ async fn below_the_reserve_new_tasks_are_refused_and_the_others_go_on() {
     assert_eq!(log.matches("the disk is nearly full").count(), 1, "{log}");
     assert_eq!(log.matches("the disk has room").count(), 1, "{log}");
 }
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_write_stops_the_store_and_loses_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let data_dir = dir.path().join("data");
-    // No file may grow beyond 2 MiB (4,096 blocks of 512 bytes), as on a full disk.
-    let mut limited = Command::new("sh");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 4096; exec \"$@\"", "sh"]);
-    let server = Serve::under(limited, &data_dir, &["--workers", "1"]);
-    let mut client = connect(server.address.parse().unwrap()).await;
-    let data = Payload::Data(vec![7; 50_000].into());
-    let delay = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
-    let large = SubmitRequest { payload: Some(data), delay, ..task("noop") };
-    let mut acknowledged = Vec::new();
-    let refused = loop {
-        match client.submit(large.clone()).await {
-            Ok(answer) => acknowledged.push(answer.into_inner().task_id),
-            Err(refused) => break refused,
+/// Reads the log until it says so.
+async fn until_logged(mut server: Serve, what: &'static str) -> Serve {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        while !line.contains(what) {
+            line.clear();
+            let read = server.log.read_line(&mut line).expect("the log is text");
+            assert!(read > 0, "the server ended");
         }
-        assert!(acknowledged.len() < 1_000, "the limit does not limit");
-    };
-    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "STORE_FAILED"));
-    assert!(acknowledged.len() > 10);
-    // It stays so for small tasks too, while reading goes on.
-    let again = client.submit(task("noop")).await.unwrap_err();
-    assert_eq!(reason(&again), "STORE_FAILED");
-    assert_eq!(get(&mut client, &acknowledged[0]).await.state(), TaskState::Scheduled);
-    let mut health = HealthClient::connect(format!("http://{}", server.address)).await.unwrap();
-    let status = loop {
-        // The health hears of it right after the first refusal.
-        let answer = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
-        if answer.status() != ServingStatus::Serving {
-            break answer.status();
-        }
-    };
-    assert_eq!(status, ServingStatus::NotServing);
-    server.signal(rustix::process::Signal::TERM);
-    server.end();
+        server
+    });
+    tokio::time::timeout(PATIENCE, reading).await.expect("it is not logged").expect("no panic")
+}
 
-    let server = Serve::start(&data_dir, &[]);
-    let mut client = connect(server.address.parse().unwrap()).await;
-    for id in &acknowledged {
-        assert_eq!(get(&mut client, id).await.state(), TaskState::Scheduled);
+/// A task that needs room on the disk.
+fn large(number: usize) -> SubmitRequest {
+    let payload = Some(Payload::Data(vec![7; 100_000].into()));
+    SubmitRequest { payload, ..named(&format!("large-{number}"), task("noop")) }
+}
+
+/// Callers who wait for the disk, and the server that has told so.
+async fn stuck(disk: &SmallDisk, server: Serve) -> (Serve, JoinSet<Result<String, Status>>) {
+    disk.fill(0);
+    let mut callers = JoinSet::new();
+    for number in 0..8 {
+        let mut client = client_of(&server).await;
+        callers.spawn(async move {
+            let answer = client.submit(large(number)).await;
+            answer.map(|answer| answer.into_inner().task_id)
+        });
     }
-    client.submit(task("noop")).await.expect("it takes tasks again");
+    (until_logged(server, "the disk refuses what is written").await, callers)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_everything_waits_and_then_goes_on_by_itself() {
+    let disk = SmallDisk::of(24 * MIB);
+    let server = serve(&disk, "0");
+    let mut client = client_of(&server).await;
+    // These end while the disk is full.
+    let mut before = Vec::new();
+    for _ in 0..2 {
+        before.push(submit(&mut client, sleep("500ms")).await.task_id);
+    }
+    let (server, mut callers) = stuck(&disk, server).await;
+    let refused = client.submit(task("noop")).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::ResourceExhausted, "WRITE_REFUSED")
+    );
+    assert!(is_serving(&server).await, "it comes back by itself");
+    get(&mut client, &before[0]).await;
+
+    disk.make_room();
+    while let Some(answer) = callers.join_next().await {
+        match answer.expect("no caller panics") {
+            Ok(task_id) => before.push(task_id),
+            // It came when the others were stuck already.
+            Err(status) => assert_eq!(reason(&status), "WRITE_REFUSED"),
+        }
+    }
+    assert!(before.len() > 2, "nobody was stuck");
+    before.push(taken(&mut client, task("noop")).await.task_id);
+    for task_id in &before {
+        assert_eq!(wait(&mut client, task_id).await.state(), TaskState::Succeeded);
+    }
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().0, Some(0));
+
+    let server = serve(&disk, "0");
+    let mut client = client_of(&server).await;
+    for task_id in &before {
+        assert_eq!(get(&mut client, task_id).await.state(), TaskState::Succeeded);
+    }
+    let events = history(&mut client).await;
+    let numbered = (1..).zip(&events).all(|(number, event)| event.seq == number);
+    assert!(numbered, "the events have a gap");
+    let ends = events.iter().filter(|event| event.r#type() == EventType::Succeeded);
+    assert_eq!(ends.count(), before.len(), "each has ended once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_on_a_full_disk_ends_by_its_bound_and_loses_nothing() {
+    let disk = SmallDisk::of(24 * MIB);
+    let server = serve(&disk, "0");
+    let mut client = client_of(&server).await;
+    let acknowledged = submit(&mut client, later()).await.task_id;
+    let (server, callers) = stuck(&disk, server).await;
+    server.signal(Signal::TERM);
+    let ending = tokio::task::spawn_blocking(|| server.end());
+    let (code, log) = tokio::time::timeout(PATIENCE, ending).await.expect("it hangs").unwrap();
+    assert_eq!(code, Some(8), "{log}");
+    for answer in callers.join_all().await {
+        // None of it was acknowledged.
+        answer.unwrap_err();
+    }
+
+    disk.make_room();
+    let server = serve(&disk, "0");
+    let mut client = client_of(&server).await;
+    assert_eq!(get(&mut client, &acknowledged).await.state(), TaskState::Scheduled);
+    // Whoever does not know asks again, and gets one task.
+    let task_id = submit(&mut client, large(0)).await.task_id;
+    assert_eq!(submit(&mut client, large(0)).await.task_id, task_id);
+    assert_eq!(wait(&mut client, &task_id).await.state(), TaskState::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_full_disk_says_so_and_succeeds_when_there_is_room() {
+    let disk = SmallDisk::of(24 * MIB);
+    let server = serve(&disk, "0");
+    let task_id = submit(&mut client_of(&server).await, later()).await.task_id;
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().0, Some(0));
+    disk.fill(0);
+    let mut command = disk.enter();
+    command.arg(env!("CARGO_BIN_EXE_taskyard")).args(["serve", "--listen", "127.0.0.1:0"]);
+    command.arg("--data-dir").arg(disk.inside().join("data"));
+    let said = Said::of(command.output().expect("it runs")).ends(7);
+    assert!(said.err.contains("full"), "{}", said.err);
+    disk.make_room();
+    let server = serve(&disk, "0");
+    let mut client = client_of(&server).await;
+    assert_eq!(get(&mut client, &task_id).await.state(), TaskState::Scheduled);
+}
+
+/// All events.
+async fn history(client: &mut Client) -> Vec<Event> {
+    let (start, stop_when_caught_up) = (WatchStart::Oldest.into(), true);
+    let request = WatchEventsRequest { start, stop_when_caught_up, ..Default::default() };
+    let mut stream = client.watch_events(request).await.expect("a watch").into_inner();
+    let mut events = Vec::new();
+    while let Some(message) = stream.message().await.expect("the events can be read") {
+        events.extend(message.events);
+    }
+    events
 }

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -14,7 +14,7 @@ use taskyard::proto::v1::{
     WatchStart, submit_request::Payload,
 };
 use tokio::task::JoinSet;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{
     ledger::{Ledger, Note},
@@ -134,8 +134,18 @@ pub async fn submit(
 ) -> Option<String> {
     let request_id = request.request_id.clone();
     ledger.note(Note::Asked { request_id: request_id.clone() });
-    let answer = tokio::time::timeout(PATIENCE, client.submit(request)).await;
-    match answer.expect("a submission hangs") {
+    let began = Instant::now();
+    let answer = loop {
+        let answer = tokio::time::timeout(PATIENCE, client.submit(request.clone())).await;
+        match answer.expect("a submission hangs") {
+            Err(status) if is_for_now(&status) => {
+                assert!(began.elapsed() < PATIENCE, "{status:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            answer => break answer,
+        }
+    };
+    match answer {
         Ok(answer) => {
             let task_id = answer.into_inner().task_id;
             ledger.note(Note::Acknowledged { request_id, task_id: task_id.clone() });
@@ -149,6 +159,11 @@ pub async fn submit(
             None
         }
     }
+}
+
+/// Whether the store takes no new task for a time.
+fn is_for_now(status: &Status) -> bool {
+    !status.details().is_empty() && reason(status) == "WRITE_REFUSED"
 }
 
 /// Watches everything, to the end of the server.

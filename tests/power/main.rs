@@ -143,9 +143,8 @@ async fn failing_calls_restarts_and_power_cuts_lose_nothing() {
             }
             let taken = load::run(&client, &ledger, name, FAULT_TASKS, &mut random).await;
             println!("{name}: {taken} taken, {:?} calls failed", traced.control.hits(0));
-            if name == "after" {
-                assert_eq!(taken, FAULT_TASKS, "{}", server.said());
-            } else if random.random() {
+            assert_eq!(taken, FAULT_TASKS, "it goes on by itself: {}", server.said());
+            if name == "before" && random.random() {
                 server.drain();
             }
             traced.control.set(&[]);
@@ -178,7 +177,7 @@ fn any_rules(random: &mut StdRng) -> Vec<Rule> {
             (Call::Write, 1) => Fault::Short,
             _ => Fault::Enospc,
         };
-        let times = if random.random() { 1 } else { random.random_range(2..50) };
+        let times = if random.random() { 1 } else { random.random_range(2..7) };
         Rule { call, role, from: random.random_range(1..early), times, fault }
     };
     (0..rules).map(rule).collect()

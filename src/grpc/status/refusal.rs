@@ -49,13 +49,18 @@ pub fn refused(queue: &str, refused: Refused) -> Status {
         Refused::Held { hold, retry_after } => held(hold, retry_after),
         Refused::Draining => draining(),
         Refused::ServerFailed => server_failed("one of its parts panicked", ""),
-        Refused::StoreFailed => of_store(&store::Error::Failed("the disk refused a write".into())),
+        Refused::StoreFailed => of_store(&store::Error::Failed("the disk failed to sync".into())),
     }
 }
 
 /// The store takes no new task for a time.
 fn held(hold: Hold, retry_after: Duration) -> Status {
     let (reason, subject, what) = match hold {
+        Hold::WriteRefused => (
+            "WRITE_REFUSED",
+            "disk",
+            "the server's disk is full or fails, and everything waits until it can be written to".to_owned(),
+        ),
         Hold::LogFull => (
             "LOG_FULL",
             "write-ahead log",

@@ -22,8 +22,8 @@ fn full() -> Refused {
     Refused::Full { limit: Limit::Tasks(3), retry_after: Duration::from_millis(70) }
 }
 
-fn held() -> Refused {
-    Refused::Held { hold: Hold::LogFull, retry_after: Duration::from_secs(5) }
+fn held(hold: Hold) -> Refused {
+    Refused::Held { hold, retry_after: Duration::from_secs(5) }
 }
 
 fn causes() -> Vec<(Refused, Code, &'static str)> {
@@ -35,7 +35,9 @@ fn causes() -> Vec<(Refused, Code, &'static str)> {
         (Refused::MoreThanQueue { tasks: 9, limit: 8 }, ResourceExhausted, "TOO_LARGE"),
         (Refused::UnknownQueue, InvalidArgument, "INVALID_FIELDS"),
         (Refused::TooManyQueues(4), ResourceExhausted, "TOO_MANY_QUEUES"),
-        (held(), ResourceExhausted, "LOG_FULL"),
+        (held(Hold::LogFull), ResourceExhausted, "LOG_FULL"),
+        (held(Hold::DiskLow { reserve: 7 }), ResourceExhausted, "DISK_LOW"),
+        (held(Hold::WriteRefused), ResourceExhausted, "WRITE_REFUSED"),
         (Refused::Draining, Unavailable, "DRAINING"),
         (Refused::StoreFailed, Unavailable, "STORE_FAILED"),
     ]

@@ -6,9 +6,10 @@
 //! once, then performs the effects: events, replies, starts. The batching
 //! window is the sync in flight; there is no timer.
 //!
-//! When the disk refuses a commit, memory is ahead of it and a repeated sync
-//! proves nothing. So the engine then stops for good: it answers everything
-//! with the cause until the process is restarted, and recovers from disk.
+//! When the disk refuses to be written to, memory is ahead of it. So the group is
+//! written again until the disk takes it (`outage`). When a sync fails, a repeated
+//! one proves nothing. The engine then stops for good: it answers everything with
+//! the cause until the process is restarted, and recovers from disk.
 
 mod apply;
 mod change;
@@ -17,6 +18,7 @@ mod index;
 mod message;
 mod meter;
 mod mix;
+mod outage;
 mod queues;
 mod runs;
 mod submit;
@@ -273,7 +275,7 @@ impl Engine<'_> {
             self.upkeep.events_written(batch.first(), uptime);
         }
         self.publisher.expect(self.encoder.newest());
-        self.writer.commit()?;
+        self.commit()?;
         Ok(batches)
     }
 

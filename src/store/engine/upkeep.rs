@@ -12,7 +12,11 @@ use super::{Engine, GroupError};
 use crate::{
     config::Retention,
     event::Seq,
-    store::{clock::Uptime, ready::Moment, sqlite::EndedRow},
+    store::{
+        clock::Uptime,
+        ready::Moment,
+        sqlite::{EndedRow, is_refused_write},
+    },
 };
 
 type Applied = Result<(), GroupError>;
@@ -256,7 +260,7 @@ impl Engine<'_> {
         }
         match self.try_give_back() {
             Ok(more) => self.upkeep.space = more,
-            Err(error) if is_busy(&error) => self.upkeep.space = false,
+            Err(error) if is_busy(&error) || is_refused_write(&error) => self.upkeep.space = false,
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -278,7 +282,7 @@ impl Engine<'_> {
     }
 }
 
-fn is_busy(error: &rusqlite::Error) -> bool {
+pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }

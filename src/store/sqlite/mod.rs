@@ -37,6 +37,7 @@
 
 mod lookups;
 mod migrate;
+mod redo;
 mod schema;
 mod start;
 mod sum;
@@ -232,6 +233,28 @@ fn create(connection: &Connection) -> Result<(), DatabaseError> {
 fn put_meta(connection: &Connection, key: &str, value: &[u8]) -> Result<(), rusqlite::Error> {
     let mut statement = connection.prepare(&Table::Meta.insert("INSERT OR REPLACE"))?;
     sum::write(&mut statement, Table::Meta, &sum::values![key, value])
+}
+
+/// Whether the disk has refused to be written to, which may pass: there is no room, or a
+/// write has failed. After a failed sync nothing can be known of the disk, so that is no
+/// such error.
+pub fn is_refused_write(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{
+        SQLITE_FULL, SQLITE_IOERR_SHMMAP, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE,
+        SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE,
+    };
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(
+        code,
+        Some(
+            SQLITE_FULL
+                | SQLITE_IOERR_WRITE
+                | SQLITE_IOERR_TRUNCATE
+                | SQLITE_IOERR_SHMOPEN
+                | SQLITE_IOERR_SHMSIZE
+                | SQLITE_IOERR_SHMMAP
+        )
+    )
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The statements that trim what has ended, and give its space back.
 
 use prost::encoding::{decode_varint, encode_varint};
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::OptionalExtension as _;
 
 use super::{
-    Damage, Table, Writer, put_meta,
-    sum::{check, check_head, values, write},
+    Damage, Table, Writer,
+    sum::{check, check_head, values},
 };
 use crate::{event::Seq, store::clock::Uptime, task::State};
 
@@ -24,7 +24,7 @@ impl Writer<'_> {
     pub fn insert_ended(&mut self, row: &EndedRow) -> Rows<()> {
         let tasks = pack(&row.tasks);
         let values = values![row.id, row.failed, row.uptime.0, tasks.as_slice()];
-        write(&mut self.insert_ended, Table::Ended, &values)
+        self.redo.write(&mut self.insert_ended, Table::Ended, &values)
     }
 
     /// The oldest row of tasks that ended in failure, or otherwise, after the row
@@ -48,30 +48,32 @@ impl Writer<'_> {
     /// Leaves these tasks in a row of those that ended; without any, deletes it.
     pub fn keep_ended(&mut self, row: &EndedRow) -> Rows<()> {
         if row.tasks.is_empty() {
-            return self.delete_ended.execute([row.id]).map(drop);
+            return self.redo.execute(&mut self.delete_ended, &values![row.id]);
         }
         let tasks = pack(&row.tasks);
         let values = values![row.id, row.failed, row.uptime.0, tasks.as_slice()];
-        write(&mut self.replace_ended, Table::Ended, &values)
+        self.redo.write(&mut self.replace_ended, Table::Ended, &values)
     }
 
     /// Deletes a task that has ended, with everything that is kept of it.
     pub fn trim_task(&mut self, number: u64, request_id: Option<&str>) -> Rows<()> {
-        self.delete_finish.execute([number])?;
-        self.delete_task.execute([number])?;
-        self.delete_attempts.execute([number])?;
+        self.redo.execute(&mut self.delete_finish, &values![number])?;
+        self.redo.execute(&mut self.delete_task, &values![number])?;
+        self.redo.execute(&mut self.delete_attempts, &values![number])?;
         if self.has_outputs {
-            self.delete_outputs.execute([number])?;
+            self.redo.execute(&mut self.delete_outputs, &values![number])?;
         }
         if let Some(request_id) = request_id {
-            self.delete_request.execute(params![request_id, number])?;
+            self.redo.execute(&mut self.delete_request, &values![request_id, number])?;
         }
         Ok(())
     }
 
     /// Notes the newest task's number, in case its row is trimmed.
     pub fn remember_newest_task(&mut self, number: u64) -> Rows<()> {
-        put_meta(self.connection, "newest_task", &number.to_be_bytes())
+        let number = number.to_be_bytes();
+        let values = values!["newest_task", number.as_slice()];
+        self.redo.write(&mut self.put_meta, Table::Meta, &values)
     }
 
     /// First and uptime of the oldest batch of events; its first alone, if the row is
@@ -92,25 +94,24 @@ impl Writer<'_> {
 
     /// Deletes one batch of events.
     pub fn trim_events(&mut self, first: Seq) -> Rows<()> {
-        self.delete_events.execute([first.0]).map(drop)
+        self.redo.execute(&mut self.delete_events, &values![first.0])
     }
 
     pub fn put_tally(&mut self, queue: &str, state: State, tasks: u64, bytes: u64) -> Rows<()> {
         let values = values![queue, super::state_column(state), tasks, bytes];
-        write(&mut self.put_tally, Table::Tally, &values)
+        self.redo.write(&mut self.put_tally, Table::Tally, &values)
     }
 
     pub fn delete_tallies(&mut self, queue: &str) -> Rows<()> {
-        self.connection.execute("DELETE FROM tally WHERE queue = ?1", [queue]).map(drop)
+        self.redo.execute(&mut self.delete_tallies, &values![queue])
     }
 
     pub fn put_queue(&mut self, name: &str, paused: bool, overrides: &[u8]) -> Rows<()> {
-        let mut put = self.connection.prepare(&Table::Queue.insert("INSERT OR REPLACE"))?;
-        write(&mut put, Table::Queue, &values![name, paused, overrides])
+        self.redo.write(&mut self.put_queue, Table::Queue, &values![name, paused, overrides])
     }
 
     pub fn delete_queue(&mut self, name: &str) -> Rows<()> {
-        self.connection.execute("DELETE FROM queue WHERE name = ?1", [name]).map(drop)
+        self.redo.execute(&mut self.delete_queue, &values![name])
     }
 
     /// Pages of the database, and how many of them are free.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, Statement, params, types::ValueRef};
+use rusqlite::{Connection, Statement, types::ValueRef};
 
 use super::{
-    SlotRow, Table, put_meta, state_column,
+    SlotRow, Table,
+    redo::{Redo, Write},
+    state_column,
     sum::{values, write},
 };
 use crate::{
@@ -80,35 +82,40 @@ pub struct AttemptRow<'a> {
 /// [`Writer::begin`] and [`Writer::commit`].
 pub struct Writer<'c> {
     pub(super) connection: &'c Connection,
+    pub(super) redo: Redo,
     begin: Statement<'c>,
     commit: Statement<'c>,
-    insert_task: Statement<'c>,
-    insert_live: Statement<'c>,
-    replace_live: Statement<'c>,
-    delete_live: Statement<'c>,
-    put_slot: Statement<'c>,
-    delete_slot: Statement<'c>,
-    insert_finish: Statement<'c>,
-    pub(super) delete_finish: Statement<'c>,
-    insert_attempt: Statement<'c>,
-    forget_attempts: Statement<'c>,
-    insert_output: Statement<'c>,
-    forget_outputs: Statement<'c>,
+    insert_task: Write<'c>,
+    insert_live: Write<'c>,
+    replace_live: Write<'c>,
+    delete_live: Write<'c>,
+    put_slot: Write<'c>,
+    delete_slot: Write<'c>,
+    insert_finish: Write<'c>,
+    pub(super) delete_finish: Write<'c>,
+    insert_attempt: Write<'c>,
+    forget_attempts: Write<'c>,
+    insert_output: Write<'c>,
+    forget_outputs: Write<'c>,
     pub(super) bytes_of_outputs: Statement<'c>,
-    pub(super) delete_outputs: Statement<'c>,
-    pub(super) delete_attempts: Statement<'c>,
-    pub(super) delete_task: Statement<'c>,
-    pub(super) delete_request: Statement<'c>,
-    pub(super) insert_ended: Statement<'c>,
+    pub(super) delete_outputs: Write<'c>,
+    pub(super) delete_attempts: Write<'c>,
+    pub(super) delete_task: Write<'c>,
+    pub(super) delete_request: Write<'c>,
+    pub(super) insert_ended: Write<'c>,
     pub(super) oldest_ended: Statement<'c>,
-    pub(super) replace_ended: Statement<'c>,
-    pub(super) delete_ended: Statement<'c>,
+    pub(super) replace_ended: Write<'c>,
+    pub(super) delete_ended: Write<'c>,
     pub(super) select_finished: Statement<'c>,
     pub(super) oldest_events: Statement<'c>,
-    pub(super) delete_events: Statement<'c>,
-    pub(super) put_tally: Statement<'c>,
-    insert_request: Statement<'c>,
-    insert_event: Statement<'c>,
+    pub(super) delete_events: Write<'c>,
+    pub(super) put_tally: Write<'c>,
+    insert_request: Write<'c>,
+    insert_event: Write<'c>,
+    pub(super) delete_tallies: Write<'c>,
+    pub(super) put_queue: Write<'c>,
+    pub(super) delete_queue: Write<'c>,
+    pub(super) put_meta: Write<'c>,
     pub(super) select_request: Statement<'c>,
     pub(super) select_task: Statement<'c>,
     pub(super) select_task_head: Statement<'c>,
@@ -131,37 +138,41 @@ type Rows<T> = Result<T, rusqlite::Error>;
 
 impl<'c> Writer<'c> {
     pub fn new(connection: &'c Connection) -> Rows<Self> {
+        // The log is written by commits alone, so that nothing else can lack room.
+        connection.pragma_update(None, "cache_spill", false)?;
         let prepare = |sql: &str| connection.prepare(sql);
-        let insert = |table: Table| connection.prepare(&table.insert("INSERT"));
-        let replace = |table: Table| connection.prepare(&table.insert("INSERT OR REPLACE"));
+        let mut redo = Redo::default();
+        let mut write = |sql: &str| redo.prepare(connection, sql);
+        let insert = |table: Table| table.insert("INSERT");
+        let replace = |table: Table| table.insert("INSERT OR REPLACE");
         let has_outputs = prepare("SELECT 1 FROM output LIMIT 1")?.exists([])?;
         Ok(Self {
             connection,
             begin: prepare("BEGIN")?,
             commit: prepare("COMMIT")?,
-            insert_task: insert(Table::Task)?,
-            insert_live: insert(Table::Live)?,
-            replace_live: replace(Table::Live)?,
-            delete_live: prepare("DELETE FROM live WHERE id = ?1")?,
-            put_slot: replace(Table::Slot)?,
-            delete_slot: prepare("DELETE FROM slot WHERE worker = ?1")?,
-            insert_finish: insert(Table::Finish)?,
-            delete_finish: prepare("DELETE FROM finish WHERE id = ?1")?,
-            insert_attempt: prepare(&Table::Attempt.insert("INSERT OR IGNORE"))?,
-            forget_attempts: prepare("DELETE FROM attempt WHERE task = ?1 AND attempt <= ?2")?,
-            insert_output: replace(Table::Output)?,
-            forget_outputs: prepare("DELETE FROM output WHERE task = ?1 AND attempt <= ?2")?,
+            insert_task: write(&insert(Table::Task))?,
+            insert_live: write(&insert(Table::Live))?,
+            replace_live: write(&replace(Table::Live))?,
+            delete_live: write("DELETE FROM live WHERE id = ?1")?,
+            put_slot: write(&replace(Table::Slot))?,
+            delete_slot: write("DELETE FROM slot WHERE worker = ?1")?,
+            insert_finish: write(&insert(Table::Finish))?,
+            delete_finish: write("DELETE FROM finish WHERE id = ?1")?,
+            insert_attempt: write(&Table::Attempt.insert("INSERT OR IGNORE"))?,
+            forget_attempts: write("DELETE FROM attempt WHERE task = ?1 AND attempt <= ?2")?,
+            insert_output: write(&replace(Table::Output))?,
+            forget_outputs: write("DELETE FROM output WHERE task = ?1 AND attempt <= ?2")?,
             bytes_of_outputs: prepare("SELECT total(length(data)) FROM output WHERE task = ?1")?,
-            delete_outputs: prepare("DELETE FROM output WHERE task = ?1")?,
-            delete_attempts: prepare("DELETE FROM attempt WHERE task = ?1")?,
-            delete_task: prepare("DELETE FROM task WHERE id = ?1")?,
-            delete_request: prepare("DELETE FROM request WHERE id = ?1 AND task = ?2")?,
-            insert_ended: insert(Table::Ended)?,
+            delete_outputs: write("DELETE FROM output WHERE task = ?1")?,
+            delete_attempts: write("DELETE FROM attempt WHERE task = ?1")?,
+            delete_task: write("DELETE FROM task WHERE id = ?1")?,
+            delete_request: write("DELETE FROM request WHERE id = ?1 AND task = ?2")?,
+            insert_ended: write(&insert(Table::Ended))?,
             oldest_ended: prepare(
                 "SELECT * FROM ended WHERE failed = ?1 AND id > ?2 ORDER BY id LIMIT 1",
             )?,
-            replace_ended: replace(Table::Ended)?,
-            delete_ended: prepare("DELETE FROM ended WHERE id = ?1")?,
+            replace_ended: write(&replace(Table::Ended))?,
+            delete_ended: write("DELETE FROM ended WHERE id = ?1")?,
             select_finished: prepare(&format!(
                 "SELECT {TASK_HEAD}, {FINISH_HEAD}
                  FROM finish JOIN task ON task.id = finish.id WHERE finish.id = ?1"
@@ -169,10 +180,10 @@ impl<'c> Writer<'c> {
             oldest_events: prepare(
                 "SELECT sum, first, last, uptime FROM event ORDER BY first LIMIT 1",
             )?,
-            delete_events: prepare("DELETE FROM event WHERE first = ?1")?,
-            put_tally: replace(Table::Tally)?,
-            insert_request: insert(Table::Request)?,
-            insert_event: insert(Table::Event)?,
+            delete_events: write("DELETE FROM event WHERE first = ?1")?,
+            put_tally: write(&replace(Table::Tally))?,
+            insert_request: write(&insert(Table::Request))?,
+            insert_event: write(&insert(Table::Event))?,
             select_request: prepare("SELECT * FROM request WHERE id = ?1")?,
             select_task: prepare("SELECT * FROM task WHERE id = ?1")?,
             select_task_head: prepare(&format!("SELECT {TASK_HEAD} FROM task WHERE id = ?1"))?,
@@ -180,17 +191,32 @@ impl<'c> Writer<'c> {
             select_finish_head: prepare(&format!(
                 "SELECT {FINISH_HEAD} FROM finish WHERE id = ?1"
             ))?,
+            delete_tallies: write("DELETE FROM tally WHERE queue = ?1")?,
+            put_queue: write(&replace(Table::Queue))?,
+            delete_queue: write("DELETE FROM queue WHERE name = ?1")?,
+            put_meta: write(&replace(Table::Meta))?,
             has_outputs,
+            redo,
         })
     }
 
     pub fn begin(&mut self) -> Rows<()> {
+        self.redo.clear();
         self.begin.execute([]).map(drop)
     }
 
     /// Commits; with fsync, returns when the disk has it.
     pub fn commit(&mut self) -> Rows<()> {
         self.commit.execute([]).map(drop)
+    }
+
+    /// Commits what an earlier [`Self::commit`] could not: all changes since
+    /// [`Self::begin`], in a transaction of their own.
+    pub fn commit_again(&mut self) -> Rows<()> {
+        self.roll_back();
+        self.begin.execute([])?;
+        self.redo.repeat(self.connection)?;
+        self.commit()
     }
 
     /// Gives up what was begun, as well as that is possible.
@@ -219,31 +245,31 @@ impl<'c> Writer<'c> {
             row.labels,
             row.record,
         ];
-        write(&mut self.insert_task, Table::Task, &values)
+        self.redo.write(&mut self.insert_task, Table::Task, &values)
     }
 
     /// Of a task that joins those that have not ended.
     pub fn insert_live(&mut self, row: &LiveColumns<'_>) -> Rows<()> {
-        write(&mut self.insert_live, Table::Live, &live_values(row))
+        self.redo.write(&mut self.insert_live, Table::Live, &live_values(row))
     }
 
     /// In place of the row that it has.
     pub fn replace_live(&mut self, row: &LiveColumns<'_>) -> Rows<()> {
-        write(&mut self.replace_live, Table::Live, &live_values(row))
+        self.redo.write(&mut self.replace_live, Table::Live, &live_values(row))
     }
 
     pub fn put_slot(&mut self, slot: SlotRow) -> Rows<()> {
         let values = values![slot.worker.0, slot.task, slot.attempt, slot.started.0];
-        write(&mut self.put_slot, Table::Slot, &values)
+        self.redo.write(&mut self.put_slot, Table::Slot, &values)
     }
 
     pub fn delete_slot(&mut self, worker: WorkerId) -> Rows<()> {
-        self.delete_slot.execute([worker.0]).map(drop)
+        self.redo.execute(&mut self.delete_slot, &values![worker.0])
     }
 
     /// Moves a task from those that live to those that have ended.
     pub fn finish(&mut self, row: &FinishRow<'_>) -> Rows<()> {
-        self.delete_live.execute([row.number])?;
+        self.redo.execute(&mut self.delete_live, &values![row.number])?;
         let (result_type, result) = row.result.map(record::result_columns).unzip();
         let values = values![
             row.number,
@@ -262,12 +288,12 @@ impl<'c> Writer<'c> {
             result_type,
             result,
         ];
-        write(&mut self.insert_finish, Table::Finish, &values)
+        self.redo.write(&mut self.insert_finish, Table::Finish, &values)
     }
 
     /// Takes a task back from those that have ended.
     pub fn unfinish(&mut self, number: u64) -> Rows<()> {
-        self.delete_finish.execute([number]).map(drop)
+        self.redo.execute(&mut self.delete_finish, &values![number])
     }
 
     /// Notes an execution, and forgets the one that is `keep` executions older.
@@ -281,14 +307,14 @@ impl<'c> Writer<'c> {
             row.failure.map(|failure| failure.reason.as_str()),
             row.failure.map(|failure| failure.message.as_str()),
         ];
-        write(&mut self.insert_attempt, Table::Attempt, &values)?;
+        self.redo.write(&mut self.insert_attempt, Table::Attempt, &values)?;
         match row.attempt.checked_sub(keep) {
             None | Some(0) => Ok(()),
             Some(old) => {
                 if self.has_outputs {
-                    self.forget_outputs.execute(params![row.task, old])?;
+                    self.redo.execute(&mut self.forget_outputs, &values![row.task, old])?;
                 }
-                self.forget_attempts.execute(params![row.task, old]).map(drop)
+                self.redo.execute(&mut self.forget_attempts, &values![row.task, old])
             }
         }
     }
@@ -296,23 +322,24 @@ impl<'c> Writer<'c> {
     /// Keeps what an execution wrote.
     pub fn insert_output(&mut self, task: u64, attempt: u32, output: &[u8]) -> Rows<()> {
         self.has_outputs = true;
-        write(&mut self.insert_output, Table::Output, &values![task, attempt, output])
+        self.redo.write(&mut self.insert_output, Table::Output, &values![task, attempt, output])
     }
 
     pub fn insert_request(&mut self, id: &str, task: u64, fingerprint: [u8; 16]) -> Rows<()> {
         let values = values![id, task, fingerprint.as_slice()];
-        write(&mut self.insert_request, Table::Request, &values)
+        self.redo.write(&mut self.insert_request, Table::Request, &values)
     }
 
     pub fn insert_events(&mut self, batch: &EventBatch, now: Uptime) -> Rows<()> {
         let data: &[u8] = batch.data();
         let values = values![batch.first().0, batch.last().0, now.0, data];
-        write(&mut self.insert_event, Table::Event, &values)
+        self.redo.write(&mut self.insert_event, Table::Event, &values)
     }
 
     /// Notes how long the store has been running, in case nothing else tells of it.
     pub fn remember_uptime(&mut self, now: Uptime) -> Rows<()> {
-        put_meta(self.connection, "uptime", &now.0.to_be_bytes())
+        let uptime = now.0.to_be_bytes();
+        self.redo.write(&mut self.put_meta, Table::Meta, &values!["uptime", uptime.as_slice()])
     }
 }
 

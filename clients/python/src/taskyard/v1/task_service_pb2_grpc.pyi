@@ -27,8 +27,11 @@ class TaskServiceStub:
     Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
     reason in UPPER_SNAKE_CASE, named below as CODE (REASON), and the further
     details that are named with it. Calls that change something may also fail
-    with UNAVAILABLE (STORE_FAILED) after the disk refused a write: the server
+    with UNAVAILABLE (STORE_FAILED) after the disk failed to sync: the server
     then takes no more until it is restarted, and its health says so. Calls that
+    submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
+    the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
+    with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
     read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
     INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
@@ -188,8 +191,11 @@ class TaskServiceAsyncStub(TaskServiceStub):
     Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
     reason in UPPER_SNAKE_CASE, named below as CODE (REASON), and the further
     details that are named with it. Calls that change something may also fail
-    with UNAVAILABLE (STORE_FAILED) after the disk refused a write: the server
+    with UNAVAILABLE (STORE_FAILED) after the disk failed to sync: the server
     then takes no more until it is restarted, and its health says so. Calls that
+    submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
+    the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
+    with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
     read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
     INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
@@ -345,8 +351,11 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
     Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
     reason in UPPER_SNAKE_CASE, named below as CODE (REASON), and the further
     details that are named with it. Calls that change something may also fail
-    with UNAVAILABLE (STORE_FAILED) after the disk refused a write: the server
+    with UNAVAILABLE (STORE_FAILED) after the disk failed to sync: the server
     then takes no more until it is restarted, and its health says so. Calls that
+    submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
+    the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
+    with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
     read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
     INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
