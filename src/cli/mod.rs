@@ -21,6 +21,7 @@ mod interrupt;
 mod json;
 mod kinds;
 mod lines;
+mod logs;
 mod names;
 mod ndjson;
 mod output;
@@ -98,6 +99,10 @@ enum Command {
     ///
     /// The exit code is 1 unless all SUCCEEDED.
     Wait(query::WaitArgs),
+    /// Print what the command of a task printed, if it did not succeed
+    ///
+    /// Its stdout goes to stdout, its stderr to stderr; of each the end is kept.
+    Logs(logs::LogsArgs),
     /// Cancel tasks: those named, or all that match
     Cancel(Box<cancel::CancelArgs>),
     /// Put tasks that FAILED or were CANCELLED back into their queues
@@ -217,6 +222,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry, program: Program) -> 
         Command::Get(args) => block_on(until_ctrl_c(query::get(&server, args)))?,
         Command::List(args) => block_on(until_ctrl_c(query::list(&server, *args)))?,
         Command::Wait(args) => block_on(query::wait(&server, args))?,
+        Command::Logs(args) => block_on(until_ctrl_c(logs::run(&server, args)))?,
         Command::Cancel(args) => block_on(cancel::run(&server, *args))?,
         Command::Redrive(args) => block_on(redrive::run(&server, *args))?,
         Command::Kinds(args) => block_on(until_ctrl_c(kinds::run(&server, args)))?,
@@ -293,6 +299,8 @@ mod tests {
              --created-since 2h --created-before 1d --finished-since 2026-01-02T03:04:05Z \
              --finished-before 5m --newest-first --limit 0",
             "taskyard wait t1 --timeout 1d",
+            "taskyard logs t1",
+            "taskyard logs t1 --attempt 2",
             "taskyard cancel t1",
             "taskyard cancel t1 t2",
             "taskyard cancel --all",

@@ -130,9 +130,15 @@ fn settings(matches: &ArgMatches) -> Result<Config, Problem> {
 /// The built-in kinds, but for those that the program replaced by its own.
 ///
 /// # Errors
-/// [`Exit::Usage`] if a command is declared wrongly.
+/// [`Exit::Usage`] if a command is declared wrongly, or cannot be started as things stand.
 pub fn with_built_ins(mut own: Registry, config: &Config) -> Result<Registry, Problem> {
     let exec = Exec::new(config.exec.clone()).map_err(|wrong| Problem::usage(wrong.to_string()))?;
+    if own.kind("exec").is_none() {
+        let missing = exec.missing();
+        if !missing.is_empty() {
+            return Err(Problem::usage(missing.join("\n")));
+        }
+    }
     add(&mut own, "noop", Noop);
     add(&mut own, "sleep", Sleep);
     add(&mut own, "exec", exec);

@@ -132,6 +132,7 @@ pub mod testing {
             worker: WorkerId(1),
             payload: Data::Json(args.into()),
             cancel: CancellationToken::new(),
+            written: crate::handler::Written::default(),
         }
     }
 }

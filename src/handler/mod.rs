@@ -15,8 +15,11 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
+    process::ExitStatus,
+    sync::{Arc, Mutex, PoisonError},
 };
+
+use bytes::Bytes;
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
@@ -112,6 +115,8 @@ pub struct Execution {
     /// Fires when the handler should stop: the task was cancelled, or the
     /// server drains and its grace period is over.
     pub cancel: CancellationToken,
+    /// What is to be kept of its output if it does not succeed.
+    pub(crate) written: Written,
 }
 
 impl Execution {
@@ -150,6 +155,29 @@ pub fn parse_args<T: DeserializeOwned>(payload: &Data) -> Result<T, String> {
         Data::Empty => serde_json::from_str("{}").map_err(|wrong| wrong.to_string()),
         Data::Bytes(_) => Err("the payload is bytes; this kind takes args, a JSON object".into()),
     }
+}
+
+/// What the process of an execution wrote, for the case that it does not succeed: left here
+/// also by one that is dropped. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Written(Arc<Mutex<Option<Transcript>>>);
+
+impl Written {
+    pub(crate) fn leave(&self, transcript: Transcript) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(transcript);
+    }
+
+    pub(crate) fn take(&self) -> Option<Transcript> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What a process wrote: of each stream the end, and how many bytes came before it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transcript {
+    pub(crate) stdout: (Bytes, u64),
+    pub(crate) stderr: (Bytes, u64),
+    pub(crate) status: Option<ExitStatus>,
 }
 
 /// What a successful attempt returns.

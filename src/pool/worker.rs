@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     future::Future,
+    os::unix::process::ExitStatusExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
@@ -19,7 +20,7 @@ use tracing::{Instrument as _, debug, info_span, warn};
 
 use super::{Settings, desk::Desk, retry::backoff, threads::Lease};
 use crate::{
-    handler::{Error, Execution, Output, Registry},
+    handler::{Error, Execution, Output, Registry, Transcript, Written},
     store::{self, Assignment, Finished, Outcome, Store, Turn},
     supervisor::message_of,
     task::{Data, RetryPolicy, WorkerId},
@@ -134,7 +135,8 @@ impl Worker {
             // Handlers hear of a drain, too, by this signal.
             let signal = assignment.cancel.child_token();
             self.desk.begin(&assignment, signal.clone(), began);
-            let outcome = self.outcome_of(assignment, signal).await;
+            let written = Written::default();
+            let outcome = self.outcome_of(assignment, signal, written.clone()).await;
             let ran = began.elapsed();
             if !self.desk.end(generation, ran) {
                 warn!(
@@ -146,17 +148,33 @@ impl Worker {
             }
             self.tally.count(&outcome);
             debug!(?ran, outcome = name_of(&outcome), "execution ended");
-            Some(Finished { task, attempt, outcome, ran, output: None })
+            let output = match outcome {
+                Outcome::Succeeded(_) => None,
+                _ => written.take().map(output_of),
+            };
+            Some(Finished { task, attempt, outcome, ran, output })
         }
         .instrument(span)
         .await
     }
 
-    async fn outcome_of(&self, assignment: Assignment, signal: CancellationToken) -> Outcome {
+    async fn outcome_of(
+        &self,
+        assignment: Assignment,
+        signal: CancellationToken,
+        written: Written,
+    ) -> Outcome {
         let Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel, .. } =
             assignment;
-        let execution =
-            Execution { task, kind, attempt, worker: self.id, payload, cancel: signal.clone() };
+        let execution = Execution {
+            task,
+            kind,
+            attempt,
+            worker: self.id,
+            payload,
+            cancel: signal.clone(),
+            written,
+        };
         let registry = Arc::clone(&self.registry);
         let handler = async move { registry.run(execution).await };
         let mut handler: HandlerFuture = Box::pin(AssertUnwindSafe(handler).catch_unwind());
@@ -254,6 +272,16 @@ pub fn failed(error: Error, retry: &RetryPolicy, failures: u32) -> Outcome {
         permanent: error.permanent,
         failure: error.failure,
     }
+}
+
+/// What a process wrote, as the store keeps it.
+fn output_of(transcript: Transcript) -> store::Output {
+    let stream = |(bytes, dropped)| store::OutputStream { bytes, dropped };
+    let exit = transcript.status.and_then(|status| {
+        let signal = || status.signal().map(store::Exit::Signal);
+        status.code().map(store::Exit::Code).or_else(signal)
+    });
+    store::Output { stdout: stream(transcript.stdout), stderr: stream(transcript.stderr), exit }
 }
 
 /// An attempt has taken longer than it may.

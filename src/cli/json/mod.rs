@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use super::units;
 use crate::{
     proto::v1::{
-        Attempt, Event, EventType, Task, TaskError, TaskState, task::Payload, task_result::Output,
+        Attempt, AttemptOutput, Event, EventType, Task, TaskError, TaskState, attempt_output::Exit,
+        task::Payload, task_result::Output,
     },
     values,
 };
@@ -123,6 +124,30 @@ fn attempt(attempt: &Attempt) -> Value {
     fields.time("start_time", attempt.start_time);
     fields.time("end_time", attempt.end_time);
     fields.error(attempt.error.as_ref());
+    if let Some(output) = &attempt.output {
+        fields.set("output", attempt_output(output));
+    }
+    fields.0.into()
+}
+
+/// As text, with U+FFFD for bytes that are none; `logs` has them as they were.
+fn attempt_output(output: &AttemptOutput) -> Value {
+    let mut fields = Fields::default();
+    fields.set("stdout", String::from_utf8_lossy(&output.stdout));
+    fields.set("stderr", String::from_utf8_lossy(&output.stderr));
+    for (name, dropped) in [
+        ("stdout_dropped_bytes", output.stdout_dropped_bytes),
+        ("stderr_dropped_bytes", output.stderr_dropped_bytes),
+    ] {
+        if dropped > 0 {
+            fields.set(name, dropped);
+        }
+    }
+    match output.exit {
+        Some(Exit::ExitStatus(status)) => fields.set("exit_status", status),
+        Some(Exit::ExitSignal(signal)) => fields.set("exit_signal", signal),
+        None => {}
+    }
     fields.0.into()
 }
 

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::Pages;
 use crate::{
     proto::v1,
-    store::{Attempt, Page, Task},
+    store::{self, Attempt, Page, Task},
     task::{Data, Failure, State, Timestamp, WorkerId},
     values,
 };
@@ -92,6 +92,21 @@ fn attempt(attempt: Attempt) -> v1::Attempt {
         start_time: Some(timestamp(attempt.started)),
         end_time: attempt.ended.map(timestamp),
         error: attempt.failure.map(error),
+        output: attempt.output.map(attempt_output),
+    }
+}
+
+fn attempt_output(output: store::Output) -> v1::AttemptOutput {
+    let store::Output { stdout, stderr, exit } = output;
+    v1::AttemptOutput {
+        stdout: stdout.bytes,
+        stdout_dropped_bytes: stdout.dropped,
+        stderr: stderr.bytes,
+        stderr_dropped_bytes: stderr.dropped,
+        exit: exit.map(|exit| match exit {
+            store::Exit::Code(code) => v1::attempt_output::Exit::ExitStatus(code),
+            store::Exit::Signal(signal) => v1::attempt_output::Exit::ExitSignal(signal),
+        }),
     }
 }
 

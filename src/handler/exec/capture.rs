@@ -3,6 +3,7 @@
 //! Owns what is kept, what is dropped, and how it is told in the result. Must
 //! not know processes.
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -17,7 +18,8 @@ const MAX_LINES: usize = 5;
 pub struct Capture {
     limit: usize,
     kept: Vec<u8>,
-    /// At least the last [`TAIL`] bytes, if there were so many; at most twice as many.
+    /// At least the last bytes, if there were so many: [`TAIL`], and as many as the limit;
+    /// at most twice as many.
     tail: Vec<u8>,
     dropped: u64,
 }
@@ -42,10 +44,18 @@ impl Capture {
         let room = (self.limit - self.kept.len()).min(chunk.len());
         self.kept.extend_from_slice(&chunk[..room]);
         self.dropped += (chunk.len() - room) as u64;
-        self.tail.extend_from_slice(&chunk[chunk.len().saturating_sub(TAIL)..]);
-        if self.tail.len() > 2 * TAIL {
-            self.tail.drain(..self.tail.len() - TAIL);
+        let tail = self.limit.max(TAIL);
+        self.tail.extend_from_slice(&chunk[chunk.len().saturating_sub(tail)..]);
+        if self.tail.len() > 2 * tail {
+            self.tail.drain(..self.tail.len() - tail);
         }
+    }
+
+    /// The last bytes, as many as the limit, and how many came before them.
+    pub fn end(&self) -> (Bytes, u64) {
+        let end = &self.tail[self.tail.len().saturating_sub(self.limit)..];
+        let all = self.kept.len() as u64 + self.dropped;
+        (Bytes::copy_from_slice(end), all - end.len() as u64)
     }
 
     /// Adds what was printed to a result, under the stream's `name`.
@@ -121,6 +131,15 @@ mod tests {
     fn what_does_not_fit_is_dropped_and_counted() {
         let result = described(&captured(3, &[b"ab", b"cd", b"ef"]));
         assert_eq!(result, json!({"out": "abc", "out_truncated": true, "out_dropped_bytes": 3}));
+    }
+
+    #[test]
+    fn the_end_is_as_long_as_the_limit() {
+        assert_eq!(captured(9, &[b"ab", b"cd"]).end(), (Bytes::from_static(b"abcd"), 0));
+        assert_eq!(captured(3, &[b"ab", b"cd", b"ef"]).end(), (Bytes::from_static(b"def"), 3));
+        let many = [b'x'; 5000];
+        assert_eq!(captured(2, &[&many, b"yz"]).end(), (Bytes::from_static(b"yz"), 5000));
+        assert_eq!(captured(0, &[b"ab"]).end(), (Bytes::new(), 2));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod capture;
 mod child;
 mod group;
 mod plan;
+mod present;
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,7 @@ use rustix::{io::Errno, process::Signal};
 use serde_json::json;
 
 use self::{capture::Capture, group::Group, plan::Plan};
-use super::{Error, Execution, Handler, Output, Violation, args};
+use super::{Error, Execution, Handler, Output, Transcript, Violation, Written, args};
 use crate::{
     config::ExecCommand,
     task::Data,
@@ -48,8 +49,8 @@ const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 /// reading `/dev/tty` fails at once. It has no open files but its first three, and no
 /// signal is ignored or blocked. It is given no variables but PATH, HOME, LANG and TZ,
 /// those declared for it, `TASKYARD_TASK_ID` and `TASKYARD_ATTEMPT`. When it ends, what it left running in its group is
-/// killed. A cancellation sends SIGTERM to the group; if the command is stopped
-/// (after its timeout, or the grace period) the group is killed. A process that
+/// killed. A cancellation, and the end of its time, send SIGTERM to the group; if the
+/// command has not ended after the grace period, the group is killed. A process that
 /// leaves the group, as a daemon does with `setsid`, is beyond reach.
 ///
 /// The result of exit status 0 is a JSON object: `exit_code`, `stdout` and
@@ -57,9 +58,12 @@ const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 /// `stdout_dropped_bytes` and `stdout_not_utf8` (invalid bytes are then replaced
 /// by U+FFFD), the same for stderr.
 ///
+/// If it does not succeed, the end of both outputs, and how it ended, are kept with the
+/// attempt.
+///
 /// Otherwise the error's reason is one of `EXIT_STATUS`, `SIGNAL`, `CANCELLED`,
 /// all retryable; `SPAWN_FAILED`, permanent unless the system was short of
-/// something; `OUT_OF_DESCRIPTORS`, retryable, if there may be no more open files; `INVALID_ARGS`, permanent, if the declaration has changed since the
+/// something, or the program is gone (it was there at the server's start); `OUT_OF_DESCRIPTORS`, retryable, if there may be no more open files; `INVALID_ARGS`, permanent, if the declaration has changed since the
 /// task was accepted; `IO`, retryable, if the process cannot be waited for.
 #[derive(Clone, Debug, Default)]
 pub struct Exec {
@@ -108,6 +112,13 @@ impl Exec {
         });
         Ok(Self { commands: commands.collect::<Result<_, _>>()? })
     }
+
+    /// What keeps declared commands from being started as things stand: programs and
+    /// directories that are not there or cannot be used. All of it, a sentence each.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        self.commands.iter().filter_map(|(name, command)| present::missing(name, command)).collect()
+    }
 }
 
 impl Command {
@@ -142,16 +153,41 @@ impl Handler for Exec {
             Plan::new(&self.commands, &execution.payload).map_err(|wrong| args::refused(&wrong))?;
         let mut group =
             Group::spawn(prepare(&plan, &execution)).map_err(|e| not_started(&plan, &e))?;
-        let mut stdout = Capture::new(plan.command.max_output);
-        let mut stderr = Capture::new(plan.command.max_output);
-        let ended = group
-            .run(plan.stdin.as_deref(), &mut stdout, &mut stderr, execution.cancelled())
-            .await
-            .map_err(|error| Error::retryable("IO", format!("cannot wait for it: {error}")))?;
+        let mut captured = Captured::new(plan.command.max_output, execution.written.clone());
+        let Captured { stdout, stderr, status, .. } = &mut captured;
+        let ended =
+            group
+                .run(plan.stdin.as_deref(), stdout, stderr, execution.cancelled())
+                .await
+                .map_err(|error| Error::retryable("IO", format!("cannot wait for it: {error}")))?;
+        *status = Some(ended.status);
         if ended.terminated {
             return Err(Error::retryable("CANCELLED", "stopped with SIGTERM"));
         }
-        outcome(ended.status, &stdout, &stderr)
+        outcome(ended.status, stdout, stderr)
+    }
+}
+
+/// What a command prints. Left for its attempt when it is dropped, as it is also if the
+/// command is killed with its handler.
+struct Captured {
+    stdout: Capture,
+    stderr: Capture,
+    status: Option<ExitStatus>,
+    written: Written,
+}
+
+impl Captured {
+    fn new(limit: usize, written: Written) -> Self {
+        let [stdout, stderr] = [Capture::new(limit), Capture::new(limit)];
+        Self { stdout, stderr, status: None, written }
+    }
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        let (stdout, stderr) = (self.stdout.end(), self.stderr.end());
+        self.written.leave(Transcript { stdout, stderr, status: self.status });
     }
 }
 
@@ -186,7 +222,10 @@ fn not_started(plan: &Plan, error: &std::io::Error) -> Error {
             format!("cannot start {program} in {}: {error}", quoted(&dir.to_string_lossy()))
         }
     };
-    let may_pass = [ErrorKind::WouldBlock, ErrorKind::OutOfMemory, ErrorKind::ResourceBusy];
+    // It was there when the server started: it is being replaced, most likely.
+    let gone = [ErrorKind::NotFound, ErrorKind::ExecutableFileBusy];
+    let short = [ErrorKind::WouldBlock, ErrorKind::OutOfMemory, ErrorKind::ResourceBusy];
+    let may_pass = [&gone[..], &short].concat();
     // EMFILE and ENFILE have no kind of their own.
     let files = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
     if files.contains(&error.raw_os_error()) {

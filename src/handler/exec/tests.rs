@@ -1,7 +1,7 @@
 //! Declared commands, run for real. All that is assumed of the machine is a
 //! POSIX shell and its usual companions.
 
-use std::{future::Future, path::Path, pin::pin, time::Duration};
+use std::{future::Future, os::unix::fs::PermissionsExt, path::Path, pin::pin, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -133,16 +133,30 @@ async fn a_killed_command_is_told_with_the_signal() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_started_fails_for_good() {
+async fn what_cannot_be_started_fails_for_good_unless_it_is_gone() {
     let (reason, message, permanent) = failure_of(&exec(declared(&["/does/not/exist"]))).await;
-    assert_eq!((reason.as_str(), permanent), ("SPAWN_FAILED", true));
+    assert_eq!((reason.as_str(), permanent), ("SPAWN_FAILED", false));
     assert!(message.starts_with("cannot start \"/does/not/exist\": "), "{message}");
     let nowhere = ExecCommand { working_dir: Some("/nowhere".into()), ..declared(&["true"]) };
     let (reason, message, permanent) = failure_of(&exec(nowhere)).await;
-    assert_eq!((reason.as_str(), permanent), ("SPAWN_FAILED", true));
+    assert_eq!((reason.as_str(), permanent), ("SPAWN_FAILED", false));
     assert!(message.starts_with("cannot start \"true\" in \"/nowhere\": "), "{message}");
     let (reason, _, permanent) = failure_of(&exec(declared(&["/"]))).await;
     assert_eq!((reason.as_str(), permanent), ("SPAWN_FAILED", true));
+
+    let directory = TempDir::new().unwrap();
+    let script = directory.path().join("script");
+    std::fs::write(&script, [0x7f, 0, 1, 2]).unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    let formless = exec(declared(&[script.to_str().unwrap()]));
+    let (reason, _, permanent) = failure_of(&formless).await;
+    assert_eq!((reason.as_str(), permanent), ("SPAWN_FAILED", true), "neither program nor script");
+
+    // Each is within the limit of one argument; together they are beyond that of all.
+    let long = "x".repeat(120_000);
+    let many: Vec<&str> = std::iter::once("true").chain((0..90).map(|_| &*long)).collect();
+    let (reason, message, permanent) = failure_of(&exec(declared(&many))).await;
+    assert_eq!((reason.as_str(), permanent), ("SPAWN_FAILED", true), "{message}");
 }
 
 #[tokio::test]

@@ -327,7 +327,11 @@ type Attempt struct {
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// Why it failed, or was interrupted or cancelled; unset while it runs and when
 	// it succeeded.
-	Error         *TaskError `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	Error *TaskError `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// What a command of `exec` that did not succeed printed, and how it ended. Of
+	// one that succeeded, the task's result has it. Not in lists. Of the latest
+	// attempts only: 256 KiB for all of a task, but always that of the latest.
+	Output        *AttemptOutput `protobuf:"bytes,6,opt,name=output,proto3" json:"output,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -397,6 +401,137 @@ func (x *Attempt) GetError() *TaskError {
 	return nil
 }
 
+func (x *Attempt) GetOutput() *AttemptOutput {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+// What the process of an attempt printed: of each stream the end, as much as
+// the command's `max_output` keeps (64 KiB unless it is configured).
+type AttemptOutput struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The end of its standard output.
+	Stdout []byte `protobuf:"bytes,1,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	// Bytes of its standard output before that, which were not kept.
+	StdoutDroppedBytes uint64 `protobuf:"varint,2,opt,name=stdout_dropped_bytes,json=stdoutDroppedBytes,proto3" json:"stdout_dropped_bytes,omitempty"`
+	// The end of its standard error.
+	Stderr []byte `protobuf:"bytes,3,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	// Bytes of its standard error before that, which were not kept.
+	StderrDroppedBytes uint64 `protobuf:"varint,4,opt,name=stderr_dropped_bytes,json=stderrDroppedBytes,proto3" json:"stderr_dropped_bytes,omitempty"`
+	// How it ended; neither if it was killed with its handler, or never ended.
+	//
+	// Types that are valid to be assigned to Exit:
+	//
+	//	*AttemptOutput_ExitStatus
+	//	*AttemptOutput_ExitSignal
+	Exit          isAttemptOutput_Exit `protobuf_oneof:"exit"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttemptOutput) Reset() {
+	*x = AttemptOutput{}
+	mi := &file_taskyard_v1_task_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttemptOutput) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttemptOutput) ProtoMessage() {}
+
+func (x *AttemptOutput) ProtoReflect() protoreflect.Message {
+	mi := &file_taskyard_v1_task_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttemptOutput.ProtoReflect.Descriptor instead.
+func (*AttemptOutput) Descriptor() ([]byte, []int) {
+	return file_taskyard_v1_task_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AttemptOutput) GetStdout() []byte {
+	if x != nil {
+		return x.Stdout
+	}
+	return nil
+}
+
+func (x *AttemptOutput) GetStdoutDroppedBytes() uint64 {
+	if x != nil {
+		return x.StdoutDroppedBytes
+	}
+	return 0
+}
+
+func (x *AttemptOutput) GetStderr() []byte {
+	if x != nil {
+		return x.Stderr
+	}
+	return nil
+}
+
+func (x *AttemptOutput) GetStderrDroppedBytes() uint64 {
+	if x != nil {
+		return x.StderrDroppedBytes
+	}
+	return 0
+}
+
+func (x *AttemptOutput) GetExit() isAttemptOutput_Exit {
+	if x != nil {
+		return x.Exit
+	}
+	return nil
+}
+
+func (x *AttemptOutput) GetExitStatus() int32 {
+	if x != nil {
+		if x, ok := x.Exit.(*AttemptOutput_ExitStatus); ok {
+			return x.ExitStatus
+		}
+	}
+	return 0
+}
+
+func (x *AttemptOutput) GetExitSignal() int32 {
+	if x != nil {
+		if x, ok := x.Exit.(*AttemptOutput_ExitSignal); ok {
+			return x.ExitSignal
+		}
+	}
+	return 0
+}
+
+type isAttemptOutput_Exit interface {
+	isAttemptOutput_Exit()
+}
+
+type AttemptOutput_ExitStatus struct {
+	// By itself, with this status.
+	ExitStatus int32 `protobuf:"varint,5,opt,name=exit_status,json=exitStatus,proto3,oneof"`
+}
+
+type AttemptOutput_ExitSignal struct {
+	// By this signal.
+	ExitSignal int32 `protobuf:"varint,6,opt,name=exit_signal,json=exitSignal,proto3,oneof"`
+}
+
+func (*AttemptOutput_ExitStatus) isAttemptOutput_Exit() {}
+
+func (*AttemptOutput_ExitSignal) isAttemptOutput_Exit() {}
+
 // A task as the store holds it.
 type Task struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -455,7 +590,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_taskyard_v1_task_proto_msgTypes[4]
+	mi := &file_taskyard_v1_task_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +602,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_proto_msgTypes[4]
+	mi := &file_taskyard_v1_task_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +615,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_proto_rawDescGZIP(), []int{4}
+	return file_taskyard_v1_task_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Task) GetTaskId() string {
@@ -677,14 +812,25 @@ const file_taskyard_v1_task_proto_rawDesc = "" +
 	"TaskResult\x12,\n" +
 	"\x04json\x18\x01 \x01(\v2\x16.google.protobuf.ValueH\x00R\x04json\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\b\n" +
-	"\x06output\"\xdb\x01\n" +
+	"\x06output\"\x8f\x02\n" +
 	"\aAttempt\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x12\x16\n" +
 	"\x06worker\x18\x02 \x01(\tR\x06worker\x129\n" +
 	"\n" +
 	"start_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12,\n" +
-	"\x05error\x18\x05 \x01(\v2\x16.taskyard.v1.TaskErrorR\x05error\"\xa6\a\n" +
+	"\x05error\x18\x05 \x01(\v2\x16.taskyard.v1.TaskErrorR\x05error\x122\n" +
+	"\x06output\x18\x06 \x01(\v2\x1a.taskyard.v1.AttemptOutputR\x06output\"\xf1\x01\n" +
+	"\rAttemptOutput\x12\x16\n" +
+	"\x06stdout\x18\x01 \x01(\fR\x06stdout\x120\n" +
+	"\x14stdout_dropped_bytes\x18\x02 \x01(\x04R\x12stdoutDroppedBytes\x12\x16\n" +
+	"\x06stderr\x18\x03 \x01(\fR\x06stderr\x120\n" +
+	"\x14stderr_dropped_bytes\x18\x04 \x01(\x04R\x12stderrDroppedBytes\x12!\n" +
+	"\vexit_status\x18\x05 \x01(\x05H\x00R\n" +
+	"exitStatus\x12!\n" +
+	"\vexit_signal\x18\x06 \x01(\x05H\x00R\n" +
+	"exitSignalB\x06\n" +
+	"\x04exit\"\xa6\a\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
 	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x12\n" +
@@ -739,43 +885,45 @@ func file_taskyard_v1_task_proto_rawDescGZIP() []byte {
 }
 
 var file_taskyard_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_taskyard_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_taskyard_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_taskyard_v1_task_proto_goTypes = []any{
 	(TaskState)(0),                // 0: taskyard.v1.TaskState
 	(*RetryPolicy)(nil),           // 1: taskyard.v1.RetryPolicy
 	(*TaskError)(nil),             // 2: taskyard.v1.TaskError
 	(*TaskResult)(nil),            // 3: taskyard.v1.TaskResult
 	(*Attempt)(nil),               // 4: taskyard.v1.Attempt
-	(*Task)(nil),                  // 5: taskyard.v1.Task
-	nil,                           // 6: taskyard.v1.Task.LabelsEntry
-	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
-	(*structpb.Value)(nil),        // 8: google.protobuf.Value
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*structpb.Struct)(nil),       // 10: google.protobuf.Struct
+	(*AttemptOutput)(nil),         // 5: taskyard.v1.AttemptOutput
+	(*Task)(nil),                  // 6: taskyard.v1.Task
+	nil,                           // 7: taskyard.v1.Task.LabelsEntry
+	(*durationpb.Duration)(nil),   // 8: google.protobuf.Duration
+	(*structpb.Value)(nil),        // 9: google.protobuf.Value
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*structpb.Struct)(nil),       // 11: google.protobuf.Struct
 }
 var file_taskyard_v1_task_proto_depIdxs = []int32{
-	7,  // 0: taskyard.v1.RetryPolicy.initial_backoff:type_name -> google.protobuf.Duration
-	7,  // 1: taskyard.v1.RetryPolicy.max_backoff:type_name -> google.protobuf.Duration
-	8,  // 2: taskyard.v1.TaskResult.json:type_name -> google.protobuf.Value
-	9,  // 3: taskyard.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
-	9,  // 4: taskyard.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 0: taskyard.v1.RetryPolicy.initial_backoff:type_name -> google.protobuf.Duration
+	8,  // 1: taskyard.v1.RetryPolicy.max_backoff:type_name -> google.protobuf.Duration
+	9,  // 2: taskyard.v1.TaskResult.json:type_name -> google.protobuf.Value
+	10, // 3: taskyard.v1.Attempt.start_time:type_name -> google.protobuf.Timestamp
+	10, // 4: taskyard.v1.Attempt.end_time:type_name -> google.protobuf.Timestamp
 	2,  // 5: taskyard.v1.Attempt.error:type_name -> taskyard.v1.TaskError
-	10, // 6: taskyard.v1.Task.args:type_name -> google.protobuf.Struct
-	6,  // 7: taskyard.v1.Task.labels:type_name -> taskyard.v1.Task.LabelsEntry
-	0,  // 8: taskyard.v1.Task.state:type_name -> taskyard.v1.TaskState
-	9,  // 9: taskyard.v1.Task.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 10: taskyard.v1.Task.due_time:type_name -> google.protobuf.Timestamp
-	9,  // 11: taskyard.v1.Task.start_time:type_name -> google.protobuf.Timestamp
-	9,  // 12: taskyard.v1.Task.finish_time:type_name -> google.protobuf.Timestamp
-	3,  // 13: taskyard.v1.Task.result:type_name -> taskyard.v1.TaskResult
-	2,  // 14: taskyard.v1.Task.error:type_name -> taskyard.v1.TaskError
-	7,  // 15: taskyard.v1.Task.timeout:type_name -> google.protobuf.Duration
-	4,  // 16: taskyard.v1.Task.attempts:type_name -> taskyard.v1.Attempt
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	5,  // 6: taskyard.v1.Attempt.output:type_name -> taskyard.v1.AttemptOutput
+	11, // 7: taskyard.v1.Task.args:type_name -> google.protobuf.Struct
+	7,  // 8: taskyard.v1.Task.labels:type_name -> taskyard.v1.Task.LabelsEntry
+	0,  // 9: taskyard.v1.Task.state:type_name -> taskyard.v1.TaskState
+	10, // 10: taskyard.v1.Task.create_time:type_name -> google.protobuf.Timestamp
+	10, // 11: taskyard.v1.Task.due_time:type_name -> google.protobuf.Timestamp
+	10, // 12: taskyard.v1.Task.start_time:type_name -> google.protobuf.Timestamp
+	10, // 13: taskyard.v1.Task.finish_time:type_name -> google.protobuf.Timestamp
+	3,  // 14: taskyard.v1.Task.result:type_name -> taskyard.v1.TaskResult
+	2,  // 15: taskyard.v1.Task.error:type_name -> taskyard.v1.TaskError
+	8,  // 16: taskyard.v1.Task.timeout:type_name -> google.protobuf.Duration
+	4,  // 17: taskyard.v1.Task.attempts:type_name -> taskyard.v1.Attempt
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_taskyard_v1_task_proto_init() }
@@ -788,6 +936,10 @@ func file_taskyard_v1_task_proto_init() {
 		(*TaskResult_Data)(nil),
 	}
 	file_taskyard_v1_task_proto_msgTypes[4].OneofWrappers = []any{
+		(*AttemptOutput_ExitStatus)(nil),
+		(*AttemptOutput_ExitSignal)(nil),
+	}
+	file_taskyard_v1_task_proto_msgTypes[5].OneofWrappers = []any{
 		(*Task_Args)(nil),
 		(*Task_Data)(nil),
 	}
@@ -797,7 +949,7 @@ func file_taskyard_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_taskyard_v1_task_proto_rawDesc), len(file_taskyard_v1_task_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

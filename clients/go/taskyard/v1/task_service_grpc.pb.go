@@ -49,7 +49,11 @@ const (
 // submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
 // the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
 // with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-// read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+// read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+// with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+// failed, which is a defect: the server ends, and whether the call was done is
+// not known; that of a watch has its `cursor` in the metadata. A defect in one
+// call alone is INTERNAL (INTERNAL). Any call may fail with
 // DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
 // INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
 type TaskServiceClient interface {
@@ -363,7 +367,11 @@ func (c *taskServiceClient) ListKinds(ctx context.Context, in *ListKindsRequest,
 // submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
 // the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
 // with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-// read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+// read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+// with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+// failed, which is a defect: the server ends, and whether the call was done is
+// not known; that of a watch has its `cursor` in the metadata. A defect in one
+// call alone is INTERNAL (INTERNAL). Any call may fail with
 // DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
 // INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
 type TaskServiceServer interface {

@@ -56,18 +56,36 @@ class TaskResult(_message.Message):
     def __init__(self, json: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("attempt", "worker", "start_time", "end_time", "error")
+    __slots__ = ("attempt", "worker", "start_time", "end_time", "error", "output")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     worker: str
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     error: TaskError
-    def __init__(self, attempt: _Optional[int] = ..., worker: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[TaskError, _Mapping]] = ...) -> None: ...
+    output: AttemptOutput
+    def __init__(self, attempt: _Optional[int] = ..., worker: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[_Union[TaskError, _Mapping]] = ..., output: _Optional[_Union[AttemptOutput, _Mapping]] = ...) -> None: ...
+
+class AttemptOutput(_message.Message):
+    __slots__ = ("stdout", "stdout_dropped_bytes", "stderr", "stderr_dropped_bytes", "exit_status", "exit_signal")
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_DROPPED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    STDERR_DROPPED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EXIT_STATUS_FIELD_NUMBER: _ClassVar[int]
+    EXIT_SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    stdout: bytes
+    stdout_dropped_bytes: int
+    stderr: bytes
+    stderr_dropped_bytes: int
+    exit_status: int
+    exit_signal: int
+    def __init__(self, stdout: _Optional[bytes] = ..., stdout_dropped_bytes: _Optional[int] = ..., stderr: _Optional[bytes] = ..., stderr_dropped_bytes: _Optional[int] = ..., exit_status: _Optional[int] = ..., exit_signal: _Optional[int] = ...) -> None: ...
 
 class Task(_message.Message):
     __slots__ = ("task_id", "queue", "kind", "args", "data", "priority", "labels", "state", "attempt", "max_attempts", "worker", "create_time", "due_time", "start_time", "finish_time", "result", "error", "cancel_requested", "timeout", "request_id", "attempts")

@@ -37,7 +37,11 @@ class TaskServiceStub(object):
     submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
     the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
     with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-    read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+    read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+    with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+    failed, which is a defect: the server ends, and whether the call was done is
+    not known; that of a watch has its `cursor` in the metadata. A defect in one
+    call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
     INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
     """
@@ -127,7 +131,11 @@ class TaskServiceServicer(object):
     submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
     the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
     with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-    read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+    read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+    with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+    failed, which is a defect: the server ends, and whether the call was done is
+    not known; that of a watch has its `cursor` in the metadata. A defect in one
+    call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
     INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
     """
@@ -229,7 +237,8 @@ class TaskServiceServicer(object):
         CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
         "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
         RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-        for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+        for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+        ListTasks), INTERNAL (HISTORY_UNREADABLE;
         STORE_UNREADABLE in a snapshot),
         DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
         UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -254,7 +263,10 @@ class TaskServiceServicer(object):
         """Lists tasks in the order of their submission, a page at a time. Tasks
         that change between two pages are neither repeated nor skipped.
         How many there are, by queue and state, tells AdminService.ListQueues.
-        Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+        Callers take turns, by address and connection: whoever lists much waits for
+        itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+        (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+        10,000 in all).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -287,8 +299,8 @@ class TaskServiceServicer(object):
         go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
         those that have ended are passed over.
         Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-        one, and so is one that only tasks which have ended can match), UNAVAILABLE
-        (DRAINING).
+        one, and so is one that only tasks which have ended can match),
+        RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -313,7 +325,8 @@ class TaskServiceServicer(object):
         with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
         are larger than their queue or it is not configured any more, are passed over.
         Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-        one), UNAVAILABLE (DRAINING).
+        one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+        (DRAINING).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -414,7 +427,11 @@ class TaskService(object):
     submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
     the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
     with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-    read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+    read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+    with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+    failed, which is a defect: the server ends, and whether the call was done is
+    not known; that of a watch has its `cursor` in the metadata. A defect in one
+    call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
     INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
     """

@@ -32,7 +32,11 @@ class TaskServiceStub:
     submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
     the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
     with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-    read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+    read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+    with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+    failed, which is a defect: the server ends, and whether the call was done is
+    not known; that of a watch has its `cursor` in the metadata. A defect in one
+    call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
     INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
     """
@@ -122,7 +126,8 @@ class TaskServiceStub:
     CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
     "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
     RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-    for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+    for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+    ListTasks), INTERNAL (HISTORY_UNREADABLE;
     STORE_UNREADABLE in a snapshot),
     DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
     UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -139,7 +144,10 @@ class TaskServiceStub:
     """Lists tasks in the order of their submission, a page at a time. Tasks
     that change between two pages are neither repeated nor skipped.
     How many there are, by queue and state, tells AdminService.ListQueues.
-    Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+    Callers take turns, by address and connection: whoever lists much waits for
+    itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+    (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+    10,000 in all).
     """
     WaitTask: grpc.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.WaitTaskRequest, taskyard.v1.task_service_pb2.WaitTaskResponse]
     """Answers when the task has ended or, with its present state, after
@@ -160,8 +168,8 @@ class TaskServiceStub:
     go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
     those that have ended are passed over.
     Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-    one, and so is one that only tasks which have ended can match), UNAVAILABLE
-    (DRAINING).
+    one, and so is one that only tasks which have ended can match),
+    RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
     """
     RedriveTask: grpc.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.RedriveTaskRequest, taskyard.v1.task_service_pb2.RedriveTaskResponse]
     """Puts a task that has FAILED or was CANCELLED back into its queue, with all of
@@ -178,7 +186,8 @@ class TaskServiceStub:
     with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
     are larger than their queue or it is not configured any more, are passed over.
     Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-    one), UNAVAILABLE (DRAINING).
+    one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+    (DRAINING).
     """
     ListKinds: grpc.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.ListKindsRequest, taskyard.v1.task_service_pb2.ListKindsResponse]
     """Lists the kinds of task that this server executes, in alphabetical order."""
@@ -196,7 +205,11 @@ class TaskServiceAsyncStub(TaskServiceStub):
     submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
     the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
     with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-    read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+    read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+    with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+    failed, which is a defect: the server ends, and whether the call was done is
+    not known; that of a watch has its `cursor` in the metadata. A defect in one
+    call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
     INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
     """
@@ -283,7 +296,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
     "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
     RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-    for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+    for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+    ListTasks), INTERNAL (HISTORY_UNREADABLE;
     STORE_UNREADABLE in a snapshot),
     DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
     UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -300,7 +314,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """Lists tasks in the order of their submission, a page at a time. Tasks
     that change between two pages are neither repeated nor skipped.
     How many there are, by queue and state, tells AdminService.ListQueues.
-    Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+    Callers take turns, by address and connection: whoever lists much waits for
+    itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+    (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+    10,000 in all).
     """
     WaitTask: grpc.aio.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.WaitTaskRequest, taskyard.v1.task_service_pb2.WaitTaskResponse]  # type: ignore[assignment]
     """Answers when the task has ended or, with its present state, after
@@ -321,8 +338,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
     those that have ended are passed over.
     Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-    one, and so is one that only tasks which have ended can match), UNAVAILABLE
-    (DRAINING).
+    one, and so is one that only tasks which have ended can match),
+    RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
     """
     RedriveTask: grpc.aio.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.RedriveTaskRequest, taskyard.v1.task_service_pb2.RedriveTaskResponse]  # type: ignore[assignment]
     """Puts a task that has FAILED or was CANCELLED back into its queue, with all of
@@ -339,7 +356,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
     are larger than their queue or it is not configured any more, are passed over.
     Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-    one), UNAVAILABLE (DRAINING).
+    one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+    (DRAINING).
     """
     ListKinds: grpc.aio.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.ListKindsRequest, taskyard.v1.task_service_pb2.ListKindsResponse]  # type: ignore[assignment]
     """Lists the kinds of task that this server executes, in alphabetical order."""
@@ -356,7 +374,11 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
     submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
     the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
     with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-    read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+    read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+    with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+    failed, which is a defect: the server ends, and whether the call was done is
+    not known; that of a watch has its `cursor` in the metadata. A defect in one
+    call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
     INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
     """
@@ -471,7 +493,8 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
         CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
         "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
         RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-        for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+        for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+        ListTasks), INTERNAL (HISTORY_UNREADABLE;
         STORE_UNREADABLE in a snapshot),
         DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
         UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -500,7 +523,10 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
         """Lists tasks in the order of their submission, a page at a time. Tasks
         that change between two pages are neither repeated nor skipped.
         How many there are, by queue and state, tells AdminService.ListQueues.
-        Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+        Callers take turns, by address and connection: whoever lists much waits for
+        itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+        (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+        10,000 in all).
         """
 
     @abc.abstractmethod
@@ -539,8 +565,8 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
         go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
         those that have ended are passed over.
         Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-        one, and so is one that only tasks which have ended can match), UNAVAILABLE
-        (DRAINING).
+        one, and so is one that only tasks which have ended can match),
+        RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
         """
 
     @abc.abstractmethod
@@ -569,7 +595,8 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
         with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
         are larger than their queue or it is not configured any more, are passed over.
         Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-        one), UNAVAILABLE (DRAINING).
+        one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+        (DRAINING).
         """
 
     @abc.abstractmethod

@@ -164,7 +164,36 @@ export interface Attempt {
    * Why it failed, or was interrupted or cancelled; unset while it runs and when
    * it succeeded.
    */
-  error: TaskError | undefined;
+  error:
+    | TaskError
+    | undefined;
+  /**
+   * What a command of `exec` that did not succeed printed, and how it ended. Of
+   * one that succeeded, the task's result has it. Not in lists. Of the latest
+   * attempts only: 256 KiB for all of a task, but always that of the latest.
+   */
+  output: AttemptOutput | undefined;
+}
+
+/**
+ * What the process of an attempt printed: of each stream the end, as much as
+ * the command's `max_output` keeps (64 KiB unless it is configured).
+ */
+export interface AttemptOutput {
+  /** The end of its standard output. */
+  stdout: Buffer;
+  /** Bytes of its standard output before that, which were not kept. */
+  stdoutDroppedBytes: bigint;
+  /** The end of its standard error. */
+  stderr: Buffer;
+  /** Bytes of its standard error before that, which were not kept. */
+  stderrDroppedBytes: bigint;
+  /** By itself, with this status. */
+  exitStatus?:
+    | number
+    | undefined;
+  /** By this signal. */
+  exitSignal?: number | undefined;
 }
 
 /** A task as the store holds it. */
@@ -539,7 +568,7 @@ export const TaskResult: MessageFns<TaskResult> = {
 };
 
 function createBaseAttempt(): Attempt {
-  return { attempt: 0, worker: "", startTime: undefined, endTime: undefined, error: undefined };
+  return { attempt: 0, worker: "", startTime: undefined, endTime: undefined, error: undefined, output: undefined };
 }
 
 export const Attempt: MessageFns<Attempt> = {
@@ -558,6 +587,9 @@ export const Attempt: MessageFns<Attempt> = {
     }
     if (message.error !== undefined) {
       TaskError.encode(message.error, writer.uint32(42).fork()).join();
+    }
+    if (message.output !== undefined) {
+      AttemptOutput.encode(message.output, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -615,6 +647,14 @@ export const Attempt: MessageFns<Attempt> = {
             message.error = TaskError.decode(reader, reader.uint32());
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.output = AttemptOutput.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -642,6 +682,7 @@ export const Attempt: MessageFns<Attempt> = {
         ? fromJsonTimestamp(object.end_time)
         : undefined,
       error: isSet(object.error) ? TaskError.fromJSON(object.error) : undefined,
+      output: isSet(object.output) ? AttemptOutput.fromJSON(object.output) : undefined,
     };
   },
 
@@ -662,6 +703,9 @@ export const Attempt: MessageFns<Attempt> = {
     if (message.error !== undefined) {
       obj.error = TaskError.toJSON(message.error);
     }
+    if (message.output !== undefined) {
+      obj.output = AttemptOutput.toJSON(message.output);
+    }
     return obj;
   },
 
@@ -677,6 +721,191 @@ export const Attempt: MessageFns<Attempt> = {
     message.error = (object.error !== undefined && object.error !== null)
       ? TaskError.fromPartial(object.error)
       : undefined;
+    message.output = (object.output !== undefined && object.output !== null)
+      ? AttemptOutput.fromPartial(object.output)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseAttemptOutput(): AttemptOutput {
+  return {
+    stdout: Buffer.alloc(0),
+    stdoutDroppedBytes: 0n,
+    stderr: Buffer.alloc(0),
+    stderrDroppedBytes: 0n,
+    exitStatus: undefined,
+    exitSignal: undefined,
+  };
+}
+
+export const AttemptOutput: MessageFns<AttemptOutput> = {
+  encode(message: AttemptOutput, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.stdout.length !== 0) {
+      writer.uint32(10).bytes(message.stdout);
+    }
+    if (message.stdoutDroppedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.stdoutDroppedBytes) !== message.stdoutDroppedBytes) {
+        throw new globalThis.Error("value provided for field message.stdoutDroppedBytes of type uint64 too large");
+      }
+      writer.uint32(16).uint64(message.stdoutDroppedBytes);
+    }
+    if (message.stderr.length !== 0) {
+      writer.uint32(26).bytes(message.stderr);
+    }
+    if (message.stderrDroppedBytes !== 0n) {
+      if (BigInt.asUintN(64, message.stderrDroppedBytes) !== message.stderrDroppedBytes) {
+        throw new globalThis.Error("value provided for field message.stderrDroppedBytes of type uint64 too large");
+      }
+      writer.uint32(32).uint64(message.stderrDroppedBytes);
+    }
+    if (message.exitStatus !== undefined) {
+      writer.uint32(40).int32(message.exitStatus);
+    }
+    if (message.exitSignal !== undefined) {
+      writer.uint32(48).int32(message.exitSignal);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AttemptOutput {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAttemptOutput();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.stdout = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.stdoutDroppedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.stderr = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.stderrDroppedBytes = reader.uint64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.exitStatus = reader.int32();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.exitSignal = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): AttemptOutput {
+    return {
+      stdout: isSet(object.stdout) ? Buffer.from(bytesFromBase64(object.stdout)) : Buffer.alloc(0),
+      stdoutDroppedBytes: isSet(object.stdoutDroppedBytes)
+        ? BigInt(object.stdoutDroppedBytes)
+        : isSet(object.stdout_dropped_bytes)
+        ? BigInt(object.stdout_dropped_bytes)
+        : 0n,
+      stderr: isSet(object.stderr) ? Buffer.from(bytesFromBase64(object.stderr)) : Buffer.alloc(0),
+      stderrDroppedBytes: isSet(object.stderrDroppedBytes)
+        ? BigInt(object.stderrDroppedBytes)
+        : isSet(object.stderr_dropped_bytes)
+        ? BigInt(object.stderr_dropped_bytes)
+        : 0n,
+      exitStatus: isSet(object.exitStatus)
+        ? globalThis.Number(object.exitStatus)
+        : isSet(object.exit_status)
+        ? globalThis.Number(object.exit_status)
+        : undefined,
+      exitSignal: isSet(object.exitSignal)
+        ? globalThis.Number(object.exitSignal)
+        : isSet(object.exit_signal)
+        ? globalThis.Number(object.exit_signal)
+        : undefined,
+    };
+  },
+
+  toJSON(message: AttemptOutput): unknown {
+    const obj: any = {};
+    if (message.stdout.length !== 0) {
+      obj.stdout = base64FromBytes(message.stdout);
+    }
+    if (message.stdoutDroppedBytes !== 0n) {
+      obj.stdoutDroppedBytes = message.stdoutDroppedBytes.toString();
+    }
+    if (message.stderr.length !== 0) {
+      obj.stderr = base64FromBytes(message.stderr);
+    }
+    if (message.stderrDroppedBytes !== 0n) {
+      obj.stderrDroppedBytes = message.stderrDroppedBytes.toString();
+    }
+    if (message.exitStatus !== undefined) {
+      obj.exitStatus = Math.round(message.exitStatus);
+    }
+    if (message.exitSignal !== undefined) {
+      obj.exitSignal = Math.round(message.exitSignal);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<AttemptOutput>): AttemptOutput {
+    return AttemptOutput.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<AttemptOutput>): AttemptOutput {
+    const message = createBaseAttemptOutput();
+    message.stdout = object.stdout ?? Buffer.alloc(0);
+    message.stdoutDroppedBytes = (object.stdoutDroppedBytes !== undefined && object.stdoutDroppedBytes !== null)
+      ? BigInt(object.stdoutDroppedBytes)
+      : 0n;
+    message.stderr = object.stderr ?? Buffer.alloc(0);
+    message.stderrDroppedBytes = (object.stderrDroppedBytes !== undefined && object.stderrDroppedBytes !== null)
+      ? BigInt(object.stderrDroppedBytes)
+      : 0n;
+    message.exitStatus = object.exitStatus ?? undefined;
+    message.exitSignal = object.exitSignal ?? undefined;
     return message;
   },
 };

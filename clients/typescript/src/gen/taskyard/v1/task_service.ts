@@ -4384,7 +4384,11 @@ export const Kind: MessageFns<Kind> = {
  * submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
  * the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
  * with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
- * read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+ * read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+ * with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+ * failed, which is a defect: the server ends, and whether the call was done is
+ * not known; that of a watch has its `cursor` in the metadata. A defect in one
+ * call alone is INTERNAL (INTERNAL). Any call may fail with
  * DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
  * INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
  */
@@ -4506,7 +4510,8 @@ export const TaskServiceDefinition = {
      * CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
      * "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
      * RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-     * for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+     * for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+     * ListTasks), INTERNAL (HISTORY_UNREADABLE;
      * STORE_UNREADABLE in a snapshot),
      * DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
      * UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -4539,7 +4544,10 @@ export const TaskServiceDefinition = {
      * Lists tasks in the order of their submission, a page at a time. Tasks
      * that change between two pages are neither repeated nor skipped.
      * How many there are, by queue and state, tells AdminService.ListQueues.
-     * Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+     * Callers take turns, by address and connection: whoever lists much waits for
+     * itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+     * (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+     * 10,000 in all).
      */
     listTasks: {
       name: "ListTasks",
@@ -4584,8 +4592,8 @@ export const TaskServiceDefinition = {
      * go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
      * those that have ended are passed over.
      * Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-     * one, and so is one that only tasks which have ended can match), UNAVAILABLE
-     * (DRAINING).
+     * one, and so is one that only tasks which have ended can match),
+     * RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
      */
     cancelTasks: {
       name: "CancelTasks",
@@ -4618,7 +4626,8 @@ export const TaskServiceDefinition = {
      * with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
      * are larger than their queue or it is not configured any more, are passed over.
      * Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-     * one), UNAVAILABLE (DRAINING).
+     * one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+     * (DRAINING).
      */
     redriveTasks: {
       name: "RedriveTasks",
@@ -4652,7 +4661,11 @@ export const TaskServiceDefinition = {
  * submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
  * the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
  * with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
- * read may fail with INTERNAL (STORE_UNREADABLE). Any call may fail with
+ * read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+ * with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
+ * failed, which is a defect: the server ends, and whether the call was done is
+ * not known; that of a watch has its `cursor` in the metadata. A defect in one
+ * call alone is INTERNAL (INTERNAL). Any call may fail with
  * DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
  * INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
  */
@@ -4776,7 +4789,8 @@ export const TaskServiceService = {
    * CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
    * "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
    * RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-   * for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+   * for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+   * ListTasks), INTERNAL (HISTORY_UNREADABLE;
    * STORE_UNREADABLE in a snapshot),
    * DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
    * UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -4811,7 +4825,10 @@ export const TaskServiceService = {
    * Lists tasks in the order of their submission, a page at a time. Tasks
    * that change between two pages are neither repeated nor skipped.
    * How many there are, by queue and state, tells AdminService.ListQueues.
-   * Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+   * Callers take turns, by address and connection: whoever lists much waits for
+   * itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+   * (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+   * 10,000 in all).
    */
   listTasks: {
     path: "/taskyard.v1.TaskService/ListTasks" as const,
@@ -4859,8 +4876,8 @@ export const TaskServiceService = {
    * go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
    * those that have ended are passed over.
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-   * one, and so is one that only tasks which have ended can match), UNAVAILABLE
-   * (DRAINING).
+   * one, and so is one that only tasks which have ended can match),
+   * RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
    */
   cancelTasks: {
     path: "/taskyard.v1.TaskService/CancelTasks" as const,
@@ -4895,7 +4912,8 @@ export const TaskServiceService = {
    * with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
    * are larger than their queue or it is not configured any more, are passed over.
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-   * one), UNAVAILABLE (DRAINING).
+   * one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+   * (DRAINING).
    */
   redriveTasks: {
     path: "/taskyard.v1.TaskService/RedriveTasks" as const,
@@ -5005,7 +5023,8 @@ export interface TaskServiceServer extends UntypedServiceImplementation {
    * CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
    * "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
    * RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-   * for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+   * for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+   * ListTasks), INTERNAL (HISTORY_UNREADABLE;
    * STORE_UNREADABLE in a snapshot),
    * DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
    * UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -5024,7 +5043,10 @@ export interface TaskServiceServer extends UntypedServiceImplementation {
    * Lists tasks in the order of their submission, a page at a time. Tasks
    * that change between two pages are neither repeated nor skipped.
    * How many there are, by queue and state, tells AdminService.ListQueues.
-   * Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+   * Callers take turns, by address and connection: whoever lists much waits for
+   * itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+   * (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+   * 10,000 in all).
    */
   listTasks: handleUnaryCall<ListTasksRequest, ListTasksResponse>;
   /**
@@ -5048,8 +5070,8 @@ export interface TaskServiceServer extends UntypedServiceImplementation {
    * go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
    * those that have ended are passed over.
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-   * one, and so is one that only tasks which have ended can match), UNAVAILABLE
-   * (DRAINING).
+   * one, and so is one that only tasks which have ended can match),
+   * RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
    */
   cancelTasks: handleUnaryCall<CancelTasksRequest, CancelTasksResponse>;
   /**
@@ -5068,7 +5090,8 @@ export interface TaskServiceServer extends UntypedServiceImplementation {
    * with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
    * are larger than their queue or it is not configured any more, are passed over.
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-   * one), UNAVAILABLE (DRAINING).
+   * one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+   * (DRAINING).
    */
   redriveTasks: handleUnaryCall<RedriveTasksRequest, RedriveTasksResponse>;
   /** Lists the kinds of task that this server executes, in alphabetical order. */
@@ -5199,7 +5222,8 @@ export interface TaskServiceClient extends Client {
    * CURSOR_FROM_ANOTHER_HISTORY), OUT_OF_RANGE (CURSOR_PAST_END, with metadata
    * "newest_cursor"; CURSOR_EXPIRED, with "oldest_cursor" and "newest_cursor"),
    * RESOURCE_EXHAUSTED (TOO_MANY_WATCHERS; WATCH_STALLED: its messages were not read
-   * for too long, with metadata "cursor"), INTERNAL (HISTORY_UNREADABLE;
+   * for too long, with metadata "cursor"; TOO_MANY_LISTS in a snapshot, as of
+   * ListTasks), INTERNAL (HISTORY_UNREADABLE;
    * STORE_UNREADABLE in a snapshot),
    * DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
    * UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
@@ -5237,7 +5261,10 @@ export interface TaskServiceClient extends Client {
    * Lists tasks in the order of their submission, a page at a time. Tasks
    * that change between two pages are neither repeated nor skipped.
    * How many there are, by queue and state, tells AdminService.ListQueues.
-   * Errors: INVALID_ARGUMENT (INVALID_FIELDS).
+   * Callers take turns, by address and connection: whoever lists much waits for
+   * itself. Errors: INVALID_ARGUMENT (INVALID_FIELDS), RESOURCE_EXHAUSTED
+   * (TOO_MANY_LISTS, with RetryInfo: 1,000 lists of this address wait already, or
+   * 10,000 in all).
    */
   listTasks(
     request: ListTasksRequest,
@@ -5303,8 +5330,8 @@ export interface TaskServiceClient extends Client {
    * go on; an empty token means that it is done. Each task is cancelled as by CancelTask;
    * those that have ended are passed over.
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-   * one, and so is one that only tasks which have ended can match), UNAVAILABLE
-   * (DRAINING).
+   * one, and so is one that only tasks which have ended can match),
+   * RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE (DRAINING).
    */
   cancelTasks(
     request: CancelTasksRequest,
@@ -5351,7 +5378,8 @@ export interface TaskServiceClient extends Client {
    * with RESOURCE_EXHAUSTED (QUEUE_FULL). Tasks that can never have room, as they
    * are larger than their queue or it is not configured any more, are passed over.
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS; a filter that sets nothing is
-   * one), UNAVAILABLE (DRAINING).
+   * one), RESOURCE_EXHAUSTED (TOO_MANY_LISTS, as of ListTasks), UNAVAILABLE
+   * (DRAINING).
    */
   redriveTasks(
     request: RedriveTasksRequest,
