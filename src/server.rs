@@ -14,8 +14,8 @@ use crate::{
     drain,
     events::{History, Hub},
     grpc::{
-        self, Admin, ConnectionLimits, Connections, Ending, Feed, Health, Service, Sources,
-        Submitter, WatchLimits, WatchSettings, Watchers,
+        self, Admin, Budgets, ConnectionLimits, ConnectionSettings, Connections, Ending, Feed,
+        Health, Service, Sources, Submitter, WatchLimits, WatchSettings, Watchers,
     },
     handler::Registry,
     pool::{self, Pool},
@@ -125,11 +125,8 @@ impl Server {
         let ending = Ending { supervisor: supervisor.clone(), ..Ending::default() };
         let service = Service::new(Arc::clone(&store), submitter, watchers, ending.clone());
         let routes = grpc::routes(service, admin, health.clone(), &ending, config.max_message)?;
-        let limits = ConnectionLimits {
-            connections: config.max_connections,
-            per_address: config.max_connections_per_address,
-        };
-        let connections = Connections::serve(listener, routes, limits, &supervisor);
+        let settings = connection_settings(config);
+        let connections = Connections::serve(listener, routes, settings, &supervisor);
         info!(workers = config.workers, "listening on {address}");
 
         let failing = Failing {
@@ -352,6 +349,17 @@ fn pool_settings(config: &Config) -> pool::Settings {
         workers: config.workers,
         cancel_grace: config.cancel_grace,
         max_result: config.max_result,
+    }
+}
+
+fn connection_settings(config: &Config) -> ConnectionSettings {
+    ConnectionSettings {
+        limits: ConnectionLimits {
+            connections: config.max_connections,
+            per_address: config.max_connections_per_address,
+        },
+        budgets: Budgets::new(config.max_request_bytes, config.max_response_bytes),
+        response_stall_timeout: config.response_stall_timeout,
     }
 }
 

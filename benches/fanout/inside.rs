@@ -237,7 +237,8 @@ async fn taskyard_service() -> Result<(Front<Routes>, Source, Arc<dyn Store>), E
         Submitter::new(Arc::clone(&store), Arc::clone(&admission), registry, hub, rules);
     let admin =
         Admin::new(Arc::clone(&store), admission, pool, watchers.clone(), Switch::default());
-    let service = Service::new(Arc::clone(&store), submitter, watchers, Ending::default());
-    let routes = grpc::routes(service, admin, Health::serving(), config.max_message)?;
+    let ending = Ending::default();
+    let service = Service::new(Arc::clone(&store), submitter, watchers, ending.clone());
+    let routes = grpc::routes(service, admin, Health::serving(), &ending, config.max_message)?;
     Ok((routes, Source { publisher, encoder: Encoder::new(Seq(0)) }, store))
 }

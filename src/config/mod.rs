@@ -186,6 +186,15 @@ pub struct Config {
     /// Connections at a time from one IPv4 address, or one /64 network of IPv6: 1 to
     /// 1,000,000. Default 500, so that one address does not shut out all others.
     pub max_connections_per_address: usize,
+    /// Bytes of large requests that have not arrived whole, in all: 16 MiB to 1 TiB.
+    /// Default 256 MiB.
+    pub max_request_bytes: u64,
+    /// Bytes of large responses that clients have not read, in all: 32 MiB to 1 TiB.
+    /// Default 256 MiB.
+    pub max_response_bytes: u64,
+    /// How long a client may take nothing of a response before its call is reset: 1 second
+    /// to 24 hours. Default 5 min.
+    pub response_stall_timeout: Duration,
     /// Which log lines are written: a `tracing` filter. Default `info`.
     pub log: String,
     /// How log lines look. Default [`LogFormat::Text`].
@@ -252,6 +261,9 @@ impl Default for Config {
             watch_lifetime: Duration::ZERO,
             max_connections: 1_000,
             max_connections_per_address: 500,
+            max_request_bytes: 256 << 20,
+            max_response_bytes: 256 << 20,
+            response_stall_timeout: Duration::from_mins(5),
             log: "info".into(),
             log_format: LogFormat::default(),
             exec: BTreeMap::new(),

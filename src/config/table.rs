@@ -315,6 +315,27 @@ static CONNECTIONS: &[Setting] = &[
         |c| c.max_connections_per_address as u64,
         |c, n| c.max_connections_per_address = in_memory(n),
     ),
+    size(
+        "max-request-bytes",
+        "Bytes of large requests that have not arrived whole, in all",
+        16 << 20..=1 << 40,
+        |c| c.max_request_bytes,
+        |c, n| c.max_request_bytes = n,
+    ),
+    size(
+        "max-response-bytes",
+        "Bytes of large responses that clients have not read, in all",
+        32 << 20..=1 << 40,
+        |c| c.max_response_bytes,
+        |c, n| c.max_response_bytes = n,
+    ),
+    duration(
+        "response-stall-timeout",
+        "How long a client may take nothing of a response before its call is reset",
+        Duration::from_secs(1)..=Duration::from_hours(24),
+        |c| c.response_stall_timeout,
+        |c, span| c.response_stall_timeout = span,
+    ),
 ];
 
 static LOGGING: &[Setting] = &[

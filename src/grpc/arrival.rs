@@ -8,10 +8,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
+use tonic::Status;
 use tower::BoxError;
 
-use super::status;
+use super::{
+    shares::{MAX_REQUEST_BYTES, NoRoom, Room, SMALL, Shares},
+    status,
+};
 
 /// How long a request may take to arrive, once it has begun.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,12 +41,56 @@ pub struct Arriving<B> {
     late: Option<Pin<Box<Sleep>>>,
     /// Given up with the request.
     _place: Option<OwnedSemaphorePermit>,
+    /// Where a large message has its room from.
+    shares: Option<Shares>,
+    room: RoomOf,
+}
+
+/// The room of the message that arrives.
+enum RoomOf {
+    /// It needs none, or it is not known yet.
+    None,
+    /// It waits for it.
+    Wanted(BoxFuture<'static, Result<Room, NoRoom>>),
+    /// It has it; given up with the request, or when the message was read.
+    Had(#[expect(dead_code, reason = "dropped, when it is no longer needed")] Room),
 }
 
 impl<B> Arriving<B> {
     /// Lets `body` arrive, which has `place` among those of its connection.
-    pub fn new(body: B, expected: Expected, place: Option<OwnedSemaphorePermit>) -> Self {
-        Self { body, expected, frames: Frames::default(), late: None, _place: place }
+    pub fn new(
+        body: B,
+        expected: Expected,
+        shares: Option<Shares>,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let frames = Frames::default();
+        Self { body, expected, frames, late: None, _place: place, shares, room: RoomOf::None }
+    }
+
+    /// Waits for the room of a message that is large, before more of it is taken.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if self.frames.is_between_messages() {
+            // What came before was read, or it would not be asked for more.
+            self.room = RoomOf::None;
+            return Poll::Ready(Ok(()));
+        }
+        if let RoomOf::None = self.room {
+            let is_large = self.frames.missing > 0 && self.frames.length > SMALL;
+            let Some(shares) = self.shares.clone().filter(|_| is_large) else {
+                return Poll::Ready(Ok(()));
+            };
+            // One that is larger than all of its connection's has all of it.
+            let bytes = self.frames.length.min(MAX_REQUEST_BYTES);
+            self.room = RoomOf::Wanted(Box::pin(shares.request(bytes)));
+        }
+        if let RoomOf::Wanted(wanted) = &mut self.room {
+            let room = ready!(wanted.as_mut().poll(cx));
+            self.room = RoomOf::Had(room.map_err(|_| status::no_room_for_request())?);
+            // It was the server that did not read.
+            self.late = None;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -58,6 +107,9 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Err(status) = ready!(this.poll_room(cx)) {
+            return Poll::Ready(Some(Err(Box::new(status))));
+        }
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
                 this.frames.pass(data);
@@ -97,6 +149,8 @@ struct Frames {
     of_header: usize,
     /// Bytes of the message that have not.
     missing: usize,
+    /// Bytes of the message in all.
+    length: usize,
     /// Messages of which something has come.
     begun: u64,
 }
@@ -114,7 +168,8 @@ impl Frames {
                     return;
                 }
                 let [_, length @ ..] = self.header;
-                self.missing = u32::from_be_bytes(length) as usize;
+                self.length = u32::from_be_bytes(length) as usize;
+                self.missing = self.length;
             }
             let count = data.len().min(self.missing);
             self.missing -= count;
@@ -137,7 +192,6 @@ mod tests {
     use http_body::{Body as _, Frame};
     use proptest::{collection::vec, prelude::*};
     use tokio::time::{Instant, advance};
-    use tonic::Status;
 
     use super::*;
 
@@ -160,7 +214,7 @@ mod tests {
 
     fn stuck(came: &[&[u8]], expected: Expected) -> Arriving<Stuck> {
         let came = came.iter().map(|data| Bytes::copy_from_slice(data)).collect();
-        Arriving::new(Stuck(came), expected, None)
+        Arriving::new(Stuck(came), expected, None, None)
     }
 
     /// Reads what has come, and how it ends.

@@ -26,9 +26,9 @@ use tower::{Service, ServiceExt as _};
 use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
-    http2::{self, Http2, RequestBody},
+    http2::{self, Http2, Patience, RequestBody},
     places::{Limits, Placed, Places},
-    shares::Shares,
+    shares::Budgets,
     socket::{Outbox, Received, Socket},
 };
 use crate::{supervisor::Supervisor, telemetry::Throttle};
@@ -47,6 +47,17 @@ static CROWDED: Throttle = Throttle::new("connections found no place");
 static NOT_ACCEPTED: Throttle = Throttle::new("connections could not be accepted");
 static BROKEN: Throttle = Throttle::new("connections could not be served for a defect");
 
+/// What connections are allowed.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many there may be.
+    pub limits: Limits,
+    /// What the calls of all connections may keep of requests and responses.
+    pub budgets: Budgets,
+    /// How long a response may not be taken, before its call is reset.
+    pub response_stall_timeout: Duration,
+}
+
 /// All connections of a listener.
 #[derive(Debug)]
 pub struct Connections {
@@ -63,7 +74,7 @@ impl Connections {
     pub fn serve<S>(
         listener: TcpListener,
         service: S,
-        limits: Limits,
+        settings: Settings,
         supervisor: &Supervisor,
     ) -> Self
     where
@@ -80,7 +91,8 @@ impl Connections {
             tasks: connections.tasks.clone(),
             finish: connections.finish.clone(),
             abort: connections.abort.clone(),
-            places: Places::new(limits),
+            places: Places::new(settings.limits),
+            settings,
         };
         let accept = supervisor.task("accept-loop", acceptor.accept(listener, service));
         connections.tasks.spawn(accept);
@@ -113,6 +125,7 @@ struct Acceptor {
     finish: CancellationToken,
     abort: CancellationToken,
     places: Places,
+    settings: Settings,
 }
 
 impl Acceptor {
@@ -178,7 +191,7 @@ impl Acceptor {
             return debug!(%peer, %error, "a connection was gone before it was served");
         }
         let info = TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(peer) };
-        let shares = Shares::default();
+        let shares = self.settings.budgets.share();
         let service = service.map_request(move |mut request: Request<RequestBody>| {
             request.extensions_mut().insert(info.clone());
             request.extensions_mut().insert(shares.clone());
@@ -203,7 +216,12 @@ impl Acceptor {
         let calls = TaskTracker::new();
         let received = Received::default();
         let (socket, outbox) = Socket::new(stream, received.clone());
-        let mut connection = Http2::new(socket, received.clone(), service, calls.clone());
+        let patience = Patience {
+            timeout: self.settings.response_stall_timeout,
+            pressure: self.settings.budgets.pressure(),
+        };
+        let ends = (socket, received.clone());
+        let mut connection = Http2::new(ends, service, calls.clone(), patience);
         let greeting_due = Instant::now() + HANDSHAKE_TIMEOUT;
         let mut goodbye_due = None;
         let mut written_before = None;

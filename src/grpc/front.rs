@@ -19,7 +19,8 @@ use tracing::{Instrument as _, info_span};
 use super::{
     arrival::{Arriving, Expected},
     deadline::Deadline,
-    shares::Shares,
+    large,
+    shares::{Reserved, Shares},
     status,
 };
 use crate::supervisor::message_of;
@@ -44,7 +45,10 @@ impl<S> Front<S> {
 
 impl<S, B> Service<Request<B>> for Front<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send + 'static,
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
@@ -70,24 +74,69 @@ where
             }
         }
         let expected = expected(&path);
-        let place = match (expected, request.extensions().get::<Shares>()) {
+        let shares = request.extensions().get::<Shares>().cloned();
+        let place = match (expected, &shares) {
             (Expected::Messages, Some(shares)) => match shares.stream() {
                 None => return Box::pin(async { Ok(status::too_many_streams().into_http()) }),
                 place => place,
             },
             _ => None,
         };
-        let request = request.map(|body| Body::new(Arriving::new(body, expected, place)));
+        let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
+        let arriving = |body| Body::new(Arriving::new(body, expected, shares.clone(), place));
+        let request = request.map(arriving);
+        if let Some(shares) = shares.filter(|_| may_be_large(&path)) {
+            // Not called before it has its room.
+            let mut inner = self.inner.clone();
+            let answer = async move {
+                let Ok(room) = shares.response(deadline).await else {
+                    return Ok(status::no_room_for_response().into_http());
+                };
+                let response = served(inner.call(request), &path).await?;
+                Ok(large::keep(response, room).await)
+            };
+            return Box::pin(answer.instrument(span));
+        }
         let answer = span.in_scope(|| self.inner.call(request));
-        // A panic is the call's own: its client is answered, and nobody else concerned.
-        let answer = AssertUnwindSafe(answer).catch_unwind();
         let answer = async move {
-            match answer.await {
-                Ok(answered) => Ok(mend(answered?, &path)),
-                Err(panic) => Ok(status::panicked(&message_of(&*panic)).into_http()),
-            }
+            let mut response = served(answer, &path).await?;
+            Ok(match response.extensions_mut().remove::<Reserved>() {
+                Some(room) => large::keep(response, room).await,
+                None => response,
+            })
         };
         Box::pin(answer.instrument(span))
+    }
+}
+
+/// The answer of a service. A panic is the call's own: its client is answered, and nobody
+/// else concerned.
+async fn served(
+    answer: impl Future<Output = Result<Response<Body>, Infallible>>,
+    path: &str,
+) -> Result<Response<Body>, Infallible> {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(answered) => Ok(mend(answered?, path)),
+        Err(panic) => Ok(status::panicked(&message_of(&*panic)).into_http()),
+    }
+}
+
+/// Whether a call's response may be large, and is made at once: so it has the room for it
+/// before it is begun. Of the others `WaitTask` takes its room when it has waited; the
+/// responses of those that submit are small; and streams have bounds of their own.
+fn may_be_large(path: &str) -> bool {
+    match path.strip_prefix("/taskyard.v1.") {
+        Some(method) => !matches!(
+            method,
+            "TaskService/Submit"
+                | "TaskService/SubmitBatch"
+                | "TaskService/SubmitStream"
+                | "TaskService/SubmitAndWatch"
+                | "TaskService/WatchEvents"
+                | "TaskService/WaitTask"
+                | "AdminService/Drain"
+        ),
+        None => false,
     }
 }
 

@@ -23,7 +23,9 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::Instrument as _;
 
+pub use call::EndsByItself;
 pub use incoming::RequestBody;
+pub use outgoing::Patience;
 
 use self::keep_alive::KeepAlive;
 use super::{
@@ -71,6 +73,7 @@ pub struct Http2<S> {
     service: S,
     calls: TaskTracker,
     received: Received,
+    patience: Patience,
     /// It is to end once its calls have.
     is_closing: bool,
 }
@@ -86,8 +89,14 @@ where
     S::Future: Send + 'static,
     S::Error: Send + 'static,
 {
-    /// Serves a connection with `service`. Its calls are spawned on `calls`.
-    pub fn new(socket: Socket, received: Received, service: S, calls: TaskTracker) -> Self {
+    /// Serves a connection with `service`. Its calls are spawned on `calls`; an answer that
+    /// is not taken ends as `patience` says.
+    pub fn new(
+        (socket, received): (Socket, Received),
+        service: S,
+        calls: TaskTracker,
+        patience: Patience,
+    ) -> Self {
         let handshake = Builder::new()
             .initial_window_size(CALL_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -97,7 +106,8 @@ where
             .max_send_buffer_size(MAX_SEND_BUFFER)
             .max_local_error_reset_streams(Some(MAX_ERRORS))
             .handshake(socket);
-        Self { state: State::Handshaking(handshake), service, calls, received, is_closing: false }
+        let state = State::Handshaking(handshake);
+        Self { state, service, calls, received, patience, is_closing: false }
     }
 
     /// Takes no further calls, and ends once those there are have ended.
@@ -132,7 +142,7 @@ where
                     let (head, stream) = request.into_parts();
                     let (body, intake) = incoming::body(stream);
                     let answer = self.service.call(Request::from_parts(head, body));
-                    let call = call::answer(intake, answer, respond);
+                    let call = call::answer(intake, answer, respond, self.patience.clone());
                     self.calls.spawn(calls::serve(call).in_current_span());
                 }
             }

@@ -8,6 +8,8 @@ use tonic::{Request, Response, Status};
 use super::{
     BoundedSubmitBatchRequest, Submitter, Watchers, bulk, convert,
     deadline::{deadline_of, within},
+    http2::EndsByItself,
+    shares::{Reserved, Shares},
     status,
     stubs::v1::task_service_server,
     submit::Acks,
@@ -69,6 +71,22 @@ impl Service {
     async fn read(&self, task: TaskId) -> Result<v1::Task, Status> {
         let task = self.store.get(task).await.map_err(|error| status::store(&error))?;
         Ok(convert::task(task))
+    }
+
+    /// Reads a task for a response that takes its room now.
+    async fn read_in_room(
+        &self,
+        task: TaskId,
+        shares: Option<&Shares>,
+    ) -> Result<(v1::Task, Option<Reserved>), Status> {
+        let room = match shares {
+            Some(shares) => {
+                let room = shares.response(None).await;
+                Some(room.map_err(|_| status::no_room_for_response())?)
+            }
+            None => None,
+        };
+        Ok((self.read(task).await?, room))
     }
 
     /// What had happened to a task that was there already.
@@ -136,7 +154,7 @@ impl task_service_server::TaskService for Service {
         let live = self.watchers.tail(None);
         let task = within(deadline, self.submitter.commit(ready)).await?;
         let ack = self.submitter.ack(task);
-        Ok(Response::new(if task.existing {
+        Ok(watch(if task.existing {
             let past = within(deadline, self.past(task.task)).await?;
             self.watchers.follow_existing(&task, ack, past, deadline, seat)
         } else {
@@ -153,7 +171,7 @@ impl task_service_server::TaskService for Service {
         let deadline = deadline_of(&request);
         let peer = request.remote_addr();
         let watch = convert::watch(request.into_inner()).map_err(invalid)?;
-        Ok(Response::new(self.watchers.watch(watch, peer, deadline)?))
+        Ok(self::watch(self.watchers.watch(watch, peer, deadline)?))
     }
 
     async fn get_task(
@@ -184,6 +202,7 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::WaitTaskRequest>,
     ) -> Result<Response<v1::WaitTaskResponse>, Status> {
         let deadline = deadline_of(&request);
+        let shares = request.extensions().get::<Shares>().cloned();
         let request = request.into_inner();
         let id = convert::task_id(&request.task_id).map_err(invalid)?;
         let timeout = convert::wait_timeout(request.timeout).map_err(invalid)?;
@@ -191,22 +210,28 @@ impl task_service_server::TaskService for Service {
         let completion = self.watchers.hub().completion(id).map_err(status::too_many_waiters)?;
         let ended = completion.ended();
         let wait = async {
-            let task = self.read(id).await?;
-            if is_terminal(&task) {
-                return Ok(task);
+            let read = self.read_in_room(id, shares.as_ref()).await?;
+            // Without the room of what it has read: it may wait for long.
+            if is_terminal(&read.0) {
+                return Ok(read);
             }
+            drop(read);
             tokio::select! {
                 () = ended => {}
                 () = tokio::time::sleep(timeout.unwrap_or(DEFAULT_WAIT)) => {}
                 () = self.ending.closing.cancelled() => {
-                    let task = self.read(id).await?;
-                    return if is_terminal(&task) { Ok(task) } else { Err(self.ending.status()) };
+                    let read = self.read_in_room(id, shares.as_ref()).await?;
+                    return if is_terminal(&read.0) { Ok(read) } else { Err(status::draining()) };
                 }
             }
-            self.read(id).await
+            self.read_in_room(id, shares.as_ref()).await
         };
-        let task = within(deadline, wait).await?;
-        Ok(Response::new(v1::WaitTaskResponse { task: Some(task) }))
+        let (task, room) = within(deadline, wait).await?;
+        let mut response = Response::new(v1::WaitTaskResponse { task: Some(task) });
+        if let Some(room) = room {
+            response.extensions_mut().insert(room);
+        }
+        Ok(response)
     }
 
     async fn cancel_task(
@@ -266,6 +291,13 @@ impl task_service_server::TaskService for Service {
         let kinds = self.submitter.kinds().map(|kind| v1::Kind { kind: kind.to_owned() }).collect();
         Ok(Response::new(v1::ListKindsResponse { kinds }))
     }
+}
+
+/// A watch, which is told that it is not read, and is then cut.
+fn watch(stream: WatchStream) -> Response<WatchStream> {
+    let mut response = Response::new(stream);
+    response.extensions_mut().insert(EndsByItself);
+    response
 }
 
 /// What keeps a command from having been done to all of its tasks.

@@ -138,6 +138,29 @@ pub fn panicked(message: &str) -> Status {
     internal(format!("the call panicked, which is a defect of the server: {}", cut(message, 500)))
 }
 
+/// When there may be room again.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+fn no_room(reason: &str, message: &str) -> Status {
+    let mut details = details(reason, []);
+    details.set_retry_info(Some(ROOM_RETRY));
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// A large request, while there are as many unfinished ones as may be.
+pub fn no_room_for_request() -> Status {
+    let message = "there are as many bytes of unfinished requests as there may be, on this \
+                   connection or in all; nothing was done: try again, with fewer at a time";
+    no_room("REQUESTS_UNFINISHED", message)
+}
+
+/// A call whose answer may be large, while there are as many unread ones as may be.
+pub fn no_room_for_response() -> Status {
+    let message = "there are as many bytes of unread responses as there may be, on this \
+                   connection or in all; read them, and try again";
+    no_room("RESPONSES_UNREAD", message)
+}
+
 /// A request of another method of HTTP.
 pub fn not_post(method: &http::Method) -> Status {
     let message = format!("gRPC calls are POST, not {}", cut(method.as_str(), 50));

@@ -9,7 +9,15 @@ use http_body::Body as _;
 use tonic::body::Body;
 use tracing::debug;
 
-use super::{incoming::Intake, outgoing::Outgoing};
+use super::{
+    incoming::Intake,
+    outgoing::{Outgoing, Patience},
+};
+use crate::grpc::shares::Held;
+
+/// An extension of a response that has an end of its own if it is not read.
+#[derive(Clone, Copy, Debug)]
+pub struct EndsByItself;
 
 /// How long the rest of a request is still taken, and dropped, that was answered before
 /// it had come to its end: for what is on its way. Its client sends no more when it has
@@ -21,6 +29,7 @@ pub async fn answer<E>(
     mut intake: Intake,
     served: impl Future<Output = Result<Response<Body>, E>>,
     mut respond: SendResponse<Bytes>,
+    patience: Patience,
 ) {
     let mut has_all = false;
     // Leaves nothing of the service behind, as its answer may wait for the client.
@@ -37,14 +46,16 @@ pub async fn answer<E>(
     };
     // Its client is gone.
     let Some(response) = response else { return };
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
+    let room = head.extensions.remove::<Held>();
+    let patience = Some(patience).filter(|_| head.extensions.get::<EndsByItself>().is_none());
     let is_whole = body.is_end_stream();
     let stream = match respond.send_response(Response::from_parts(head, ()), is_whole) {
         Ok(stream) => stream,
         Err(error) => return debug!(%error, "a call could not be answered"),
     };
     if !is_whole {
-        let mut outgoing = Outgoing::new(stream, body);
+        let mut outgoing = Outgoing::new(stream, body, patience, room);
         let sent = poll_fn(|cx| {
             has_all = has_all || intake.poll(cx).is_ready();
             outgoing.poll(cx)
