@@ -48,7 +48,13 @@ pub struct SubmitArgs {
     from: Option<PathBuf>,
     /// With --from: request ids are this and the line's number, so that running it again
     /// submits nothing twice [default: a random one, which is told if it stops early]
-    #[arg(long, value_name = "PREFIX", requires = "from", value_parser = parse_prefix)]
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        requires = "from",
+        conflicts_with = "kind",
+        value_parser = parse_prefix
+    )]
     request_id_prefix: Option<String>,
     /// Wait for the end: prints the result (one task) or follows all of them
     /// (--from); the exit code tells how they ended
