@@ -69,6 +69,48 @@ pub fn fit(stacks: &mut Vec<Stack>, most: usize) {
     }
 }
 
+/// The columns for a screen with so much room, without a bound for any. `make` makes them with
+/// names cut to a number of columns: names are cut before anything is left out.
+pub fn fitted(room: Option<usize>, make: impl Fn(usize) -> Vec<Stack>) -> Vec<Stack> {
+    let Some(most) = room else { return make(usize::MAX) };
+    let least = (most / 6).max(LEAST_NAME);
+    let tries = [usize::MAX, most / 3, most / 4, most / 5];
+    let whole = tries.into_iter().filter(|longest| *longest > least).map(&make);
+    if let Some(stacks) = whole.into_iter().find(|stacks| width(stacks) <= most) {
+        return stacks;
+    }
+    let mut stacks = make(least);
+    fit(&mut stacks, most);
+    stacks
+}
+
+/// Columns that a name has at least.
+const LEAST_NAME: usize = 8;
+
+/// A table in several pages, all with the columns of the first.
+#[derive(Default)]
+pub struct Paged {
+    kept: Option<Vec<&'static str>>,
+}
+
+impl Paged {
+    /// The next page; the first has the heading.
+    pub fn table(&mut self, mut stacks: Vec<Stack>, room: Option<usize>) -> String {
+        let is_first = self.kept.is_none();
+        if let Some(kept) = &self.kept {
+            stacks.retain(|stack| kept.contains(&stack.name));
+        } else if let Some(most) = room {
+            fit(&mut stacks, most);
+        }
+        self.kept.get_or_insert_with(|| stacks.iter().map(|stack| stack.name).collect());
+        let text = table(&stacks);
+        match text.split_once('\n') {
+            Some((_, rows)) if !is_first => rows.to_owned(),
+            _ => text,
+        }
+    }
+}
+
 /// The table, with its heading.
 pub fn table(stacks: &[Stack]) -> String {
     let columns: Vec<_> =

@@ -4,12 +4,14 @@
 //! done to a task.
 
 use super::{
+    columns::Paged,
     exit::Exit,
     json,
-    output::{Format, Out, error, printable},
+    output::{Format, Out, WideArgs, error, printable},
     present,
     problem::Problem,
     query::show,
+    units,
 };
 use crate::proto::v1::Task;
 
@@ -30,7 +32,7 @@ where
         show(change(task_id.clone()).await?, format)?;
         return Ok(Exit::Ok);
     }
-    let mut printer = Printer { out: Out::stdout(), format, first: true };
+    let mut printer = Printer { out: Out::stdout(), format, pages: Paged::default() };
     let mut exit = Exit::Ok;
     for task_id in task_ids {
         match change(task_id.clone()).await {
@@ -48,14 +50,16 @@ where
 struct Printer {
     out: Out,
     format: Format,
-    first: bool,
+    pages: Paged,
 }
 
 impl Printer {
     fn print(&mut self, task: Task) -> Result<(), Problem> {
-        let with_header = std::mem::take(&mut self.first);
         self.out.line(match self.format {
-            Format::Text => present::task_table(&[task], with_header),
+            Format::Text => {
+                let room = WideArgs::default().room();
+                present::list::task_table(&[task], &mut self.pages, room, units::now())
+            }
             Format::Json => json::task(task).to_string(),
         })?;
         self.out.flush()

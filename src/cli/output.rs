@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use console::Style;
+use console::{Style, Term, measure_text_width};
 
 use super::problem::Problem;
 
@@ -173,6 +173,47 @@ fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// `--wide`, for commands that print tables.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct WideArgs {
+    /// Leave out and cut nothing to fit the terminal, as when stdout is none
+    #[arg(long)]
+    pub wide: bool,
+}
+
+impl WideArgs {
+    /// The columns of the screen to which lines are to be fitted; `None` where stdout is no
+    /// terminal, or everything is wanted.
+    pub fn room(self) -> Option<usize> {
+        let size = Term::stdout().size_checked().filter(|_| stdout_is_terminal() && !self.wide);
+        size.map(|(_, columns)| columns.into())
+    }
+}
+
+/// `text` cut to `width` columns, with `…` in its middle where it was cut: names that differ
+/// at their end stay different. It has no colours.
+pub fn middle_cut(text: &str, width: usize) -> String {
+    if measure_text_width(text) <= width {
+        return text.to_owned();
+    }
+    let room = width.saturating_sub(1);
+    let head = prefix(text.chars(), room.div_ceil(2));
+    let tail: Vec<_> = prefix(text.chars().rev(), room / 2).chars().collect();
+    let mark = if width == 0 { "" } else { "…" };
+    format!("{head}{mark}{}", tail.into_iter().rev().collect::<String>())
+}
+
+/// As many characters as fit into `width` columns.
+fn prefix(chars: impl Iterator<Item = char>, width: usize) -> String {
+    let mut taken = 0;
+    chars
+        .take_while(|c| {
+            taken += measure_text_width(c.encode_utf8(&mut [0; 4]));
+            taken <= width
+        })
+        .collect()
+}
+
 /// `text` cut to `width` columns, with `…` where it was cut.
 pub fn shortened(text: &str, width: usize) -> String {
     console::truncate_str(text, width, "…").into_owned()
@@ -193,5 +234,10 @@ mod tests {
     fn long_text_is_cut_where_it_can_be_seen() {
         assert_eq!(shortened("abc", 3), "abc");
         assert_eq!(shortened("abcdef", 4), "abc…");
+        for (width, cut) in [(9, "abcdefghi"), (8, "abcd…ghi"), (5, "ab…hi"), (2, "a…"), (0, "")]
+        {
+            assert_eq!(middle_cut("abcdefghi", width), cut);
+        }
+        assert_eq!(middle_cut("日本語日本語", 7), "日…語");
     }
 }

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use super::{
     client::ServerArgs,
+    columns::Paged,
     exit::Exit,
     filter::{EndedArgs, FilterArgs, parse_state},
     interrupt::CtrlC,
     json,
-    output::{Format, Out, OutputArgs, error, note, print, printable},
+    output::{Format, Out, OutputArgs, WideArgs, error, note, print, printable},
     present,
     problem::Problem,
-    units::{parse_span, span, whole},
+    units::{now, parse_span, span, whole},
 };
 use crate::{
     client::{Client, Persistence, Tasks, is_terminal},
@@ -103,6 +104,8 @@ pub struct ListArgs {
     )]
     limit: u64,
     #[command(flatten)]
+    wide: WideArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -123,6 +126,7 @@ pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> 
         ..ListTasksRequest::default()
     };
     let mut out = Out::stdout();
+    let mut pages = Pages { table: Paged::default(), room: args.wide.room() };
     let mut shown = 0;
     loop {
         request.page_size = i32::try_from(left.min(PAGE)).unwrap_or(i32::MAX);
@@ -130,7 +134,7 @@ pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> 
             .ask(&client, &request, async |mut client, request| client.list_tasks(request).await)
             .await?;
         let (more, count) = (page.next_page_token, page.tasks.len() as u64);
-        write_page(&mut out, page.tasks, shown == 0, args.output.output)?;
+        write_page(&mut out, page.tasks, &mut pages, args.output.output)?;
         shown += count;
         left = left.saturating_sub(count);
         if more.is_empty() {
@@ -148,10 +152,24 @@ pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> 
     Ok(Exit::Ok)
 }
 
-fn write_page(out: &mut Out, tasks: Vec<Task>, first: bool, format: Format) -> Result<(), Problem> {
+/// The table that the pages make.
+struct Pages {
+    table: Paged,
+    room: Option<usize>,
+}
+
+fn write_page(
+    out: &mut Out,
+    tasks: Vec<Task>,
+    pages: &mut Pages,
+    format: Format,
+) -> Result<(), Problem> {
     match format {
         Format::Text if tasks.is_empty() => {}
-        Format::Text => out.line(present::task_table(&tasks, first))?,
+        Format::Text => {
+            let Pages { table, room } = pages;
+            out.line(present::list::task_table(&tasks, table, *room, now()))?;
+        }
         Format::Json => {
             for task in tasks {
                 out.line(json::task(task).to_string())?;

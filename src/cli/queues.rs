@@ -1,13 +1,12 @@
 //! `queues`, `pause`, `resume`: how the queues stand, and holding them back.
 
-use jiff::Timestamp;
-
 use super::{
     client::ServerArgs,
+    columns::Paged,
     exit::Exit,
     json,
     names::unknown_queue,
-    output::{Format, Out, OutputArgs, error, note, print, printable},
+    output::{Format, Out, OutputArgs, WideArgs, error, note, print, printable},
     present,
     problem::Problem,
     program, units,
@@ -25,6 +24,8 @@ pub struct QueuesArgs {
     #[arg(value_name = "NAME")]
     queue: Option<String>,
     #[command(flatten)]
+    wide: WideArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -36,7 +37,7 @@ pub async fn run(server: &ServerArgs, args: QueuesArgs) -> Result<Exit, Problem>
     let admin = server.connect().await?.admin();
     match args.queue {
         Some(queue) => one(&admin, queue, args.output.output).await,
-        None => list(&admin, args.output.output).await,
+        None => list(&admin, args.wide.room(), args.output.output).await,
     }
 }
 
@@ -64,26 +65,22 @@ async fn one(admin: &Admin, queue: String, format: Format) -> Result<Exit, Probl
 /// As [`print`].
 pub fn show(queue: &Queue, format: Format) -> Result<(), Problem> {
     print(match format {
-        Format::Text => present::queues::block(queue, now()),
+        Format::Text => present::queues::block(queue, units::now()),
         Format::Json => json::admin::queue(queue).to_string(),
     })
-}
-
-fn now() -> prost_types::Timestamp {
-    units::to_timestamp(Timestamp::now())
 }
 
 /// Queues on a page: as many as the server gives.
 const PAGE: i32 = 1_000;
 
 /// Lists the queues, a page at a time, so that memory stays bounded.
-async fn list(admin: &Admin, format: Format) -> Result<Exit, Problem> {
+async fn list(admin: &Admin, room: Option<usize>, format: Format) -> Result<Exit, Problem> {
     let mut request = ListQueuesRequest { page_size: PAGE, ..ListQueuesRequest::default() };
     let mut out = Out::stdout();
-    let mut shown = false;
+    let (mut pages, mut shown) = (Paged::default(), false);
     loop {
         let page = page(admin, &request).await?;
-        write_page(&mut out, &page.queues, !shown, format)?;
+        write_page(&mut out, &page.queues, (&mut pages, room), format)?;
         shown |= !page.queues.is_empty();
         if page.next_page_token.is_empty() {
             break;
@@ -104,10 +101,15 @@ async fn page(
     Ok(Persistence::BRIEF.ask(admin, request, ask).await?)
 }
 
-fn write_page(out: &mut Out, queues: &[Queue], first: bool, format: Format) -> Result<(), Problem> {
+fn write_page(
+    out: &mut Out,
+    queues: &[Queue],
+    (pages, room): (&mut Paged, Option<usize>),
+    format: Format,
+) -> Result<(), Problem> {
     match format {
         Format::Text if queues.is_empty() => {}
-        Format::Text => out.line(present::queues::table(queues, first, now()))?,
+        Format::Text => out.line(present::queues::table(queues, pages, room, units::now()))?,
         Format::Json => {
             for queue in queues {
                 out.line(json::admin::queue(queue).to_string())?;
@@ -180,7 +182,8 @@ async fn for_each(
             }
         }
     }
-    write_page(&mut Out::stdout(), &changed, true, args.output.output)?;
+    let table = (&mut Paged::default(), WideArgs::default().room());
+    write_page(&mut Out::stdout(), &changed, table, args.output.output)?;
     Ok(failed.unwrap_or(Exit::Ok))
 }
 

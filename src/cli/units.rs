@@ -237,6 +237,21 @@ pub fn calendar(time: prost_types::Timestamp) -> String {
     local(time, "%Y-%m-%d %H:%M:%S%.3f")
 }
 
+/// As short as a time can be told: of the local day of `today` without its date, of others
+/// without milliseconds. In full, if it is not said when today is.
+pub fn recent(time: prost_types::Timestamp, today: Option<prost_types::Timestamp>) -> String {
+    let Some(today) = today else { return calendar(time) };
+    if local(time, "%Y-%m-%d") == local(today, "%Y-%m-%d") {
+        return clock(time);
+    }
+    local(time, "%Y-%m-%d %H:%M:%S")
+}
+
+/// The time of this moment.
+pub fn now() -> prost_types::Timestamp {
+    to_timestamp(Timestamp::now())
+}
+
 /// The local time of the day with milliseconds.
 pub fn clock(time: prost_types::Timestamp) -> String {
     local(time, "%H:%M:%S%.3f")
@@ -328,6 +343,17 @@ mod tests {
             let wrong = parse_since(text, now).expect_err(text);
             assert!(wrong.contains(told), "{wrong}");
         }
+    }
+
+    #[test]
+    fn times_of_today_have_no_date() {
+        let time = parse_time("2025-12-24T12:00:00.5Z").expect("a time");
+        let later =
+            |hours: i64| prost_types::Timestamp { seconds: time.seconds + hours * 3_600, ..time };
+        assert_eq!(recent(time, Some(time)), clock(time));
+        assert_eq!(recent(time, None), calendar(time));
+        let other = recent(time, Some(later(48)));
+        assert!(calendar(time).starts_with(&other) && !other.contains('.'), "{other}");
     }
 
     #[test]

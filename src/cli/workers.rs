@@ -4,7 +4,7 @@ use super::{
     client::ServerArgs,
     exit::Exit,
     json,
-    output::{Format, Out, OutputArgs, note, print},
+    output::{Format, Out, OutputArgs, WideArgs, note, print},
     present,
     problem::Problem,
     units::whole,
@@ -18,6 +18,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct WorkersArgs {
     #[command(flatten)]
+    wide: WideArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -29,7 +31,7 @@ pub async fn run(server: &ServerArgs, args: WorkersArgs) -> Result<Exit, Problem
     let pool = response.pool.unwrap_or_default();
     match args.output.output {
         Format::Text => {
-            print(present::workers::table(&pool))?;
+            print(present::workers::table(&pool, args.wide.room()))?;
             if pool.workers.iter().any(|worker| worker.leaving) {
                 note(present::workers::size_words(&pool));
             }

@@ -6,18 +6,14 @@
 mod attempts;
 pub mod bar;
 pub mod events;
+pub mod list;
 pub mod queues;
 pub mod stats;
 pub mod workers;
 
 use console::Style;
 
-use super::{
-    json,
-    output::printable,
-    table::{Column, aligned, heading},
-    units,
-};
+use super::{json, output::printable, units};
 use crate::{
     proto::v1::{Task, TaskError, TaskState, task::Payload, task_result::Output},
     values,
@@ -150,27 +146,6 @@ fn bytes_text(bytes: &[u8]) -> String {
     }
 }
 
-/// The columns of a list: the same on every page, unless something is
-/// unusually long.
-const LIST: [Column; 8] = [
-    Column::text(14),
-    Column::text(9),
-    Column::text(8),
-    Column::text(8),
-    Column::text(7),
-    Column::text(23),
-    Column::figures(7),
-    Column::text(0),
-];
-
-/// One page of a list, a line a task, aligned; identifiers are never cut.
-pub fn task_table(tasks: &[Task], with_header: bool) -> String {
-    let header = ["TASK", "STATE", "KIND", "QUEUE", "ATTEMPT", "CREATED", "RAN", "ERROR"];
-    let header = with_header.then(|| heading(header));
-    let rows: Vec<_> = header.into_iter().chain(tasks.iter().map(table_row)).collect();
-    aligned(LIST, &rows)
-}
-
 /// Which attempt it is, of how many. Executions that a crash or a drain ended, and
 /// those before a redrive, count on without using any up: beyond the number that a
 /// task is granted it would only confuse.
@@ -180,24 +155,6 @@ fn attempts(task: &Task, of: &str) -> String {
     } else {
         format!("{}{of}{}", task.attempt, task.max_attempts)
     }
-}
-
-fn table_row(task: &Task) -> [String; 8] {
-    let state = task.state();
-    let ran = match (task.start_time, task.finish_time) {
-        (Some(started), Some(finished)) => units::span(units::between(started, finished)),
-        _ => String::new(),
-    };
-    [
-        printable(&task.task_id),
-        state_style(state).apply_to(json::state_name(state)).to_string(),
-        printable(&task.kind),
-        printable(&task.queue),
-        attempts(task, "/"),
-        task.create_time.map(units::calendar).unwrap_or_default(),
-        ran,
-        task.error.as_ref().map(|error| printable(&error.reason)).unwrap_or_default(),
-    ]
 }
 
 #[cfg(test)]
@@ -245,13 +202,5 @@ mod tests {
         let at = |attempt| Task { attempt, max_attempts: 2, ..Task::default() };
         assert_eq!(attempts(&at(2), " of "), "2 of 2");
         assert_eq!(attempts(&at(3), " of "), "3");
-    }
-
-    #[test]
-    fn a_table_never_cuts_an_identifier() {
-        let id = "t".to_owned() + &"x".repeat(200);
-        let task = Task { task_id: id.clone(), ..Task::default() };
-        let table = plain(&task_table(&[task], true));
-        assert!(table.lines().count() == 2 && table.contains(&id), "{table}");
     }
 }

@@ -8,8 +8,9 @@ use prost_types::Timestamp;
 
 use super::{
     super::{
+        columns::{Paged, Stack, fitted},
         json::admin::block_name,
-        output::printable,
+        output::{middle_cut, printable},
         table::{Column, aligned, heading},
         units::{self, bytes, count, counted},
     },
@@ -56,52 +57,49 @@ fn state(queue: &Queue) -> String {
     }
 }
 
-const HEADER: [&str; 12] = [
-    "QUEUE",
-    "STATE",
-    "SCHEDULED",
-    "QUEUED",
-    "RUNNING",
-    "SUCCEEDED",
-    "FAILED",
-    "CANCELLED",
-    "LIMIT",
-    "WEIGHT",
-    "RATE",
-    "OLDEST",
-];
-
-/// The queues, a line each, aligned; names are never cut. `now` is what the oldest
-/// wait is measured by.
-pub fn table(queues: &[Queue], with_header: bool, now: Timestamp) -> String {
-    let header = with_header.then(|| heading(HEADER));
-    let row = |queue: &Queue| table_row(queue, now);
-    let rows: Vec<_> = header.into_iter().chain(queues.iter().map(row)).collect();
-    let mut columns = [Column::figures(0); 12];
-    (columns[0], columns[1]) = (Column::text(8), Column::text(6));
-    aligned(columns, &rows)
+/// The queues, a line each, aligned. `now` is what the oldest wait is measured by. Where the
+/// screen has `room` for so many columns, names are cut in the middle and the least important
+/// columns left out; without such a bound there is everything.
+pub fn table(queues: &[Queue], pages: &mut Paged, room: Option<usize>, now: Timestamp) -> String {
+    pages.table(fitted(room, |longest| columns(queues, longest, now)), room)
 }
 
-fn table_row(queue: &Queue, now: Timestamp) -> [String; 12] {
-    let counts = queue.counts.unwrap_or_default();
-    let settings = queue.settings.unwrap_or_default();
-    let failed = match counts.failed {
+fn columns(queues: &[Queue], longest: usize, now: Timestamp) -> Vec<Stack> {
+    let cells = |cell: &dyn Fn(&Queue) -> String| {
+        queues.iter().map(|queue| cell(queue)).collect::<Vec<_>>()
+    };
+    let counted = |number: &dyn Fn(TaskCounts) -> u64| {
+        cells(&|queue| count(number(queue.counts.unwrap_or_default())))
+    };
+    let failed = |queue: &Queue| match queue.counts.unwrap_or_default().failed {
         0 => "0".into(),
         failed => state_style(TaskState::Failed).apply_to(count(failed)).to_string(),
     };
-    [
-        printable(&queue.queue),
-        state(queue),
-        count(counts.scheduled),
-        count(counts.queued),
-        running(counts.running, settings.max_running),
-        count(counts.succeeded),
-        failed,
-        count(counts.cancelled),
-        of(waiting(counts), settings.max_tasks),
-        settings.weight.unwrap_or_default().to_string(),
-        settings.rate_limit.map_or_else(|| rate::NONE.into(), short_rate),
-        queue.oldest_due_time.map(|due| units::span(units::between(due, now))).unwrap_or_default(),
+    let settings = |queue: &Queue| queue.settings.unwrap_or_default();
+    let counts = |queue: &Queue| queue.counts.unwrap_or_default();
+    let running = |queue: &Queue| running(counts(queue).running, settings(queue).max_running);
+    let limit = |queue: &Queue| of(waiting(counts(queue)), settings(queue).max_tasks);
+    let weight = |queue: &Queue| settings(queue).weight.unwrap_or_default().to_string();
+    let rate =
+        |queue: &Queue| settings(queue).rate_limit.map_or_else(|| rate::NONE.into(), short_rate);
+    let oldest = |queue: &Queue| {
+        let wait = |due| units::span(units::between(due, now));
+        queue.oldest_due_time.map(wait).unwrap_or_default()
+    };
+    vec![
+        Stack::text("QUEUE", cells(&|queue| middle_cut(&printable(&queue.queue), longest)))
+            .at_least(8),
+        Stack::text("STATE", cells(&state)).at_least(6),
+        Stack::figures("SCHEDULED", counted(&|counts| counts.scheduled)).optional(4),
+        Stack::figures("QUEUED", counted(&|counts| counts.queued)),
+        Stack::figures("RUNNING", cells(&running)).optional(1),
+        Stack::figures("SUCCEEDED", counted(&|counts| counts.succeeded)).optional(6),
+        Stack::figures("FAILED", cells(&failed)).optional(2),
+        Stack::figures("CANCELLED", counted(&|counts| counts.cancelled)).optional(7),
+        Stack::figures("LIMIT", cells(&limit)).optional(5),
+        Stack::figures("WEIGHT", cells(&weight)).optional(9),
+        Stack::figures("RATE", cells(&rate)).optional(8),
+        Stack::figures("OLDEST", cells(&oldest)).optional(3),
     ]
 }
 
@@ -288,12 +286,26 @@ mod tests {
             ..Queue::default()
         };
         assert_eq!(
-            plain(&table(&[idle, mail()], true, NOW)),
+            plain(&table(&[idle, mail()], &mut Paged::default(), None, NOW)),
             "\
 QUEUE     STATE        SCHEDULED  QUEUED  RUNNING  SUCCEEDED  FAILED  CANCELLED       LIMIT  WEIGHT  RATE  OLDEST
 default   paused               0       0        0          0       0          0         0/7       1  none
 mail      max running          2      10      4/4          0       1          0  12/100,000       2  30/m   3.0 s"
         );
+    }
+
+    #[test]
+    fn the_table_fits_every_terminal() {
+        let long = Queue { queue: "x".repeat(63), ..mail() };
+        for width in 40..220 {
+            let text =
+                plain(&table(&[mail(), long.clone()], &mut Paged::default(), Some(width), NOW));
+            let fits = |line: &str| console::measure_text_width(line) <= width;
+            assert!(text.lines().all(fits), "{width}:\n{text}");
+        }
+        let text = plain(&table(&[mail(), long], &mut Paged::default(), Some(80), NOW));
+        assert!(text.contains("SCHEDULED") && !text.contains("WEIGHT"), "{text}");
+        assert!(text.contains("xx…xx"), "{text}");
     }
 
     #[test]

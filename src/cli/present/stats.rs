@@ -8,7 +8,7 @@ use console::{Style, measure_text_width};
 use super::{
     super::{
         columns::Stack,
-        output::{printable, shortened},
+        output::{middle_cut, printable},
         program,
         units::{count, frequency, from_wire, percent, span},
     },
@@ -118,7 +118,7 @@ pub fn queue_columns(queues: &[&QueueStats], longest: usize) -> Vec<Stack> {
         block_word(queue.block).map(|word| style.apply_to(word).to_string()).unwrap_or_default()
     };
     vec![
-        Stack::text("QUEUE", cells(&|queue, _| shortened(&printable(&queue.queue), longest))),
+        Stack::text("QUEUE", cells(&|queue, _| middle_cut(&printable(&queue.queue), longest))),
         Stack::figures("WAITING", cells(&|_, counts| count(counts.scheduled + counts.queued))),
         Stack::figures("RUNNING", cells(&|_, counts| count(counts.running))).optional(0),
         Stack::figures("IN/S", cells(&|queue, _| frequency(queue.arrival_rate))).optional(2),

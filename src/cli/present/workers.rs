@@ -4,8 +4,8 @@ use console::Style;
 
 use super::{
     super::{
-        columns::{self, Stack},
-        output::{printable, shortened},
+        columns::{self, Stack, fitted},
+        output::{middle_cut, printable},
         units::{self, count, percent},
     },
     bar::{bar, load_style},
@@ -18,10 +18,11 @@ const BAR: usize = 10;
 /// Columns of a task's id, so that the table stands still while tasks come and go.
 const TASK: usize = 14;
 
-/// The workers, a line each, aligned; identifiers are never cut.
-pub fn table(pool: &Pool) -> String {
+/// The workers, a line each, aligned, fitted to a screen with so much room; in full without
+/// such a bound. Identifiers are never cut.
+pub fn table(pool: &Pool, room: Option<usize>) -> String {
     let workers: Vec<_> = pool.workers.iter().collect();
-    columns::table(&worker_columns(&workers, usize::MAX))
+    columns::table(&fitted(room, |longest| worker_columns(&workers, longest)))
 }
 
 /// The columns of a table of workers, of which names of queues and kinds are cut to
@@ -33,7 +34,7 @@ pub fn worker_columns(workers: &[&Worker], longest: usize) -> Vec<Stack> {
     let running = |cell: &dyn Fn(&Execution) -> String| {
         cells(&|worker| worker.execution.as_ref().map(cell).unwrap_or_default())
     };
-    let cut = |text: &str| shortened(&printable(text), longest);
+    let cut = |text: &str| middle_cut(&printable(text), longest);
     let bars = |worker: &Worker| bar(worker.busy_share, BAR, &load_style(worker.busy_share));
     let leaving = Style::new().yellow().apply_to("leaving").to_string();
     let mut columns = vec![
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn every_worker_has_a_line() {
         assert_eq!(
-            console::strip_ansi_codes(&table(&pool())),
+            console::strip_ansi_codes(&table(&pool(), None)),
             "\
 WORKER    TASK            KIND  QUEUE  ATTEMPT    FOR  FINISHED  BUSY
 worker-1  idle                                                0    0%  ──────────

@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use super::super::{
     filter::{one_of_words, one_value_each, parse_label},
     json::type_name,
-    output::OutputArgs,
+    output::{OutputArgs, WideArgs},
     problem::Problem,
     units::{parse_span, whole},
 };
@@ -115,6 +115,8 @@ pub struct WatchArgs {
     /// The same as --reconnect-for 0s
     #[arg(long, help_heading = END, conflicts_with = "reconnect_for")]
     pub no_reconnect: bool,
+    #[command(flatten)]
+    pub wide: WideArgs,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -40,7 +40,7 @@ pub async fn run(server: &ServerArgs, args: WatchArgs) -> Result<Exit, Problem> 
     let mut session = Session {
         followed: Followed::look_up(&client.tasks(), &args.follow).await?,
         watcher: client.watch(watch),
-        printer: Printer::new(Out::stdout(), args.output.output, args.count),
+        printer: Printer::new(Out::stdout(), args.output.output, args.count).fitted(args.wide),
         file,
         is_filtered,
         is_lost: false,

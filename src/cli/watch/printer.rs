@@ -4,10 +4,10 @@ use console::Style;
 
 use super::super::{
     json,
-    output::{Format, Out, note},
-    present,
+    output::{Format, Out, WideArgs, note},
+    present::{self, events::Room},
     problem::Problem,
-    units::counted,
+    units::{counted, now},
 };
 use crate::{
     client::Batch,
@@ -22,12 +22,25 @@ pub struct Printer {
     format: Format,
     left: u64,
     cursor: Option<String>,
+    wide: Option<WideArgs>,
 }
 
 impl Printer {
     /// A printer of so many events.
     pub fn new(out: Out, format: Format, count: Option<u64>) -> Self {
-        Self { out, format, left: count.unwrap_or(u64::MAX), cursor: None }
+        Self { out, format, left: count.unwrap_or(u64::MAX), cursor: None, wide: None }
+    }
+
+    /// Fits lines to the terminal, as wide as it then is.
+    #[must_use]
+    pub fn fitted(mut self, wide: WideArgs) -> Self {
+        self.wide = Some(wide);
+        self
+    }
+
+    fn room(&self) -> Room {
+        let width = self.wide.and_then(WideArgs::room);
+        Room { width, today: width.map(|_| now()) }
     }
 
     /// The cursor after what was printed, once there is one.
@@ -47,11 +60,12 @@ impl Printer {
     /// # Errors
     /// As [`Out::line`].
     pub fn events(&mut self, batch: &Batch) -> Result<bool, Problem> {
+        let room = self.room();
         let mut last = batch.before.clone();
         for (place, event) in batch.events.iter().enumerate() {
             last = cursor_at(batch, place);
             self.out.line(match self.format {
-                Format::Text => present::events::event_line(event),
+                Format::Text => present::events::event_line(event, room),
                 Format::Json => json::event(event, &last).to_string(),
             })?;
             self.left -= 1;
@@ -70,9 +84,10 @@ impl Printer {
     /// # Errors
     /// As [`Out::line`].
     pub fn snapshot(&mut self, tasks: Vec<Task>, workers: &[Worker]) -> Result<(), Problem> {
+        let room = self.room();
         for worker in workers {
             self.out.line(match self.format {
-                Format::Text => present::events::worker_line(worker),
+                Format::Text => present::events::worker_line(worker, room),
                 Format::Json => {
                     serde_json::json!({ "worker": json::admin::worker(worker) }).to_string()
                 }
@@ -80,7 +95,7 @@ impl Printer {
         }
         for task in tasks {
             self.out.line(match self.format {
-                Format::Text => present::events::task_line(&task),
+                Format::Text => present::events::task_line(&task, room),
                 Format::Json => serde_json::json!({ "task": json::task(task) }).to_string(),
             })?;
         }

@@ -89,7 +89,7 @@ advice   9 workers would hold a mean wait of 1 s (0.61 s is expected); with the
 QUEUE             WAITING  RUNNING  IN/S  OUT/S  WAIT NOW  BUSY
 default             1,200        4  10.2   9.50     3.4 s   52%  ━━━╸───
 mail                   34        4  10.2   9.50         -   52%  ━━━╸───  paused
-reports-for-the…        0        0     0      0         -    0%  ───────"
+reports-…stomers        0        0     0      0         -    0%  ───────"
     );
 }
 
@@ -112,7 +112,7 @@ default                     1,200        4  10.2   9.50  412 ms   1.5 s      12 
          ━━━━━━━━───────
 mail                           34        4  10.2   9.50  412 ms   1.5 s      12         -   52%  \
          ━━━━━━━━───────  paused
-reports-for-the-custome…        0        0     0      0       -       -       0         -    0%  \
+reports-for-…e-customers        0        0     0      0       -       -       0         -    0%  \
          ───────────────"
     );
 }
@@ -175,7 +175,7 @@ fn the_quietest_queues_are_left_out_first() {
     assert_eq!(shown[1], "and 2 quieter ones; see taskyard queues");
     assert!(
         plain(&stats(), 80, 12).ends_with(
-            "\nreports-for-the…        0        0     0      0         -    0%  ───────"
+            "\nreports-…stomers        0        0     0      0         -    0%  ───────"
         )
     );
 }

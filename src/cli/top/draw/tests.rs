@@ -162,7 +162,7 @@ advice   the load is 8.2 workers; 8 workers cannot keep up, and the wait grows;
 QUEUE                 WAITING  RUNNING  IN/S  OUT/S  WAIT NOW  BUSY
 default                 1,200        4  10.2   9.50     3.4 s   52%
 mail                       34        4  10.2   9.50         -   52%  paused
-reports-for-the-cus…        0        4  10.2   9.50     3.4 s   52%
+reports-fo…customers        0        4  10.2   9.50     3.4 s   52%
 ── [2] workers ───────────────────────────────────────────────────── 1–4 of 8 ──
 WORKER    TASK            KIND  QUEUE  ATTEMPT    FOR  FINISHED  BUSY
 worker-1  t1zq8x5kd1      exec  mail         1  3.4 s     1,234   75%
@@ -241,7 +241,7 @@ rates    12.3/s arrive, 11.9/s complete
 QUEUE       WAITING  RUNNING
 default       1,200        4
 mail             34        4  paused
-reports-f…        0        4
+repor…mers        0        4
 
 q quit  ? help  Tab panel  ↑↓ scroll"
     );
