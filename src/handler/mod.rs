@@ -196,7 +196,10 @@ impl Output {
         Self(Data::Bytes(bytes.into()))
     }
 
-    /// A value as JSON.
+    /// A value as JSON. It may nest 20 objects and lists within each other, and have no whole
+    /// number beyond 2^53 - 1, as clients read numbers as doubles: otherwise the attempt fails
+    /// for good with `INVALID_OUTPUT`. A float that is NaN or infinite becomes null, as it does
+    /// in `serde_json`.
     ///
     /// # Errors
     /// A permanent error `INVALID_OUTPUT` if the value has no JSON form.

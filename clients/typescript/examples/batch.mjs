@@ -33,7 +33,7 @@ function read(path) {
   for (const [index, line] of text.split("\n").entries()) {
     if (line.trim() === "") continue;
     try {
-      requests.push(parse(JSON.parse(line)));
+      requests.push(parse(JSON.parse(line, exact)));
     } catch (error) {
       throw new Error(
         `${path}:${index + 1}: ${error instanceof Error ? error.message : error}`,
@@ -41,6 +41,18 @@ function read(path) {
     }
   }
   return requests;
+}
+
+/**
+ * Refuses a whole number that has become another one by now, as numbers are doubles.
+ * @param {string} name
+ * @param {any} value
+ */
+function exact(name, value) {
+  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
+    throw new Error(`${name} cannot be carried exactly; write it as a string`);
+  }
+  return value;
 }
 
 /**
