@@ -341,6 +341,8 @@ fn store_settings(config: &Config) -> store::Settings {
         disk_reserve: config.disk_reserve,
         retention: config.retention,
         clock: store::WallClock::default(),
+        max_log: config.max_log,
+        accept_loss: config.accept_loss,
     }
 }
 

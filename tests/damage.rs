@@ -39,6 +39,8 @@ async fn open_in(dir: &Path) -> Result<Opened, String> {
         retention: Retention::default(),
         clock: WallClock::default(),
         disk_reserve: 0,
+        max_log: 512 << 20,
+        accept_loss: false,
     };
     match open(&settings, Arc::clone(&gate)).await {
         Ok((store, hub, _)) => Ok(Opened { store, hub, gate }),
@@ -90,7 +92,7 @@ impl Opened {
 
     async fn close(self) {
         self.store.drain().await.unwrap();
-        self.store.close().await;
+        drop(self.store.close().await);
     }
 
     async fn events(&self) -> Result<Vec<u8>, Unreadable> {

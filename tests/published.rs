@@ -25,13 +25,19 @@ struct Held {
 }
 
 impl Held {
-    fn start(more: &[&str]) -> Self {
+    /// With room for so many tasks. Its one worker has joined already.
+    async fn start(room: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let trap = dir.path().join("trap");
         let mut command = process::taskyard();
         command.env("FAILPOINTS", format!("engine.publish=trap:{}", trap.display()));
-        let server = Serve::by(command, &dir.path().join("data"), more);
-        Self { server, trap, _dir: dir }
+        let more = ["--workers", "1", "--queue-max-tasks", room];
+        let server = Serve::by(command, &dir.path().join("data"), &more);
+        let held = Self { server, trap, _dir: dir };
+        let mut client = held.client().await;
+        let first = support::submit(&mut client, task("noop")).await;
+        support::wait(&mut client, &first.task_id).await;
+        held
     }
 
     async fn client(&self) -> Client {
@@ -110,7 +116,7 @@ async fn cancelled_in_secret(held: &Held) -> (String, JoinHandle<()>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followed_task_is_told_its_end_however_early_one_asks() {
-    let held = Held::start(&["--queue-max-tasks", "1"]);
+    let held = Held::start("1").await;
     let (id, cancelling) = cancelled_in_secret(&held).await;
     let mut client = held.client().await;
     let following = tokio::spawn(async move {
@@ -128,14 +134,14 @@ async fn a_followed_task_is_told_its_end_however_early_one_asks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_reads_an_end_can_watch_it() {
-    let held = Held::start(&["--queue-max-tasks", "1"]);
+    let held = Held::start("1").await;
     let (id, cancelling) = cancelled_in_secret(&held).await;
     let mut client = held.client().await;
     let wanted = id.clone();
     let reading = tokio::spawn(async move {
         let state = get(&mut client, &wanted).await.state();
         let page = client.list_tasks(ListTasksRequest::default()).await.unwrap().into_inner();
-        (state, page.tasks[0].state(), events(&mut client, "").await)
+        (state, page.tasks[1].state(), events(&mut client, "").await)
     });
     let (state, listed, events) = held.answer(reading).await;
     assert_eq!((state, listed), (TaskState::Cancelled, TaskState::Cancelled));
@@ -145,7 +151,7 @@ async fn who_reads_an_end_can_watch_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_that_was_just_given_is_good() {
-    let held = Held::start(&["--queue-max-tasks", "2"]);
+    let held = Held::start("2").await;
     let mut client = held.client().await;
     held.arm();
     let requests = vec![later("first"), later("second")];

@@ -206,6 +206,8 @@ async fn taskyard_service() -> Result<(Front<Routes>, Source, Arc<dyn Store>), E
         disk_reserve: config.disk_reserve,
         retention: config.retention,
         clock: WallClock::default(),
+        max_log: config.max_log,
+        accept_loss: false,
     };
     let (store, ..) = store::open(&settings, Arc::clone(&admission)).await?;
     let store: Arc<dyn Store> = store;

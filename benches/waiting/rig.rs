@@ -57,6 +57,8 @@ impl Rig {
             disk_reserve: 0,
             retention: Retention::default(),
             clock: WallClock::default(),
+            max_log: 512 << 20,
+            accept_loss: false,
         };
         let (store, _, _) = store::open(&settings, Arc::clone(&gate)).await?;
         Ok(Self { dir, store, gate })

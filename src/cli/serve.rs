@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,6 +32,9 @@ use crate::{
 
 pub use guard::{Stop, guard};
 
+/// Not a setting: it must be said at each start.
+const ACCEPT_LOSS: &str = "accept-loss";
+
 /// How long after the drain's bound the process is ended from outside.
 pub const LAST_RESORT: Duration = Duration::from_secs(1);
 
@@ -40,7 +43,11 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Adds the settings' flags.
 pub fn with_args(command: Command) -> Command {
-    command.args(config::args())
+    command.args(config::args()).arg(
+        Arg::new(ACCEPT_LOSS).long(ACCEPT_LOSS).action(ArgAction::SetTrue).help(
+            "Start although the store is damaged, without what is lost; keeps the damaged files",
+        ),
+    )
 }
 
 /// Serves until a signal, or until someone asks for the drain, then drains. A server that
@@ -50,7 +57,8 @@ pub fn with_args(command: Command) -> Command {
 /// [`Exit::Usage`] for bad settings, [`Exit::NotStarted`] if it cannot start.
 pub fn run(matches: &ArgMatches, own: Registry) -> Result<Exit, Problem> {
     let inherited = prepare_process();
-    let config = settings(matches)?;
+    let mut config = settings(matches)?;
+    config.accept_loss = matches.get_flag(ACCEPT_LOSS);
     let ended = run_with(&config, own, inherited);
     telemetry::flush(LAST_LINES);
     ended

@@ -146,6 +146,13 @@ pub struct Config {
     pub max_message: usize,
     /// Bytes of one result: at most 64 MiB. Default 1 MiB.
     pub max_result: usize,
+    /// Bytes of the write-ahead log, in which commits wait to be moved into the database:
+    /// 4 MiB to 1 TiB. From half of that on no new task is taken. Default 512 MiB.
+    pub max_log: u64,
+    /// Start although durable commits are lost by damage, with what is whole; what is
+    /// damaged is kept beside it. No setting: it must be said at each start. Default
+    /// false.
+    pub accept_loss: bool,
     /// How long an attempt may take, unless the task says: 1 ms to 30 days.
     /// Default 1 hour.
     pub attempt_timeout: Duration,
@@ -245,6 +252,8 @@ impl Default for Config {
             max_payload: 1 << 20,
             max_message: 4 << 20,
             max_result: 1 << 20,
+            max_log: 512 << 20,
+            accept_loss: false,
             attempt_timeout: Duration::from_hours(1),
             max_attempts: 1,
             initial_backoff: Duration::from_secs(1),

@@ -211,6 +211,13 @@ static SIZES: &[Setting] = &[
         |c| c.max_result as u64,
         |c, n| c.max_result = in_memory(n),
     ),
+    size(
+        "max-log",
+        "Bytes of the write-ahead log; from half of that on no new task is taken",
+        4 * MIB..=1 << 40,
+        |c| c.max_log,
+        |c, n| c.max_log = n,
+    ),
 ];
 
 static KEPT: &[Setting] = &[

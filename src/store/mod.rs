@@ -47,7 +47,7 @@ pub use reading::{
     Query, Task, TimeRange,
 };
 pub use recovery::Recovered;
-pub use sqlite::Damage;
+pub use sqlite::{Damage, Scan as LogScan, Trust as LogTrust, scan_log};
 
 /// A durable store of tasks and their events.
 ///

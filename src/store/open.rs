@@ -23,7 +23,7 @@ use super::{
     prepared::Prepared,
     reader::{self, Lane, Readers},
     recovery::{self, Opened, Recovered},
-    sqlite::{self, DatabaseError, Location},
+    sqlite::{self, Circumstances, DatabaseError, Location, Trust},
 };
 use crate::{
     admission::{Admission, Admitted},
@@ -54,6 +54,11 @@ pub struct Settings {
     pub disk_reserve: u64,
     /// What is kept of what has ended, and for how long.
     pub retention: Retention,
+    /// Bytes that the write-ahead log may have.
+    pub max_log: u64,
+    /// To start although durable commits are lost, with what is whole; what is damaged is
+    /// kept beside it.
+    pub accept_loss: bool,
     /// The clock by which tasks become due.
     pub clock: WallClock,
 }
@@ -207,9 +212,16 @@ impl EngineStart {
         reply: &mut Option<oneshot::Sender<Result<Opened, DatabaseError>>>,
         open: &mut Option<(Hub, Option<HeldOpen>)>,
     ) -> Result<Option<Closed>, DatabaseError> {
-        let _held = self.directory;
-        let connection = sqlite::open_writer(&self.location, self.settings.durability)?;
-        let (engine, opened) = recovery::recover(&connection, self.admission, &self.settings)?;
+        let Settings { durability, accept_loss, .. } = self.settings;
+        let prior = self.directory.as_ref().map(|directory| directory.trust(durability));
+        let trust = prior.unwrap_or(Trust::SameBoot);
+        let circumstances = Circumstances { trust, accept_loss };
+        let connection = sqlite::open_writer(&self.location, durability, circumstances)?;
+        if let Some(directory) = &self.directory {
+            directory.begins_anew(durability)?;
+        }
+        let (engine, opened) =
+            recovery::recover(&connection, &self.location, self.admission, &self.settings)?;
         *open = Some((opened.hub.clone(), opened.hub.hold_open()));
         if let Some(reply) = reply.take() {
             drop(reply.send(Ok(opened)));

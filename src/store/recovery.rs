@@ -17,12 +17,12 @@ use tokio::sync::watch;
 use super::{
     Settings,
     clock::Clock,
-    engine::{Engine, Entry, Group, GroupError, Index, Mix, Queues, Tally, Upkeep},
+    engine::{Engine, Entry, Group, GroupError, Index, LogKeeper, Mix, Queues, Tally, Upkeep},
     identity::Identity,
     ready::{Alarm, Ready},
     record::QueueRecord,
     space::Space,
-    sqlite::{self, DatabaseError, LiveRow, Writer},
+    sqlite::{self, DatabaseError, LiveRow, Location, Log, Writer},
 };
 use crate::{
     admission::Admission,
@@ -51,6 +51,7 @@ pub struct Opened {
 /// Makes an engine from what is on disk, and commits what its start changes.
 pub fn recover<'c>(
     connection: &'c Connection,
+    location: &Location,
     admission: Arc<Admission>,
     settings: &Settings,
 ) -> Result<(Engine<'c>, Opened), DatabaseError> {
@@ -66,6 +67,8 @@ pub fn recover<'c>(
     let now = clock.moment();
     let mut engine = Engine {
         writer: Writer::new(connection)?,
+        log: Log::new(connection, location.path())?,
+        log_keeper: LogKeeper::new(settings.max_log / 4_096),
         identity,
         queues: Queues::new(Arc::clone(&admission), &now),
         mix: Mix::default(),
@@ -144,7 +147,7 @@ fn begin_incarnation(
         }
         engine.index.insert(number, entry);
     })?;
-    engine.writer.begin()?;
+    sqlite::wait_out(|| engine.writer.begin())?;
     let now = engine.group.now.wall;
     engine.writer.insert_incarnation(incarnation, now)?;
     for slot in &slots {

@@ -18,6 +18,7 @@ const RULE: usize = 32;
 pub enum Call {
     Write = 1,
     Truncate,
+    Sync,
 }
 
 /// Which file.

@@ -24,10 +24,12 @@ mod support;
 mod trace;
 mod verify;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use taskyard::proto::v1::{CancelTaskRequest, SubmitRequest, submit_request::Payload};
 use tempfile::TempDir;
+use tonic::Code;
 
 use control::{Call, Fault, Role, Rule};
 use disk::{Cut, Disk};
@@ -156,6 +158,91 @@ async fn failing_calls_restarts_and_power_cuts_lose_nothing() {
         }
         history.end();
     }
+}
+
+/// A sync of the log fails, the server is started anew and takes tasks, and then the power
+/// is cut: what the kernel has taken for written since the failure must have been written
+/// again before anything was acknowledged. What was refused has not happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_and_a_restart_lose_nothing() {
+    let mut random = random();
+    for round in 0..images().div_ceil(FAULT_IMAGES) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Disk::of(dir.path());
+        let traced = Traced::of(dir.path());
+        let ledger = Arc::new(Ledger::new(traced.marker()));
+        let server = traced.start().expect("it starts");
+        let client = connect(server.address.parse().expect("an address")).await;
+        load::run(&client, &ledger, "sound", 20, &mut random).await;
+        let from = random.random_range(1..10);
+        let (call, role, fault) = (Call::Sync, Role::Log, Fault::Eio);
+        traced.control.set(&[Rule { call, role, from, times: 1, fault }]);
+        let taken = load::run(&client, &ledger, "before", FAULT_TASKS, &mut random).await;
+        println!("round {round}: sync {from} fails, {taken} taken");
+        assert_eq!(traced.control.hits(0), 1);
+        assert!(taken < FAULT_TASKS, "{}", server.said());
+        if random.random() {
+            server.drain();
+        } else {
+            drop(server);
+        }
+        traced.control.set(&[]);
+        let server = traced.start().unwrap_or_else(|said| panic!("after: {said}"));
+        let client = connect(server.address.parse().expect("an address")).await;
+        let taken = load::run(&client, &ledger, "after", FAULT_TASKS, &mut random).await;
+        assert_eq!(taken, FAULT_TASKS, "{}", server.said());
+        drop(server);
+        let mut history = History::new(disk, Known::default(), &traced, &ledger);
+        for moment in history.moments(history.first_mark(), 2 * FAULT_IMAGES, &mut random) {
+            let (image, context) = history.cut(moment, Cut::any(&mut random), &mut random);
+            verify::verify(image.path(), &history.known, &context).await;
+        }
+        history.end();
+    }
+}
+
+/// The disk refuses to take the log into the database: it is told, the log is bounded, new
+/// tasks are held back, and all is well again by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_moved_is_told_and_bounded() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let traced = Traced::of(dir.path());
+    let server = traced.start_with(&[("TASKYARD_MAX_LOG", "4MiB")]).expect("it starts");
+    let mut client = connect(server.address.parse().expect("an address")).await;
+    let (call, role, fault) = (Call::Write, Role::Database, Fault::Enospc);
+    traced.control.set(&[Rule { call, role, from: 1, times: u32::MAX, fault }]);
+    let data = Payload::Data(vec![7; 50_000].into());
+    let delay = support::span(Duration::from_hours(1));
+    let large = SubmitRequest { payload: Some(data), delay, ..support::task("noop") };
+    let mut taken = Vec::new();
+    let refused = loop {
+        match client.submit(large.clone()).await {
+            Ok(answer) => taken.push(answer.into_inner().task_id),
+            Err(refused) => break refused,
+        }
+        assert!(taken.len() < 200, "the log has no bound");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(support::reason(&refused), "LOG_FULL");
+    let log = dir.path().join("taskyard.db-wal").metadata().expect("the log").len();
+    assert!(log < 4 << 20, "{log} bytes");
+    let said = server.said();
+    assert!(said.contains("cannot be moved into the database and grows"), "{said}");
+    // What is there goes on.
+    for task_id in &taken {
+        let cancel = CancelTaskRequest { task_id: task_id.clone() };
+        client.cancel_task(cancel).await.expect("cancelled");
+    }
+    assert_eq!(support::reason(&client.submit(large.clone()).await.unwrap_err()), "LOG_FULL");
+    traced.control.set(&[]);
+    let again = async {
+        while let Err(status) = client.submit(large.clone()).await {
+            assert_eq!(support::reason(&status), "LOG_FULL");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, again).await.expect("it takes tasks again by itself");
+    assert_eq!(server.drain(), Some(0));
 }
 
 /// One or two sorts of calls that fail, once or some times.

@@ -46,7 +46,13 @@ impl Traced {
 
     /// Starts the binary, traced; or tells what it said when it did not start.
     pub fn start(&self) -> Result<Server, String> {
+        self.start_with(&[])
+    }
+
+    /// The same, with settings as the environment gives them.
+    pub fn start_with(&self, settings: &[(&str, &str)]) -> Result<Server, String> {
         let mut command = taskyard();
+        command.envs(settings.iter().copied());
         command
             .env("LD_PRELOAD", library())
             .env("POWER_DIR", &self.data_dir)

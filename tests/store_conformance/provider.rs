@@ -58,9 +58,16 @@ impl Provider for Sqlite {
     ) -> Opened {
         let data_dir = home.path().to_owned();
         let clock = taskyard::store::WallClock::default();
-        let (durability, disk_reserve) = (self.0, 0);
-        let settings =
-            Settings { data_dir, durability, max_crashes, disk_reserve, retention, clock };
+        let settings = Settings {
+            data_dir,
+            durability: self.0,
+            max_crashes,
+            disk_reserve: 0,
+            retention,
+            clock,
+            max_log: 512 << 20,
+            accept_loss: false,
+        };
         let (store, hub, recovered) = open(&settings, admission).await.expect("the store opens");
         Opened { store, hub, recovered }
     }

@@ -44,6 +44,8 @@ pub fn settings(dir: &Path, durability: Durability) -> Settings {
         disk_reserve: 0,
         retention: Retention::default(),
         clock: WallClock::default(),
+        max_log: 512 << 20,
+        accept_loss: false,
     }
 }
 

@@ -15,6 +15,8 @@ mod apply;
 mod change;
 mod effects;
 mod index;
+mod lock;
+mod log;
 mod message;
 mod meter;
 mod mix;
@@ -42,7 +44,7 @@ use super::{
     identity::Identity,
     ready::{Moment, QueueId, Ready},
     space::Space,
-    sqlite::{Damage, EndedRow, SlotRow, Writer},
+    sqlite::{Damage, EndedRow, Log, SlotRow, Writer},
 };
 use crate::{
     admission::Admission,
@@ -52,6 +54,7 @@ use crate::{
 
 pub use effects::{Effect, Reply};
 pub use index::{ByNumber, Entry, Index};
+pub use log::LogKeeper;
 pub use message::Message;
 pub use mix::Mix;
 pub use queues::{Queues, Tally};
@@ -71,6 +74,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// What outlives a group.
 pub struct Engine<'c> {
     pub writer: Writer<'c>,
+    pub log: Log<'c>,
+    pub log_keeper: LogKeeper,
     pub identity: Identity,
     pub admission: Arc<Admission>,
     pub publisher: Publisher,
@@ -163,7 +168,7 @@ impl Engine<'_> {
             }
             if idle
                 && self.failure.borrow().is_none()
-                && let Err(error) = self.give_back_space()
+                && let Err(error) = self.give_back_space().and_then(|()| self.keep_log_short())
             {
                 self.fail(&error);
             }
@@ -197,7 +202,8 @@ impl Engine<'_> {
         let release = self.ready.next_release().filter(|_| !self.idle.is_empty());
         let release = release.map(|until| until.saturating_duration_since(now.instant));
         let look = self.space.until_look(now.instant);
-        [due, release, self.until_upkeep(&now), look].into_iter().flatten().min()
+        let log = self.log_keeper.until_retry();
+        [due, release, self.until_upkeep(&now), look, log].into_iter().flatten().min()
     }
 
     /// One transaction: takes from `arrived` up to the byte bound. Returns the
@@ -212,7 +218,9 @@ impl Engine<'_> {
         }
         let mut closing = None;
         let written = self.write_group(arrived, &mut closing);
-        crate::failpoint::hit("engine.publish");
+        if written.as_ref().is_ok_and(|batches| !batches.is_empty()) {
+            crate::failpoint::hit("engine.publish");
+        }
         match written {
             Ok(batches) => {
                 if let Some(first) = self.upkeep.first_event() {
@@ -223,6 +231,10 @@ impl Engine<'_> {
                 }
                 for effect in self.group.effects.drain(..) {
                     effect.perform();
+                }
+                // Everybody has been answered.
+                if let Err(error) = self.keep_log_short() {
+                    self.fail(&error);
                 }
                 closing
             }
@@ -241,8 +253,9 @@ impl Engine<'_> {
         closing: &mut Option<oneshot::Sender<u64>>,
     ) -> Result<Vec<EventBatch>, GroupError> {
         crate::failpoint::hit("engine.group");
+        self.wait_for_log()?;
+        self.begin()?;
         self.group.now = self.clock.moment();
-        self.writer.begin()?;
         let mut bytes = 0;
         while bytes + self.encoder.bytes() < MAX_GROUP_BYTES && closing.is_none() {
             let Some(message) = arrived.next() else { break };
@@ -315,7 +328,13 @@ impl Engine<'_> {
     fn fail(&mut self, error: &GroupError) {
         self.writer.roll_back();
         tracing::error!(%error, "the store has failed and takes no more until a restart");
-        let cause: Arc<str> = error.to_string().into();
+        let mut cause = error.to_string();
+        // Before anybody is told that nothing of it has happened.
+        if let Err(uncut) = self.log.cut_uncommitted() {
+            tracing::error!(error = %uncut, "what was refused cannot be cut off the write-ahead log");
+            cause.push_str("; what was refused with this may be there after the restart");
+        }
+        let cause: Arc<str> = cause.into();
         self.failure.send_replace(Some(Arc::clone(&cause)));
         for effect in self.group.effects.drain(..) {
             effect.fail(&cause);

@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Engine, GroupError, upkeep::is_busy};
-use crate::{admission::Hold, store::sqlite::is_refused_write};
+use super::{Engine, GroupError};
+use crate::{admission::Hold, store::sqlite::Fault};
 
 /// Rest before the group is written again: the first, and the longest. Each is twice as
 /// long as the one before.
@@ -32,7 +32,7 @@ impl Engine<'_> {
     /// Any other than of a write; a failed sync above all.
     pub(super) fn commit(&mut self) -> Result<(), GroupError> {
         match self.writer.commit() {
-            Err(error) if is_refused_write(&error) => self.commit_later(&error),
+            Err(error) if Fault::of(&error).may_pass() => self.commit_later(&error),
             committed => Ok(committed?),
         }
     }
@@ -45,9 +45,11 @@ impl Engine<'_> {
         loop {
             thread::sleep(rest);
             rest = LONGEST_REST.min(rest * 2);
+            self.writer.roll_back();
+            self.log.forget_uncommitted();
             match self.writer.commit_again() {
                 Ok(()) => break,
-                Err(error) if is_refused_write(&error) || is_busy(&error) => {
+                Err(error) if Fault::of(&error).may_pass() => {
                     if told.elapsed() >= REMINDER {
                         told = Instant::now();
                         tell(&error, began.elapsed());

@@ -15,7 +15,7 @@ use crate::{
     store::{
         clock::Uptime,
         ready::Moment,
-        sqlite::{EndedRow, is_refused_write},
+        sqlite::{EndedRow, Fault},
     },
 };
 
@@ -260,7 +260,7 @@ impl Engine<'_> {
         }
         match self.try_give_back() {
             Ok(more) => self.upkeep.space = more,
-            Err(error) if is_busy(&error) || is_refused_write(&error) => self.upkeep.space = false,
+            Err(error) if Fault::of(&error).may_pass() => self.upkeep.space = false,
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -276,13 +276,9 @@ impl Engine<'_> {
             return Ok(self.writer.pages()?.1 < free);
         }
         if std::mem::take(&mut self.upkeep.gave_back) {
-            self.writer.checkpoint()?;
+            // This shortens the file by the pages that were given back.
+            self.log_keeper.want();
         }
         Ok(false)
     }
-}
-
-pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }

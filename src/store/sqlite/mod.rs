@@ -35,23 +35,34 @@
 //! first. `finish.ended` names the row of `ended` that a task is trimmed with: a
 //! number in another row, of a task that was redriven, is passed over.
 
+mod create;
+mod fault;
+mod log;
 mod lookups;
 mod migrate;
+mod opening;
 mod redo;
 mod schema;
 mod start;
 mod sum;
 mod upkeep;
+mod wal;
 mod writer;
 
-use std::{path::Path, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::identity::Identity;
 use crate::{config::Durability, task::State};
 
+pub use fault::Fault;
+pub use log::{CHECKPOINT_PAGES, Log, Moved};
 pub use lookups::{FinishedTask, WrittenLive};
+pub use opening::{Circumstances, LogDamage, scan_log, wait_out};
 pub use schema::Table;
 pub use start::{
     LiveRow, SlotRow, each_live, identity, incarnations, newest, newest_batch, newest_ended,
@@ -59,6 +70,7 @@ pub use start::{
 };
 pub use sum::{Damage, check};
 pub use upkeep::EndedRow;
+pub use wal::{Scan, Trust};
 pub use writer::{AttemptRow, FinishRow, LiveColumns, TaskRow, Writer};
 
 /// "task" in ASCII: marks the file as ours.
@@ -82,7 +94,17 @@ pub enum DatabaseError {
     #[error("its format is {0}, from which this version of taskyard knows no way")]
     UnknownFormat(i32),
     #[error("it is empty or gone, and its write-ahead log {0} is not; restore it, or remove both")]
-    Orphaned(std::path::PathBuf),
+    Orphaned(PathBuf),
+    #[error("{0}")]
+    LogDamaged(Box<LogDamage>),
+    #[error("without what was lost it is not whole either ({0}); restore a copy")]
+    NotWhole(String),
+    #[error("another program has locked it; close that, and start again")]
+    Locked,
+    #[error("its write-ahead log cannot be written and synced, so what is in it is not sure: {0}")]
+    Unproven(io::Error),
+    #[error("{0}")]
+    Io(#[from] io::Error),
     #[error("{0}")]
     Sqlite(rusqlite::Error),
     #[error("{0}")]
@@ -105,45 +127,73 @@ pub enum Location {
     Memory(String),
 }
 
-/// How long a connection waits for a lock that another one of this process
-/// holds. With a write-ahead log there is none to wait for, except in memory.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pages of the write-ahead log (4 KiB each) after which a commit moves them
-/// into the database.
-const CHECKPOINT_PAGES: u32 = 4_000;
+impl Location {
+    /// Its file, if it has one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Memory(_) => None,
+        }
+    }
+}
 
-/// Opens the writing connection, and makes the schema in a new database.
+/// How long a connection of a store in memory waits for another one's lock, and a reader
+/// for whatever is in its way.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the writing connection waits for a lock at a time, which only another program
+/// can hold. Whoever asks for it decides whether it goes on waiting.
+const LOCK_STEP: Duration = Duration::from_millis(250);
+
+/// Opens the writing connection, of a database that is whole and really on the disk, and
+/// has the present format; makes a new one where there is none.
+///
+/// # Errors
+/// See [`DatabaseError`]. Nothing of the database and its log is changed if it is not
+/// ours, or damaged, or of a newer format.
 pub fn open_writer(
     location: &Location,
     durability: Durability,
+    circumstances: Circumstances,
 ) -> Result<Connection, DatabaseError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(DatabaseError::SqliteTooOld(rusqlite::version()));
     }
-    let has_log = check_log(location)?;
+    let lost = match location {
+        Location::File(path) => opening::examine(path, circumstances)?,
+        Location::Memory(_) => false,
+    };
     let connection = connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // Closing would move the log of a database that is refused into it.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
-    let format = check_format(&connection)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-    if format == 0 {
-        // Only a database without tables takes it as it is.
-        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    if let Location::File(path) = location {
+        connection.busy_timeout(LOCK_STEP)?;
+        keep_log_at_close(&connection, opening::has_log(path))?;
+    }
+    let format = opening::wait_out(|| format_columns(&connection)).and_then(known_format)?;
+    keep_log_at_close(&connection, true)?;
+    if lost {
+        opening::check_whole(&connection)?;
     }
     let (journal, synchronous) = match durability {
         Durability::Fsync => ("WAL", "FULL"),
         Durability::Os => ("WAL", "NORMAL"),
         Durability::Memory => ("MEMORY", "OFF"),
     };
-    connection.pragma_update(None, "journal_mode", journal)?;
+    if format == 0 {
+        create::allow_giving_back(&connection)?;
+    }
+    opening::wait_out(|| connection.pragma_update(None, "journal_mode", journal))?;
     connection.pragma_update(None, "synchronous", synchronous)?;
     // Where a plain sync does not reach the disk (macOS), ask for one that does.
     connection.pragma_update(None, "fullfsync", true)?;
     connection.pragma_update(None, "checkpoint_fullfsync", true)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // The engine moves the log into the database, outside of any commit.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    if let Location::File(path) = location {
+        opening::prove(&connection, path)?;
+    }
     match format {
-        0 => create(&connection)?,
+        0 => create::fill(&connection)?,
         FORMAT => {}
         older => migrate::migrate(&connection, older)?,
     }
@@ -153,16 +203,26 @@ pub fn open_writer(
     Ok(connection)
 }
 
+/// Whether closing leaves the log as it is. Closing would move the log of a database that
+/// is refused into it, or one whose sync has failed: that is for the next start to judge.
+fn keep_log_at_close(connection: &Connection, keep: bool) -> Result<(), DatabaseError> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)?;
+    Ok(())
+}
+
 /// Moves the write-ahead log into the database and empties it, so that after an
 /// orderly end the one file is all there is to copy. If a reader is in the way,
 /// the log stays, and the next start reads it.
 pub fn fold_log(connection: &Connection) {
     const PATIENCE: Duration = Duration::from_millis(200);
+    let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
     let folded = connection
         .busy_timeout(PATIENCE)
-        .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
-    if let Err(error) = folded {
-        tracing::debug!(%error, "the write-ahead log stays as it is");
+        .and_then(|()| connection.query_row(sql, [], |row| row.get::<_, bool>(0)));
+    match folded {
+        Ok(false) => {}
+        Ok(true) => tracing::info!("somebody reads the database: the write-ahead log stays"),
+        Err(error) => tracing::warn!(%error, "the write-ahead log stays as it is"),
     }
 }
 
@@ -170,18 +230,20 @@ pub fn fold_log(connection: &Connection) {
 pub fn open_reader(location: &Location) -> Result<Connection, DatabaseError> {
     let connection = connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.pragma_update(None, "query_only", true)?;
+    keep_log_at_close(&connection, true)?;
     // SQLite opens its files at the first read: now, not when there are no descriptors.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
 
 fn connect(location: &Location, flags: OpenFlags) -> Result<Connection, DatabaseError> {
-    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_CREATE;
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = match location {
-        Location::File(path) => Connection::open_with_flags(path, flags)?,
+        // An absolute path is never taken for a URI; `file:name` would be.
+        Location::File(path) => Connection::open_with_flags(std::path::absolute(path)?, flags)?,
         Location::Memory(name) => Connection::open_with_flags(
             Path::new(&format!("file:/{name}?vfs=memdb")),
-            flags | OpenFlags::SQLITE_OPEN_URI,
+            flags | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI,
         )?,
     };
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -190,71 +252,29 @@ fn connect(location: &Location, flags: OpenFlags) -> Result<Connection, Database
     Ok(connection)
 }
 
-/// Tells whether there is a write-ahead log. Refuses one without a database:
-/// SQLite would take it for a leftover and delete it, with all that was
-/// committed to it.
-fn check_log(location: &Location) -> Result<bool, DatabaseError> {
-    let Location::File(path) = location else { return Ok(false) };
-    let mut log = path.clone().into_os_string();
-    log.push("-wal");
-    let has_bytes = |path: &Path| path.metadata().is_ok_and(|found| found.len() > 0);
-    match (has_bytes(path), has_bytes(log.as_ref())) {
-        (false, true) => Err(DatabaseError::Orphaned(log.into())),
-        (_, has_log) => Ok(has_log),
-    }
+/// How many tables there are, whose they are, and their format.
+fn format_columns(connection: &Connection) -> Result<(i64, i32, i32), rusqlite::Error> {
+    let tables =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let application = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let format = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok((tables, application, format))
 }
 
-/// The format of the database; 0 for a new one.
-fn check_format(connection: &Connection) -> Result<i32, DatabaseError> {
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let application: i32 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let format: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match (tables, application, format) {
+/// The format of the database; 0 for an empty one.
+fn known_format(columns: (i64, i32, i32)) -> Result<i32, DatabaseError> {
+    match columns {
         (0, 0, 0) => Ok(0),
-        (_, APPLICATION_ID, 1..=FORMAT) => Ok(format),
+        (_, APPLICATION_ID, format @ 1..=FORMAT) => Ok(format),
         (_, APPLICATION_ID, newer) => Err(DatabaseError::TooNew(newer)),
         _ => Err(DatabaseError::NotOurs),
     }
-}
-
-fn create(connection: &Connection) -> Result<(), DatabaseError> {
-    let key = Identity::random().key();
-    connection.execute_batch("BEGIN IMMEDIATE")?;
-    connection.execute_batch(schema::SCHEMA)?;
-    put_meta(connection, "key", &key)?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    connection.pragma_update(None, "user_version", FORMAT)?;
-    connection.execute_batch("COMMIT")?;
-    Ok(())
 }
 
 /// Writes one fact about the store, in place of what was known of it.
 fn put_meta(connection: &Connection, key: &str, value: &[u8]) -> Result<(), rusqlite::Error> {
     let mut statement = connection.prepare(&Table::Meta.insert("INSERT OR REPLACE"))?;
     sum::write(&mut statement, Table::Meta, &sum::values![key, value])
-}
-
-/// Whether the disk has refused to be written to, which may pass: there is no room, or a
-/// write has failed. After a failed sync nothing can be known of the disk, so that is no
-/// such error.
-pub fn is_refused_write(error: &rusqlite::Error) -> bool {
-    use rusqlite::ffi::{
-        SQLITE_FULL, SQLITE_IOERR_SHMMAP, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE,
-        SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE,
-    };
-    let code = error.sqlite_error().map(|error| error.extended_code);
-    matches!(
-        code,
-        Some(
-            SQLITE_FULL
-                | SQLITE_IOERR_WRITE
-                | SQLITE_IOERR_TRUNCATE
-                | SQLITE_IOERR_SHMOPEN
-                | SQLITE_IOERR_SHMSIZE
-                | SQLITE_IOERR_SHMMAP
-        )
-    )
 }
 
 #[cfg(test)]

@@ -129,12 +129,6 @@ impl Writer<'_> {
         while rows.next()?.is_some() {}
         Ok(())
     }
-
-    /// Moves what readers allow of the log into the database, without waiting,
-    /// which shortens the file by the pages that were given back.
-    pub fn checkpoint(&mut self) -> Rows<()> {
-        self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-    }
 }
 
 /// Task numbers in as few bytes as they need: each as the difference from the one

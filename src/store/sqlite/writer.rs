@@ -148,7 +148,7 @@ impl<'c> Writer<'c> {
         let has_outputs = prepare("SELECT 1 FROM output LIMIT 1")?.exists([])?;
         Ok(Self {
             connection,
-            begin: prepare("BEGIN")?,
+            begin: prepare("BEGIN IMMEDIATE")?,
             commit: prepare("COMMIT")?,
             insert_task: write(&insert(Table::Task))?,
             insert_live: write(&insert(Table::Live))?,
@@ -200,6 +200,7 @@ impl<'c> Writer<'c> {
         })
     }
 
+    /// Begins, with the lock on writing: from here on nobody from outside is in the way.
     pub fn begin(&mut self) -> Rows<()> {
         self.redo.clear();
         self.begin.execute([]).map(drop)

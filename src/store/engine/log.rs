@@ -1,0 +1,177 @@
+//! Keeps the write-ahead log short.
+//!
+//! Owns when the log is moved into the database: after the effects of a group, so that
+//! nobody's answer waits for it. What cannot be moved is told, and tried again. While the
+//! log is long, new tasks are held back, and what the store has goes on; at the very bound
+//! the engine stands still until something can be moved.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Engine, GroupError};
+use crate::{
+    admission::Hold,
+    store::sqlite::{CHECKPOINT_PAGES, Fault, Moved},
+};
+
+/// Rest before the log is tried again: the first, and the longest. Each is twice as long
+/// as the one before.
+const FIRST_REST: Duration = Duration::from_millis(100);
+const LONGEST_REST: Duration = Duration::from_secs(5);
+
+/// How often trouble that lasts is told.
+const REMINDER: Duration = Duration::from_secs(30);
+
+/// When a caller that was refused may come back.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How the log stands.
+#[derive(Debug)]
+pub struct LogKeeper {
+    /// Pages that it may have.
+    limit: u64,
+    /// Pages that it has, as far as they are not all in the database.
+    pages: u64,
+    /// Somebody wants it to be moved, however short it is.
+    wanted: bool,
+    trouble: Option<Trouble>,
+    held: bool,
+}
+
+/// It cannot be moved for now.
+#[derive(Debug)]
+struct Trouble {
+    since: Instant,
+    rest: Duration,
+    next_try: Instant,
+    told: Option<Instant>,
+}
+
+impl LogKeeper {
+    /// Of a log that may have so many pages.
+    pub fn new(limit: u64) -> Self {
+        Self { limit, pages: 0, wanted: false, trouble: None, held: false }
+    }
+
+    /// To be moved soon, as what is in it makes the database shorter.
+    pub fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// How long until it is to be tried again.
+    pub fn until_retry(&self) -> Option<Duration> {
+        let trouble = self.trouble.as_ref()?;
+        Some(trouble.next_try.saturating_duration_since(Instant::now()))
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        let is_time = self.trouble.as_ref().is_none_or(|trouble| trouble.next_try <= now);
+        is_time && (self.wanted || self.pages >= CHECKPOINT_PAGES.min(self.limit / 4))
+    }
+
+    /// It could not be moved, or not all of it. Tells whether that is to be told.
+    fn failed(&mut self, now: Instant, at_once: bool) -> bool {
+        let trouble = self.trouble.get_or_insert(Trouble {
+            since: now,
+            rest: FIRST_REST / 2,
+            next_try: now,
+            told: None,
+        });
+        trouble.rest = (trouble.rest * 2).min(LONGEST_REST);
+        trouble.next_try = now + trouble.rest;
+        let due = match trouble.told {
+            Some(told) => now.duration_since(told) >= REMINDER,
+            None => at_once || now.duration_since(trouble.since) >= REMINDER,
+        };
+        if due {
+            trouble.told = Some(now);
+        }
+        due
+    }
+
+    fn succeeded(&mut self) {
+        (self.pages, self.wanted) = (0, false);
+        if self.trouble.take().is_some_and(|trouble| trouble.told.is_some()) {
+            tracing::info!("the write-ahead log is moved into the database again");
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// Looks at the log after a commit, and moves it if it is long.
+    ///
+    /// # Errors
+    /// After which the store must not go on.
+    pub(super) fn keep_log_short(&mut self) -> Result<(), GroupError> {
+        self.log_keeper.pages = self.log.stand()?.pages;
+        if self.log_keeper.is_due(Instant::now()) {
+            self.move_log()?;
+        }
+        self.hold_or_release();
+        Ok(())
+    }
+
+    /// Waits until there is room for a group.
+    ///
+    /// # Errors
+    /// After which the store must not go on.
+    pub(super) fn wait_for_log(&mut self) -> Result<(), GroupError> {
+        while self.log_keeper.pages >= self.log_keeper.limit {
+            thread::sleep(self.log_keeper.until_retry().unwrap_or_default());
+            self.move_log()?;
+        }
+        self.hold_or_release();
+        Ok(())
+    }
+
+    fn move_log(&mut self) -> Result<(), GroupError> {
+        let now = Instant::now();
+        let moved = self.log.move_into_database();
+        let mib = self.log.bytes(self.log_keeper.pages) >> 20;
+        match moved {
+            Ok(moved) if moved.is_whole() => self.log_keeper.succeeded(),
+            Ok(Moved { pages, .. }) => {
+                // Readers come and go; one that stays is somebody's mistake.
+                self.log_keeper.wanted = false;
+                let long = pages >= self.log_keeper.limit / 4;
+                if self.log_keeper.failed(now, long) {
+                    tracing::warn!(
+                        mib,
+                        "the write-ahead log grows, as somebody reads an old state of the database \
+                         and does not end; look for other programs that have it open"
+                    );
+                }
+            }
+            Err(error) => match Fault::of(&error) {
+                fault if fault.may_pass() => {
+                    if self.log_keeper.failed(now, true) {
+                        tracing::warn!(
+                            %error,
+                            mib,
+                            "the write-ahead log cannot be moved into the database and grows; \
+                             it is tried again: make room on the disk, or see what refuses the write"
+                        );
+                    }
+                }
+                _ => return Err(error.into()),
+            },
+        }
+        Ok(())
+    }
+
+    /// New tasks stay outside while the log has more than half of its pages.
+    fn hold_or_release(&mut self) {
+        let LogKeeper { limit, pages, held, .. } = self.log_keeper;
+        if pages >= limit / 2 && !held {
+            tracing::warn!("no new task is taken until the write-ahead log is shorter");
+            self.admission.hold(Hold::LogFull, RETRY_AFTER);
+            self.log_keeper.held = true;
+        } else if pages < limit / 4 && held {
+            tracing::info!("new tasks are taken again");
+            self.admission.release(Hold::LogFull);
+            self.log_keeper.held = false;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The write-ahead log, as the writing connection keeps it.
+//!
+//! Owns how it is measured, moved into the database, and cut back after a commit that was
+//! refused. Must not know when that is due.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, Row, Statement};
+
+use super::{
+    create::beside,
+    opening,
+    wal::{FRAME_HEADER_BYTES, HEADER_BYTES},
+};
+
+/// Pages of the log (4 KiB each) from which on they are moved into the database.
+pub const CHECKPOINT_PAGES: u64 = 4_000;
+
+/// How much of the log is moved into the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Pages in the log.
+    pub pages: u64,
+    /// Of these, the ones that are in the database, too.
+    pub moved: u64,
+}
+
+impl Moved {
+    /// The log may begin anew with the next commit.
+    pub fn is_whole(self) -> bool {
+        self.moved >= self.pages
+    }
+}
+
+/// Why what was refused is still in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Uncut {
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// The log of a database; of one in memory, which has none, always empty.
+#[derive(Debug)]
+pub struct Log<'c> {
+    file: Option<PathBuf>,
+    page_size: u64,
+    stand: Statement<'c>,
+    checkpoint: Statement<'c>,
+}
+
+impl<'c> Log<'c> {
+    /// Of the database at this path, or of one in memory.
+    pub fn new(connection: &'c Connection, path: Option<&Path>) -> Result<Self, rusqlite::Error> {
+        Ok(Self {
+            file: path.map(|path| beside(path, "-wal")),
+            page_size: connection.pragma_query_value(None, "page_size", |row| row.get(0))?,
+            stand: connection.prepare("PRAGMA wal_checkpoint(NOOP)")?,
+            checkpoint: connection.prepare("PRAGMA wal_checkpoint(PASSIVE)")?,
+        })
+    }
+
+    /// How long it is.
+    pub fn stand(&mut self) -> Result<Moved, rusqlite::Error> {
+        match self.file {
+            None => Ok(Moved::default()),
+            Some(_) => self.stand.query_row([], moved),
+        }
+    }
+
+    /// Moves what readers allow of it into the database, and syncs that, without waiting
+    /// for anybody.
+    pub fn move_into_database(&mut self) -> Result<Moved, rusqlite::Error> {
+        match self.file {
+            None => Ok(Moved::default()),
+            Some(_) => self.checkpoint.query_row([], moved),
+        }
+    }
+
+    /// Bytes of so many pages of the log.
+    pub fn bytes(&self, pages: u64) -> u64 {
+        HEADER_BYTES + pages * (FRAME_HEADER_BYTES + self.page_size)
+    }
+
+    /// Cuts off what is behind the last commit. A commit that was refused has left its
+    /// pages there, perhaps all of them: they would be committed by the next start, though
+    /// everybody was told that nothing of it had happened.
+    pub fn cut_uncommitted(&mut self) -> Result<(), Uncut> {
+        let end = self.committed_end()?;
+        match &self.file {
+            None => Ok(()),
+            Some(file) => Ok(opening::cut(file, end)?),
+        }
+    }
+
+    /// The same for a commit that is tried again, as well as that is possible: so that a
+    /// shorter one leaves nothing of it behind its own end.
+    pub fn forget_uncommitted(&mut self) {
+        let Ok(end) = self.committed_end() else { return };
+        let file = self.file.as_ref().and_then(|file| File::options().write(true).open(file).ok());
+        if let Some(file) = file {
+            // It is tried again at the next time.
+            let _ = file.set_len(end);
+        }
+    }
+
+    fn committed_end(&mut self) -> Result<u64, rusqlite::Error> {
+        let pages = self.stand()?.pages;
+        Ok(if pages == 0 { 0 } else { self.bytes(pages) })
+    }
+}
+
+/// Busy, pages of the log, and of those in the database: -1 where there is no log.
+fn moved(row: &Row<'_>) -> Result<Moved, rusqlite::Error> {
+    let pages =
+        |column| Ok::<_, rusqlite::Error>(row.get::<_, i64>(column)?.max(0).cast_unsigned());
+    Ok(Moved { pages: pages(1)?, moved: pages(2)? })
+}

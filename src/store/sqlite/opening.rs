@@ -1,0 +1,241 @@
+//! Before the first command: is what the process before has left whole, and is it
+//! really on the disk?
+//!
+//! Owns the refusal of a damaged log, the way to go on without it, and the proof of what
+//! is on disk. Must not know what the rows mean.
+//!
+//! The proof: after a sync has failed, the kernel may take for written what it could not
+//! write. It then reads well, is committed by SQLite's recovery, and no later sync writes
+//! it: so a power cut could take what was acknowledged long after. Nothing tells whether
+//! that has happened before this start. So what is committed in the log is written over
+//! itself, which makes the kernel write it anew, and synced; then moved into the database,
+//! which is synced; and the log begins from nothing. Only then is anything acknowledged.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::Connection;
+
+use super::{
+    DatabaseError, Fault,
+    create::{self, beside, sync_directory_of},
+    wal::{self, Scan, Trust},
+};
+
+/// How long a start waits for a lock that somebody outside holds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A log that has lost commits that were durable.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "its write-ahead log {} is damaged at byte {}, and {} behind that place would be lost; \
+     restore a copy, or start once with --accept-loss, which keeps the damaged files",
+    .log.display(), .scan.end(), commits(.scan)
+)]
+pub struct LogDamage {
+    /// Which file.
+    pub log: PathBuf,
+    /// What is in it.
+    pub scan: Scan,
+}
+
+fn commits(scan: &Scan) -> String {
+    match (scan.commits_behind, scan.bad_header) {
+        (0, true) => "all".into(),
+        (1, _) => "1 commit".into(),
+        (commits, _) => format!("{commits} commits"),
+    }
+}
+
+/// What is known of how the files came to be as they are, and what is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// What has become of the machine since.
+    pub trust: Trust,
+    /// To go on without what is lost.
+    pub accept_loss: bool,
+}
+
+/// Looks at the files, before SQLite does; makes a database where there is none. Tells
+/// whether what is lost was accepted.
+///
+/// # Errors
+/// A log without its database, and a damaged one, unless that is accepted: then it is
+/// kept under another name, with the database, and what is whole of it stays. Nothing is
+/// changed otherwise.
+pub fn examine(database: &Path, circumstances: Circumstances) -> Result<bool, DatabaseError> {
+    let log = beside(database, "-wal");
+    if length(database) == 0 {
+        if length(&log) > 0 {
+            // SQLite would take it for a leftover and delete it, with all that was
+            // committed to it.
+            return Err(DatabaseError::Orphaned(log));
+        }
+        create::create(database)?;
+        return Ok(false);
+    }
+    if length(&log) == 0 {
+        return Ok(false);
+    }
+    let scan = scan_log(database)?;
+    if !scan.is_damaged(circumstances.trust) {
+        if scan.commits_behind > 0 {
+            tracing::warn!(
+                commits = scan.commits_behind,
+                "the end of the write-ahead log was not on the disk when the machine stopped: \
+                 what was committed last is lost"
+            );
+        }
+        return Ok(false);
+    }
+    if !circumstances.accept_loss {
+        return Err(DatabaseError::LogDamaged(Box::new(LogDamage { log, scan })));
+    }
+    let kept = set_aside(database, &log)?;
+    tracing::warn!(
+        at_byte = scan.end(),
+        commits_lost = scan.commits_behind,
+        commits_kept = scan.commits,
+        damaged_files = %kept.display(),
+        "the write-ahead log is damaged; as was asked for, the store goes on without what is behind that place"
+    );
+    cut(&log, scan.committed_bytes())?;
+    Ok(true)
+}
+
+/// What was left after a loss that was accepted must be whole in itself.
+///
+/// # Errors
+/// It is not.
+pub fn check_whole(connection: &Connection) -> Result<(), DatabaseError> {
+    let wrong: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if wrong == "ok" { Ok(()) } else { Err(DatabaseError::NotWhole(wrong)) }
+}
+
+/// Copies both files, durably. Answers with the name of the log's copy.
+fn set_aside(database: &Path, log: &Path) -> io::Result<PathBuf> {
+    let suffix = format!(".damaged-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+    for file in [database, log] {
+        let copy = beside(file, &suffix);
+        fs::copy(file, &copy)?;
+        File::open(&copy)?.sync_all()?;
+    }
+    sync_directory_of(database)?;
+    Ok(beside(log, &suffix))
+}
+
+/// Reads the log of the database at this path, changing nothing. Not while this process
+/// has the database open.
+///
+/// # Errors
+/// Those of reading.
+pub fn scan_log(database: &Path) -> io::Result<Scan> {
+    wal::scan(&beside(database, "-wal"), page_size(database)?)
+}
+
+/// Whether there is a log with anything in it.
+pub fn has_log(database: &Path) -> bool {
+    length(&beside(database, "-wal")) > 0
+}
+
+fn length(path: &Path) -> u64 {
+    path.metadata().map_or(0, |found| found.len())
+}
+
+/// The page size that a database names. Before SQLite has it open: closing any file of a
+/// database takes away all locks that this process has on it.
+fn page_size(database: &Path) -> io::Result<u32> {
+    let mut header = [0; 18];
+    match File::open(database)?.read_exact(&mut header) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+        Err(error) => return Err(error),
+    }
+    let size = u16::from_be_bytes([header[16], header[17]]);
+    Ok(if size == 1 { 65_536 } else { size.into() })
+}
+
+/// Shortens the log, durably.
+///
+/// # Errors
+/// Those of the disk.
+pub fn cut(log: &Path, bytes: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(log)?;
+    file.set_len(bytes)?;
+    file.sync_all()
+}
+
+/// Proves that all that is committed is on the disk, in the database alone, and begins the
+/// log from nothing.
+///
+/// # Errors
+/// It cannot be done: nothing may be acknowledged. What is committed stays.
+pub fn prove(connection: &Connection, database: &Path) -> Result<(), DatabaseError> {
+    let log = beside(database, "-wal");
+    if length(&log) > 0 {
+        // So that nobody else writes to it meanwhile.
+        wait_out(|| connection.execute_batch("BEGIN IMMEDIATE"))?;
+        let written = write_anew(&log);
+        connection.execute_batch("COMMIT")?;
+        written.map_err(DatabaseError::Unproven)?;
+    }
+    let empty = || {
+        let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+        connection.query_row(sql, [], |row| row.get::<_, bool>(0))
+    };
+    if wait_out(empty)? {
+        return Err(DatabaseError::Locked);
+    }
+    match File::open(&log).and_then(|log| log.sync_all()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error)?,
+        _ => {}
+    }
+    Ok(sync_directory_of(database)?)
+}
+
+/// Tries for [`PATIENCE`] what somebody's lock keeps from being done.
+pub fn wait_out<T>(
+    mut step: impl FnMut() -> Result<T, rusqlite::Error>,
+) -> Result<T, DatabaseError> {
+    let began = std::time::Instant::now();
+    let mut told = false;
+    loop {
+        match step() {
+            Err(error) if Fault::of(&error) == Fault::Busy => {
+                if began.elapsed() >= PATIENCE {
+                    return Err(DatabaseError::Locked);
+                }
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("another program has locked the database; waiting for it");
+                }
+            }
+            Err(error) => return Err(error.into()),
+            Ok(done) => return Ok(done),
+        }
+    }
+}
+
+/// Writes the log's whole commits over themselves, and syncs them; cuts off the rest.
+fn write_anew(log: &Path) -> io::Result<()> {
+    const BLOCK: usize = 1 << 20;
+    let end = wal::scan(log, 0)?.committed_bytes();
+    if end == 0 {
+        return Ok(());
+    }
+    let file = File::options().read(true).write(true).open(log)?;
+    let mut block = vec![0; BLOCK];
+    let mut at = 0;
+    while at < end {
+        let part = usize::try_from(end - at).map_or(BLOCK, |left| left.min(BLOCK));
+        file.read_exact_at(&mut block[..part], at)?;
+        file.write_all_at(&block[..part], at)?;
+        at += part as u64;
+    }
+    file.set_len(end)?;
+    file.sync_all()
+}
