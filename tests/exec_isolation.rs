@@ -71,7 +71,7 @@ fn a_command_has_a_session_of_its_own_and_nothing_inherited() {
     let dir = TempDir::new().unwrap();
     let launcher = || {
         let leaves =
-            "exec 7</dev/null 9>&2; trap '' USR1 QUIT PIPE RTMIN; ulimit -n 777; exec \"$@\"";
+            "exec 7</dev/null 9>&2; trap '' USR1 QUIT PIPE RTMIN; ulimit -Sn 777; exec \"$@\"";
         let mut launcher = Command::new("bash");
         launcher.args(["-c", leaves, "bash"]).stdin(Stdio::null()).stdout(Stdio::null());
         launcher

@@ -8,7 +8,7 @@ use std::{
     io::{PipeReader, PipeWriter, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -28,9 +28,13 @@ struct Mute {
 
 impl Mute {
     fn start(data_dir: &Path, stderr: impl Into<Stdio>, more: &[&str]) -> Self {
+        Self::of(taskyard(), data_dir, stderr, more)
+    }
+
+    fn of(mut command: Command, data_dir: &Path, stderr: impl Into<Stdio>, more: &[&str]) -> Self {
         // Free a moment ago; nothing else here takes ports that it did not ask for.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let child = taskyard()
+        let child = command
             .args(["serve", "--listen", &address.to_string(), "--workers", "2", "--data-dir"])
             .arg(data_dir)
             .args(more)
@@ -118,6 +122,25 @@ async fn a_log_that_nobody_reads_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (_reader, writer) = full_pipe();
     serves_and_drains(dir.path(), writer).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_file_that_may_not_grow_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    // 16 MiB in blocks of 512 bytes. A write beyond that sends SIGXFSZ, which ends a process
+    // that does nothing about it.
+    std::fs::write(&path, vec![b'.'; 16 << 20]).unwrap();
+    let log = OpenOptions::new().append(true).open(&path).unwrap();
+    let mut limited = Command::new("env");
+    limited.args(["--default-signal=XFSZ", "sh", "-c", "ulimit -f 32768; exec \"$@\"", "sh"]);
+    limited.arg(env!("CARGO_BIN_EXE_taskyard"));
+    let server = Mute::of(limited, &dir.path().join("data"), log, &[]);
+    let mut client = connect(server.address).await;
+    let ran = submit(&mut client, task("noop")).await;
+    assert_eq!(wait(&mut client, &ran.task_id).await.state(), TaskState::Succeeded);
+    signal_to(&server.child, Signal::TERM);
+    assert_eq!(server.end(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -306,6 +306,32 @@ async fn without_descriptors_connections_wait_commands_are_tried_again_and_reads
     assert!(log.contains("cannot accept connections"), "{log}");
 }
 
+/// A process to which the orphans below it come, which becomes the server.
+fn subreaper() -> Command {
+    let script = "import ctypes, os, sys\n\
+                  assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n\
+                  os.execvp(sys.argv[1], sys.argv[1:])";
+    let mut python = Command::new("python3");
+    python.args(["-c", script]);
+    python
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_made_a_subreaper_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "setsid sh -c ': > \"$1/begun\"; sleep 0.2; : > \"$1/done\"' sh \"$1\" \
+                  >/dev/null 2>&1 & while [ ! -e \"$1/begun\" ]; do sleep 0.01; done";
+    let config = declared(dir.path(), script);
+    let more = ["--config", config.to_str().unwrap()];
+    let server = Serve::under(subreaper(), &dir.path().join("data"), &more);
+    let mut client = client_of(&server).await;
+    let ran = submit(&mut client, it()).await;
+    stdout_of(&wait(&mut client, &ran.task_id).await);
+    eventually("the orphan does not end", async || dir.path().join("done").exists()).await;
+    // It may have ended a moment before it was given up.
+    eventually("there is a zombie", async || children(pid_of(&server)).is_empty()).await;
+}
+
 #[test]
 fn the_demo_ends_though_its_terminal_is_gone() {
     let dir = tempfile::tempdir().unwrap();
