@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use small_disk::SmallDisk;
 use support::{
     Client, PATIENCE, connect, get,
@@ -126,18 +126,31 @@ async fn below_the_reserve_new_tasks_are_refused_and_the_others_go_on() {
     assert_eq!(log.matches("the disk is nearly full").count(), 1, "{log}");
     assert_eq!(log.matches("the disk has room").count(), 1, "{log}");
 }
-/// Reads the log until it says so.
-async fn until_logged(mut server: Serve, what: &'static str) -> Serve {
-    let reading = tokio::task::spawn_blocking(move || {
-        let mut line = String::new();
-        while !line.contains(what) {
-            line.clear();
-            let read = server.log.read_line(&mut line).expect("the log is text");
-            assert!(read > 0, "the server ended");
+/// Does what blocks, with the server; which is killed if that takes too long.
+async fn with_server<T: Send + 'static>(
+    server: Serve,
+    what: impl FnOnce(Serve) -> T + Send + 'static,
+) -> T {
+    let id = i32::try_from(server.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    let mut doing = tokio::task::spawn_blocking(|| what(server));
+    match tokio::time::timeout(PATIENCE, &mut doing).await {
+        Ok(done) => done.expect("no panic"),
+        Err(_) => {
+            kill_process(id, Signal::KILL).expect("it is there");
+            panic!("it takes too long: {:?}", doing.await.map(drop));
         }
-        server
-    });
-    tokio::time::timeout(PATIENCE, reading).await.expect("it is not logged").expect("no panic")
+    }
+}
+
+/// Reads the log until it says so.
+fn until_logged(mut server: Serve, what: &str) -> Serve {
+    let mut line = String::new();
+    while !line.contains(what) {
+        line.clear();
+        let read = server.log.read_line(&mut line).expect("the log is text");
+        assert!(read > 0, "the server ended without saying {what:?}");
+    }
+    server
 }
 
 /// A task that needs room on the disk.
@@ -157,7 +170,8 @@ async fn stuck(disk: &SmallDisk, server: Serve) -> (Serve, JoinSet<Result<String
             answer.map(|answer| answer.into_inner().task_id)
         });
     }
-    (until_logged(server, "the disk refuses what is written").await, callers)
+    let told = |server| until_logged(server, "the disk refuses what is written");
+    (with_server(server, told).await, callers)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,8 +229,7 @@ async fn a_drain_on_a_full_disk_ends_by_its_bound_and_loses_nothing() {
     let acknowledged = submit(&mut client, later()).await.task_id;
     let (server, callers) = stuck(&disk, server).await;
     server.signal(Signal::TERM);
-    let ending = tokio::task::spawn_blocking(|| server.end());
-    let (code, log) = tokio::time::timeout(PATIENCE, ending).await.expect("it hangs").unwrap();
+    let (code, log) = with_server(server, Serve::end).await;
     assert_eq!(code, Some(8), "{log}");
     for answer in callers.join_all().await {
         // None of it was acknowledged.
