@@ -50,6 +50,7 @@ mod tests {
             start_time: at(100),
             end_time: at(102),
             error: Some(TaskError { reason: "TIMEOUT".into(), message: "too slow".into() }),
+            ..Attempt::default()
         };
         assert_eq!(table(std::slice::from_ref(&failed)), None);
         let running = Attempt { attempt: 2, end_time: None, error: None, ..failed.clone() };
