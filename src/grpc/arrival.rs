@@ -46,14 +46,14 @@ pub struct Arriving<B> {
     room: RoomOf,
 }
 
-/// The room of the message that arrives.
+/// The room of the message that arrives, with the message's number.
 enum RoomOf {
     /// It needs none, or it is not known yet.
     None,
     /// It waits for it.
-    Wanted(BoxFuture<'static, Result<Room, NoRoom>>),
+    Wanted(BoxFuture<'static, Result<Room, NoRoom>>, u64),
     /// It has it; given up with the request, or when the message was read.
-    Had(#[expect(dead_code, reason = "dropped, when it is no longer needed")] Room),
+    Had(#[expect(dead_code, reason = "dropped, when it is no longer needed")] Room, u64),
 }
 
 impl<B> Arriving<B> {
@@ -70,10 +70,13 @@ impl<B> Arriving<B> {
 
     /// Waits for the room of a message that is large, before more of it is taken.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        if self.frames.is_between_messages() {
-            // What came before was read, or it would not be asked for more.
+        // What came before was read, or it would not be asked for more.
+        let is_read = match self.room {
+            RoomOf::None => false,
+            RoomOf::Wanted(_, message) | RoomOf::Had(_, message) => message != self.frames.begun,
+        };
+        if is_read || self.frames.is_between_messages() {
             self.room = RoomOf::None;
-            return Poll::Ready(Ok(()));
         }
         if let RoomOf::None = self.room {
             let is_large = self.frames.missing > 0 && self.frames.length > SMALL;
@@ -82,11 +85,11 @@ impl<B> Arriving<B> {
             };
             // One that is larger than all of its connection's has all of it.
             let bytes = self.frames.length.min(MAX_REQUEST_BYTES);
-            self.room = RoomOf::Wanted(Box::pin(shares.request(bytes)));
+            self.room = RoomOf::Wanted(Box::pin(shares.request(bytes)), self.frames.begun);
         }
-        if let RoomOf::Wanted(wanted) = &mut self.room {
-            let room = ready!(wanted.as_mut().poll(cx));
-            self.room = RoomOf::Had(room.map_err(|_| status::no_room_for_request())?);
+        if let RoomOf::Wanted(wanted, message) = &mut self.room {
+            let (room, message) = (ready!(wanted.as_mut().poll(cx)), *message);
+            self.room = RoomOf::Had(room.map_err(|_| status::no_room_for_request())?, message);
             // It was the server that did not read.
             self.late = None;
         }
@@ -194,6 +197,7 @@ mod tests {
     use tokio::time::{Instant, advance};
 
     use super::*;
+    use crate::grpc::shares::{Budgets, ROOM_TIMEOUT};
 
     /// A request of which some has come, and whose rest never does.
     struct Stuck(VecDeque<Bytes>);
@@ -271,6 +275,33 @@ mod tests {
             let status = end(stuck(came, Expected::OneMessage)).await;
             assert_eq!(status.code(), tonic::Code::Unimplemented);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_large_message_of_a_stream_has_a_room_of_its_own() {
+        let budgets = Budgets::new(MAX_REQUEST_BYTES as u64, 0);
+        let (shares, mut others) = (budgets.share(), Vec::new());
+        // All but what the first message takes.
+        let left = MAX_REQUEST_BYTES - 2 * SMALL;
+        others.push(shares.clone().request(left).await.expect("room"));
+        let header = |length: usize| {
+            let length = u32::try_from(length).unwrap().to_be_bytes();
+            [&[0][..], &length, &[7; 9]].concat()
+        };
+        let first = header(2 * SMALL);
+        let rest = [vec![7; 2 * SMALL - 9], header(4 * SMALL)].concat();
+        let came = [first, rest].map(Bytes::from);
+        let stuck = Stuck(came.into_iter().collect());
+        let mut body = Arriving::new(stuck, Expected::Messages, Some(shares), None);
+        let began = Instant::now();
+        let status = loop {
+            let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            if let Err(error) = next.expect("an end") {
+                break *error.downcast::<Status>().expect("a status");
+            }
+        };
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(began.elapsed(), ROOM_TIMEOUT);
     }
 
     proptest! {

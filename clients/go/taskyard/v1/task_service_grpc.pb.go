@@ -55,7 +55,10 @@ const (
 // not known; that of a watch has its `cursor` in the metadata. A defect in one
 // call alone is INTERNAL (INTERNAL). Any call may fail with
 // DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-// INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+// INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+// requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+// RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+// that are half sent or not read.
 type TaskServiceClient interface {
 	// Hands over one task. OK means that the task is on disk: it will run, also
 	// after a crash of the server or a power cut.
@@ -104,8 +107,9 @@ type TaskServiceClient interface {
 	// The stream ends with OK after the client has closed its side and every
 	// request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
 	// acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-	// the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-	// DEADLINE_EXCEEDED (DEADLINE).
+	// the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+	// TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+	// (DEADLINE).
 	SubmitStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SubmitStreamRequest, SubmitStreamResponse], error)
 	// Hands over one task and follows it. The first message has the control
 	// submitted and comes when the task is on disk; then come this task's events,
@@ -373,7 +377,10 @@ func (c *taskServiceClient) ListKinds(ctx context.Context, in *ListKindsRequest,
 // not known; that of a watch has its `cursor` in the metadata. A defect in one
 // call alone is INTERNAL (INTERNAL). Any call may fail with
 // DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-// INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+// INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+// requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+// RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+// that are half sent or not read.
 type TaskServiceServer interface {
 	// Hands over one task. OK means that the task is on disk: it will run, also
 	// after a crash of the server or a power cut.
@@ -422,8 +429,9 @@ type TaskServiceServer interface {
 	// The stream ends with OK after the client has closed its side and every
 	// request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
 	// acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-	// the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-	// DEADLINE_EXCEEDED (DEADLINE).
+	// the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+	// TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+	// (DEADLINE).
 	SubmitStream(grpc.BidiStreamingServer[SubmitStreamRequest, SubmitStreamResponse]) error
 	// Hands over one task and follows it. The first message has the control
 	// submitted and comes when the task is on disk; then come this task's events,

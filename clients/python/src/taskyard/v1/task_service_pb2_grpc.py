@@ -43,7 +43,10 @@ class TaskServiceStub(object):
     not known; that of a watch has its `cursor` in the metadata. A defect in one
     call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+    requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+    RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+    that are half sent or not read.
     """
 
     def __init__(self, channel):
@@ -137,7 +140,10 @@ class TaskServiceServicer(object):
     not known; that of a watch has its `cursor` in the metadata. A defect in one
     call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+    requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+    RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+    that are half sent or not read.
     """
 
     def Submit(self, request, context):
@@ -198,8 +204,9 @@ class TaskServiceServicer(object):
         The stream ends with OK after the client has closed its side and every
         request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
         acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-        the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-        DEADLINE_EXCEEDED (DEADLINE).
+        the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+        TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+        (DEADLINE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -433,7 +440,10 @@ class TaskService(object):
     not known; that of a watch has its `cursor` in the metadata. A defect in one
     call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+    requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+    RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+    that are half sent or not read.
     """
 
     @staticmethod

@@ -38,7 +38,10 @@ class TaskServiceStub:
     not known; that of a watch has its `cursor` in the metadata. A defect in one
     call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+    requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+    RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+    that are half sent or not read.
     """
 
     @typing.overload
@@ -95,8 +98,9 @@ class TaskServiceStub:
     The stream ends with OK after the client has closed its side and every
     request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
     acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-    the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-    DEADLINE_EXCEEDED (DEADLINE).
+    the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+    TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+    (DEADLINE).
     """
     SubmitAndWatch: grpc.UnaryStreamMultiCallable[taskyard.v1.task_service_pb2.SubmitRequest, taskyard.v1.task_service_pb2.WatchEventsResponse]
     """Hands over one task and follows it. The first message has the control
@@ -211,7 +215,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
     not known; that of a watch has its `cursor` in the metadata. A defect in one
     call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+    requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+    RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+    that are half sent or not read.
     """
 
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
@@ -265,8 +272,9 @@ class TaskServiceAsyncStub(TaskServiceStub):
     The stream ends with OK after the client has closed its side and every
     request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
     acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-    the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-    DEADLINE_EXCEEDED (DEADLINE).
+    the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+    TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+    (DEADLINE).
     """
     SubmitAndWatch: grpc.aio.UnaryStreamMultiCallable[taskyard.v1.task_service_pb2.SubmitRequest, taskyard.v1.task_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Hands over one task and follows it. The first message has the control
@@ -380,7 +388,10 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
     not known; that of a watch has its `cursor` in the metadata. A defect in one
     call alone is INTERNAL (INTERNAL). Any call may fail with
     DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+    INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+    requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+    RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+    that are half sent or not read.
     """
 
     @abc.abstractmethod
@@ -450,8 +461,9 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
         The stream ends with OK after the client has closed its side and every
         request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
         acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-        the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-        DEADLINE_EXCEEDED (DEADLINE).
+        the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+        TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+        (DEADLINE).
         """
 
     @abc.abstractmethod

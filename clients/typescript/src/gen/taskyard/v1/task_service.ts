@@ -4390,7 +4390,10 @@ export const Kind: MessageFns<Kind> = {
  * not known; that of a watch has its `cursor` in the metadata. A defect in one
  * call alone is INTERNAL (INTERNAL). Any call may fail with
  * DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
- * INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+ * INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+ * requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+ * RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+ * that are half sent or not read.
  */
 export type TaskServiceDefinition = typeof TaskServiceDefinition;
 export const TaskServiceDefinition = {
@@ -4463,8 +4466,9 @@ export const TaskServiceDefinition = {
      * The stream ends with OK after the client has closed its side and every
      * request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
      * acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-     * the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-     * DEADLINE_EXCEEDED (DEADLINE).
+     * the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+     * TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+     * (DEADLINE).
      */
     submitStream: {
       name: "SubmitStream",
@@ -4667,7 +4671,10 @@ export const TaskServiceDefinition = {
  * not known; that of a watch has its `cursor` in the metadata. A defect in one
  * call alone is INTERNAL (INTERNAL). Any call may fail with
  * DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
- * INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL).
+ * INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+ * requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
+ * RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
+ * that are half sent or not read.
  */
 export type TaskServiceService = typeof TaskServiceService;
 export const TaskServiceService = {
@@ -4739,8 +4746,9 @@ export const TaskServiceService = {
    * The stream ends with OK after the client has closed its side and every
    * request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
    * acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-   * the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-   * DEADLINE_EXCEEDED (DEADLINE).
+   * the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+   * TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+   * (DEADLINE).
    */
   submitStream: {
     path: "/taskyard.v1.TaskService/SubmitStream" as const,
@@ -4990,8 +4998,9 @@ export interface TaskServiceServer extends UntypedServiceImplementation {
    * The stream ends with OK after the client has closed its side and every
    * request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
    * acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-   * the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-   * DEADLINE_EXCEEDED (DEADLINE).
+   * the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+   * TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+   * (DEADLINE).
    */
   submitStream: handleBidiStreamingCall<SubmitStreamRequest, SubmitStreamResponse>;
   /**
@@ -5179,8 +5188,9 @@ export interface TaskServiceClient extends Client {
    * The stream ends with OK after the client has closed its side and every
    * request has its acknowledgement. Errors: UNAVAILABLE (DRAINING: what has no
    * acknowledgement was not enqueued, or its outcome is unknown; repeat it with
-   * the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message),
-   * DEADLINE_EXCEEDED (DEADLINE).
+   * the same request_id), RESOURCE_EXHAUSTED (TOO_LARGE: a message;
+   * TOO_MANY_STREAMS: the connection has 32 already), DEADLINE_EXCEEDED
+   * (DEADLINE).
    */
   submitStream(): ClientDuplexStream<SubmitStreamRequest, SubmitStreamResponse>;
   submitStream(options: Partial<CallOptions>): ClientDuplexStream<SubmitStreamRequest, SubmitStreamResponse>;
