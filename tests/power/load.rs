@@ -153,6 +153,8 @@ pub async fn submit(
         }
         // Of a lost connection nothing is known.
         Err(status) if status.details().is_empty() => None,
+        // Nor of what could not be cut off the log again.
+        Err(status) if status.message().contains("may be there after the restart") => None,
         Err(status) => {
             assert_eq!(reason(&status), "STORE_FAILED", "{status:?}");
             ledger.note(Note::Refused { request_id });

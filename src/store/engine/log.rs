@@ -62,13 +62,17 @@ impl LogKeeper {
 
     /// How long until it is to be tried again.
     pub fn until_retry(&self) -> Option<Duration> {
-        let trouble = self.trouble.as_ref()?;
+        let trouble = self.trouble.as_ref().filter(|_| self.is_to_be_moved())?;
         Some(trouble.next_try.saturating_duration_since(Instant::now()))
     }
 
     fn is_due(&self, now: Instant) -> bool {
         let is_time = self.trouble.as_ref().is_none_or(|trouble| trouble.next_try <= now);
-        is_time && (self.wanted || self.pages >= CHECKPOINT_PAGES.min(self.limit / 4))
+        is_time && self.is_to_be_moved()
+    }
+
+    fn is_to_be_moved(&self) -> bool {
+        self.wanted || self.pages >= CHECKPOINT_PAGES.min(self.limit / 4)
     }
 
     /// It could not be moved, or not all of it. Tells whether that is to be told.
@@ -134,7 +138,6 @@ impl Engine<'_> {
             Ok(moved) if moved.is_whole() => self.log_keeper.succeeded(),
             Ok(Moved { pages, .. }) => {
                 // Readers come and go; one that stays is somebody's mistake.
-                self.log_keeper.wanted = false;
                 let long = pages >= self.log_keeper.limit / 4;
                 if self.log_keeper.failed(now, long) {
                     tracing::warn!(
@@ -173,5 +176,41 @@ impl Engine<'_> {
             self.admission.release(Hold::LogFull);
             self.log_keeper.held = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_tried_again_after_rests_and_told_at_intervals() {
+        let mut log = LogKeeper::new(1_000);
+        let now = Instant::now();
+        log.pages = 249;
+        assert!(!log.is_due(now), "it is short");
+        log.pages = 250;
+        assert!(log.is_due(now));
+        assert!(log.failed(now, true), "told at once");
+        assert!(!log.is_due(now) && log.is_due(now + FIRST_REST));
+        assert!(!log.failed(now + FIRST_REST, true), "and not each time");
+        assert!(!log.is_due(now + 2 * FIRST_REST));
+        for _ in 0..10 {
+            log.failed(now, true);
+        }
+        assert!(log.is_due(now + LONGEST_REST), "it never rests for longer");
+        assert!(log.failed(now + REMINDER, true), "but it is not forgotten");
+        log.succeeded();
+        assert!(log.until_retry().is_none() && !log.is_due(now + REMINDER));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_log_that_is_short_again() {
+        let mut log = LogKeeper::new(1_000);
+        log.want();
+        log.failed(Instant::now(), false);
+        assert!(log.until_retry().is_some(), "it is wanted");
+        log.wanted = false;
+        assert!(log.until_retry().is_none(), "there is nothing to be done");
     }
 }
