@@ -6,6 +6,7 @@ mod support;
 use std::{
     collections::HashMap,
     fs,
+    io::Write as _,
     net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
@@ -247,6 +248,9 @@ async fn the_limit_is_raised_for_the_server_and_not_for_commands() {
     let config = declared(dir.path(), "ulimit -Sn; ulimit -Hn");
     let more = ["--config", config.to_str().unwrap()];
     let server = Serve::under(limited("128", "2048"), &dir.path().join("data"), &more);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert_eq!(files.split_whitespace().collect::<Vec<_>>(), ["2048", "2048", "files"]);
     let held: Vec<_> = (0..300).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
     let mut client = client_of(&server).await;
     let ran = submit(&mut client, it()).await;
@@ -344,4 +348,31 @@ fn the_demo_ends_though_its_terminal_is_gone() {
         demo.arg("demo").arg(dir.path()).stderr(stderr);
         assert_eq!(demo.output().unwrap().status.code(), Some(0));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_nobody_reads_can_be_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "text").unwrap();
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    let size = rustix::pipe::fcntl_setpipe_size(&writer, 4_096).unwrap();
+    writer.write_all(&vec![b'.'; size]).unwrap();
+    let mut demo = taskyard();
+    let mut demo = demo.arg("demo").arg(dir.path()).stderr(writer).spawn().unwrap();
+    let status = format!("/proc/{}/status", demo.id());
+    let hears = |number: u32| {
+        let status = fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap();
+        u64::from_str_radix(caught, 16).unwrap() & 1 << (number - 1) != 0
+    };
+    eventually("it does not hear SIGINT", async || hears(2)).await;
+    let mut ended = None;
+    eventually("it cannot be interrupted", async || {
+        // Each is one more; two are enough.
+        let _ = kill_process(Pid::from_child(&demo), Signal::INT);
+        ended = demo.try_wait().unwrap();
+        ended.is_some()
+    })
+    .await;
+    assert_eq!(ended.unwrap().code(), Some(130));
 }

@@ -92,13 +92,14 @@ pub fn run(args: &DemoArgs, own: Registry) -> Result<Exit, Problem> {
     let config = config(store.path(), args.workers, program);
     let registry = with_built_ins(own, &config)?;
     secure_descriptors(&config)?;
-    introduce(&found, args, &config);
     let internal = |wrong: std::io::Error| Problem::new(Exit::Internal, wrong.to_string());
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(internal)?;
     let bound = config.drain_timeout + LAST_RESORT;
     let supervisor = Supervisor::default();
     let stop = guard(bound, inherited, Exit::Interrupted, &supervisor).map_err(internal)?;
+    // From here on it can be interrupted, also if nobody reads.
+    introduce(&found, args, &config);
     let ended =
         runtime.block_on(demonstrate(&config, registry, root, found.files, (stop, supervisor)));
     runtime.shutdown_timeout(Duration::from_secs(1));
