@@ -13,7 +13,7 @@ use super::{client::ServerArgs, exit, program::Program};
 /// comes last.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Run a server", &["serve", "demo"]),
-    ("Tasks", &["submit", "get", "list", "wait", "watch", "cancel", "redrive", "kinds"]),
+    ("Tasks", &["submit", "get", "list", "wait", "watch", "logs", "cancel", "redrive", "kinds"]),
     (
         "Operate",
         &["top", "stats", "queues", "configure", "pause", "resume", "workers", "resize", "drain"],
@@ -47,6 +47,7 @@ taskyard submit noop -q nightly --delay 1h --max-attempts 5 --request-id order-7
 taskyard submit --from tasks.ndjson --request-id-prefix orders-7 --wait",
     ),
     ("get", "taskyard get t4n9h5h6eq t2hwpwxkbx"),
+    ("logs", "taskyard logs t4n9h5h6eq"),
     (
         "list",
         "\

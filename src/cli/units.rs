@@ -24,10 +24,7 @@ where
             format!("{} is not a whole number; write one{}", quoted(text), range(least, most))
         })?;
         let is_within = (least..=most).contains(&number);
-        T::try_from(number)
-            .ok()
-            .filter(|_| is_within)
-            .ok_or_else(|| format!("{} is not{}", signed(number), between_words(least, most)))
+        T::try_from(number).ok().filter(|_| is_within).ok_or_else(|| outside(number, least, most))
     }
 }
 
@@ -41,11 +38,15 @@ fn range(least: i128, most: i128) -> String {
     format!(" from {} to {}", signed(least), signed(most))
 }
 
-fn between_words(least: i128, most: i128) -> String {
-    if most >= ENDLESS - 1 && least >= 0 {
-        return format!(" {} or more, or is too large", signed(least));
+fn outside(number: i128, least: i128, most: i128) -> String {
+    let (number_words, least_words) = (signed(number), signed(least));
+    if most < ENDLESS - 1 {
+        return format!("{number_words} is not between {least_words} and {}", signed(most));
     }
-    format!(" between {} and {}", signed(least), signed(most))
+    if number < least {
+        return format!("{number_words} is not {least_words} or more");
+    }
+    format!("{number_words} is too large")
 }
 
 /// A whole number for reading: `-12,345`.
@@ -304,7 +305,7 @@ mod tests {
         let limit = whole(0..=u64::MAX);
         assert_eq!(limit("18446744073709551615"), Ok(u64::MAX));
         assert_eq!(limit("x"), Err("\"x\" is not a whole number; write one from 0 up".into()));
-        assert_eq!(limit("-1"), Err("-1 is not 0 or more, or is too large".into()));
+        assert_eq!(limit("-1"), Err("-1 is not 0 or more".into()));
         assert_eq!(whole(i32::MIN..=i32::MAX)("-3"), Ok(-3));
     }
 

@@ -27,6 +27,14 @@ pub enum Command {
     Freeze,
     /// See the keys, or not.
     Help,
+    /// See everything about the selected row, or not.
+    Details,
+    /// Begin to write what rows must have in them.
+    Filter,
+    /// One more character of that.
+    Write(char),
+    /// The last character was wrong.
+    Erase,
 }
 
 /// Where to, in a panel.
@@ -47,13 +55,15 @@ pub enum Scroll {
 }
 
 /// The keys for people: which, what they do, and the same in a word.
-pub const HELP: [(&str, &str, &str); 7] = [
+pub const HELP: [(&str, &str, &str); 9] = [
     ("q", "quit; so do Esc and Ctrl-C", "quit"),
     ("?", "this help", "help"),
     ("Tab", "next panel; Shift-Tab: the one before; 1 2 3: that one", "panel"),
-    ("↑↓", "scroll; PgUp PgDn: a page; Home End: to the ends", "scroll"),
+    ("↑↓", "scroll and select; so do k j; PgUp PgDn: a page; Home End: to the ends", "scroll"),
     ("z", "this panel on the whole screen, and back", "zoom"),
     ("Space", "freeze the picture, and let it go on", "freeze"),
+    ("/", "only rows that have in them what you write; Esc: all again", "filter"),
+    ("Enter", "everything about the selected row", "details"),
     ("", "events scroll on by themselves while the newest is in sight", ""),
 ];
 
@@ -73,8 +83,8 @@ pub fn command(key: KeyEvent) -> Option<Command> {
         KeyCode::Char('1') => Command::Focus(Panel::Queues),
         KeyCode::Char('2') => Command::Focus(Panel::Workers),
         KeyCode::Char('3') => Command::Focus(Panel::Events),
-        KeyCode::Up => Command::Scroll(Scroll::Up),
-        KeyCode::Down => Command::Scroll(Scroll::Down),
+        KeyCode::Up | KeyCode::Char('k') => Command::Scroll(Scroll::Up),
+        KeyCode::Down | KeyCode::Char('j') => Command::Scroll(Scroll::Down),
         KeyCode::PageUp => Command::Scroll(Scroll::PageUp),
         KeyCode::PageDown => Command::Scroll(Scroll::PageDown),
         KeyCode::Home => Command::Scroll(Scroll::Home),
@@ -82,8 +92,22 @@ pub fn command(key: KeyEvent) -> Option<Command> {
         KeyCode::Char('z') => Command::Zoom,
         KeyCode::Char(' ') => Command::Freeze,
         KeyCode::Char('?') => Command::Help,
+        KeyCode::Enter => Command::Details,
+        KeyCode::Char('/') => Command::Filter,
         _ => return None,
     })
+}
+
+/// What this key asks for while a filter is written: most are a part of it.
+pub fn written(key: KeyEvent) -> Option<Command> {
+    let is_typed = !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
+    match key.code {
+        _ if key.kind == KeyEventKind::Release => None,
+        KeyCode::Char(c) if is_typed => Some(Command::Write(c)),
+        KeyCode::Backspace => Some(Command::Erase),
+        KeyCode::Tab | KeyCode::BackTab => None,
+        _ => command(key),
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +133,10 @@ mod tests {
             (KeyCode::Char('z'), Command::Zoom),
             (KeyCode::Char(' '), Command::Freeze),
             (KeyCode::Char('?'), Command::Help),
+            (KeyCode::Char('j'), Command::Scroll(Scroll::Down)),
+            (KeyCode::Char('k'), Command::Scroll(Scroll::Up)),
+            (KeyCode::Char('/'), Command::Filter),
+            (KeyCode::Enter, Command::Details),
         ];
         for (code, expected) in table {
             assert_eq!(command(code.into()), Some(expected), "{code:?}");
@@ -122,12 +150,20 @@ mod tests {
         assert_eq!(command(ctrl('c')), Some(Command::Quit));
         assert_eq!(command(ctrl('q')), None);
         assert_eq!(command(KeyCode::Char('c').into()), None);
-        assert_eq!(command(KeyCode::Enter.into()), None);
         // Shift is a part of the character: on many keyboards `?` needs it.
         let shifted = KeyEvent::new(KeyCode::Char('?'), KeyModifiers::SHIFT);
         assert_eq!(command(shifted), Some(Command::Help));
         let tab = KeyEvent::new(KeyCode::BackTab, KeyModifiers::SHIFT);
         assert_eq!(command(tab), Some(Command::Previous));
+    }
+
+    #[test]
+    fn while_a_filter_is_written_keys_are_letters() {
+        assert_eq!(written(KeyCode::Char('q').into()), Some(Command::Write('q')));
+        assert_eq!(written(KeyCode::Backspace.into()), Some(Command::Erase));
+        assert_eq!(written(KeyCode::Esc.into()), Some(Command::Back));
+        let ctrl_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert_eq!(written(ctrl_c), Some(Command::Quit));
     }
 
     #[test]

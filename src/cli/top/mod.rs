@@ -151,7 +151,8 @@ impl Session {
     fn input(&mut self, input: Option<std::io::Result<Input>>) -> Result<Flow, Problem> {
         match input {
             Some(Ok(Input::Key(key))) => {
-                Ok(keys::command(key).map_or(Flow::GoOn, |command| self.model.command(command)))
+                let read = if self.model.is_writing { keys::written } else { keys::command };
+                Ok(read(key).map_or(Flow::GoOn, |command| self.model.command(command)))
             }
             Some(Ok(Input::Resize(width, height))) => {
                 self.model.resized(Size { width, height });

@@ -4,21 +4,24 @@
 //! how anything is drawn, or where the messages come from: clocks included, so that
 //! each brings its time.
 
-use std::{collections::VecDeque, ops::Range, time::Duration};
+use std::{cmp::Ordering, collections::VecDeque, ops::Range, time::Duration};
 
 use ratatui::layout::Size;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
-    super::problem::told,
+    super::{json::type_name, problem::told},
     history::History,
     keys::{Command, Scroll},
     layout::{Layout, Panel, Wishes},
 };
 use crate::{
     client::{Seen, is_lost, reason},
-    proto::v1::{Event, EventType, GetPoolResponse, GetStatsResponse, Pool, QueueBlock},
+    proto::v1::{
+        Event, EventType, GetPoolResponse, GetStatsResponse, Pool, QueueBlock, QueueStats, Worker,
+    },
+    text::closest,
 };
 
 /// Events that are kept.
@@ -66,6 +69,17 @@ pub struct Picture {
     pub event_rate: f64,
 }
 
+/// A row as it was when it was selected.
+#[derive(Clone, Debug)]
+pub enum Row {
+    /// Of the queues.
+    Queue(Box<QueueStats>),
+    /// Of the workers.
+    Worker(Box<Worker>),
+    /// Of the events.
+    Event(Box<Event>),
+}
+
 /// All that decides what is on the screen, but its size and the time.
 pub struct Model {
     /// Where the server is.
@@ -82,6 +96,17 @@ pub struct Model {
     pub help: bool,
     /// The queues that are wanted; all, if none is named.
     pub wanted: Vec<String>,
+    /// Only rows that have this in them are shown.
+    pub filter: String,
+    /// The filter is being written.
+    pub is_writing: bool,
+    /// The queue that was probably meant by one that is wanted and does not exist.
+    pub meant: Option<String>,
+    /// The row of which everything is shown.
+    pub details: Option<Row>,
+    /// The selected row of each panel, from where it is anchored: its top, or, of events, its
+    /// bottom.
+    selected: [usize; 3],
     live: Picture,
     frozen: Option<Box<Picture>>,
     /// Rows above what is shown of a panel; of events, rows below it.
@@ -102,6 +127,11 @@ impl Model {
             zoomed: false,
             help: false,
             wanted,
+            filter: String::new(),
+            is_writing: false,
+            meant: None,
+            details: None,
+            selected: [0; 3],
             live: Picture::default(),
             frozen: None,
             scrolled: [0; 3],
@@ -128,12 +158,63 @@ impl Model {
 
     /// What there is to scroll in.
     pub fn len(&self, panel: Panel) -> usize {
-        let picture = self.picture();
         match panel {
-            Panel::Queues => picture.stats.queues.len(),
-            Panel::Workers => picture.pool.workers.len(),
-            Panel::Events => picture.events.len(),
+            Panel::Queues => self.queues().len(),
+            Panel::Workers => self.workers().len(),
+            Panel::Events => self.events_shown().len(),
         }
+    }
+
+    /// The queues that pass the filter, the busiest first.
+    pub fn queues(&self) -> Vec<&QueueStats> {
+        let queues = self.picture().stats.queues.iter();
+        queues.filter(|queue| self.passes(&[&queue.queue])).collect()
+    }
+
+    /// The workers that pass the filter.
+    pub fn workers(&self) -> Vec<&Worker> {
+        let passes = |worker: &&Worker| {
+            let execution = worker.execution.as_ref();
+            let texts = execution.map(|of| [&*of.task_id, &*of.kind, &*of.queue]);
+            self.passes(&[&worker.worker]) || texts.is_some_and(|texts| self.passes(&texts))
+        };
+        self.picture().pool.workers.iter().filter(passes).collect()
+    }
+
+    /// The events that pass the filter, the oldest first.
+    pub fn events_shown(&self) -> Vec<&Event> {
+        let passes = |event: &&Event| {
+            let name = type_name(event.r#type);
+            self.passes(&[&event.task_id, &event.kind, &event.queue, &event.worker, &name])
+        };
+        self.picture().events.iter().filter(passes).collect()
+    }
+
+    fn passes(&self, texts: &[&str]) -> bool {
+        if self.filter.is_empty() {
+            return true;
+        }
+        let wanted = self.filter.to_lowercase();
+        texts.iter().any(|text| text.to_lowercase().contains(&wanted))
+    }
+
+    /// Which row of a panel is selected, where it has so many in sight; `None` if it has none.
+    pub fn selected(&self, panel: Panel, rows: usize) -> Option<usize> {
+        let window = self.window(panel, rows);
+        let last = window.len().checked_sub(1)?;
+        let away = self.selected[panel as usize].min(last);
+        Some(if panel == Panel::Events { window.end - 1 - away } else { window.start + away })
+    }
+
+    fn row(&self) -> Option<Row> {
+        let panel = self.focus;
+        let rows = Layout::new(self.size, self.wishes()).rows(panel);
+        let at = self.selected(panel, rows)?;
+        Some(match panel {
+            Panel::Queues => Row::Queue(Box::new((*self.queues().get(at)?).clone())),
+            Panel::Workers => Row::Worker(Box::new((*self.workers().get(at)?).clone())),
+            Panel::Events => Row::Event(Box::new((*self.events_shown().get(at)?).clone())),
+        })
     }
 
     /// What of a panel is in sight, where it has so many rows.
@@ -162,8 +243,12 @@ impl Model {
             || (self.link == Link::Draining && !is_another_run);
         self.link = if is_draining { Link::Draining } else { Link::Up };
         if !self.wanted.is_empty() {
+            let names: Vec<_> = stats.queues.iter().map(|queue| queue.queue.as_str()).collect();
+            let missing = self.wanted.iter().find(|name| !names.contains(&name.as_str()));
+            self.meant = missing.and_then(|name| closest(name, names)).map(str::to_owned);
             stats.queues.retain(|queue| self.wanted.contains(&queue.queue));
         }
+        stats.queues.sort_by(busiest_first);
         let crew = stats.crew.unwrap_or_default();
         self.live.history.take(now, crew.arrival_rate, crew.completion_rate);
         self.live.stats = stats;
@@ -200,6 +285,17 @@ impl Model {
     pub fn command(&mut self, command: Command) -> Flow {
         match command {
             Command::Back if self.help => self.help = false,
+            Command::Back if self.details.is_some() => self.details = None,
+            Command::Back if self.is_writing || !self.filter.is_empty() => {
+                self.is_writing = false;
+                self.filter.clear();
+            }
+            Command::Details if self.is_writing => self.is_writing = false,
+            Command::Details if self.details.is_some() => self.details = None,
+            Command::Details => self.details = self.row(),
+            Command::Filter => self.is_writing = true,
+            Command::Write(c) => self.write(c),
+            Command::Erase => drop(self.filter.pop()),
             Command::Back | Command::Quit => return Flow::Quit,
             Command::Help => self.help = !self.help,
             Command::Focus(panel) => self.focus = panel,
@@ -207,7 +303,7 @@ impl Model {
             Command::Previous => self.focus = self.focus.previous(),
             Command::Zoom => self.zoomed = !self.zoomed,
             Command::Freeze => self.freeze(),
-            Command::Scroll(scroll) => self.scroll(scroll),
+            Command::Scroll(scroll) => self.scroll_or_select(scroll),
         }
         Flow::GoOn
     }
@@ -272,6 +368,41 @@ impl Model {
         }
     }
 
+    fn write(&mut self, c: char) {
+        // What is longer matches nothing.
+        const MAX: usize = 64;
+        if self.filter.len() < MAX && !c.is_control() {
+            self.filter.push(c);
+        }
+    }
+
+    /// A step scrolls while there are rows out of sight, and selects others then: so that each
+    /// can be reached.
+    fn scroll_or_select(&mut self, scroll: Scroll) {
+        let panel = self.focus;
+        let rows = Layout::new(self.size, self.wishes()).rows(panel);
+        let window = self.window(panel, rows);
+        let away = match scroll {
+            Scroll::Up => panel == Panel::Events,
+            Scroll::Down => panel != Panel::Events,
+            _ => {
+                self.selected[panel as usize] = 0;
+                return self.scroll(scroll);
+            }
+        };
+        let is_more = match scroll {
+            Scroll::Up => window.start > 0,
+            _ => window.end < self.len(panel),
+        };
+        let selected = &mut self.selected[panel as usize];
+        *selected = (*selected).min(window.len().saturating_sub(1));
+        match (away, is_more, *selected) {
+            (true, false, at) => *selected = (at + 1).min(window.len().saturating_sub(1)),
+            (false, _, at @ 1..) => *selected = at - 1,
+            _ => self.scroll(scroll),
+        }
+    }
+
     fn scroll(&mut self, scroll: Scroll) {
         let (panel, rows) = (self.focus, Layout::new(self.size, self.wishes()).rows(self.focus));
         let hidden = self.len(panel).saturating_sub(rows);
@@ -288,6 +419,20 @@ impl Model {
         .min(hidden);
         self.scrolled[panel as usize] = if panel == Panel::Events { hidden - top } else { top };
     }
+}
+
+/// By the part of the crew that they keep busy, then by what they have to do.
+fn busiest_first(one: &QueueStats, other: &QueueStats) -> Ordering {
+    // To a whole percent, so that rows do not change places all the time.
+    let busy = |queue: &QueueStats| (queue.busy_share * 100.0).round();
+    let work = |queue: &QueueStats| {
+        let counts = queue.counts.unwrap_or_default();
+        counts.running + counts.queued + counts.scheduled
+    };
+    busy(other)
+        .total_cmp(&busy(one))
+        .then(work(other).cmp(&work(one)))
+        .then_with(|| one.queue.cmp(&other.queue))
 }
 
 #[cfg(test)]

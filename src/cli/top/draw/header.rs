@@ -111,8 +111,13 @@ fn link(link: &Link, now: Instant, is_wide: bool) -> String {
         }
         Link::Draining => (Style::new().magenta().bold(), "◌ draining".into()),
         Link::Lost { since, .. } if is_wide => {
-            let silent = span(now.saturating_duration_since(*since));
-            (Style::new().red().bold(), format!("✗ no answer for {silent}; looking for it"))
+            // In whole seconds: less is no outage that anybody could have seen.
+            let seconds = now.saturating_duration_since(*since).as_secs();
+            let silent = match seconds {
+                0 => String::new(),
+                seconds => format!(" for {}", span(Duration::from_secs(seconds))),
+            };
+            (Style::new().red().bold(), format!("✗ no answer{silent}; looking for it"))
         }
         Link::Lost { .. } => (Style::new().red().bold(), "✗ no answer".into()),
         Link::Refused(_) => (Style::new().red().bold(), "✗ refused".into()),

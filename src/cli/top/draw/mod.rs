@@ -3,6 +3,7 @@
 //! Owns what is on the screen; what text says is [`present`](super::super::present)'s,
 //! so that every command says it alike. Must not change anything, or know terminals.
 
+mod details;
 mod header;
 mod panels;
 
@@ -15,7 +16,7 @@ use ratatui::{
 use tokio::time::Instant;
 
 use super::{
-    super::output::shortened,
+    super::output::{printable, shortened},
     keys,
     layout::{LEAST, Layout, Panel},
     model::Model,
@@ -35,13 +36,19 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
     lines(canvas, layout.header, &header::lines(model, layout.header, now));
     if model.help {
         lines(canvas, layout.body, &help(layout.body.width.into()));
+    } else if let Some(row) = &model.details {
+        lines(canvas, layout.body, &details::lines(row, layout.body.width.into()));
     } else {
         for (panel, place) in Panel::ALL.into_iter().zip(layout.panels) {
             let Some(place) = place else { continue };
             lines(canvas, place, &panels::lines(model, panel, place));
         }
     }
-    lines(canvas, layout.footer, &[footer(layout.footer.width.into())]);
+    let foot = match model.is_writing {
+        true => format!("/{}▏  Enter keeps it, Esc shows all again", printable(&model.filter)),
+        false => footer(layout.footer.width.into()),
+    };
+    lines(canvas, layout.footer, &[foot]);
 }
 
 /// Lines from the top; what does not fit is cut where that can be seen.

@@ -13,6 +13,7 @@ use super::super::{
     layout::Panel,
     model::Model,
 };
+use crate::text::quoted;
 
 /// Columns that a name has at least, also where that leaves no room for others.
 const LEAST_NAME: usize = 8;
@@ -27,26 +28,36 @@ pub fn lines(model: &Model, panel: Panel, place: Rect) -> Vec<String> {
     if window.is_empty() {
         // There is none, or no room for any.
         if model.len(panel) == 0 {
-            lines.push(Style::new().dim().apply_to(nothing(model, panel)).to_string());
+            let told = nothing(model, panel);
+            lines.push(Style::new().dim().apply_to(told).to_string());
         }
         return lines;
     }
-    let picture = model.picture();
+    let (begin, first) = (lines.len(), window.start);
     match panel {
         Panel::Queues => {
-            let queues: Vec<_> = picture.stats.queues[window].iter().collect();
+            let queues = model.queues()[window].to_vec();
             let mut columns = queue_columns(&queues, (width / 4).max(LEAST_NAME));
             columns.pop_if(|blocks| blocks.is_empty());
             fit(&mut columns, width);
             lines.extend(columns::table(&columns).lines().map(str::to_owned));
         }
         Panel::Workers => {
-            let workers: Vec<_> = picture.pool.workers[window].iter().collect();
+            let workers = model.workers()[window].to_vec();
             let mut columns = worker_columns(&workers, (width / 6).max(LEAST_NAME));
             fit(&mut columns, width);
             lines.extend(columns::table(&columns).lines().map(str::to_owned));
         }
-        Panel::Events => lines.extend(picture.events.range(window).map(clock_line)),
+        Panel::Events => {
+            lines.extend(model.events_shown()[window].iter().map(|event| clock_line(event)));
+        }
+    }
+    let at = model.selected(panel, rows).filter(|_| model.focus == panel);
+    // Of a table the first line is its heading.
+    let heading = usize::from(panel != Panel::Events);
+    if let Some(line) = at.and_then(|at| lines.get_mut(begin + heading + at - first)) {
+        let plain = console::strip_ansi_codes(line).into_owned();
+        *line = Style::new().reverse().apply_to(plain).to_string();
     }
     lines
 }
@@ -63,6 +74,10 @@ fn title(model: &Model, panel: Panel, rows: usize) -> (String, String) {
         _ => String::new(),
     };
     match panel {
+        _ if !model.filter.is_empty() && panel != Panel::Events => {
+            let name = if panel == Panel::Queues { "[1] queues" } else { "[2] workers" };
+            (format!("{name} with {}", quoted(&model.filter)), counted_rows)
+        }
         Panel::Queues if model.wanted.is_empty() => ("[1] queues".into(), counted_rows),
         Panel::Queues => ("[1] queues, only those named".into(), counted_rows),
         Panel::Workers => ("[2] workers".into(), counted_rows),
@@ -79,14 +94,21 @@ fn title(model: &Model, panel: Panel, rows: usize) -> (String, String) {
 }
 
 /// What to say where there are no rows.
-fn nothing(model: &Model, panel: Panel) -> &str {
-    match (panel, &model.no_events) {
+fn nothing(model: &Model, panel: Panel) -> String {
+    if !model.filter.is_empty() {
+        return format!("nothing has {} in it", quoted(&model.filter));
+    }
+    let text = match (panel, &model.no_events) {
         (Panel::Queues, _) if model.wanted.is_empty() => "no queue has tasks",
-        (Panel::Queues, _) => "no queue of those names has tasks",
+        (Panel::Queues, _) => {
+            let meant = model.meant.as_ref().map(|meant| format!("; did you mean {meant}?"));
+            return format!("no queue of those names has tasks{}", meant.unwrap_or_default());
+        }
         (Panel::Workers, _) => "not told yet",
         (Panel::Events, Some(why)) => why.lines().next().unwrap_or_default(),
         (Panel::Events, None) => "nothing has happened since",
-    }
+    };
+    text.to_owned()
 }
 
 /// A line across with a title in it: thick where the panel is looked at.

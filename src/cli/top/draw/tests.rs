@@ -175,7 +175,7 @@ worker-4  t1zq8x5kd4      exec  mail         1  3.4 s     1,234   75%
 -             SUCCEEDED        t1zq8x5kd7      exec      worker-3   ran 412 ms
 -             QUEUE_PAUSED     queue mail
 
-q quit  ? help  Tab panel  ↑↓ scroll  z zoom  Space freeze"
+q quit  ? help  Tab panel  ↑↓ scroll  z zoom  Space freeze  / filter"
     );
 }
 
@@ -224,7 +224,7 @@ worker-8  idle                                            1,234   75%  ━━━
 
 
 
-q quit  ? help  Tab panel  ↑↓ scroll  z zoom  Space freeze"
+q quit  ? help  Tab panel  ↑↓ scroll  z zoom  Space freeze  / filter  Enter details"
     );
 }
 
@@ -271,7 +271,7 @@ fn the_help_names_every_key() {
     let mut model = model(now);
     model.command(Command::Help);
     let text = drawn(&model, now, 80, 24);
-    let shown: Vec<_> = text.lines().skip(6).take(8).collect();
+    let shown: Vec<_> = text.lines().skip(6).take(10).collect();
     assert_eq!(
         shown.join("\n"),
         "\
@@ -279,9 +279,11 @@ fn the_help_names_every_key() {
 q      quit; so do Esc and Ctrl-C
 ?      this help
 Tab    next panel; Shift-Tab: the one before; 1 2 3: that one
-↑↓     scroll; PgUp PgDn: a page; Home End: to the ends
+↑↓     scroll and select; so do k j; PgUp PgDn: a page; Home End: to the ends
 z      this panel on the whole screen, and back
 Space  freeze the picture, and let it go on
+/      only rows that have in them what you write; Esc: all again
+Enter  everything about the selected row
        events scroll on by themselves while the newest is in sight"
     );
     model.command(Command::Back);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     client::Batch,
-    proto::v1::{CrewStats, QueueStats, Worker},
+    proto::v1::{CrewStats, QueueStats, TaskCounts, Worker},
 };
 
 const SCREEN: Size = Size { width: 80, height: 24 };
@@ -99,13 +99,51 @@ fn every_panel_scrolls_within_its_bounds() {
         };
         assert_eq!(at(Scroll::Home), 0..rows);
         assert_eq!(at(Scroll::Up), 0..rows);
+        if panel == Panel::Events {
+            assert_eq!(at(Scroll::Down), 0..rows, "another row is selected");
+        }
         assert_eq!(at(Scroll::Down), 1..rows + 1);
         assert_eq!(at(Scroll::PageDown), rows..2 * rows, "a row stays in sight");
         assert_eq!(at(Scroll::PageUp), 1..rows + 1);
         assert_eq!(at(Scroll::End), 50 - rows..50);
         assert_eq!(at(Scroll::Down), 50 - rows..50);
+        if panel != Panel::Events {
+            assert_eq!(at(Scroll::Up), 50 - rows..50, "another row is selected");
+        }
         assert_eq!(at(Scroll::Up), 49 - rows..49);
     }
+}
+
+#[test]
+fn the_busiest_queues_come_first() {
+    let mut model = Model::new("http://127.0.0.1:50051", Vec::new());
+    model.resized(SCREEN);
+    let queue = |name: String, busy_share, queued| QueueStats {
+        queue: name,
+        busy_share,
+        counts: Some(TaskCounts { queued, ..TaskCounts::default() }),
+        ..QueueStats::default()
+    };
+    let idle = (0..50).map(|number| queue(format!("idle-{number:02}"), 0.0, 0));
+    let busy = [("a", 0.2, 0), ("z", 0.9, 3), ("waits", 0.0, 7)];
+    let busy = busy.map(|(name, share, queued)| queue(name.to_owned(), share, queued));
+    let queues = idle.chain(busy).collect();
+    model.stats(Ok(GetStatsResponse { queues, ..GetStatsResponse::default() }), Instant::now());
+    let first: Vec<_> = model.queues()[..4].iter().map(|queue| queue.queue.as_str()).collect();
+    assert_eq!(first, ["z", "a", "waits", "idle-00"]);
+    for c in "IDLE-4".chars() {
+        model.command(Command::Write(c));
+    }
+    assert_eq!(model.len(Panel::Queues), 10);
+    model.command(Command::Scroll(Scroll::Down));
+    model.command(Command::Details);
+    assert!(matches!(&model.details, Some(Row::Queue(queue)) if queue.queue.starts_with("idle-4")));
+    // What is on top is left first.
+    assert_eq!(model.command(Command::Back), Flow::GoOn);
+    assert!(model.details.is_none());
+    assert_eq!(model.command(Command::Back), Flow::GoOn);
+    assert_eq!(model.len(Panel::Queues), 53);
+    assert_eq!(model.command(Command::Back), Flow::Quit);
 }
 
 #[test]
