@@ -168,6 +168,25 @@ impl Overrides {
         }
     }
 
+    /// What a change of `fields` to `values` makes of these, over what is configured.
+    ///
+    /// # Errors
+    /// [`WrongBackoffs`], unless the change does not touch them.
+    pub fn changed(
+        mut self,
+        fields: &[Field],
+        values: &Self,
+        configured: Settings,
+    ) -> Result<Self, WrongBackoffs> {
+        for field in fields {
+            self.take(*field, values);
+        }
+        let Settings { initial_backoff: initial, max_backoff: max, .. } = self.over(configured);
+        let touched =
+            fields.iter().any(|field| [Field::InitialBackoff, Field::MaxBackoff].contains(field));
+        if touched && max < initial { Err(WrongBackoffs { initial, max }) } else { Ok(self) }
+    }
+
     /// The names of what differs, as the API and the configuration spell them.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         Field::ALL.into_iter().filter(|field| self.has(*field)).map(Field::name)
@@ -187,6 +206,15 @@ impl Overrides {
             Field::AttemptTimeout => self.attempt_timeout = other.attempt_timeout,
         }
     }
+}
+
+/// A change would leave a queue with a longest backoff that is shorter than its first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongBackoffs {
+    /// See [`Settings::initial_backoff`].
+    pub initial: Duration,
+    /// See [`Settings::max_backoff`].
+    pub max: Duration,
 }
 
 /// One of the [`Settings`], by name.

@@ -24,6 +24,13 @@ impl Timestamp {
         Self(self.0.saturating_add(micros))
     }
 
+    /// This time less `span`; the first representable time if that is before it.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long after `earlier` this time is; zero if it is not after it.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

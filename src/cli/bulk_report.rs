@@ -170,9 +170,10 @@ impl Stand {
         };
         let wait = if wait { " --wait" } else { "" };
         let program = program::name();
-        let (from, same) = match file.as_os_str() == "-" {
-            true => ("-".to_owned(), ", given the same input"),
-            false => (quoted_for_a_shell(&file.to_string_lossy()), ""),
+        let (from, same) = if file.as_os_str() == "-" {
+            ("-".to_owned(), ", given the same input")
+        } else {
+            (quoted_for_a_shell(&file.to_string_lossy()), "")
         };
         let prefix = quoted_for_a_shell(prefix);
         let command = format!("{program} submit --from {from} --request-id-prefix {prefix}{wait}");

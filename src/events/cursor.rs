@@ -104,8 +104,8 @@ pub struct Chronicle {
 }
 
 impl Chronicle {
-    /// The chronicle of a store; its incarnations in the order of their starts,
-    /// at least one.
+    /// The chronicle of a store; its incarnations that are remembered, in the order of
+    /// their starts, at least one.
     #[must_use]
     pub fn new(store: u32, incarnations: Vec<Incarnation>) -> Self {
         let mask = (1 << MARK_BITS) - 1;
@@ -119,13 +119,19 @@ impl Chronicle {
         Cursor { store: self.store, incarnation: self.mark_of(seq), seq }
     }
 
-    /// The event that `cursor` stands after.
+    /// The event that `cursor` stands after. Of incarnations that are forgotten, with
+    /// their events, nothing can be said but that: whoever goes on from there is told
+    /// that the events are no longer kept.
     ///
     /// # Errors
     /// [`Invalid`].
     pub fn resolve(&self, cursor: Cursor, newest: Seq) -> Result<Seq, Invalid> {
         if cursor.store != self.store {
             return Err(Invalid::AnotherStore);
+        }
+        let known_from = self.incarnations[0].first;
+        if known_from > Seq(1) && cursor.seq < known_from {
+            return Ok(cursor.seq);
         }
         // Before the number is compared: one that this history has not reached
         // yet, given by an incarnation that it did not have, is no mere future.

@@ -12,6 +12,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::convert;
 use super::{shares::MAX_STREAMS, watch::End};
 use crate::{
     events::{Ended, Hub, Invalid, TooManyWaiters, Unreadable},
@@ -239,6 +240,14 @@ pub fn store(error: &store::Error) -> Status {
             format!("this request_id was used for another task, {task}; nothing was enqueued"),
             details("REQUEST_ID_REUSED", [("task_id", task.to_string())]),
         ),
+        store::Error::RequestIdRepeated { first } => Status::with_error_details(
+            Code::AlreadyExists,
+            format!(
+                "this request_id is that of requests[{first}], which asks for something else; nothing was enqueued"
+            ),
+            details("REQUEST_ID_REUSED", [("request", first.to_string())]),
+        ),
+        store::Error::WrongBackoffs(wrong) => invalid(&[convert::wrong_backoffs(*wrong)]),
         store::Error::Draining => draining(),
         store::Error::Crashed(cause) => server_failed(cause, ""),
         store::Error::Damaged(damage) => damaged(damage.place(), &damage.to_string()),

@@ -43,6 +43,15 @@ impl WallClock {
     }
 }
 
+/// How long something took: by the times that are shown of its beginning and its end,
+/// so that there is one figure; by the clock that does not step, where the wall clock
+/// has stepped in between.
+pub fn span(shown: Duration, measured: Duration) -> Duration {
+    // Two clocks drift apart, by a small part of what they measure.
+    let drift = Duration::from_secs(1) + measured / 500;
+    if shown.abs_diff(measured) <= drift { shown } else { measured }
+}
+
 /// How long a store has been running, over all process starts: microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Uptime(pub u64);

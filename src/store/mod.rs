@@ -32,6 +32,7 @@ use crate::{
     admission::{Admitted, Refused},
     event::Seq,
     events::{BoxFuture, History},
+    queue::WrongBackoffs,
     task::{Data, Failure, NewTask, RetryPolicy, State, TaskId, Timestamp, WorkerId},
 };
 
@@ -157,8 +158,8 @@ pub trait Store: History {
     /// Changes a queue: holds also over restarts.
     ///
     /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`], [`Error::NoRoom`] if it would be one
-    /// queue too many.
+    /// [`Error::Draining`], [`Error::Failed`], [`Error::WrongBackoffs`],
+    /// [`Error::NoRoom`] if it would be one queue too many.
     fn change_queue(
         &self,
         queue: Arc<str>,
@@ -259,6 +260,16 @@ pub enum Error {
     /// The idempotency key belongs to another task.
     #[error("the request_id was used for another task, {0}")]
     RequestIdReused(TaskId),
+    /// The idempotency key belongs to an earlier task of the same call, which is none
+    /// yet, as all of them are taken or none.
+    #[error("the request_id was used for another task of the same call, the one at {first}")]
+    RequestIdRepeated {
+        /// Its place in the call, from 0.
+        first: usize,
+    },
+    /// The settings of a queue would not fit together.
+    #[error("the longest backoff would be {:?}, below the initial one of {:?}", .0.max, .0.initial)]
+    WrongBackoffs(WrongBackoffs),
     /// The store takes no more commands of this sort: the server shuts down.
     #[error("the server is draining")]
     Draining,

@@ -25,7 +25,7 @@ pub struct Overview {
     pub classes: Vec<ClassStatus>,
     /// What went through all queues together.
     pub flow: Flow,
-    /// All queues' tasks together.
+    /// The tasks of all these queues together.
     pub counts: queue::Counts,
     /// When measuring began: at the start of the process.
     pub since: Timestamp,

@@ -72,6 +72,22 @@ pub enum Alarm {
     Steady(Timestamp),
 }
 
+impl Alarm {
+    /// Of a task that is due since `due` by the wall clock: since when that is by the
+    /// clock that does not step, as far as the wall clock can be believed. No task is
+    /// due since a time that has not come.
+    pub fn rung(due: Timestamp, now: &Moment) -> Self {
+        Self::Steady(now.steady.before(now.wall.since(due)))
+    }
+
+    /// The time, by the clock that it is of.
+    pub fn time(self) -> Timestamp {
+        match self {
+            Self::Wall(time) | Self::Steady(time) => time,
+        }
+    }
+}
+
 /// The two clocks at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -95,9 +111,13 @@ pub struct Ready {
     pass: u128,
     /// The queues whose rate holds them back, and until when.
     held: BTreeSet<(Instant, QueueId)>,
-    wall: BTreeSet<(Timestamp, u64)>,
-    steady: BTreeSet<(Timestamp, u64)>,
+    wall: BTreeSet<Later>,
+    steady: BTreeSet<Later>,
 }
+
+/// A task that becomes due: of those that do at one time, the one that starts first
+/// comes first, however many they are.
+type Later = (Timestamp, Reverse<i32>, u64);
 
 /// One queue.
 #[derive(Debug)]
@@ -277,9 +297,9 @@ impl Ready {
         (lane.waiting.len() as u64, lane.running.into())
     }
 
-    /// Since when the next task of a queue has been due.
-    pub fn next_of(&self, id: QueueId) -> Option<Timestamp> {
-        self.lanes[id.0 as usize].waiting.first().map(|rank| rank.due)
+    /// The next task of a queue.
+    pub fn next_of(&self, id: QueueId) -> Option<u64> {
+        self.lanes[id.0 as usize].waiting.first().map(|rank| rank.number)
     }
 
     /// What holds the due tasks of a queue back.
@@ -344,26 +364,28 @@ impl Ready {
     }
 
     /// Adds a task that becomes due later.
-    pub fn push_later(&mut self, alarm: Alarm, number: u64) {
+    pub fn push_later(&mut self, alarm: Alarm, priority: i32, number: u64) {
+        let priority = Reverse(priority);
         match alarm {
-            Alarm::Wall(due) => self.wall.insert((due, number)),
-            Alarm::Steady(due) => self.steady.insert((due, number)),
+            Alarm::Wall(due) => self.wall.insert((due, priority, number)),
+            Alarm::Steady(due) => self.steady.insert((due, priority, number)),
         };
     }
 
     /// Takes a task out that would have become due later.
-    pub fn remove_later(&mut self, alarm: Alarm, number: u64) {
+    pub fn remove_later(&mut self, alarm: Alarm, priority: i32, number: u64) {
+        let priority = Reverse(priority);
         match alarm {
-            Alarm::Wall(due) => self.wall.remove(&(due, number)),
-            Alarm::Steady(due) => self.steady.remove(&(due, number)),
+            Alarm::Wall(due) => self.wall.remove(&(due, priority, number)),
+            Alarm::Steady(due) => self.steady.remove(&(due, priority, number)),
         };
     }
 
     /// Takes a task that has become due, the earliest first.
     pub fn pop_due(&mut self, now: &Moment) -> Option<u64> {
-        let come = |set: &mut BTreeSet<(Timestamp, u64)>, now| {
-            let (due, _) = set.first()?;
-            (*due <= now).then(|| set.pop_first())?.map(|(_, number)| number)
+        let come = |set: &mut BTreeSet<Later>, now| {
+            let (due, ..) = set.first()?;
+            (*due <= now).then(|| set.pop_first())?.map(|(.., number)| number)
         };
         come(&mut self.steady, now.steady).or_else(|| come(&mut self.wall, now.wall))
     }
@@ -371,8 +393,8 @@ impl Ready {
     /// How long until the next task becomes due, as far as the clocks can tell:
     /// the wall clock may step, and is to be looked at again after `look_again`.
     pub fn until_due(&self, now: &Moment, look_again: Duration) -> Option<Duration> {
-        let steady = self.steady.first().map(|(due, _)| due.since(now.steady));
-        let wall = self.wall.first().map(|(due, _)| due.since(now.wall).min(look_again));
+        let steady = self.steady.first().map(|(due, ..)| due.since(now.steady));
+        let wall = self.wall.first().map(|(due, ..)| due.since(now.wall).min(look_again));
         [steady, wall].into_iter().flatten().min()
     }
 }

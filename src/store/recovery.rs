@@ -17,7 +17,9 @@ use tokio::sync::watch;
 use super::{
     Settings,
     clock::Clock,
-    engine::{Engine, Entry, Group, GroupError, Index, LogKeeper, Mix, Queues, Tally, Upkeep},
+    engine::{
+        ByNumber, Engine, Entry, Group, GroupError, Index, LogKeeper, Mix, Queues, Tally, Upkeep,
+    },
     identity::Identity,
     ready::{Alarm, Ready},
     record::QueueRecord,
@@ -27,6 +29,7 @@ use super::{
 use crate::{
     admission::Admission,
     config::Durability,
+    event::Seq,
     events::{self, Chronicle, Encoder, Hub, Incarnation},
     task::{Lifecycle, State, Timestamp},
 };
@@ -60,6 +63,7 @@ pub fn recover<'c>(
     let incarnation = Incarnation { mark: rand::random(), first: newest_event.next() };
     let mut incarnations = sqlite::incarnations(connection)?;
     incarnations.push(incarnation);
+    let forgotten = forget_unneeded(&mut incarnations, sqlite::oldest_event(connection)?);
     let chronicle = Chronicle::new(identity.cursor_mark(), incarnations);
     let (publisher, hub) = events::hub(newest_event, chronicle);
     let (failed, failure) = watch::channel(None);
@@ -85,12 +89,14 @@ pub fn recover<'c>(
         newest_ended: sqlite::newest_ended(connection)?,
         max_crashes: settings.max_crashes,
         idle: VecDeque::new(),
+        running: ByNumber::default(),
+        lost: Vec::new(),
         retiring: HashSet::new(),
         draining: false,
         group: Group::new(now),
     };
     take_over_queues(&mut engine, connection)?;
-    let interrupted = begin_incarnation(&mut engine, connection, incarnation)?;
+    let interrupted = begin_incarnation(&mut engine, connection, incarnation, &forgotten)?;
     let recovered = Recovered { tasks: engine.index.len(), interrupted };
     Ok((engine, Opened { identity, hub, failure, recovered }))
 }
@@ -135,6 +141,7 @@ fn begin_incarnation(
     engine: &mut Engine<'_>,
     connection: &Connection,
     incarnation: Incarnation,
+    forgotten: &[Incarnation],
 ) -> Result<usize, DatabaseError> {
     let slots = sqlite::slots(connection)?;
     let running: HashSet<u64> = slots.iter().map(|slot| slot.task).collect();
@@ -150,6 +157,9 @@ fn begin_incarnation(
     sqlite::wait_out(|| engine.writer.begin())?;
     let now = engine.group.now.wall;
     engine.writer.insert_incarnation(incarnation, now)?;
+    for old in forgotten {
+        engine.writer.delete_incarnation(*old)?;
+    }
     for slot in &slots {
         engine.crashed(*slot).map_err(damaged)?;
         engine.writer.delete_slot(slot.worker)?;
@@ -170,8 +180,29 @@ fn begin_incarnation(
     for batch in batches {
         engine.publisher.publish(batch);
     }
-    engine.group.effects.drain(..).for_each(super::engine::Effect::perform);
+    for effect in engine.group.effects.drain(..) {
+        effect.perform();
+    }
     Ok(slots.len())
+}
+
+/// Takes out the process starts that no event and no cursor needs any more: those of
+/// which no event is kept, not even as the one that the oldest cursor stands after, and
+/// those that told nothing. Without this they would be more with every start, for ever.
+fn forget_unneeded(incarnations: &mut Vec<Incarnation>, oldest: Seq) -> Vec<Incarnation> {
+    let begun = incarnations.partition_point(|known| known.first <= oldest.previous());
+    let mut forgotten: Vec<_> = incarnations.drain(..begun.saturating_sub(1)).collect();
+    let starts: Vec<Seq> = incarnations.iter().map(|known| known.first).collect();
+    let mut at = 0;
+    incarnations.retain(|known| {
+        at += 1;
+        let told_nothing = starts.get(at) == Some(&known.first);
+        if told_nothing {
+            forgotten.push(*known);
+        }
+        !told_nothing
+    });
+    forgotten
 }
 
 fn damaged(error: GroupError) -> DatabaseError {
@@ -188,9 +219,11 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
     let place = waits.then(|| engine.admission.readmit(&row.queue, row.bytes));
     // Of an interval, only the time of the wall clock at which it was to end is left;
     // whatever that clock says by now, no more remains of it than its length.
+    let left = row.due.since(now.wall).min(row.interval.unwrap_or(Duration::MAX));
     let alarm = match row.interval {
+        _ if left.is_zero() => Alarm::rung(row.due, &now),
         None => Alarm::Wall(row.due),
-        Some(interval) => Alarm::Steady(now.steady.after(row.due.since(now.wall).min(interval))),
+        Some(_) => Alarm::Steady(now.steady.after(left)),
     };
     let kind = engine.index.share(&row.kind);
     Entry {

@@ -29,8 +29,7 @@ pub fn task_table(
 /// The columns, of which names are cut to `longest`; times of today without a date, if it is
 /// said when that is.
 fn columns(tasks: &[Task], longest: usize, today: Option<Timestamp>) -> Vec<Stack> {
-    let cells =
-        |cell: &dyn Fn(&Task) -> String| tasks.iter().map(|task| cell(task)).collect::<Vec<_>>();
+    let cells = |cell: &dyn Fn(&Task) -> String| tasks.iter().map(cell).collect::<Vec<_>>();
     let name = |text: &str| middle_cut(&printable(text), longest);
     let state = |task: &Task| {
         state_style(task.state()).apply_to(json::state_name(task.state())).to_string()

@@ -65,9 +65,7 @@ pub fn table(queues: &[Queue], pages: &mut Paged, room: Option<usize>, now: Time
 }
 
 fn columns(queues: &[Queue], longest: usize, now: Timestamp) -> Vec<Stack> {
-    let cells = |cell: &dyn Fn(&Queue) -> String| {
-        queues.iter().map(|queue| cell(queue)).collect::<Vec<_>>()
-    };
+    let cells = |cell: &dyn Fn(&Queue) -> String| queues.iter().map(cell).collect::<Vec<_>>();
     let counted = |number: &dyn Fn(TaskCounts) -> u64| {
         cells(&|queue| count(number(queue.counts.unwrap_or_default())))
     };

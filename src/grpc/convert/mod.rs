@@ -34,7 +34,9 @@ pub use batches::{batch, of_request};
 pub use crew::{crew_size, drained, pool};
 pub use lists::{Listing, cancellation, listing, redrive};
 pub use output::{duration, page, state_to, task, timestamp};
-pub use queues::{Update, empty_queue, queue, queue_listing, queue_name, queue_page, update};
+pub use queues::{
+    Update, empty_queue, queue, queue_listing, queue_name, queue_page, update, wrong_backoffs,
+};
 pub use stats::{stats, target_wait};
 pub use submission::{Desk, Rules, unknown_queue};
 pub use tokens::Pages;

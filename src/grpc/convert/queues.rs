@@ -6,7 +6,7 @@ use super::{Checks, check_queue, duration, lists::page_size, timestamp, tokens};
 use crate::{
     handler::Violation,
     proto::v1,
-    queue::{self, Block, Book, Counts, Field, Overrides, Settings},
+    queue::{self, Block, Book, Counts, Field, Overrides, Settings, WrongBackoffs},
     store::QueueStatus,
 };
 
@@ -88,8 +88,8 @@ pub struct Update {
     pub values: Overrides,
 }
 
-/// Checks an update. Whether its backoffs fit together is for
-/// [`Update::check_effect`] to say.
+/// Checks an update. Whether its backoffs fit together is for the store to say, which
+/// knows what was changed before.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -111,31 +111,11 @@ pub fn update(request: v1::UpdateQueueRequest) -> Result<Update, Vec<Violation>>
     checks.finish(Update { queue: Arc::from(request.queue.as_str()), fields, values })
 }
 
-impl Update {
-    /// Checks what the queue's settings become, from those that were changed
-    /// before and those that are configured.
-    ///
-    /// # Errors
-    /// What is wrong with that.
-    pub fn check_effect(
-        &self,
-        mut changed: Overrides,
-        configured: Settings,
-    ) -> Result<(), Vec<Violation>> {
-        for field in &self.fields {
-            changed.take(*field, &self.values);
-        }
-        let Settings { initial_backoff, max_backoff, .. } = changed.over(configured);
-        let touched = |field| self.fields.contains(&field);
-        if max_backoff >= initial_backoff
-            || !(touched(Field::InitialBackoff) || touched(Field::MaxBackoff))
-        {
-            return Ok(());
-        }
-        let (max, initial) = (super::humane(max_backoff), super::humane(initial_backoff));
-        let wrong = format!("would be {max}, below the initial backoff of {initial}");
-        Err(vec![Violation::new("settings.max_backoff", wrong)])
-    }
+/// What is wrong with a change that leaves a queue with such backoffs.
+pub fn wrong_backoffs(wrong: WrongBackoffs) -> Violation {
+    let (max, initial) = (super::humane(wrong.max), super::humane(wrong.initial));
+    let wrong = format!("would be {max}, below the initial backoff of {initial}");
+    Violation::new("settings.max_backoff", wrong)
 }
 
 /// The settings that are set.

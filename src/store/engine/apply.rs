@@ -8,7 +8,7 @@ use super::{Effect, Engine, Entry, GroupError, Message, Reply, alone, queues::Ta
 use crate::{
     event::{Event, EventType, Subject},
     store::{
-        Error, Finished, MAX_ATTEMPTS_KEPT, Turn,
+        Error, Finished, MAX_ATTEMPTS_KEPT, Turn, clock,
         ready::{Alarm, QueueId},
         sqlite::{AttemptRow, FinishRow, LiveColumns, WrittenLive},
     },
@@ -16,6 +16,9 @@ use crate::{
 };
 
 type Applied = Result<(), GroupError>;
+
+/// Tasks that become due in a group.
+pub(super) const STEP_DUE: usize = 4_096;
 
 /// What an event says beyond its task, and what the end of a task records.
 #[derive(Default)]
@@ -45,6 +48,7 @@ impl Engine<'_> {
             Message::Redrive(tasks, among, reply) => self.redrive_all(tasks, &among, reply),
             Message::Turn(worker, finished, reply) => self.turn(worker, finished, reply),
             Message::Join(worker, reply) => {
+                self.give_up(worker)?;
                 self.tell_crew(EventType::WorkerStarted, Some(worker));
                 self.done(reply);
                 Ok(())
@@ -57,6 +61,7 @@ impl Engine<'_> {
                 Ok(())
             }
             Message::Leave(worker, reply) => {
+                self.give_up(worker)?;
                 self.retiring.remove(&worker);
                 self.tell_crew(EventType::WorkerStopped, Some(worker));
                 self.done(reply);
@@ -106,7 +111,7 @@ impl Engine<'_> {
     /// Puts a waiting task where it will be found when it may start.
     pub(in crate::store) fn await_turn(&mut self, number: u64, entry: &Entry) {
         if entry.life.state == State::Scheduled {
-            self.ready.push_later(entry.alarm, number);
+            self.ready.push_later(entry.alarm, entry.priority, number);
             if let Some(queue) = self.queues.get_mut(entry.queue) {
                 queue.scheduled += 1;
             }
@@ -163,7 +168,7 @@ impl Engine<'_> {
                 self.mix.no_longer_waits(class, priority);
             }
             State::Scheduled => {
-                self.ready.remove_later(alarm, id.number());
+                self.ready.remove_later(alarm, priority, id.number());
                 self.no_longer_scheduled(queue);
             }
             _ => {}
@@ -192,8 +197,9 @@ impl Engine<'_> {
         reply: Reply<Turn>,
     ) -> Applied {
         let recorded = match finished {
-            Some(finished) => self.finish(worker, *finished),
-            None => Ok(()),
+            Some(finished) => self.finish(*finished),
+            // Whoever asks for work has none.
+            None => self.give_up(worker),
         };
         if self.draining || self.retiring.contains(&worker) {
             self.group.effects.push(Effect::Stop(reply));
@@ -247,6 +253,8 @@ impl Engine<'_> {
             self.ready.ended(queue);
             self.measure_end(queue, told.ran);
             if let Some(worker) = worker {
+                self.running.remove(&worker.0.into());
+                self.group.slots.insert(worker, None);
                 let whole = told.ran.is_some()
                     && !matches!(command, Command::Stopped { .. } | Command::Interrupt { .. });
                 self.mix.ended(worker, whole, self.group.now.instant);
@@ -386,8 +394,11 @@ impl Engine<'_> {
         self.encoder.push(&Event {
             worker: execution.map(|execution| execution.worker),
             waited: execution.map(|execution| execution.waited),
-            // From its start to now, both as the task tells them, so that there is one figure.
-            ran: told.ran.and(execution).map(|execution| now.since(execution.started)),
+            // From its start to now, as the task tells them.
+            ran: told
+                .ran
+                .zip(execution)
+                .map(|(measured, execution)| clock::span(now.since(execution.started), measured)),
             error: told.failure,
             next_due: (what == Told::RetryScheduled).then_some(entry.due),
             ..Event::new(event_type, now, Some(subject))
@@ -408,14 +419,20 @@ impl Engine<'_> {
         }
     }
 
-    /// Moves what has become due among what may start.
+    /// Moves what has become due among what may start: as much as holds no group up.
+    /// The earliest first, and of those with one due time the one that is to start
+    /// first; so what is moved starts before what is not yet.
     pub(super) fn make_due(&mut self) {
         let now = self.group.now;
-        while let Some(number) = self.ready.pop_due(&now) {
+        for _ in 0..STEP_DUE {
+            let Some(number) = self.ready.pop_due(&now) else { break };
             let Some(entry) = self.index.get_mut(number) else { continue };
             let budget = entry.budget(self.max_crashes);
             if let Ok((life, _)) = task::decide(entry.life, budget, Command::BecomeDue) {
                 entry.life = life;
+                if let Alarm::Wall(due) = entry.alarm {
+                    entry.alarm = Alarm::rung(due, &now);
+                }
                 let (queue, rank) = (entry.queue, entry.rank(number));
                 self.ready.push(queue, rank);
                 self.mix.waits(entry.class, entry.priority);

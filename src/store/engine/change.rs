@@ -124,7 +124,7 @@ impl Engine<'_> {
             priority,
             max_attempts,
             due: now.wall,
-            alarm: Alarm::Wall(now.wall),
+            alarm: Alarm::Steady(now.steady),
             bytes,
             has_labels: ended.labels.is_some(),
             place: Some(place),
@@ -174,10 +174,16 @@ impl Engine<'_> {
             QueueChange::Resume => self.pause(id, false),
             QueueChange::Settings(fields, values) => {
                 let Some(queue) = self.queues.get(id) else { return Ok(()) };
-                let (kept, mut overrides) = (queue.kept.clone(), queue.overrides);
-                for field in fields {
-                    overrides.take(field, &values);
-                }
+                let (kept, before) = (queue.kept.clone(), queue.overrides);
+                let configured = self.admission.book().settings(name);
+                let overrides = match before.changed(&fields, &values, configured) {
+                    Ok(overrides) => overrides,
+                    Err(wrong) => {
+                        let refused = Err(Error::WrongBackoffs(wrong));
+                        self.group.effects.push(Effect::Done(reply, refused));
+                        return self.forget_unused(id);
+                    }
+                };
                 let settings = self.queues.set_overrides(id, overrides, &mut self.ready);
                 let configure = settings.map(|settings| Effect::Configure(kept, settings));
                 self.group.effects.extend(configure);
@@ -221,26 +227,28 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Answers whoever asked how the queues stand, with what the group made of
-    /// them.
+    /// Answers whoever asked how the queues stand, with what the committed group made
+    /// of them.
     pub(super) fn answer_overviews(&mut self) {
         // Of all queues it is made once, however many ask.
-        let mut of_all: Option<Box<Overview>> = None;
+        let mut of_all: Option<Overview> = None;
         for (only, reply) in std::mem::take(&mut self.group.overviews) {
             let overview = match (&only, &of_all) {
                 (None, Some(made)) => made.clone(),
-                _ => Box::new(self.overview(only.as_deref())),
+                _ => self.overview(only.as_deref()),
             };
             if only.is_none() {
                 of_all.get_or_insert_with(|| overview.clone());
             }
-            self.group.effects.push(Effect::Overview(reply, overview));
+            // Whoever asked may have gone.
+            drop(reply.send(Ok(overview)));
         }
     }
 
     fn overview(&mut self, only: Option<&str>) -> Overview {
         let (began_at, now) = (self.clock.began_at(), self.group.now);
-        let mut overview = self.queues.overview(only, &self.ready, self.draining, began_at, &now);
+        let waiting = (&self.ready, &self.index);
+        let mut overview = self.queues.overview(only, waiting, self.draining, began_at, &now);
         if only.is_none() {
             let name = |id| self.queues.get(id).map(|queue| Arc::clone(queue.name()));
             overview.classes = self.mix.statuses(name, now.instant);

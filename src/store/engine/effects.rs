@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::{Admitted, Kept},
     queue::Settings,
-    store::{Assignment, Error, Overview, Submitted, Turn},
+    store::{Assignment, Error, Submitted, Turn},
+    task::WorkerId,
 };
 
 /// Where an answer goes. Whoever asked may have gone.
@@ -30,10 +31,8 @@ pub enum Effect {
     Done(Reply<()>, Result<(), Error>),
     /// A command for several tasks has its outcomes.
     Each(Reply<Vec<Result<(), Error>>>, Result<Vec<Result<(), Error>>, Error>),
-    /// Somebody asked how the queues stand.
-    Overview(Reply<Overview>, Box<Overview>),
     /// A worker executes this next.
-    Assign(Reply<Turn>, Box<Assignment>),
+    Assign(WorkerId, Reply<Turn>, Box<Assignment>),
     /// A worker leaves.
     Stop(Reply<Turn>),
     /// A handler should stop.
@@ -45,8 +44,8 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// The group is on disk.
-    pub fn perform(self) {
+    /// The group is on disk. Tells which worker was given a task and could not be told.
+    pub fn perform(self) -> Option<WorkerId> {
         // A reply whose receiver has gone is of no consequence: the change is
         // committed, and whoever asks again is told.
         match self {
@@ -55,13 +54,15 @@ impl Effect {
             Self::SubmittedAtomic(reply, outcome) => drop(reply.send(outcome)),
             Self::Done(reply, outcome) => drop(reply.send(outcome)),
             Self::Each(reply, outcomes) => drop(reply.send(outcomes)),
-            Self::Overview(reply, overview) => drop(reply.send(Ok(*overview))),
-            Self::Assign(reply, assignment) => drop(reply.send(Ok(Turn::Run(*assignment)))),
+            Self::Assign(worker, reply, assignment) => {
+                return reply.send(Ok(Turn::Run(*assignment))).is_err().then_some(worker);
+            }
             Self::Stop(reply) => drop(reply.send(Ok(Turn::Stop))),
             Self::Signal(cancel) => cancel.cancel(),
             Self::Vacate(place) => drop(place),
             Self::Configure(queue, settings) => queue.configure(settings),
         }
+        None
     }
 
     /// The group is lost.
@@ -72,8 +73,7 @@ impl Effect {
             Self::SubmittedAtomic(reply, _) => refuse(reply, cause),
             Self::Done(reply, _) => refuse(reply, cause),
             Self::Each(reply, _) => refuse(reply, cause),
-            Self::Overview(reply, _) => refuse(reply, cause),
-            Self::Assign(reply, _) | Self::Stop(reply) => refuse(reply, cause),
+            Self::Assign(_, reply, _) | Self::Stop(reply) => refuse(reply, cause),
             Self::Signal(_) | Self::Vacate(_) | Self::Configure(..) => {}
         }
     }

@@ -29,8 +29,10 @@ pub struct Entry {
     pub class: Option<ClassId>,
     pub priority: i32,
     pub max_attempts: u32,
+    /// When it may start, or might have, by the wall clock.
     pub due: Timestamp,
-    /// What makes it due, while it is SCHEDULED.
+    /// What makes it due, while it is SCHEDULED; then since when it is, by the clock
+    /// that does not step.
     pub alarm: Alarm,
     pub bytes: u64,
     /// It has labels.
@@ -54,7 +56,7 @@ pub struct Execution {
 
 impl Entry {
     pub fn rank(&self, number: u64) -> Rank {
-        Rank::new(self.priority, self.due, number)
+        Rank::new(self.priority, self.alarm.time(), number)
     }
 
     pub fn budget(&self, max_crashes: u32) -> Budget {

@@ -95,6 +95,10 @@ pub struct Engine<'c> {
     pub max_crashes: u32,
     /// Workers that wait for a task, in the order in which they came.
     pub idle: VecDeque<(WorkerId, Reply<Turn>)>,
+    /// What each worker runs, by its number: which task, and which attempt.
+    pub running: ByNumber<(u64, u32)>,
+    /// Workers that were given a task and could not be told.
+    pub lost: Vec<WorkerId>,
     /// Workers that are to leave at their next turn.
     pub retiring: HashSet<WorkerId>,
     pub draining: bool,
@@ -193,7 +197,13 @@ impl Engine<'_> {
 
     /// How long until there is something to do of which nobody says a word.
     fn until_something(&self) -> Option<Duration> {
-        if self.draining || self.failure.borrow().is_some() {
+        if self.failure.borrow().is_some() {
+            return None;
+        }
+        if !self.lost.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.draining {
             return None;
         }
         let now = self.clock.moment();
@@ -229,9 +239,9 @@ impl Engine<'_> {
                 for batch in batches {
                     self.publisher.publish(batch);
                 }
-                for effect in self.group.effects.drain(..) {
-                    effect.perform();
-                }
+                let effects = self.group.effects.drain(..);
+                self.lost.extend(effects.filter_map(Effect::perform));
+                self.answer_overviews();
                 // Everybody has been answered.
                 if let Err(error) = self.keep_log_short() {
                     self.fail(&error);
@@ -256,6 +266,9 @@ impl Engine<'_> {
         self.wait_for_log()?;
         self.begin()?;
         self.group.now = self.clock.moment();
+        for worker in std::mem::take(&mut self.lost) {
+            self.give_up(worker)?;
+        }
         let mut bytes = 0;
         while bytes + self.encoder.bytes() < MAX_GROUP_BYTES && closing.is_none() {
             let Some(message) = arrived.next() else { break };
@@ -277,7 +290,6 @@ impl Engine<'_> {
         self.group.fresh.clear();
         self.trim()?;
         self.write_gathered()?;
-        self.answer_overviews();
         let batches = self.encoder.take_all();
         let uptime = self.uptime();
         if closing.is_some() {
@@ -426,3 +438,6 @@ enum Came {
     DueTime,
     Hangup,
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::meter::Meter;
+use super::{index::Index, meter::Meter};
 use crate::{
     admission::{Admission, Kept},
     queue::{Block, Counts, Overrides, Settings},
@@ -199,27 +199,26 @@ impl Queues {
     pub fn overview(
         &mut self,
         only: Option<&str>,
-        ready: &Ready,
+        (ready, index): (&Ready, &Index),
         draining: bool,
         began_at: Timestamp,
         now: &Moment,
     ) -> Overview {
-        let mut counts = Counts::default();
-        for id in self.by_name.values() {
-            counts = counts.plus(self.counts(*id, ready));
-        }
         let mut named: Vec<_> = match only {
             Some(name) => self.by_name.get_key_value(name).into_iter().collect(),
             None => self.by_name.iter().collect(),
         };
         named.sort();
         let ids: Vec<QueueId> = named.into_iter().map(|(_, id)| *id).collect();
-        let queues = ids.into_iter().filter_map(|id| self.status(id, ready, draining, now));
+        let queues =
+            ids.into_iter().filter_map(|id| self.status(id, (ready, index), draining, now));
+        let queues: Vec<_> = queues.collect();
+        let counts = queues.iter().map(|queue| queue.counts);
         Overview {
-            queues: queues.collect(),
+            counts: counts.fold(Counts::default(), Counts::plus),
+            queues,
             classes: Vec::new(),
             flow: self.meter.flow(now.instant),
-            counts,
             since: began_at,
             now: now.wall,
         }
@@ -228,12 +227,13 @@ impl Queues {
     fn status(
         &mut self,
         id: QueueId,
-        ready: &Ready,
+        (ready, index): (&Ready, &Index),
         draining: bool,
         now: &Moment,
     ) -> Option<QueueStatus> {
         let counts = self.counts(id, ready);
         let queue = self.get_mut(id)?;
+        let next = ready.next_of(id).and_then(|number| index.get(number));
         let (waiting_bytes, waiting_callers) = queue.kept.waiting();
         Some(QueueStatus {
             name: Arc::clone(queue.name()),
@@ -244,7 +244,8 @@ impl Queues {
             counts,
             waiting_bytes,
             waiting_callers,
-            oldest_due: ready.next_of(id),
+            // As the task itself tells it, which was no later than now.
+            oldest_due: next.map(|entry| entry.due.min(now.wall)),
             flow: queue.meter.flow(now.instant),
         })
     }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Effect, Engine, GroupError, alone, apply::Particulars, index::Execution};
 use crate::{
     store::{
-        Assignment, Finished, Outcome,
+        Assignment, Finished, Outcome, clock,
         record::{OutputRecord, TaskRecord},
         sqlite::SlotRow,
     },
@@ -39,7 +39,7 @@ impl Engine<'_> {
             let Some((worker, reply)) = self.idle.pop_front() else { break };
             match self.start(number, worker)? {
                 Some(assignment) => {
-                    let assign = Effect::Assign(reply, Box::new(assignment));
+                    let assign = Effect::Assign(worker, reply, Box::new(assignment));
                     self.group.effects.push(assign);
                 }
                 None => self.idle.push_front((worker, reply)),
@@ -69,7 +69,8 @@ impl Engine<'_> {
         let (after, told) = decided.map_err(|_| GroupError::Inconsistent(number))?;
         debug_assert_eq!(invariants::check(before, Command::Start, after), Ok(()));
         entry.life = after;
-        let waited = started.since(entry.due);
+        let measured = now.steady.since(entry.alarm.time());
+        let waited = clock::span(started.since(entry.due), measured);
         let execution = Execution { worker, started, waited, labels, cancel: cancel.clone() };
         entry.execution = Some(Box::new(execution));
         self.group.effects.extend(entry.place.take().map(Effect::Vacate));
@@ -85,6 +86,7 @@ impl Engine<'_> {
         let queue = Arc::clone(queue.name());
         let slot = SlotRow { worker, task: number, attempt, started };
         self.group.slots.insert(worker, Some(slot));
+        self.running.insert(worker.0.into(), (number, attempt));
         self.group.started.insert(number);
         self.tell(number, told, &Particulars::default());
 
@@ -93,7 +95,7 @@ impl Engine<'_> {
             Ok(run) => run,
             Err(damage) => {
                 tracing::error!(%task, %damage, "the record of a task is damaged");
-                self.finish(worker, damaged(task, attempt, &damage))?;
+                self.finish(damaged(task, attempt, &damage))?;
                 return Ok(None);
             }
         };
@@ -133,10 +135,9 @@ impl Engine<'_> {
         Ok(Kept { labels, run: Err(damage) })
     }
 
-    pub(super) fn finish(&mut self, worker: WorkerId, finished: Finished) -> Applied {
+    pub(super) fn finish(&mut self, finished: Finished) -> Applied {
         let Finished { task, attempt, outcome, ran, output } = finished;
         let number = task.number();
-        self.group.slots.insert(worker, None);
         let output = output.map(|output| OutputRecord::to_bytes(&output));
         let output = output.as_deref();
         let told = Particulars { ran: Some(ran), output, ..Particulars::default() };
@@ -164,9 +165,22 @@ impl Engine<'_> {
         }
     }
 
+    /// Lets go of what a worker was given and does not have: its answer was lost on the
+    /// way, or it began anew. The task is ready again, and its attempt number refuses
+    /// what may still be reported of that execution.
+    pub(super) fn give_up(&mut self, worker: WorkerId) -> Applied {
+        let Some(&(number, attempt)) = self.running.get(&worker.0.into()) else { return Ok(()) };
+        let task = self.identity.task_id(number);
+        tracing::warn!(%worker, %task, attempt, "a worker does not have the task it was given");
+        let failure = Failure::new("WORKER_LOST", "its worker does not have it");
+        // It is nobody's fault, as when the server is shut down.
+        let command = Command::Interrupt { attempt, by: Interruption::Drain };
+        let told = Particulars { failure: Some(&failure), ..Particulars::default() };
+        self.transition(number, command, &told)
+    }
+
     /// Records that a crash ended the execution of a task.
     pub(in crate::store) fn crashed(&mut self, slot: SlotRow) -> Applied {
-        self.group.slots.insert(slot.worker, None);
         let labels = self.labels(slot.task)?;
         let Some(entry) = self.index.get_mut(slot.task) else { return Ok(()) };
         // The slot knows of the start; the task's own row does not.

@@ -65,18 +65,16 @@ impl Engine<'_> {
             return Ok(Err(Error::Draining));
         }
         let mut wrong = Vec::new();
-        let mut asked: HashMap<&str, [u8; 16]> = HashMap::new();
+        let mut asked: HashMap<&str, (usize, [u8; 16])> = HashMap::new();
         for (at, prepared) in all.iter().enumerate() {
             let Some(request_id) = &prepared.task.request_id else { continue };
-            let first = *asked.entry(request_id).or_insert(prepared.fingerprint);
+            let own = (at, prepared.fingerprint);
+            let (first, fingerprint) = *asked.entry(request_id).or_insert(own);
             match self.repeated(prepared)? {
                 Some(Err(error)) => wrong.push((at, error)),
                 Some(Ok(_)) => {}
-                None if first == prepared.fingerprint => {}
-                None => {
-                    let theirs = self.identity.task_id(self.newest_task + 1);
-                    wrong.push((at, Error::RequestIdReused(theirs)));
-                }
+                None if fingerprint == prepared.fingerprint => {}
+                None => wrong.push((at, Error::RequestIdRepeated { first })),
             }
         }
         if !wrong.is_empty() {
@@ -177,7 +175,7 @@ impl Engine<'_> {
             priority,
             max_attempts,
             due,
-            alarm: alarm.unwrap_or(Alarm::Wall(due)),
+            alarm: alarm.unwrap_or(Alarm::Steady(now.steady)),
             bytes,
             has_labels: labels.is_some(),
             place: Some(place),

@@ -29,7 +29,7 @@ fn starts_go_by_priority_then_due_time_then_submission() {
     for (priority, due, number) in [(0, 5, 1), (0, 4, 2), (9, 9, 3), (0, 4, 4), (-1, 0, 5)] {
         ready.push(queue, Rank::new(priority, Timestamp(due), number));
     }
-    assert_eq!(ready.next_of(queue), Some(Timestamp(9)));
+    assert_eq!(ready.next_of(queue), Some(3));
     assert_eq!(drain(&mut ready), [3, 2, 4, 1, 5]);
     assert_eq!(ready.pop(NOW()), None);
 }
@@ -197,9 +197,9 @@ fn at(wall: i64, steady: i64) -> Moment {
 fn later_tasks_become_due_in_the_order_of_their_times() {
     let mut ready = Ready::default();
     for (due, number) in [(30, 1), (10, 2), (20, 3)] {
-        ready.push_later(Alarm::Wall(Timestamp(due)), number);
+        ready.push_later(Alarm::Wall(Timestamp(due)), 0, number);
     }
-    ready.remove_later(Alarm::Wall(Timestamp(20)), 3);
+    ready.remove_later(Alarm::Wall(Timestamp(20)), 0, 3);
     let hour = Duration::from_hours(1);
     assert_eq!(ready.until_due(&at(4, 4), hour), Some(Duration::from_micros(6)));
     assert_eq!(ready.pop_due(&at(9, 9)), None);
@@ -212,8 +212,8 @@ fn later_tasks_become_due_in_the_order_of_their_times() {
 #[test]
 fn a_step_of_the_wall_clock_moves_times_and_no_intervals() {
     let mut ready = Ready::default();
-    ready.push_later(Alarm::Wall(Timestamp(100)), 1);
-    ready.push_later(Alarm::Steady(Timestamp(100)), 2);
+    ready.push_later(Alarm::Wall(Timestamp(100)), 0, 1);
+    ready.push_later(Alarm::Steady(Timestamp(100)), 0, 2);
     // The wall clock went back by 80.
     assert_eq!(ready.pop_due(&at(20, 100)), Some(2));
     assert_eq!(ready.pop_due(&at(20, 100)), None);

@@ -66,7 +66,7 @@ pub use opening::{Circumstances, LogDamage, scan_log, wait_out};
 pub use schema::Table;
 pub use start::{
     LiveRow, SlotRow, each_live, identity, incarnations, newest, newest_batch, newest_ended,
-    newest_event, queues, slots, tallies, uptime,
+    newest_event, oldest_event, queues, slots, tallies, uptime,
 };
 pub use sum::{Damage, check};
 pub use upkeep::EndedRow;

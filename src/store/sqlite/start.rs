@@ -159,6 +159,13 @@ fn newest_events(connection: &Connection) -> Rows<Option<(Seq, Seq, Uptime)>> {
     row.optional()
 }
 
+/// The oldest event that is kept, or the next one if none is.
+pub fn oldest_event(connection: &Connection) -> Result<Seq, DatabaseError> {
+    let sql = "SELECT min(first) FROM event";
+    let oldest: Option<u64> = connection.query_row(sql, [], |row| row.get(0))?;
+    Ok(Seq(oldest.unwrap_or(1)))
+}
+
 /// The newest event, as a reader sees it; 0 if there is none, or if its row is damaged,
 /// which whoever reads the events is told.
 pub fn newest_event(connection: &Connection) -> Rows<Seq> {

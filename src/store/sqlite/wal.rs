@@ -16,6 +16,11 @@
 //! generation share with the header, and a checksum of everything up to here. Frames of
 //! earlier generations lie behind the newest as they were.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "lengths of headers, and of pages, which have at most 64 KiB"
+)]
+
 use std::{
     fs::File,
     io::{self, BufReader, Read, Seek as _, SeekFrom},

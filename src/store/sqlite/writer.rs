@@ -235,6 +235,12 @@ impl<'c> Writer<'c> {
         write(&mut insert, Table::Incarnation, &row)
     }
 
+    /// Forgets a process start of which nothing is kept.
+    pub fn delete_incarnation(&mut self, incarnation: Incarnation) -> Rows<()> {
+        let sql = "DELETE FROM incarnation WHERE mark = ?1 AND first_seq = ?2";
+        self.connection.execute(sql, (incarnation.mark, incarnation.first.0)).map(drop)
+    }
+
     pub fn insert_task(&mut self, row: &TaskRow<'_>) -> Rows<()> {
         let values = values![
             row.number,
