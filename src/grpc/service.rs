@@ -221,7 +221,7 @@ impl task_service_server::TaskService for Service {
                 () = tokio::time::sleep(timeout.unwrap_or(DEFAULT_WAIT)) => {}
                 () = self.ending.closing.cancelled() => {
                     let read = self.read_in_room(id, shares.as_ref()).await?;
-                    return if is_terminal(&read.0) { Ok(read) } else { Err(status::draining()) };
+                    return if is_terminal(&read.0) { Ok(read) } else { Err(self.ending.status()) };
                 }
             }
             self.read_in_room(id, shares.as_ref()).await
