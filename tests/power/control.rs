@@ -27,6 +27,8 @@ pub enum Role {
     Any = 0,
     Database,
     Log,
+    /// The data directory itself: its names.
+    Directory = 4,
 }
 
 /// How it fails.

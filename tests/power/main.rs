@@ -205,6 +205,39 @@ async fn a_failed_sync_and_a_restart_lose_nothing() {
     }
 }
 
+/// A file is on the disk only if its name is: a server whose directory cannot be synced does
+/// not start, or keeps what it acknowledges, as does the next one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_cannot_be_synced_loses_nothing() {
+    let mut random = random();
+    for from in 1..20 {
+        let dir = tempfile::tempdir().expect("a directory");
+        let traced = Traced::of(dir.path());
+        let ledger = Arc::new(Ledger::new(traced.marker()));
+        let disk = Disk::of(dir.path());
+        let (call, role, fault) = (Call::Sync, Role::Directory, Fault::Eio);
+        traced.control.set(&[Rule { call, role, from, times: u32::MAX, fault }]);
+        let started = traced.start();
+        let failed = traced.control.hits(0);
+        println!("from sync {from}: {failed} failed, started: {}", started.is_ok());
+        let server = started.unwrap_or_else(|_| {
+            traced.control.set(&[]);
+            traced.start().expect("it starts when the directory can be synced")
+        });
+        let client = connect(server.address.parse().expect("an address")).await;
+        load::run(&client, &ledger, "any", 20, &mut random).await;
+        drop(server);
+        let mut history = History::new(disk, Known::default(), &traced, &ledger);
+        let (image, context) = history.cut(history.len(), Cut::Nothing, &mut random);
+        verify::verify(image.path(), &history.known, &context).await;
+        if failed == 0 {
+            assert!(from > 1, "no directory is ever synced");
+            return;
+        }
+    }
+    panic!("a start syncs its directory without an end");
+}
+
 /// The disk refuses to take the log into the database: it is told, the log is bounded, new
 /// tasks are held back, and all is well again by itself.
 #[tokio::test(flavor = "multi_thread")]
