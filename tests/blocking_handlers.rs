@@ -32,7 +32,7 @@ use tempfile::TempDir;
 use tonic::Code;
 
 /// The longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server whose `noop` blocks its thread while the file is there.
 fn serve(dir: &Path, more: &[&str]) -> (Serve, PathBuf) {

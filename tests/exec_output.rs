@@ -40,10 +40,10 @@ fn logs(server: &Serve, args: &[&str]) -> Said {
 #[test]
 fn a_failure_keeps_what_was_printed_within_its_bound() {
     let dir = TempDir::new().unwrap();
-    let talk = "echo out $TASKYARD_ATTEMPT; printf 'err\\377' >&2; exit 3";
+    let speak = "echo out $TASKYARD_ATTEMPT; printf 'err\\377' >&2; exit 3";
     let noise = "for i in 1 2 3 4 5 6 7 8; do echo noise-$i; echo fuss-$i >&2; done; kill -9 $$";
     let scripts =
-        [("talk", "", talk), ("noise", "max_output = \"16B\"", noise), ("good", "", "echo good")];
+        [("talk", "", speak), ("noise", "max_output = \"16B\"", noise), ("good", "", "echo good")];
     let config = declare(dir.path(), &scripts);
     let server = Serve::start(&dir.path().join("data"), &["--config", &config]);
 
@@ -73,8 +73,8 @@ fn a_failure_keeps_what_was_printed_within_its_bound() {
     let said = logs(&server, &[&id]).ends(3);
     assert!(said.err.contains("succeeded"), "{}", said.err);
     // It is on disk.
-    let noisy = server.run(&["list", "--state", "failed", "--output", "json"]).ends(0).json();
-    assert!(noisy.iter().all(|task| task["attempts"].is_null()), "not in lists");
+    let listed = server.run(&["list", "--state", "failed", "--output", "json"]).ends(0).json();
+    assert!(listed.iter().all(|task| task["attempts"].is_null()), "not in lists");
     server.signal(Signal::KILL);
 }
 
