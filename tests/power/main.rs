@@ -173,8 +173,12 @@ async fn a_failed_sync_and_a_restart_lose_nothing() {
         let ledger = Arc::new(Ledger::new(traced.marker()));
         let server = traced.start().expect("it starts");
         let client = connect(server.address.parse().expect("an address")).await;
-        load::run(&client, &ledger, "sound", 20, &mut random).await;
-        let from = random.random_range(1..10);
+        load::run(&client, &ledger, "sound", 200, &mut random).await;
+        // So that what is written next changes pages that are in the database alone.
+        server.drain();
+        let server = traced.start().expect("it starts again");
+        let client = connect(server.address.parse().expect("an address")).await;
+        let from = random.random_range(1..6);
         let (call, role, fault) = (Call::Sync, Role::Log, Fault::Eio);
         let fails = Rule { call, role, from, times: 1, fault };
         // What was refused cannot always be cut off the log, either: it is committed by the
@@ -191,13 +195,19 @@ async fn a_failed_sync_and_a_restart_lose_nothing() {
             drop(server);
         }
         traced.control.set(&[]);
+        let stopped = trace::read(&traced.trace).len();
         let server = traced.start().unwrap_or_else(|said| panic!("after: {said}"));
+        let started = trace::read(&traced.trace).len();
         let client = connect(server.address.parse().expect("an address")).await;
         let taken = load::run(&client, &ledger, "after", FAULT_TASKS, &mut random).await;
         assert_eq!(taken, FAULT_TASKS, "{}", server.said());
         drop(server);
         let mut history = History::new(disk, Known::default(), &traced, &ledger);
-        for moment in history.moments(history.first_mark(), 2 * FAULT_IMAGES, &mut random) {
+        let mut moments = history.moments(history.first_mark(), FAULT_IMAGES, &mut random);
+        // The start is the worst of all times.
+        moments.extend((0..FAULT_IMAGES).map(|_| random.random_range(stopped..=started)));
+        moments.sort_unstable();
+        for moment in moments {
             let (image, context) = history.cut(moment, Cut::any(&mut random), &mut random);
             verify::verify(image.path(), &history.known, &context).await;
         }
