@@ -70,10 +70,11 @@ pub fn fit(stacks: &mut Vec<Stack>, most: usize) {
 }
 
 /// The columns for a screen with so much room, without a bound for any. `make` makes them with
-/// names cut to a number of columns: names are cut before anything is left out.
-pub fn fitted(room: Option<usize>, make: impl Fn(usize) -> Vec<Stack>) -> Vec<Stack> {
+/// names cut to a number of columns: names are cut before anything is left out, but to no less
+/// than this `part` of the screen.
+pub fn fitted(room: Option<usize>, part: usize, make: impl Fn(usize) -> Vec<Stack>) -> Vec<Stack> {
     let Some(most) = room else { return make(usize::MAX) };
-    let least = (most / 6).max(LEAST_NAME);
+    let least = (most / part).max(LEAST_NAME);
     let tries = [usize::MAX, most / 3, most / 4, most / 5];
     let whole = tries.into_iter().filter(|longest| *longest > least).map(&make);
     if let Some(stacks) = whole.into_iter().find(|stacks| width(stacks) <= most) {

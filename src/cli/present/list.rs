@@ -22,7 +22,7 @@ pub fn task_table(
     room: Option<usize>,
     now: Timestamp,
 ) -> String {
-    let columns = fitted(room, |longest| columns(tasks, longest, room.map(|_| now)));
+    let columns = fitted(room, 6, |longest| columns(tasks, longest, room.map(|_| now)));
     pages.table(columns, room)
 }
 

@@ -61,7 +61,8 @@ fn state(queue: &Queue) -> String {
 /// screen has `room` for so many columns, names are cut in the middle and the least important
 /// columns left out; without such a bound there is everything.
 pub fn table(queues: &[Queue], pages: &mut Paged, room: Option<usize>, now: Timestamp) -> String {
-    pages.table(fitted(room, |longest| columns(queues, longest, now)), room)
+    // It is all about the queues: their names are the last thing to be cut short.
+    pages.table(fitted(room, 3, |longest| columns(queues, longest, now)), room)
 }
 
 fn columns(queues: &[Queue], longest: usize, now: Timestamp) -> Vec<Stack> {
@@ -302,7 +303,7 @@ mail      max running          2      10      4/4          0       1          0 
             assert!(text.lines().all(fits), "{width}:\n{text}");
         }
         let text = plain(&table(&[mail(), long], &mut Paged::default(), Some(80), NOW));
-        assert!(text.contains("SCHEDULED") && !text.contains("WEIGHT"), "{text}");
+        assert!(text.contains("OLDEST") && !text.contains("WEIGHT"), "{text}");
         assert!(text.contains("xx…xx"), "{text}");
     }
 

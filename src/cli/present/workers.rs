@@ -22,7 +22,7 @@ const TASK: usize = 14;
 /// such a bound. Identifiers are never cut.
 pub fn table(pool: &Pool, room: Option<usize>) -> String {
     let workers: Vec<_> = pool.workers.iter().collect();
-    columns::table(&fitted(room, |longest| worker_columns(&workers, longest)))
+    columns::table(&fitted(room, 6, |longest| worker_columns(&workers, longest)))
 }
 
 /// The columns of a table of workers, of which names of queues and kinds are cut to
