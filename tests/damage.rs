@@ -371,3 +371,41 @@ async fn whatever_a_disk_changes_is_told_and_never_given_out() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_nobody_has_open_is_looked_through_and_left_as_it_is() {
+    let (dir, crashed, _) = full_store().await;
+    for whole in [&dir, &crashed] {
+        let before = std::fs::read(whole.path().join("taskyard.db")).unwrap();
+        let found = taskyard::store::verify(whole.path()).unwrap();
+        assert!(found.is_whole() && found.rows > 20, "{found:?}");
+        assert_eq!(std::fs::read(whole.path().join("taskyard.db")).unwrap(), before);
+    }
+    for (table, columns) in columns(&database(&dir)) {
+        for column in columns {
+            let home = if table == "slot" { &crashed } else { &dir };
+            let copy = copy_of(home);
+            let connection = database(&copy);
+            let first = format!("SELECT sum, {column} FROM {table} LIMIT 1");
+            let (sum, before): (i64, Value) =
+                connection.query_row(&first, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            let sql = format!("UPDATE OR REPLACE {table} SET {column} = ?1 WHERE sum = {sum}");
+            connection.execute(&sql, [&other(before, &column)]).unwrap();
+            drop(connection);
+            let found = taskyard::store::verify(copy.path()).unwrap();
+            let named = format!("of table {table} is damaged");
+            let told = found.problems.iter().any(|problem| problem.contains(&named));
+            assert!(told, "{table}.{column}: {found:?}");
+        }
+    }
+    // What no checksum can tell: rows that are gone.
+    let copy = copy_of(&dir);
+    database(&copy).execute_batch("DELETE FROM finish WHERE id = 1").unwrap();
+    let found = taskyard::store::verify(copy.path()).unwrap();
+    let missing = "a task that neither lives nor has ended, or both: 1";
+    assert!(found.problems.iter().any(|problem| problem == missing), "{found:?}");
+    // A server that has it open keeps others out.
+    let yard = open_in(dir.path()).await.unwrap();
+    assert!(taskyard::store::verify(dir.path()).is_err());
+    yard.close().await;
+}

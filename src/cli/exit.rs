@@ -13,7 +13,7 @@ pub enum Exit {
     /// Everything asked for was done.
     Ok = 0,
     /// A task that was waited for FAILED or was CANCELLED, or some of the lines
-    /// of `submit --from` were refused.
+    /// of `submit --from` were refused, or `store verify` found damage.
     TaskFailed = 1,
     /// The command line, a file or the configuration is wrong; nothing was sent.
     Usage = 2,
@@ -73,7 +73,8 @@ impl From<Exit> for ExitCode {
 pub const HELP: &str = "\
 Exit codes:
     0  everything asked for was done
-    1  a task that was waited for FAILED or was CANCELLED, or lines were refused
+    1  a task that was waited for FAILED or was CANCELLED, lines were refused, or
+       store verify found damage
     2  wrong usage, bad input or bad configuration; found before anything was sent
     3  the server refused the request
     4  the server cannot be reached, or is draining

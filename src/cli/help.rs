@@ -12,7 +12,7 @@ use super::{client::ServerArgs, exit, program::Program};
 /// The commands in the order and the groups in which help lists them. One that is in none
 /// comes last.
 const GROUPS: [(&str, &[&str]); 4] = [
-    ("Run a server", &["serve", "demo"]),
+    ("Run a server", &["serve", "demo", "store"]),
     ("Tasks", &["submit", "get", "list", "wait", "watch", "logs", "cancel", "redrive", "kinds"]),
     (
         "Operate",
@@ -22,7 +22,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
 ];
 
 /// Commands that talk to no server.
-pub const LOCAL: [&str; 5] = ["serve", "demo", "completions", "man", "help"];
+pub const LOCAL: [&str; 6] = ["serve", "demo", "store", "completions", "man", "help"];
 
 /// Examples of each command, as lines for a shell; they are read by a test.
 const EXAMPLES: &[(&str, &str)] = &[
@@ -39,6 +39,7 @@ taskyard serve --config taskyard.toml",
 taskyard demo
 taskyard demo /usr/share/doc --workers 8 --max-files 500",
     ),
+    ("store", "taskyard store verify --data-dir /var/lib/taskyard"),
     (
         "submit",
         "\

@@ -2,7 +2,7 @@
 //!
 //! Owns arguments, output and exit codes: [`Exit`] lists them. Must not know
 //! the store or the pool: it talks to a server through the generated client;
-//! only `serve` and `demo` start one.
+//! only `serve` and `demo` start one, and `store` looks into a store that none has open.
 
 mod bulk;
 mod bulk_report;
@@ -35,6 +35,7 @@ mod serve;
 mod shell;
 mod stats;
 mod steps;
+mod store;
 mod strict_json;
 mod submit;
 mod table;
@@ -139,6 +140,8 @@ enum Command {
     ///
     /// The exit code is 8 if it had to cut tasks off.
     Drain(drain::DrainArgs),
+    /// Look after a store while no server runs on it
+    Store(store::StoreArgs),
     /// Print the completions of a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual, or write all of its pages
@@ -235,6 +238,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches, own: Registry, program: Program) -> 
         Command::Stats(args) => block_on(stats::run(&server, args))?,
         Command::Top(args) => block_on(top::run(&server, args))?,
         Command::Drain(args) => block_on(drain::run(&server, args))?,
+        Command::Store(args) => store::run(&args)?,
         Command::Completions(args) => shell::completions(&args, program)?,
         Command::Man(args) => shell::man(&args, program)?,
     };

@@ -23,6 +23,7 @@ mod record;
 mod recovery;
 mod space;
 mod sqlite;
+mod verify;
 
 use std::{sync::Arc, time::Duration};
 
@@ -49,6 +50,7 @@ pub use reading::{
 };
 pub use recovery::Recovered;
 pub use sqlite::{Damage, Scan as LogScan, Trust as LogTrust, scan_log};
+pub use verify::{Verified, VerifyError, verify};
 
 /// A durable store of tasks and their events.
 ///

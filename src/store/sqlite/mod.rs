@@ -74,9 +74,9 @@ pub use wal::{Scan, Trust};
 pub use writer::{AttemptRow, FinishRow, LiveColumns, TaskRow, Writer};
 
 /// "task" in ASCII: marks the file as ours.
-const APPLICATION_ID: i32 = 0x7461_736b;
+pub const APPLICATION_ID: i32 = 0x7461_736b;
 /// The format that this code reads and writes.
-const FORMAT: i32 = 3;
+pub const FORMAT: i32 = 3;
 /// Earlier SQLite can lose committed data when a write-ahead log is reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 

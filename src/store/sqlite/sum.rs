@@ -63,6 +63,11 @@ impl Damage {
         }
     }
 
+    /// Where and what, without what to do about it.
+    pub fn what_is_wrong(&self) -> String {
+        format!("{} is damaged: {}", self.place, self.what)
+    }
+
     /// Where: for example `row 17 of table task`.
     pub fn place(&self) -> &str {
         &self.place
