@@ -54,9 +54,9 @@ pub async fn run(server: &ServerArgs, args: CancelArgs) -> Result<Exit, Problem>
             .hint("say which by --queue, --kind, --label, --state or a time; or add --yes"));
     }
     let states = if args.states.is_empty() { LIVE.to_vec() } else { args.states };
+    let filter = args.filter.clone().filter(&states, EndedArgs::default())?;
     let client = server.connect().await?;
     args.filter.say_unknown(&client).await;
-    let filter = args.filter.filter(&states, EndedArgs::default())?;
     let client = client.tasks();
     // It needs no room in any queue.
     let patience = Duration::ZERO;

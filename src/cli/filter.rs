@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Marks that any task has.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct FilterArgs {
     /// Only tasks of this queue; may be repeated
     #[arg(short = 'q', long = "queue", value_name = "QUEUE")]

@@ -114,9 +114,9 @@ const PAGE: u64 = 1_000;
 
 /// Lists tasks, a page at a time, so that memory stays bounded.
 pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> {
+    let filter = args.filter.clone().filter(&args.states, args.ended)?;
     let client = server.connect().await?;
     args.filter.say_unknown(&client).await;
-    let filter = args.filter.filter(&args.states, args.ended)?;
     let client = client.tasks();
     let mut left = if args.limit == 0 { u64::MAX } else { args.limit };
     let mut request = ListTasksRequest {

@@ -74,9 +74,9 @@ pub async fn run(server: &ServerArgs, args: RedriveArgs) -> Result<Exit, Problem
     }
     // Named, so that the filter says something even if nothing else is asked for.
     let states = if args.states.is_empty() { vec![TaskState::Failed] } else { args.states };
+    let filter = args.filter.clone().filter(&states, args.ended)?;
     let client = server.connect().await?;
     args.filter.say_unknown(&client).await;
-    let filter = args.filter.filter(&states, args.ended)?;
     let client = client.tasks();
     steps::run(|token| step(client.clone(), filter.clone(), token), patience, "redriven", format)
         .await
