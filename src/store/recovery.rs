@@ -196,7 +196,8 @@ fn forget_unneeded(incarnations: &mut Vec<Incarnation>, oldest: Seq) -> Vec<Inca
     let mut at = 0;
     incarnations.retain(|known| {
         at += 1;
-        let told_nothing = starts.get(at) == Some(&known.first);
+        // The first one of all has given out the cursor before the first event.
+        let told_nothing = at > 1 && starts.get(at) == Some(&known.first);
         if told_nothing {
             forgotten.push(*known);
         }
