@@ -9,8 +9,8 @@
 //! one that is to leave is told so by the store at its next turn, so that no
 //! task is handed to somebody who has gone.
 //!
-//! Workers and their handlers run on threads of their own ([`threads`]). An execution whose
-//! handler blocks its thread cannot look at the clock, so another looks for it ([`watchdog`]).
+//! Workers and their handlers run on threads of their own (`threads`). An execution whose
+//! handler blocks its thread cannot look at the clock, so another looks for it (`watchdog`).
 
 mod desk;
 mod retry;

@@ -3,7 +3,7 @@
 //! Changes nothing: a database with a write-ahead log is copied, with its log, and the copy
 //! is looked through. Must not repair, and must not guess.
 
-use std::{fmt, fs, io, path::Path, path::PathBuf};
+use std::{fmt, fmt::Write as _, fs, io, path::Path, path::PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
@@ -170,7 +170,9 @@ fn open(database: &Path, immutable: bool) -> Result<Connection, rusqlite::Error>
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
                 escaped.push(char::from(*byte));
             }
-            other => escaped.push_str(&format!("%{other:02X}")),
+            other => {
+                let _ = write!(escaped, "%{other:02X}");
+            }
         }
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;

@@ -16,7 +16,7 @@ use taskyard::{
 
 use crate::{
     provider::Provider,
-    work::{LATER, RAN, broken, done, failed, task, tried},
+    work::{LATER, broken, done, failed, task, tried},
     yard::{Setup, Yard},
 };
 

@@ -80,7 +80,7 @@ fn of_event(event: &Event) -> Rows {
     vec![
         ("event", count(event.seq)),
         ("time", event.time.map(calendar).unwrap_or_default()),
-        ("type", json::type_name(event.r#type).into()),
+        ("type", json::type_name(event.r#type)),
         ("task", printable(&event.task_id)),
         ("kind", printable(&event.kind)),
         ("queue", printable(&event.queue)),

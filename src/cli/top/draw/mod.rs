@@ -44,9 +44,10 @@ pub fn draw(frame: &mut Frame<'_>, model: &Model, now: Instant) {
             lines(canvas, place, &panels::lines(model, panel, place));
         }
     }
-    let foot = match model.is_writing {
-        true => format!("/{}▏  Enter keeps it, Esc shows all again", printable(&model.filter)),
-        false => footer(layout.footer.width.into()),
+    let foot = if model.is_writing {
+        format!("/{}▏  Enter keeps it, Esc shows all again", printable(&model.filter))
+    } else {
+        footer(layout.footer.width.into())
     };
     lines(canvas, layout.footer, &[foot]);
 }
