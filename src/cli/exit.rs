@@ -80,7 +80,8 @@ Exit codes:
     4  the server cannot be reached, or is draining
     5  the queue is full, or another bound of the server is reached
     6  timed out
-    7  serve, demo: could not start (port or data directory in use, store damaged)
+    7  serve, demo: could not start (port or data directory in use, store damaged);
+       store verify: could not find out whether there is damage
     8  serve, drain: the server ended before its drain was complete
     9  serve, demo: the server failed, which is a defect; it is to be started again
    70  internal error
