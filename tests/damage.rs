@@ -277,6 +277,9 @@ async fn look(dir: &Path, ledger: &Ledger) -> Seen {
         Err(other) => panic!("{other:?}"),
     };
     seen.compare("the events", events, &ledger.events);
+    // What concerns one task stops nobody. None that lives is cancelled by this.
+    let cancelled = yard.store.cancel(ids, vec![State::Succeeded]).await;
+    assert!(cancelled.is_ok(), "the store has stopped: {cancelled:?}");
     yard.close().await;
     seen
 }

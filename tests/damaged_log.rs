@@ -6,6 +6,7 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -145,6 +146,15 @@ async fn a_loss_that_is_accepted_keeps_the_damaged_files_and_what_is_whole() {
     crashed.damage(last_page - 1);
     let said = crashed.refuses(last_page - 1);
     assert!(said.err.contains("1 commit behind"), "{}", said.err);
+    // What the message tells to look with tells the same.
+    let verified = Command::new(env!("CARGO_BIN_EXE_taskyard"))
+        .args(["store", "verify", "--data-dir"])
+        .arg(crashed.dir.path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&verified.stdout);
+    assert_eq!(verified.status.code(), Some(1), "{told}");
+    assert!(told.contains("1 commit behind"), "{told}");
     let damaged =
         ["taskyard.db-wal", "taskyard.db"].map(|name| fs::read(crashed.path(name)).unwrap());
     // Two tasks are whole: the last one is damaged.

@@ -1,8 +1,6 @@
 //! What is left of a command of `exec` that did not succeed, and what is told of commands
 //! that cannot be started: by the real binary.
 
-#![expect(clippy::similar_names, reason = "scripts, and what comes of them")]
-
 mod support;
 
 use std::{fs, path::Path};

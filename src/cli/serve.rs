@@ -87,7 +87,7 @@ fn run_with(config: &Config, own: Registry, inherited: Inherited) -> Result<Exit
 /// only work it is to start the server and to wait for orphans.
 pub fn prepare_process() -> Inherited {
     let inherited = process::reset_signals();
-    match process::serve_beside_orphans() {
+    match process::serve_beside_orphans(inherited) {
         Ok(None) => {}
         Ok(Some(code)) => std::process::exit(code.into()),
         Err(wrong) => note(format!(
@@ -166,7 +166,12 @@ async fn serve(
     supervisor: Supervisor,
 ) -> Result<Exit, Problem> {
     let started = Server::start_under(config, registry, supervisor.clone()).await;
-    let server = started.map_err(not_started)?;
+    let server = match started {
+        Ok(server) => server,
+        // A part that panicked at the start is a defect, whatever the start makes of it.
+        Err(_) if supervisor.failure().is_some() => return Ok(Exit::Failed),
+        Err(error) => return Err(not_started(error)),
+    };
     tokio::select! {
         () = stop.cancelled() => {}
         // The guard knows it too.

@@ -52,7 +52,7 @@ enum RoomOf {
     None,
     /// It waits for it.
     Wanted(BoxFuture<'static, Result<Room, NoRoom>>, u64),
-    /// It has it; given up with the request, or when the message was read.
+    /// It has it; given up with the request, or when the message is there.
     Had(#[expect(dead_code, reason = "dropped, when it is no longer needed")] Room, u64),
 }
 
@@ -66,6 +66,17 @@ impl<B> Arriving<B> {
     ) -> Self {
         let frames = Frames::default();
         Self { body, expected, frames, late: None, _place: place, shares, room: RoomOf::None }
+    }
+
+    /// A message that is there needs no more room for what arrives, though nobody may ask for
+    /// the next one for long: a stream that is pushed back keeps nothing from others.
+    fn give_up_room_of_what_arrived(&mut self) {
+        let has_begun = self.frames.begun;
+        if let RoomOf::Had(_, message) = self.room
+            && (message != has_begun || self.frames.is_between_messages())
+        {
+            self.room = RoomOf::None;
+        }
     }
 
     /// Waits for the room of a message that is large, before more of it is taken.
@@ -116,6 +127,7 @@ where
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
                 this.frames.pass(data);
+                this.give_up_room_of_what_arrived();
             }
             if this.expected == Expected::Messages {
                 this.late = None;
@@ -229,6 +241,22 @@ mod tests {
                 return *error.downcast::<Status>().expect("a status");
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_is_there_keeps_no_room_though_nobody_asks_for_the_next() {
+        let shares = Budgets::new(MAX_REQUEST_BYTES as u64, 1 << 20).share();
+        let message = vec![7; MAX_REQUEST_BYTES - 1];
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let header = [&[0], &length[..]].concat();
+        let came = [header.into(), message.into()].into();
+        let mut body = Arriving::new(Stuck(came), Expected::Messages, Some(shares.clone()), None);
+        for _ in 0..2 {
+            let part = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            assert!(part.expect("a part").is_ok());
+        }
+        assert!(shares.request(MAX_REQUEST_BYTES).await.is_ok(), "there is room for others");
+        drop(body);
     }
 
     #[tokio::test(start_paused = true)]

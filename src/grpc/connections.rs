@@ -178,7 +178,9 @@ impl Acceptor {
             ..self.clone()
         };
         let place = self.places.take(peer.ip()).or_else(|crowded| {
-            let for_operator = self.places.take_for_operator(peer.ip(), &connection.finish);
+            // Ended at once when another needs the place: a goodbye would wait for calls that
+            // never end, and for as long the connection would count nowhere.
+            let for_operator = self.places.take_for_operator(peer.ip(), &connection.abort);
             let closed = for_operator.is_none();
             CROWDED.line(|left_out| {
                 warn!(%peer, closed, left_out, "a connection finds no place: {crowded}");

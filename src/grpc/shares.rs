@@ -48,6 +48,8 @@ pub struct NoRoom;
 pub struct Budgets {
     requests: Arc<Semaphore>,
     responses: Arc<Semaphore>,
+    /// Of all responses together.
+    response_units: u32,
     pressure: Pressure,
 }
 
@@ -86,6 +88,7 @@ impl Budgets {
         Self {
             requests: semaphore(requests),
             responses: semaphore(responses),
+            response_units: u32::try_from(responses / UNIT as u64).unwrap_or(u32::MAX),
             pressure: Pressure::default(),
         }
     }
@@ -185,6 +188,8 @@ impl Reserved {
         let surplus = permit.num_permits().saturating_sub(units as usize);
         drop(permit.split(surplus));
         let all = Arc::clone(&self.all.responses);
+        // One that is larger than all of the process's room has all of it.
+        let units = units.min(self.all.response_units);
         let of_all = if let Ok(permit) = Arc::clone(&all).try_acquire_many_owned(units) {
             permit
         } else {

@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -89,6 +90,15 @@ impl Threads {
         group.lease()
     }
 
+    /// Wakes a thread of each runtime. The one that waits for the runtime's timers and sockets
+    /// leaves that to nobody when a task that it was woken for blocks it: one that is idle has to
+    /// be woken to take it over.
+    pub fn nudge(&self) {
+        for runtime in self.groups().iter().filter_map(|group| group.runtime.as_ref()) {
+            runtime.spawn(async {});
+        }
+    }
+
     fn groups(&self) -> MutexGuard<'_, Vec<Group>> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,11 +106,16 @@ impl Threads {
 
 impl Group {
     fn start(threads: usize) -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("handlers")
-            .enable_all()
-            .build()?;
+        let build = || {
+            Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name("handlers")
+                .enable_all()
+                .build()
+        };
+        // It panics where the system refuses a thread.
+        let refused = |_| Err(io::Error::other("the system refuses further threads"));
+        let runtime = catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(refused)?;
         Ok(Self { runtime: Some(runtime), threads, workers: Arc::default() })
     }
 
@@ -123,7 +138,32 @@ impl Drop for Group {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn who_blocks_after_a_timer_holds_up_no_timer_of_others() {
+        let threads = Threads::default();
+        let lease = threads.lease(2).unwrap();
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        lease.runtime().spawn(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            // On the thread that waited for the timers.
+            let _ = blocked.recv();
+        });
+        lease.runtime().spawn(async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            tell.send(()).expect("somebody waits");
+        });
+        let timer = (0..1_000).find(|_| {
+            threads.nudge();
+            told.recv_timeout(Duration::from_millis(20)).is_ok()
+        });
+        drop(release);
+        assert!(timer.is_some(), "it hangs");
+    }
 
     #[test]
     fn every_worker_has_a_thread_up_to_the_bound() {

@@ -35,6 +35,7 @@ pub async fn watch(pool: Weak<Shared>) {
         tokio::time::sleep(TICK).await;
         crate::failpoint::hit("watchdog");
         let Some(pool) = pool.upgrade() else { return };
+        pool.threads.nudge();
         pool.take_over_the_overdue(Instant::now());
     }
 }

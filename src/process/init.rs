@@ -21,6 +21,8 @@ use rustix::process::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::signals::Inherited;
+
 /// Signals that process 1 hands on.
 const HANDED_ON: [Signal; 6] =
     [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2];
@@ -34,7 +36,7 @@ const HANDED_ON: [Signal; 6] =
 ///
 /// # Errors
 /// The program cannot be started, or its end cannot be waited for.
-pub fn serve_beside_orphans() -> io::Result<Option<u8>> {
+pub fn serve_beside_orphans(inherited: Inherited) -> io::Result<Option<u8>> {
     if matches!(child_subreaper(), Ok(Some(_))) {
         let _ = set_child_subreaper(None);
     }
@@ -42,7 +44,10 @@ pub fn serve_beside_orphans() -> io::Result<Option<u8>> {
         return Ok(None);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(reap_beside(again()?)).map(Some)
+    // What is ignored stays so in the server, as long as nobody here hears it.
+    let handed_on =
+        HANDED_ON.into_iter().filter(|signal| *signal != Signal::HUP || !inherited.ignores_hangup);
+    runtime.block_on(reap_beside(again()?, handed_on)).map(Some)
 }
 
 /// This program, with its arguments.
@@ -57,12 +62,14 @@ fn again() -> io::Result<Command> {
     Ok(command)
 }
 
-async fn reap_beside(mut command: Command) -> io::Result<u8> {
+async fn reap_beside(
+    mut command: Command,
+    handed_on: impl Iterator<Item = Signal>,
+) -> io::Result<u8> {
     // Before the first child is there, so that nothing is missed.
     let mut ends = signal(SignalKind::child())?;
-    let mut signals = HANDED_ON
+    let mut signals = handed_on
         .map(|number| signal(SignalKind::from_raw(number.as_raw())).map(|heard| (number, heard)))
-        .into_iter()
         .collect::<io::Result<Vec<_>>>()?;
     let server = command.spawn()?;
     let server = i32::try_from(server.id()).ok().and_then(Pid::from_raw);

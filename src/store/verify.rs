@@ -8,6 +8,8 @@ use std::{fmt, fmt::Write as _, fs, io, path::Path, path::PathBuf};
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
+use crate::config::Durability;
+
 use super::{
     DirectoryError,
     directory::Directory,
@@ -85,15 +87,14 @@ pub fn verify(data_dir: &Path) -> Result<Verified, VerifyError> {
     if !database.is_file() {
         return Err(VerifyError::NoStore(data_dir.to_owned()));
     }
-    let _held = Directory::acquire(data_dir)?;
+    let held = Directory::acquire(data_dir)?;
     let unreadable = |source| VerifyError::Unreadable { path: data_dir.to_owned(), source };
     let mut found = Verified { database: database.clone(), ..Verified::default() };
     let scan = sqlite::scan_log(&database).map_err(unreadable)?;
     found.commits_in_log = scan.commits;
     let has_log = scan.bytes > 0;
-    // Behind the end may lie a last commit that a crash cut off, but none that others
-    // follow.
-    if scan.bad_header || scan.followed {
+    // Judged as a start would.
+    if scan.is_damaged(held.trust(Durability::Fsync)) {
         let log = database.with_extension("db-wal");
         found.add(sqlite::LogDamage { log, scan });
     }

@@ -126,6 +126,7 @@ async fn below_the_reserve_new_tasks_are_refused_and_the_others_go_on() {
     assert_eq!(log.matches("the disk is nearly full").count(), 1, "{log}");
     assert_eq!(log.matches("the disk has room").count(), 1, "{log}");
 }
+
 /// Does what blocks, with the server; which is killed if that takes too long.
 async fn with_server<T: Send + 'static>(
     server: Serve,
@@ -133,13 +134,11 @@ async fn with_server<T: Send + 'static>(
 ) -> T {
     let id = i32::try_from(server.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
     let mut doing = tokio::task::spawn_blocking(|| what(server));
-    match tokio::time::timeout(PATIENCE, &mut doing).await {
-        Ok(done) => done.expect("no panic"),
-        Err(_) => {
-            kill_process(id, Signal::KILL).expect("it is there");
-            panic!("it takes too long: {:?}", doing.await.map(drop));
-        }
+    if let Ok(done) = tokio::time::timeout(PATIENCE, &mut doing).await {
+        return done.expect("no panic");
     }
+    kill_process(id, Signal::KILL).expect("it is there");
+    panic!("it takes too long: {:?}", doing.await.map(drop));
 }
 
 /// Reads the log until it says so.

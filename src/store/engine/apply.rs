@@ -135,10 +135,11 @@ impl Engine<'_> {
             return Ok(Err(Error::NotFound(id)));
         }
         let Some(entry) = self.index.get(id.number()) else {
-            return Ok(match self.writer.finished_state(id.number())? {
-                None => Err(Error::NotFound(id)),
-                Some(State::Cancelled) => Ok(()),
-                Some(state) => Err(Error::Ended { task: id, state }),
+            return Ok(match alone(self.writer.finished_state(id.number()))? {
+                Err(damaged) => Err(damaged),
+                Ok(None) => Err(Error::NotFound(id)),
+                Ok(Some(State::Cancelled)) => Ok(()),
+                Ok(Some(state)) => Err(Error::Ended { task: id, state }),
             });
         };
         let waiting = entry.life.state;
@@ -197,7 +198,8 @@ impl Engine<'_> {
         reply: Reply<Turn>,
     ) -> Applied {
         let recorded = match finished {
-            Some(finished) => self.finish(*finished),
+            // A report that was refused says nothing of what the worker had.
+            Some(finished) => self.finish(*finished).and_then(|()| self.give_up(worker)),
             // Whoever asks for work has none.
             None => self.give_up(worker),
         };

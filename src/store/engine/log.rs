@@ -34,6 +34,10 @@ pub struct LogKeeper {
     limit: u64,
     /// Pages that it has, as far as they are not all in the database.
     pages: u64,
+    /// Pages that it had when all of them were in the database: it was to begin anew.
+    whole_at: Option<u64>,
+    /// It did not, as somebody read it: it must be seen to.
+    is_kept: bool,
     /// Somebody wants it to be moved, however short it is.
     wanted: bool,
     trouble: Option<Trouble>,
@@ -52,7 +56,15 @@ struct Trouble {
 impl LogKeeper {
     /// Of a log that may have so many pages.
     pub fn new(limit: u64) -> Self {
-        Self { limit, pages: 0, wanted: false, trouble: None, held: false }
+        Self {
+            limit,
+            pages: 0,
+            whole_at: None,
+            is_kept: false,
+            wanted: false,
+            trouble: None,
+            held: false,
+        }
     }
 
     /// To be moved soon, as what is in it makes the database shorter.
@@ -95,8 +107,18 @@ impl LogKeeper {
         due
     }
 
-    fn succeeded(&mut self) {
+    /// So many pages are in it after a commit.
+    fn stands(&mut self, pages: u64) {
+        self.is_kept |= self.whole_at.take().is_some_and(|whole| pages > whole);
+        self.pages = pages;
+    }
+
+    /// All of it is in the database, and the next commit begins it anew, as far as can be
+    /// told.
+    fn succeeded(&mut self, moved: Moved) {
         (self.pages, self.wanted) = (0, false);
+        self.whole_at = (!self.is_kept).then_some(moved.pages);
+        self.is_kept = false;
         if self.trouble.take().is_some_and(|trouble| trouble.told.is_some()) {
             tracing::info!("the write-ahead log is moved into the database again");
         }
@@ -109,7 +131,12 @@ impl Engine<'_> {
     /// # Errors
     /// After which the store must not go on.
     pub(super) fn keep_log_short(&mut self) -> Result<(), GroupError> {
-        self.log_keeper.pages = self.log.stand()?.pages;
+        match self.log.stand() {
+            Ok(stand) => self.log_keeper.stands(stand.pages),
+            // It is as long as it was, as far as can be told.
+            Err(error) if Fault::of(&error).may_pass() => {}
+            Err(error) => return Err(error.into()),
+        }
         if self.log_keeper.is_due(Instant::now()) {
             self.move_log()?;
         }
@@ -132,10 +159,17 @@ impl Engine<'_> {
 
     fn move_log(&mut self) -> Result<(), GroupError> {
         let now = Instant::now();
-        let moved = self.log.move_into_database();
+        let must_begin_anew =
+            self.log_keeper.is_kept || self.log_keeper.pages >= self.log_keeper.limit / 4;
+        let moved = if must_begin_anew {
+            self.log_keeper.is_kept = true;
+            self.log.move_and_begin_anew()
+        } else {
+            self.log.move_into_database()
+        };
         let mib = self.log.bytes(self.log_keeper.pages) >> 20;
         match moved {
-            Ok(moved) if moved.is_whole() => self.log_keeper.succeeded(),
+            Ok(moved) if moved.is_whole() => self.log_keeper.succeeded(moved),
             Ok(Moved { pages, .. }) => {
                 // Readers come and go; one that stays is somebody's mistake.
                 let long = pages >= self.log_keeper.limit / 4;
@@ -148,6 +182,10 @@ impl Engine<'_> {
                 }
             }
             Err(error) => match Fault::of(&error) {
+                // Readers come and go; who stays is told of when it is long.
+                Fault::Busy if self.log_keeper.pages < self.log_keeper.limit / 4 => {
+                    self.log_keeper.failed(now, false);
+                }
                 fault if fault.may_pass() => {
                     if self.log_keeper.failed(now, true) {
                         tracing::warn!(
@@ -200,8 +238,24 @@ mod tests {
         }
         assert!(log.is_due(now + LONGEST_REST), "it never rests for longer");
         assert!(log.failed(now + REMINDER, true), "but it is not forgotten");
-        log.succeeded();
+        log.succeeded(Moved::default());
         assert!(log.until_retry().is_none() && !log.is_due(now + REMINDER));
+    }
+
+    #[test]
+    fn a_log_that_readers_keep_from_beginning_anew_is_seen_to() {
+        let mut log = LogKeeper::new(1_000);
+        log.stands(300);
+        log.succeeded(Moved { pages: 300, moved: 300 });
+        log.stands(1);
+        assert!(!log.is_kept, "it began anew");
+        log.stands(300);
+        log.succeeded(Moved { pages: 300, moved: 300 });
+        log.stands(301);
+        assert!(log.is_kept, "somebody read it");
+        log.succeeded(Moved { pages: 301, moved: 301 });
+        log.stands(2);
+        assert!(!log.is_kept && log.pages == 2);
     }
 
     #[test]

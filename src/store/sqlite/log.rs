@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, Row, Statement};
+use rusqlite::{Connection, Row, Statement, ffi};
 
 use super::{
     create::beside,
@@ -51,6 +51,7 @@ pub struct Log<'c> {
     page_size: u64,
     stand: Statement<'c>,
     checkpoint: Statement<'c>,
+    restart: Statement<'c>,
 }
 
 impl<'c> Log<'c> {
@@ -61,10 +62,14 @@ impl<'c> Log<'c> {
             page_size: connection.pragma_query_value(None, "page_size", |row| row.get(0))?,
             stand: connection.prepare("PRAGMA wal_checkpoint(NOOP)")?,
             checkpoint: connection.prepare("PRAGMA wal_checkpoint(PASSIVE)")?,
+            restart: connection.prepare("PRAGMA wal_checkpoint(RESTART)")?,
         })
     }
 
     /// How long it is.
+    ///
+    /// # Errors
+    /// Also if somebody's lock keeps it from being known.
     pub fn stand(&mut self) -> Result<Moved, rusqlite::Error> {
         match self.file {
             None => Ok(Moved::default()),
@@ -78,6 +83,16 @@ impl<'c> Log<'c> {
         match self.file {
             None => Ok(Moved::default()),
             Some(_) => self.checkpoint.query_row([], moved),
+        }
+    }
+
+    /// The same, and sees to it that the log begins anew with the next commit: readers that
+    /// follow each other without a gap would else keep it from that for ever. Waits for them
+    /// for as long as for any lock.
+    pub fn move_and_begin_anew(&mut self) -> Result<Moved, rusqlite::Error> {
+        match self.file {
+            None => Ok(Moved::default()),
+            Some(_) => self.restart.query_row([], moved),
         }
     }
 
@@ -114,9 +129,18 @@ impl<'c> Log<'c> {
     }
 }
 
-/// Busy, pages of the log, and of those in the database: -1 where there is no log.
+/// Busy, pages of the log, and of those in the database: -1 where there is no log, and where
+/// somebody's lock hides it, which must not be taken for an empty one.
 fn moved(row: &Row<'_>) -> Result<Moved, rusqlite::Error> {
+    if row.get(0)? {
+        return Err(busy());
+    }
     let pages =
         |column| Ok::<_, rusqlite::Error>(row.get::<_, i64>(column)?.max(0).cast_unsigned());
     Ok(Moved { pages: pages(1)?, moved: pages(2)? })
+}
+
+/// What a checkpoint that somebody's lock or reading keeps from being done should have said.
+pub fn busy() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)
 }

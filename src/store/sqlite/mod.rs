@@ -166,7 +166,7 @@ pub fn open_writer(
     let connection = connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     if let Location::File(path) = location {
         connection.busy_timeout(LOCK_STEP)?;
-        keep_log_at_close(&connection, opening::has_log(path))?;
+        keep_log_at_close(&connection, opening::has_log(path)?)?;
     }
     let format = opening::wait_out(|| format_columns(&connection)).and_then(known_format)?;
     keep_log_at_close(&connection, true)?;

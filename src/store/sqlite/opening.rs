@@ -24,6 +24,7 @@ use rusqlite::Connection;
 use super::{
     DatabaseError, Fault,
     create::{self, beside, sync_directory_of},
+    log::busy,
     wal::{self, Scan, Trust},
 };
 
@@ -34,7 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "its write-ahead log {} is damaged at byte {}, and {} behind that place would be lost; \
-     restore a copy, or start once with --accept-loss, which keeps the damaged files",
+     look at it with `taskyard store verify`, restore a copy, or start once with \
+     --accept-loss, which keeps the damaged files",
     .log.display(), .scan.end(), commits(.scan)
 )]
 pub struct LogDamage {
@@ -70,8 +72,8 @@ pub struct Circumstances {
 /// changed otherwise.
 pub fn examine(database: &Path, circumstances: Circumstances) -> Result<bool, DatabaseError> {
     let log = beside(database, "-wal");
-    if length(database) == 0 {
-        if length(&log) > 0 {
+    if length(database)? == 0 {
+        if length(&log)? > 0 {
             // SQLite would take it for a leftover and delete it, with all that was
             // committed to it.
             return Err(DatabaseError::Orphaned(log));
@@ -79,7 +81,7 @@ pub fn examine(database: &Path, circumstances: Circumstances) -> Result<bool, Da
         create::create(database)?;
         return Ok(false);
     }
-    if length(&log) == 0 {
+    if length(&log)? == 0 {
         return Ok(false);
     }
     let scan = scan_log(database)?;
@@ -139,12 +141,18 @@ pub fn scan_log(database: &Path) -> io::Result<Scan> {
 }
 
 /// Whether there is a log with anything in it.
-pub fn has_log(database: &Path) -> bool {
-    length(&beside(database, "-wal")) > 0
+pub fn has_log(database: &Path) -> io::Result<bool> {
+    Ok(length(&beside(database, "-wal"))? > 0)
 }
 
-fn length(path: &Path) -> u64 {
-    path.metadata().map_or(0, |found| found.len())
+/// Bytes of a file; none if it is not there. One that cannot be looked at, or a link to one
+/// that is not there (its disk may not be mounted), is not one that is not there.
+fn length(path: &Path) -> io::Result<u64> {
+    match path.metadata() {
+        Ok(found) => Ok(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_symlink() => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 /// The page size that a database names. Before SQLite has it open: closing any file of a
@@ -177,7 +185,7 @@ pub fn cut(log: &Path, bytes: u64) -> io::Result<()> {
 /// It cannot be done: nothing may be acknowledged. What is committed stays.
 pub fn prove(connection: &Connection, database: &Path) -> Result<(), DatabaseError> {
     let log = beside(database, "-wal");
-    if length(&log) > 0 {
+    if length(&log)? > 0 {
         // So that nobody else writes to it meanwhile.
         wait_out(|| connection.execute_batch("BEGIN IMMEDIATE"))?;
         let written = write_anew(&log);
@@ -186,11 +194,10 @@ pub fn prove(connection: &Connection, database: &Path) -> Result<(), DatabaseErr
     }
     let empty = || {
         let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-        connection.query_row(sql, [], |row| row.get::<_, bool>(0))
+        let is_busy: bool = connection.query_row(sql, [], |row| row.get(0))?;
+        if is_busy { Err(busy()) } else { Ok(()) }
     };
-    if wait_out(empty)? {
-        return Err(DatabaseError::Locked);
-    }
+    wait_out(empty)?;
     match File::open(&log).and_then(|log| log.sync_all()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error)?,
         _ => {}

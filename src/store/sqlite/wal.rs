@@ -237,6 +237,8 @@ fn frames(reader: &mut impl Read, start: Chain, order: Order, scan: &mut Scan) -
     let (mut whole, mut follows_ours) = (salts.is_some(), salts.is_some());
     // The frame before would end a commit, if the next one confirms its checksum.
     let mut unconfirmed = false;
+    // The frame before is as it was written.
+    let mut after_whole = true;
     while read_frame(reader, &mut buffer)? {
         let frame = Frame::read(&buffer);
         let sum = frame_checksum(order, &buffer, before[0]);
@@ -268,7 +270,11 @@ fn frames(reader: &mut impl Read, start: Chain, order: Order, scan: &mut Scan) -
             scan.commits_behind += u64::from(frame.is_commit);
         }
         scan.frames_behind += u64::from(follows_ours);
-        unconfirmed = follows_ours && !linked && frame.is_commit;
+        // Where a log is written over, a power cut can leave the beginning of a frame's header
+        // as it was, with the page and the commit of long ago, and the rest of it new: then the
+        // end of the frame before is in the same sector, and does not fit either.
+        unconfirmed = follows_ours && !linked && frame.is_commit && after_whole;
+        after_whole = linked;
     }
     Ok(())
 }
