@@ -63,8 +63,10 @@ public final class Batch {
    */
   public static void main(String[] args) {
     List<String> rest = new ArrayList<>(List.of(args));
-    String server = Optional.ofNullable(System.getenv("TASKYARD_SERVER")).filter(s -> !s.isEmpty())
-        .orElse("localhost:50051");
+    String server =
+        Optional.ofNullable(System.getenv("TASKYARD_SERVER"))
+            .filter(s -> !s.isEmpty())
+            .orElse("localhost:50051");
     if (rest.size() == 3 && rest.get(0).equals("--server")) {
       server = rest.get(1);
       rest = rest.subList(2, 3);
