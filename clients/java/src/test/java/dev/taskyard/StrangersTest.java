@@ -23,10 +23,10 @@ import java.net.ServerSocket;
 import java.net.Socket;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
@@ -39,7 +39,7 @@ class StrangersTest {
   private static final SubmitRequest NOOP = SubmitRequest.newBuilder().setKind("noop").build();
   private static final Duration SOON = Duration.ofMillis(300);
 
-  private final List<AutoCloseable> toClose = new ArrayList<>();
+  private final List<AutoCloseable> toClose = new CopyOnWriteArrayList<>();
 
   @AfterEach
   void close() throws Exception {
