@@ -153,11 +153,11 @@ pub fn log_panics() {
         let thread = thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         PANICS.line(|left_out| {
+            tracing::error!(thread, place, cause, left_out, "panicked");
+            // A line of its own: finding its names takes long, and the process may end meanwhile.
             let backtrace = Backtrace::capture();
             if backtrace.status() == BacktraceStatus::Captured {
-                tracing::error!(thread, place, cause, left_out, %backtrace, "panicked");
-            } else {
-                tracing::error!(thread, place, cause, left_out, "panicked");
+                tracing::error!(thread, %backtrace, "the way to the panic");
             }
         });
     }));

@@ -364,8 +364,5 @@ async fn no_waiting_submitter_starves_whoever_else_submits() {
     // Task ids go up with the order in which tasks were taken.
     order.sort_by_key(|(id, _)| id.parse::<taskyard::task::TaskId>().unwrap().number());
     let numbers: Vec<u64> = order.into_iter().map(|(_, number)| number).collect();
-    // Those who are let in together, three at most, may be taken in any order.
-    let is_served_in_turn =
-        (0_u64..).zip(&numbers).all(|(place, number)| place.abs_diff(*number) < 3);
-    assert!(is_served_in_turn, "{numbers:?}");
+    assert!(numbers.is_sorted(), "{numbers:?}");
 }

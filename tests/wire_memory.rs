@@ -172,8 +172,7 @@ async fn watchers_that_read_nothing_hold_what_the_design_says() {
     until_steady(&server, &connections, address).await;
     let each = (memory(&server).0.saturating_sub(before) << 10) / WATCHERS as u64;
     println!("{each} KiB for each of {WATCHERS} watchers");
-    // Some 270 KiB, and what the allocator keeps beside them.
-    assert!(each < 640, "{each} KiB for each watcher");
+    assert!(each < 400, "{each} KiB for each watcher");
 }
 
 /// A server with one task of 1 MiB, and the message that asks for it.
