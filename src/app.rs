@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use taskyard_cli::Program;
+
 use crate::{
-    cli::Program,
+    commands,
     handler::{Handler, Registry},
 };
 
@@ -44,9 +46,9 @@ impl App {
     }
 
     /// Reads the command line and does what it says. See `--help`, and
-    /// [`crate::cli`] for the exit codes.
+    /// [`crate::Exit`] for the exit codes.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        crate::cli::run(self.registry, self.program)
+        commands::run(self.registry, self.program)
     }
 }

@@ -25,28 +25,24 @@
 //! ```
 
 pub mod admission;
-pub mod cli;
-pub mod client;
 pub mod config;
 pub mod drain;
-pub mod event;
 pub mod events;
 pub mod grpc;
 pub mod handler;
 pub mod pool;
-pub mod proto;
-pub mod queue;
 pub mod server;
-pub mod sizing;
 pub mod store;
 pub mod supervisor;
-pub mod task;
 pub mod telemetry;
 
 mod app;
+mod commands;
 mod failpoint;
 mod process;
-mod text;
-mod values;
 
 pub use app::App;
+pub use taskyard_cli::Exit;
+pub use taskyard_client as client;
+pub use taskyard_domain::{event, queue, sizing, task};
+pub use taskyard_proto as proto;

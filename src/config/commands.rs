@@ -16,7 +16,7 @@ use super::{
     load::Sources,
     table,
 };
-use crate::text::{quoted, template::Template, units};
+use taskyard_text::{quoted, template::Template, units};
 
 /// Bytes that a command may keep of each output stream.
 const MAX_OUTPUT: u64 = 1 << 20;

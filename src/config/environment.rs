@@ -11,7 +11,7 @@ use super::{
     settings::{PREFIX, Setting},
     table,
 };
-use crate::text::closest;
+use taskyard_text::closest;
 
 /// The variable that names the configuration file.
 pub const CONFIG: &str = "TASKYARD_CONFIG";

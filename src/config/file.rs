@@ -11,7 +11,7 @@ use toml::{
 };
 
 use super::{commands, load::Sources, problem::Place, queues, settings::Setting, table};
-use crate::text::{closest, quoted, short};
+use taskyard_text::{closest, quoted, short};
 
 /// The key of the table in which the commands are declared.
 pub const COMMANDS: &str = "exec";

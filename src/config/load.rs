@@ -18,7 +18,7 @@ use super::{
     settings::Setting,
     table::{self, GROUPS},
 };
-use crate::text::units::{show_duration, show_size};
+use taskyard_text::units::{show_duration, show_size};
 
 /// The flag that names the configuration file.
 const CONFIG: &str = "config";

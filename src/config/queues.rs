@@ -16,12 +16,10 @@ use super::{
     load::Sources,
     problem::Place,
 };
-use crate::{
-    queue::{self, Field, Overrides, Rate},
-    text::{
-        quoted, rate,
-        units::{self, show_duration, show_size},
-    },
+use crate::queue::{self, Field, Overrides, Rate};
+use taskyard_text::{
+    quoted, rate,
+    units::{self, show_duration, show_size},
 };
 
 /// The key that stands beside `rate_limit`: both are one setting of the API.

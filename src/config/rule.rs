@@ -6,7 +6,7 @@
 use std::{fmt, time::Duration};
 
 use super::Config;
-use crate::text::{quoted, units};
+use taskyard_text::{quoted, units};
 
 /// What a setting takes, and where in a [`Config`] it is.
 #[derive(Debug)]

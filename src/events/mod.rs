@@ -12,7 +12,6 @@
 
 mod batch;
 mod completions;
-mod cursor;
 mod encode;
 mod filter;
 mod outline;
@@ -33,11 +32,11 @@ use crate::{event::Seq, task::TaskId};
 
 pub use batch::EventBatch;
 pub use completions::{Completion, Completions, MAX_WAITERS, TooManyWaiters};
-pub use cursor::{Chronicle, Cursor, Incarnation, Invalid, MARK_BITS, NotACursor};
 pub use encode::{Encoder, MAX_BATCH_BYTES};
 pub use filter::{EventFilter, Interest, Picked};
 pub use outline::{EventOutline, Outline};
 pub use tail::{Ended, MAX_PIECE_BYTES, Tail};
+pub use taskyard_domain::cursor::{Chronicle, Cursor, Incarnation, Invalid, MARK_BITS, NotACursor};
 
 /// Batches that the broadcast keeps for watchers that are a little behind: at most
 /// 32 MiB, as each has at most [`MAX_BATCH_BYTES`]. Whoever is further behind reads

@@ -19,7 +19,8 @@ use tonic::{
 use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::request::BoundedSubmitBatchRequest;
-use crate::{proto::v1, values::MAX_DEPTH};
+use crate::proto::v1;
+use taskyard_proto::values::MAX_DEPTH;
 
 /// Writes as prost does, and reads as the module says.
 #[derive(Clone, Debug)]
@@ -174,10 +175,8 @@ mod tests {
     use prost_types::{ListValue, Struct, Value, value::Kind};
 
     use super::*;
-    use crate::{
-        proto::v1::submit_request::Payload,
-        values::{self, Why},
-    };
+    use crate::proto::v1::submit_request::Payload;
+    use taskyard_proto::values::{self, Why};
 
     fn value(kind: Kind) -> Value {
         Value { kind: Some(kind) }

@@ -57,10 +57,10 @@ use crate::proto;
 #[allow(missing_docs, clippy::pedantic, reason = "generated code")]
 pub(crate) mod stubs {
     pub mod v1 {
-        include!(concat!(env!("OUT_DIR"), "/servers/taskyard.v1.rs"));
+        include!(concat!(env!("OUT_DIR"), "/taskyard.v1.rs"));
     }
     pub mod health {
-        include!(concat!(env!("OUT_DIR"), "/servers/grpc.health.v1.rs"));
+        include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
     }
 }
 

@@ -6,10 +6,8 @@
 use serde_json::{Map, Value};
 
 use super::{Error, Violation};
-use crate::{
-    task::Data,
-    text::{closest, quoted},
-};
+use crate::task::Data;
+use taskyard_text::{closest, quoted};
 
 /// Unknown arguments that are named one by one; of any more, only the number is told.
 const MAX_NAMED: usize = 16;

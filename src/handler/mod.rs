@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     supervisor::message_of,
     task::{Data, Failure, TaskId, WorkerId},
-    text::closest,
 };
+use taskyard_text::closest;
 
 pub use exec::{DeclarationError, Exec};
 pub use noop::Noop;

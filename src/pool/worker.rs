@@ -25,9 +25,9 @@ use crate::{
     supervisor::message_of,
     task::{Data, RetryPolicy, WorkerId},
     telemetry::Throttle,
-    text::units::show_duration,
-    values::{self, Wrong},
 };
+use taskyard_proto::values::{self, Wrong};
+use taskyard_text::units::show_duration;
 
 /// Tasks of a kind may all panic.
 static PANICKED: Throttle = Throttle::new("handlers panicked");

@@ -9,8 +9,8 @@ use crate::{
     proto::v1,
     store::{self, Attempt, Page, Task},
     task::{Data, Failure, State, Timestamp, WorkerId},
-    values,
 };
+use taskyard_proto::values;
 
 /// A state as the wire has it.
 pub fn state_to(state: State) -> v1::TaskState {

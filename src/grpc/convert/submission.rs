@@ -16,9 +16,9 @@ use crate::{
     queue,
     store::Submission,
     task::{Data, Due, NewTask, Timestamp},
-    text::closest,
-    values,
 };
+use taskyard_proto::values;
+use taskyard_text::closest;
 
 /// What submissions may have, as configured.
 #[derive(Clone, Copy, Debug)]

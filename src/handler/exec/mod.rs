@@ -25,13 +25,10 @@ use serde_json::json;
 
 use self::{capture::Capture, group::Group, plan::Plan};
 use super::{Error, Execution, Handler, Output, Transcript, Violation, Written, args};
-use crate::{
-    config::ExecCommand,
-    task::Data,
-    text::{
-        quoted,
-        template::{self, Template},
-    },
+use crate::{config::ExecCommand, task::Data};
+use taskyard_text::{
+    quoted,
+    template::{self, Template},
 };
 
 /// Variables that a command inherits from the server, if the server has them.

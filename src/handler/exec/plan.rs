@@ -14,9 +14,9 @@ use crate::{
         args::{self, required_string, type_of},
     },
     task::Data,
-    text::{closest, quoted, template::Template},
-    values,
 };
+use taskyard_proto::values;
+use taskyard_text::{closest, quoted, template::Template};
 
 /// Bytes of one argument of a process: the limit of Linux (`MAX_ARG_STRLEN`,
 /// 32 pages) without its closing NUL.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::Command;
-use crate::text::quoted;
+use taskyard_text::quoted;
 
 /// Where programs are looked for by a process without a `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";

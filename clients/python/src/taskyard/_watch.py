@@ -1,7 +1,7 @@
 """The rules of a watch that stands up again, without any input or output.
 
 Owns the cursor, and with it the promise to go on exactly where a broken stream ended. The
-rules are those of the Rust client, `src/client/watch/mod.rs`:
+rules are those of the Rust client, `crates/client/src/watch/mod.rs`:
 
 1. The cursor of every message that has one replaces the one before. Until there is one, a
    broken watch begins as it began at first, and tells that instead of Restored.

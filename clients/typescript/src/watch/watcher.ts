@@ -1,5 +1,5 @@
 // A watch that stands up again. Owns the cursor, and with it the promise to go on exactly where
-// a broken stream ended. Its rules are those of src/client/watch/mod.rs.
+// a broken stream ended. Its rules are those of crates/client/src/watch/mod.rs.
 //
 // 1. The cursor of every message that has one replaces the one before, also of a message without
 //    events. Until there is one, a broken watch begins as it began at first.

@@ -1,0 +1,437 @@
+//! The domain: what a task is, and which transitions it can make.
+//!
+//! Owns the state machine, as one pure function: [`decide`]. Everything that
+//! changes a task's state calls it, at run time and at recovery alike. Must not
+//! know clocks, I/O, tokio, tonic or any other module.
+
+mod id;
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+pub use id::{NotATaskId, TaskId};
+
+/// A wall-clock time in microseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// This time plus `span`; the last representable time if that is beyond it.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// This time less `span`; the first representable time if that is before it.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
+    /// How long after `earlier` this time is; zero if it is not after it.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        let micros = self.0.saturating_sub(earlier.0);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    }
+}
+
+/// A worker of the crew, counted from 1; the same slot has the same name after
+/// a restart. Written as `worker-3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u32);
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker-{}", self.0)
+    }
+}
+
+/// What a task carries to its handler, and what the handler returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Data {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// JSON text.
+    Json(Arc<str>),
+    /// Opaque bytes.
+    Bytes(Bytes),
+}
+
+impl Data {
+    /// Its size in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Json(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Why an attempt or a task failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For programs: `UPPER_SNAKE_CASE`, at most [`Failure::MAX_REASON`] bytes.
+    pub reason: String,
+    /// For people: at most [`Failure::MAX_MESSAGE`] bytes.
+    pub message: String,
+}
+
+impl Failure {
+    /// Bytes of a reason.
+    pub const MAX_REASON: usize = 63;
+    /// Bytes of a message.
+    pub const MAX_MESSAGE: usize = 1024;
+
+    /// Makes a failure. What is too long is cut, a message as [`cut`] does it; a
+    /// reason that is not `UPPER_SNAKE_CASE` is spelled so.
+    #[must_use]
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        let spelled = reason.chars().map(|c| match c {
+            'a'..='z' => c.to_ascii_uppercase(),
+            'A'..='Z' | '0'..='9' => c,
+            _ => '_',
+        });
+        let mut message = message.into();
+        if message.len() > Self::MAX_MESSAGE {
+            message = cut(&message, Self::MAX_MESSAGE);
+        }
+        Self { reason: spelled.take(Self::MAX_REASON).collect(), message }
+    }
+}
+
+/// A message in at most `bytes`. What is too much of it is taken out of the middle, where `…`
+/// then stands: an error begins with what was tried, and its cause comes last.
+#[must_use]
+pub fn cut(text: &str, bytes: usize) -> String {
+    const MARK: &str = " … ";
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let room = bytes.saturating_sub(MARK.len());
+    let begin = text.floor_char_boundary(room / 2);
+    let end = text.ceil_char_boundary(text.len() - (room - begin));
+    format!("{}{MARK}{}", &text[..begin], &text[end..])
+}
+
+/// How often a task is tried and how long it rests in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts in all, at least 1; interrupted ones do not count.
+    pub max_attempts: u32,
+    /// Upper bound of the first rest.
+    pub initial_backoff: Duration,
+    /// Upper bound of every rest.
+    pub max_backoff: Duration,
+}
+
+/// When a new task may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// At once.
+    Now,
+    /// This long after its submission is decided.
+    After(Duration),
+    /// At this time; at once if it has passed.
+    At(Timestamp),
+}
+
+/// A task that has been checked and is ready to be submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTask {
+    /// Which handler executes it.
+    pub kind: Arc<str>,
+    /// Where it waits.
+    pub queue: Arc<str>,
+    /// What the handler is given.
+    pub payload: Data,
+    /// Higher starts earlier within the queue.
+    pub priority: i32,
+    /// When it may start.
+    pub due: Due,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How often it is tried.
+    pub retry: RetryPolicy,
+    /// The submitter's own marks.
+    pub labels: BTreeMap<String, String>,
+    /// The idempotency key, if any.
+    pub request_id: Option<String>,
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Waits for its due time.
+    Scheduled,
+    /// Due, and waits for a worker.
+    Queued,
+    /// A worker executes it.
+    Running,
+    /// Ended with a result.
+    Succeeded,
+    /// Ended in failure: a dead letter.
+    Failed,
+    /// Ended by cancellation.
+    Cancelled,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Scheduled,
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// Whether the task has ended.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// The part of a task that transitions read and change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// Where it stands.
+    pub state: State,
+    /// Executions begun; the number of the latest one.
+    pub attempt: u32,
+    /// Attempts that failed by themselves, counted against the retry budget.
+    pub failures: u32,
+    /// Crashes of the process, in a row, at which it was running.
+    pub crashes: u32,
+    /// Someone asked to cancel it while it ran.
+    pub cancel_requested: bool,
+}
+
+impl Lifecycle {
+    /// A task that was just submitted.
+    #[must_use]
+    pub fn submitted(due_later: bool) -> Self {
+        let state = if due_later { State::Scheduled } else { State::Queued };
+        Self { state, attempt: 0, failures: 0, crashes: 0, cancel_requested: false }
+    }
+}
+
+/// What bounds a task's attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Attempts that may fail before the task does, at least 1.
+    pub max_attempts: u32,
+    /// Crashes in a row before the task fails, at least 1.
+    pub max_crashes: u32,
+}
+
+/// What is asked of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Its due time has come.
+    BecomeDue,
+    /// A worker takes it.
+    Start,
+    /// Its handler returned a result.
+    Succeed {
+        /// Of which execution.
+        attempt: u32,
+    },
+    /// Its handler failed, panicked, or ran out of time.
+    Fail {
+        /// Of which execution.
+        attempt: u32,
+        /// Trying again is of no use.
+        permanent: bool,
+    },
+    /// The process ended its execution.
+    Interrupt {
+        /// Of which execution.
+        attempt: u32,
+        /// How the process ended.
+        by: Interruption,
+    },
+    /// Its handler was stopped after a cancellation.
+    Stopped {
+        /// Of which execution.
+        attempt: u32,
+    },
+    /// Someone asks for its end.
+    Cancel,
+    /// Someone asks for another life.
+    Redrive,
+}
+
+/// How a process ended while it ran a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// Without a word: seen at the next start.
+    Crash,
+    /// Orderly.
+    Drain,
+}
+
+/// What a transition tells the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nothing that a watcher needs to hear.
+    Nothing,
+    /// An attempt began.
+    Started,
+    /// The task ended with a result.
+    Succeeded,
+    /// An attempt failed; another follows.
+    RetryScheduled,
+    /// The task ended in failure.
+    Failed,
+    /// An attempt was interrupted; another follows.
+    Interrupted,
+    /// The task ended by cancellation.
+    Cancelled,
+    /// The task lives again.
+    Redriven,
+}
+
+/// Why a command does not apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The task has ended, in this state.
+    Ended(State),
+    /// The task has not ended.
+    NotEnded(State),
+    /// The task is not waiting to be started.
+    NotReady(State),
+    /// The command speaks of an execution that is not the present one.
+    StaleAttempt,
+}
+
+/// Decides what `command` makes of a task: the whole state machine.
+///
+/// # Errors
+/// The [`Refusal`] if the command does not apply in this state; the task then
+/// stays as it is.
+pub fn decide(
+    now: Lifecycle,
+    budget: Budget,
+    command: Command,
+) -> Result<(Lifecycle, Told), Refusal> {
+    use State::{Cancelled, Failed, Queued, Running, Scheduled, Succeeded};
+    let ended = |state, told| Ok((Lifecycle { state, ..now }, told));
+    let current = |attempt| match now.state {
+        Running if attempt == now.attempt => Ok(()),
+        state if state.is_terminal() => Err(Refusal::Ended(state)),
+        _ => Err(Refusal::StaleAttempt),
+    };
+    match command {
+        Command::BecomeDue => match now.state {
+            Scheduled => Ok((Lifecycle { state: Queued, ..now }, Told::Nothing)),
+            state => Err(Refusal::NotReady(state)),
+        },
+        Command::Start => match now.state {
+            Queued => {
+                let attempt = now.attempt + 1;
+                Ok((Lifecycle { state: Running, attempt, ..now }, Told::Started))
+            }
+            state => Err(Refusal::NotReady(state)),
+        },
+        Command::Succeed { attempt } => {
+            current(attempt)?;
+            ended(Succeeded, Told::Succeeded)
+        }
+        Command::Stopped { attempt } => {
+            current(attempt)?;
+            ended(Cancelled, Told::Cancelled)
+        }
+        Command::Fail { attempt, permanent } => {
+            current(attempt)?;
+            let failures = now.failures + 1;
+            let failed = Lifecycle { failures, crashes: 0, ..now };
+            if now.cancel_requested {
+                Ok((Lifecycle { state: Cancelled, ..failed }, Told::Cancelled))
+            } else if permanent || failures >= budget.max_attempts {
+                Ok((Lifecycle { state: Failed, ..failed }, Told::Failed))
+            } else {
+                Ok((Lifecycle { state: Scheduled, ..failed }, Told::RetryScheduled))
+            }
+        }
+        Command::Interrupt { attempt, by } => {
+            current(attempt)?;
+            let crashes = if by == Interruption::Crash { now.crashes + 1 } else { 0 };
+            let interrupted = Lifecycle { crashes, ..now };
+            if now.cancel_requested {
+                Ok((Lifecycle { state: Cancelled, ..interrupted }, Told::Cancelled))
+            } else if crashes >= budget.max_crashes {
+                Ok((Lifecycle { state: Failed, ..interrupted }, Told::Failed))
+            } else {
+                Ok((Lifecycle { state: Queued, ..interrupted }, Told::Interrupted))
+            }
+        }
+        Command::Cancel => match now.state {
+            Scheduled | Queued => ended(Cancelled, Told::Cancelled),
+            Running => Ok((Lifecycle { cancel_requested: true, ..now }, Told::Nothing)),
+            Cancelled => Ok((now, Told::Nothing)),
+            state @ (Succeeded | Failed) => Err(Refusal::Ended(state)),
+        },
+        Command::Redrive => match now.state {
+            Failed | Cancelled => {
+                let fresh = Lifecycle::submitted(false);
+                Ok((Lifecycle { attempt: now.attempt, ..fresh }, Told::Redriven))
+            }
+            state @ Succeeded => Err(Refusal::Ended(state)),
+            state => Err(Refusal::NotEnded(state)),
+        },
+    }
+}
+
+/// The rules that every transition keeps, each with its name; the tests and
+/// debug builds check them.
+pub mod invariants {
+    use super::{Command, Lifecycle, State};
+
+    /// Checks one transition.
+    ///
+    /// # Errors
+    /// The name and meaning of the rule that it breaks.
+    pub fn check(
+        before: Lifecycle,
+        command: Command,
+        after: Lifecycle,
+    ) -> Result<(), &'static str> {
+        let redrive = matches!(command, Command::Redrive);
+        if before.state.is_terminal() && after.state != before.state && !redrive {
+            return Err("I1: terminal states are final until a redrive");
+        }
+        if after.attempt < before.attempt || after.attempt > before.attempt + 1 {
+            return Err("I2: attempt numbers go up by one and are never used twice");
+        }
+        let begins = before.state != State::Running && after.state == State::Running;
+        if begins != (after.attempt == before.attempt + 1) {
+            return Err("I3: an attempt number is given exactly when an execution begins");
+        }
+        if before.cancel_requested
+            && !after.state.is_terminal()
+            && after.state != State::Running
+            && !redrive
+        {
+            return Err("I4: a task whose cancellation was accepted never waits again");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
