@@ -24,6 +24,8 @@ pub use hold::Hold;
 use hold::Holds;
 use room::{Entry, Room};
 
+pub use room::Entering;
+
 /// How much may wait.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -157,6 +159,7 @@ pub enum Refused {
 pub struct Admitted {
     room: Arc<Room>,
     bytes: u64,
+    entering: Option<Entering>,
 }
 
 impl Admitted {
@@ -168,6 +171,13 @@ impl Admitted {
     /// The bytes that it takes of the queue's limit.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What keeps the next caller in the line until this one's task is on its way to the
+    /// store; `None` if nobody waits for that. To be dropped then: so tasks of callers that
+    /// waited reach the store in the order of the line, whichever thread wakes first.
+    pub fn take_entering(&mut self) -> Option<Entering> {
+        self.entering.take()
     }
 }
 
@@ -184,6 +194,9 @@ pub struct Places {
     room: Arc<Room>,
     tasks: u64,
     bytes: u64,
+    /// Of a caller from the line. It goes with the first place that is taken, as all of them
+    /// are handed to the store together.
+    entering: Option<Entering>,
 }
 
 impl Places {
@@ -192,7 +205,8 @@ impl Places {
         // Both or neither: a place that is taken and not handed out is never given back.
         let (tasks, left) = (self.tasks.checked_sub(1)?, self.bytes.checked_sub(bytes)?);
         (self.tasks, self.bytes) = (tasks, left);
-        Some(Admitted { room: Arc::clone(&self.room), bytes })
+        let entering = self.entering.take();
+        Some(Admitted { room: Arc::clone(&self.room), bytes, entering })
     }
 }
 
@@ -273,8 +287,9 @@ impl Admission {
     /// Finds a place for a task of `bytes` in `queue`.
     ///
     /// Callers that wait are served strictly in the order of their arrival, so
-    /// a large task is not overtaken by small ones for ever. Dropping the future
-    /// leaves the line.
+    /// a large task is not overtaken by small ones for ever. The next one is served when the
+    /// one before has handed its task to the store ([`Admitted::take_entering`]), or has given
+    /// its place back. Dropping the future leaves the line.
     ///
     /// # Errors
     /// See [`Refused`].
@@ -344,7 +359,7 @@ impl Admission {
         let mut state = lock(&room.state);
         state.used.add(1, bytes);
         drop(state);
-        Admitted { room, bytes }
+        Admitted { room, bytes, entering: None }
     }
 
     /// Keeps a queue that the store knows, whatever the limits say.

@@ -31,6 +31,9 @@ pub struct RoomState {
     /// What stands in line.
     in_line: Used,
     next_ticket: u64,
+    /// A caller from the line has its place, and its task is not on its way to the store yet.
+    /// Nobody else is let in meanwhile: tasks reach the store in the order of the line.
+    entering: bool,
     drain: DrainRate,
 }
 
@@ -110,6 +113,7 @@ impl Room {
             line: BTreeMap::new(),
             in_line: Used::default(),
             next_ticket: 0,
+            entering: false,
             drain: DrainRate::new(Instant::now()),
         };
         Arc::new(Self { queue, state: Mutex::new(state) })
@@ -125,7 +129,7 @@ impl Room {
         if let Some(never) = never_fits(&state.settings, tasks, bytes) {
             return Err(never);
         }
-        if state.line.is_empty() && state.fits(tasks, bytes) {
+        if state.line.is_empty() && !state.entering && state.fits(tasks, bytes) {
             return Ok(Entry::Inside(self.seat(&mut state, tasks, bytes)));
         }
         let line_full = state.line.len() >= MAX_WAITING_CALLERS
@@ -176,11 +180,13 @@ impl Room {
         hand_over(granted);
     }
 
-    /// Takes from the front of the line whoever fits, and whoever never will
-    /// since the limits were lowered.
+    /// Takes the front of the line if it fits, and before it whoever never will since the
+    /// limits were lowered. The next one is served once this one has entered.
     fn serve_line(self: &Arc<Self>, state: &mut RoomState) -> Vec<Served> {
         let mut served = Vec::new();
-        while let Some((_, first)) = state.line.first_key_value() {
+        while !state.entering
+            && let Some((_, first)) = state.line.first_key_value()
+        {
             let (tasks, bytes) = (first.tasks, first.bytes);
             let answer = match never_fits(&state.settings, tasks, bytes) {
                 Some(never) => Err(never),
@@ -189,7 +195,12 @@ impl Room {
             };
             let Some((_, waiting)) = state.line.pop_first() else { break };
             state.in_line.remove(tasks, bytes);
-            let answer = answer.map(|()| self.seat(state, tasks, bytes));
+            let answer = answer.map(|()| {
+                state.entering = true;
+                let mut places = self.seat(state, tasks, bytes);
+                places.entering = Some(Entering { room: Arc::clone(self) });
+                places
+            });
             served.push((waiting, answer));
         }
         served
@@ -197,11 +208,28 @@ impl Room {
 
     fn seat(self: &Arc<Self>, state: &mut RoomState, tasks: u64, bytes: u64) -> Places {
         state.used.add(tasks, bytes);
-        Places { room: Arc::clone(self), tasks, bytes }
+        Places { room: Arc::clone(self), tasks, bytes, entering: None }
     }
 
     pub fn full(&self) -> Refused {
         lock(&self.state).refusal()
+    }
+}
+
+/// A caller from the line is on its way into the store; dropping it lets the next one in.
+#[derive(Debug)]
+pub struct Entering {
+    room: Arc<Room>,
+}
+
+impl Drop for Entering {
+    fn drop(&mut self) {
+        let granted = {
+            let mut state = lock(&self.room.state);
+            state.entering = false;
+            self.room.serve_line(&mut state)
+        };
+        hand_over(granted);
     }
 }
 

@@ -70,6 +70,28 @@ async fn callers_are_served_in_the_order_of_arrival() {
 }
 
 #[tokio::test]
+async fn the_next_in_line_is_let_in_when_the_one_before_is_on_its_way_to_the_store() {
+    let gate = gate(2, 1000);
+    let held = [take(&gate, 1).await, take(&gate, 1).await];
+    let first = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    let second = stand_in_line(&gate, 2, Patience::Unlimited).await;
+    drop(held);
+    let mut first = first.await.unwrap().expect("granted");
+    assert_eq!(in_line(&gate), 1, "whichever thread wakes first, it would be the first task");
+    // Nor does anybody overtake it who was never in line.
+    let refused = gate.try_admit("q", 3).expect_err("somebody is on the way");
+    assert!(matches!(refused, Refused::Full { .. }), "{refused:?}");
+
+    drop(first.take_entering().expect("it stood in line"));
+    let second = second.await.unwrap().expect("granted");
+    assert_eq!((first.bytes, second.bytes), (1, 2));
+    // One that goes away before it gets there keeps nobody out.
+    drop((first, second));
+    let mut newcomer = gate.try_admit("q", 3).expect("there is room");
+    assert!(newcomer.take_entering().is_none(), "nobody waits behind one who did not");
+}
+
+#[tokio::test]
 async fn a_large_task_in_front_is_not_overtaken_and_its_leaving_lets_others_in() {
     let gate = gate(10, 100);
     let _held = take(&gate, 60).await;
@@ -147,9 +169,10 @@ async fn tasks_that_go_together_get_in_together() {
     }
     drop(held);
     let mut places = together.await.unwrap().expect("granted");
-    let first = places.take(10).expect("one of three");
+    let mut first = places.take(10).expect("one of three");
     assert!(places.take(30).is_none(), "more bytes than are left");
     drop(places);
+    drop(first.take_entering());
     // What was not taken is free again.
     take(&gate, 80).await;
     drop(first);

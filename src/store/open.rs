@@ -239,8 +239,20 @@ impl EngineStart {
 impl SqliteStore {
     /// Sends a command, waiting for room, and then waits for its outcome.
     async fn command<T>(&self, message: impl FnOnce(Reply<T>) -> Message) -> Result<T, Error> {
+        self.submission((), message).await
+    }
+
+    /// A command with tasks. Whoever waits in a line behind them is let in (`entering` is
+    /// dropped) once the engine has them in its order.
+    async fn submission<E, T>(
+        &self,
+        entering: E,
+        message: impl FnOnce(Reply<T>) -> Message,
+    ) -> Result<T, Error> {
         let (reply, outcome) = oneshot::channel();
-        if self.engine.send(message(reply)).await.is_ok()
+        let sent = self.engine.send(message(reply)).await;
+        drop(entering);
+        if sent.is_ok()
             && let Ok(outcome) = outcome.await
         {
             return outcome;
@@ -281,24 +293,25 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn submit(&self, task: Submission, place: Admitted) -> BoxFuture<'_, Result<Submitted, Error>> {
-        let prepared = Box::new(Prepared::new(task, place));
-        Box::pin(self.command(|reply| Message::Submit(prepared, reply)))
+        let mut prepared = Box::new(Prepared::new(task, place));
+        let entering = prepared.place.take_entering();
+        Box::pin(self.submission(entering, |reply| Message::Submit(prepared, reply)))
     }
 
     fn submit_all(
         &self,
         tasks: Vec<(Submission, Admitted)>,
     ) -> BoxFuture<'_, Result<Vec<Result<Submitted, Error>>, Error>> {
-        let prepared = Prepared::all(tasks);
-        Box::pin(self.command(|reply| Message::SubmitAll(prepared, reply)))
+        let (prepared, entering) = Prepared::all(tasks);
+        Box::pin(self.submission(entering, |reply| Message::SubmitAll(prepared, reply)))
     }
 
     fn submit_atomic(
         &self,
         tasks: Vec<(Submission, Admitted)>,
     ) -> BoxFuture<'_, Result<Vec<Submitted>, Error>> {
-        let prepared = Prepared::all(tasks);
-        Box::pin(self.command(|reply| Message::SubmitAtomic(prepared, reply)))
+        let (prepared, entering) = Prepared::all(tasks);
+        Box::pin(self.submission(entering, |reply| Message::SubmitAtomic(prepared, reply)))
     }
 
     fn repeated(

@@ -2,7 +2,7 @@
 //! before the engine is, so that its one thread does only what must be in order.
 
 use crate::{
-    admission::Admitted,
+    admission::{Admitted, Entering},
     store::{
         Submission,
         record::{LabelsRecord, TaskRecord},
@@ -29,9 +29,14 @@ impl Prepared {
         Self { task, fingerprint, place, record, labels }
     }
 
-    /// Encodes the rows of several.
-    pub fn all(tasks: Vec<(Submission, Admitted)>) -> Vec<Self> {
-        tasks.into_iter().map(|(submission, place)| Self::new(submission, place)).collect()
+    /// Encodes the rows of several; with what keeps those in line behind them.
+    pub fn all(tasks: Vec<(Submission, Admitted)>) -> (Vec<Self>, Vec<Entering>) {
+        let mut entering = Vec::new();
+        let prepared = tasks.into_iter().map(|(submission, mut place)| {
+            entering.extend(place.take_entering());
+            Self::new(submission, place)
+        });
+        (prepared.collect(), entering)
     }
 }
 
