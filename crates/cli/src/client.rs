@@ -44,8 +44,9 @@ impl ServerArgs {
     /// [`Exit::Usage`] if it stands before a command that talks to no server.
     pub fn of(matches: &ArgMatches) -> Result<Self, Problem> {
         // An error where the flag does not exist.
-        let given =
-            |matches: &ArgMatches| matches.try_get_one::<String>(FLAG).map(|given| given.cloned());
+        let given = |matches: &ArgMatches| {
+            matches.try_get_one::<String>(FLAG).map(Option::<&String>::cloned)
+        };
         let before = given(matches).unwrap_or_default();
         let own = match matches.subcommand() {
             None => None,

@@ -161,6 +161,10 @@ impl Submitter {
 }
 
 /// A task that can be committed.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are new: a box would be one allocation more for each task"
+)]
 pub enum Ready {
     /// It has its place.
     New(Submission, Admitted),
