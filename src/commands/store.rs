@@ -23,7 +23,7 @@ pub struct StoreArgs {
 enum StoreCommand {
     /// Look through a store for damage, while no server runs on it
     ///
-    /// It changes nothing. Every row is compared with its checksum, the structure of the
+    /// It changes nothing, and keeps servers out while it looks. Every row is compared with its checksum, the structure of the
     /// database and its log are checked, and so is what must hold between the tables. A
     /// store that was not closed is copied to the temporary directory for that. The exit
     /// code is 1 if anything is wrong, and 7 if it could not be found out.

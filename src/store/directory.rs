@@ -1,14 +1,23 @@
 //! The data directory: one process at a time.
 
+mod lock;
+
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read as _},
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io,
     path::{Path, PathBuf},
 };
 
-use super::sqlite::Trust;
+use self::lock::{Lock, Note};
+use super::{identity::Identity, sqlite::Trust};
 use crate::config::Durability;
+
+/// The name of the database.
+const DATABASE: &str = "taskyard.db";
+
+/// The name of the lock of a database of that name.
+const LOCK: &str = "LOCK";
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +29,17 @@ pub enum DirectoryError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Its database is a link to a file that is not there.
+    #[error(
+        "{link} is a link to {target}, which is not there; mount the disk that has it, restore \
+         it, or remove the link"
+    )]
+    Dangling {
+        /// The link.
+        link: PathBuf,
+        /// What it says.
+        target: PathBuf,
     },
     /// Another process has it.
     #[error(
@@ -37,11 +57,12 @@ pub enum DirectoryError {
 /// the process ends in whatever way: the lock is the operating system's.
 #[derive(Debug)]
 pub struct Directory {
-    /// Absolute.
+    /// Absolute, and the file itself, even if the directory has a link to it.
     database: PathBuf,
-    lock: File,
-    /// How the log was written that the process before has left.
-    left: Option<Origin>,
+    /// Beside the database: whoever comes to it, by whatever link, meets this one.
+    lock: Lock,
+    /// The data directory's own, if the database is elsewhere.
+    lock_of_link: Option<Lock>,
 }
 
 impl Directory {
@@ -49,44 +70,55 @@ impl Directory {
     pub fn acquire(path: &Path) -> Result<Self, DirectoryError> {
         let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
         create(path).map_err(unusable)?;
-        let lock_path = path.join("LOCK");
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path)
-            .map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(DirectoryError::InUse { path: path.to_owned(), holder: holder(lock) });
-            }
-            Err(TryLockError::Error(source)) => return Err(unusable(source)),
-        }
-        let mut text = String::new();
-        // What is no text tells nothing.
-        let _ = lock.read_to_string(&mut text);
-        let left = Origin::of(&text);
-        let database = std::path::absolute(path.join("taskyard.db")).map_err(unusable)?;
-        let directory = Self { database, lock, left };
-        directory.write(directory.left.as_ref()).map_err(unusable)?;
+        let directory = Self::lock(path, |lock| {
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock)
+        })?;
+        directory.locks().try_for_each(Lock::announce).map_err(unusable)?;
         Ok(directory)
     }
 
-    /// Where the database is: an absolute path.
+    /// Keeps servers out of a directory that is there, and changes nothing in it. (One
+    /// without a `LOCK` was never a server's.)
+    pub fn look_into(path: &Path) -> Result<Self, DirectoryError> {
+        Self::lock(path, |lock| match File::open(lock) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(path),
+            opened => opened,
+        })
+    }
+
+    fn lock(path: &Path, open: impl Fn(&Path) -> io::Result<File>) -> Result<Self, DirectoryError> {
+        let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
+        let take = |lock: &Path| Lock::take(open(lock).map_err(unusable)?, lock);
+        let named = std::path::absolute(path.join(DATABASE)).map_err(unusable)?;
+        let Some(database) = behind_link(&named)? else {
+            let lock = take(&named.with_file_name(LOCK))?;
+            return Ok(Self { database: named, lock, lock_of_link: None });
+        };
+        let lock = take(&lock_beside(&database))?;
+        let lock_of_link = Some(take(&named.with_file_name(LOCK))?);
+        Ok(Self { database, lock, lock_of_link })
+    }
+
+    fn locks(&self) -> impl Iterator<Item = &Lock> {
+        [Some(&self.lock), self.lock_of_link.as_ref()].into_iter().flatten()
+    }
+
+    /// Where the database is: an absolute path, of the file itself.
     pub fn database(&self) -> PathBuf {
         self.database.clone()
+    }
+
+    /// Whether a store was here when the process before ended.
+    pub fn had_store(&self) -> bool {
+        self.locks().any(|lock| lock.note().store.is_some())
     }
 
     /// How much the log that the process before has left tells of what was lost.
     /// `durability` is taken for its own, if it has left no word of it.
     pub fn trust(&self, durability: Durability) -> Trust {
-        let now = Origin::here(&self.lock, durability);
-        match &self.left {
-            Some(left) if now.as_ref().is_some_and(|now| now.place == left.place) => {
-                Trust::SameBoot
-            }
+        let here = self.lock.here(durability);
+        match &self.lock.note().origin {
+            Some(left) if left.is_undisturbed_at(here.as_ref()) => Trust::SameBoot,
             Some(left) if left.synced => Trust::Synced,
             None if durability == Durability::Fsync => Trust::Synced,
             Some(_) | None => Trust::Unsynced,
@@ -94,57 +126,56 @@ impl Directory {
     }
 
     /// Nothing is left of the log of the process before; what is written from now on is
-    /// written here, and so.
+    /// written here, and so, by this store.
     ///
     /// # Errors
     /// It cannot be noted.
-    pub fn begins_anew(&self, durability: Durability) -> io::Result<()> {
-        let here = Origin::here(&self.lock, durability);
-        self.write(here.as_ref())?;
-        self.lock.sync_all()
-    }
-
-    /// The lock's text: the process, and how the log was written.
-    fn write(&self, origin: Option<&Origin>) -> io::Result<()> {
-        let mut text = std::process::id().to_string();
-        if let Some(Origin { place, synced }) = origin {
-            let synced = if *synced { "synced" } else { "unsynced" };
-            text = format!("{text} {place} {synced}\n");
+    pub fn begins_anew(&mut self, durability: Durability, store: Identity) -> io::Result<()> {
+        for lock in [Some(&mut self.lock), self.lock_of_link.as_mut()].into_iter().flatten() {
+            let origin = lock.here(durability);
+            lock.keep(Note { origin, store: Some(store.cursor_mark()) })?;
         }
-        // In this order: a text that is cut off tells less, and nothing wrong.
-        self.lock.write_all_at(text.as_bytes(), 0)?;
-        self.lock.set_len(text.len() as u64)
+        Ok(())
+    }
+
+    /// A sync has failed: what was written before may be on the disk in any state, as after
+    /// a power cut, though the machine runs on. For the next start, as far as it can be told.
+    pub fn note_failed_sync(&self) {
+        for lock in self.locks() {
+            if let Err(error) = lock.keep_failed_sync() {
+                let lock = lock.path().display();
+                tracing::warn!(%error, %lock, "that a sync has failed cannot be noted");
+            }
+        }
     }
 }
 
-/// Where and how a log was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    /// The boot of the machine, and the file that tells of it: a copy of a directory, or a
-    /// snapshot of its disk, was not written by this machine since it runs.
-    place: String,
-    /// Each commit was synced before the next.
-    synced: bool,
+/// The file that a link leads to; `None` if it is no link, or not there.
+fn behind_link(named: &Path) -> Result<Option<PathBuf>, DirectoryError> {
+    if !named.is_symlink() {
+        return Ok(None);
+    }
+    match fs::canonicalize(named) {
+        Ok(database) => Ok(Some(database)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(DirectoryError::Dangling {
+            link: named.to_owned(),
+            target: fs::read_link(named).unwrap_or_default(),
+        }),
+        Err(source) => Err(DirectoryError::Unusable { path: named.to_owned(), source }),
+    }
 }
 
-impl Origin {
-    fn of(text: &str) -> Option<Self> {
-        let mut words = text.split_whitespace().skip(1);
-        let (place, synced) = (words.next()?, words.next()?);
-        let synced = match synced {
-            "synced" => true,
-            "unsynced" => false,
-            _ => return None,
-        };
-        Some(Self { place: place.to_owned(), synced })
-    }
-
-    /// As it is for this process; `None` where the machine does not tell its boots apart.
-    fn here(lock: &File, durability: Durability) -> Option<Self> {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        let file = lock.metadata().ok()?;
-        let place = format!("{}/{:x}/{:x}", boot.trim(), file.dev(), file.ino());
-        Some(Self { place, synced: durability == Durability::Fsync })
+/// The lock of a database that a link leads to: of one in another data directory, that
+/// directory's own.
+fn lock_beside(database: &Path) -> PathBuf {
+    match database.file_name() {
+        Some(name) if name != DATABASE => {
+            let mut lock = OsString::from(name);
+            lock.push(".");
+            lock.push(LOCK);
+            database.with_file_name(lock)
+        }
+        _ => database.with_file_name(LOCK),
     }
 }
 
@@ -168,15 +199,4 @@ fn create(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn holder(mut lock: File) -> String {
-    let mut text = String::new();
-    match lock.read_to_string(&mut text) {
-        Ok(_) => {
-            let process = text.split_whitespace().next().and_then(|word| word.parse::<u32>().ok());
-            process.map(|process| format!(" (process {process})")).unwrap_or_default()
-        }
-        Err(_) => String::new(),
-    }
 }

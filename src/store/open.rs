@@ -213,15 +213,22 @@ impl EngineStart {
         open: &mut Option<(Hub, Option<HeldOpen>)>,
     ) -> Result<Option<Closed>, DatabaseError> {
         let Settings { durability, accept_loss, .. } = self.settings;
-        let prior = self.directory.as_ref().map(|directory| directory.trust(durability));
-        let trust = prior.unwrap_or(Trust::SameBoot);
-        let circumstances = Circumstances { trust, accept_loss };
-        let connection = sqlite::open_writer(&self.location, durability, circumstances)?;
-        if let Some(directory) = &self.directory {
-            directory.begins_anew(durability)?;
+        let mut directory = self.directory;
+        let prior = directory.as_ref().map(|directory| directory.trust(durability));
+        let circumstances = Circumstances {
+            trust: prior.unwrap_or(Trust::SameBoot),
+            had_store: directory.as_ref().is_some_and(Directory::had_store),
+            accept_loss,
+        };
+        let connection = sqlite::open_writer(&self.location, durability, circumstances)
+            .inspect_err(|error| note_failed_sync(directory.as_ref(), error.is_failed_sync()))?;
+        if let Some(directory) = &mut directory {
+            directory.begins_anew(durability, sqlite::identity(&connection)?)?;
         }
-        let (engine, opened) =
+        let directory = directory.map(Arc::new);
+        let (mut engine, opened) =
             recovery::recover(&connection, &self.location, self.admission, &self.settings)?;
+        engine.directory.clone_from(&directory);
         *open = Some((opened.hub.clone(), opened.hub.hold_open()));
         if let Some(reply) = reply.take() {
             drop(reply.send(Ok(opened)));
@@ -230,9 +237,20 @@ impl EngineStart {
         let closed = engine.run(inbox, runtime);
         // What a failed sync left of the log is for recovery to judge.
         if failure.borrow().is_none() {
-            sqlite::fold_log(&connection);
+            let folded = sqlite::fold_log(&connection);
+            note_failed_sync(
+                directory.as_deref(),
+                folded.is_err_and(|error| error.is_failed_sync()),
+            );
         }
         Ok(closed)
+    }
+}
+
+/// For the next start, if there is a directory that can tell it.
+fn note_failed_sync(directory: Option<&Directory>, has_failed: bool) {
+    if let (Some(directory), true) = (directory, has_failed) {
+        directory.note_failed_sync();
     }
 }
 

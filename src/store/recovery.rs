@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -79,12 +80,13 @@ pub fn recover<'c>(
         admission,
         publisher,
         failure: failed,
+        directory: None,
         clock,
         index: Index::default(),
         ready: Ready::default(),
         encoder: Encoder::new(newest_event),
         upkeep: Upkeep::new(settings.retention),
-        space: space_of(settings),
+        space: space_of(location, settings),
         newest_task,
         newest_ended: sqlite::newest_ended(connection)?,
         max_crashes: settings.max_crashes,
@@ -101,13 +103,14 @@ pub fn recover<'c>(
     Ok((engine, Opened { identity, hub, failure, recovered }))
 }
 
-/// What is in memory alone takes no room.
-fn space_of(settings: &Settings) -> Space {
+/// What is in memory alone takes no room. A database may be elsewhere, by a link.
+fn space_of(location: &Location, settings: &Settings) -> Space {
     let reserve = match settings.durability {
         Durability::Memory => 0,
         Durability::Fsync | Durability::Os => settings.disk_reserve,
     };
-    Space::new(settings.data_dir.clone(), reserve)
+    let directory = location.path().and_then(Path::parent).unwrap_or(&settings.data_dir);
+    Space::new(directory.to_owned(), reserve)
 }
 
 /// The queues that the configuration names, those that were changed, and those

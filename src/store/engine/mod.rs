@@ -41,10 +41,11 @@ use tokio::{
 use super::{
     Error, Overview, Turn,
     clock::{Clock, Uptime},
+    directory::Directory,
     identity::Identity,
     ready::{Moment, QueueId, Ready},
     space::Space,
-    sqlite::{Damage, EndedRow, Log, SlotRow, Writer},
+    sqlite::{Damage, EndedRow, Fault, Log, SlotRow, Writer},
 };
 use crate::{
     admission::Admission,
@@ -80,6 +81,8 @@ pub struct Engine<'c> {
     pub admission: Arc<Admission>,
     pub publisher: Publisher,
     pub failure: watch::Sender<Option<Arc<str>>>,
+    /// Is told of a sync that has failed; of a store in memory there is none.
+    pub directory: Option<Arc<Directory>>,
     pub clock: Clock,
     pub index: Index,
     pub queues: Queues,
@@ -341,6 +344,11 @@ impl Engine<'_> {
         self.writer.roll_back();
         tracing::error!(%error, "the store has failed and takes no more until a restart");
         let mut cause = error.to_string();
+        if let (GroupError::Sqlite(error), Some(directory)) = (error, &self.directory)
+            && Fault::of(error) == Fault::Sync
+        {
+            directory.note_failed_sync();
+        }
         // Before anybody is told that nothing of it has happened.
         if let Err(uncut) = self.log.cut_uncommitted() {
             tracing::error!(error = %uncut, "what was refused cannot be cut off the write-ahead log");

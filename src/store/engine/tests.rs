@@ -45,8 +45,11 @@ fn told<T>(mut answer: oneshot::Receiver<T>) -> Option<T> {
 impl Bench {
     fn new() -> Self {
         let location = sqlite::Location::Memory(format!("bench-{:x}", rand::random::<u64>()));
-        let circumstances =
-            sqlite::Circumstances { trust: sqlite::Trust::SameBoot, accept_loss: false };
+        let circumstances = sqlite::Circumstances {
+            trust: sqlite::Trust::SameBoot,
+            had_store: false,
+            accept_loss: false,
+        };
         let connection = sqlite::open_writer(&location, Durability::Memory, circumstances);
         let connection = connection.expect("it opens");
         let ahead = Arc::new(AtomicI64::new(0));

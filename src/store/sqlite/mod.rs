@@ -47,6 +47,7 @@ mod start;
 mod sum;
 mod upkeep;
 mod wal;
+mod whole;
 mod writer;
 
 use std::{
@@ -62,7 +63,7 @@ use crate::{config::Durability, task::State};
 pub use fault::Fault;
 pub use log::{CHECKPOINT_PAGES, Log, Moved};
 pub use lookups::{FinishedTask, WrittenLive};
-pub use opening::{Circumstances, LogDamage, scan_log, wait_out};
+pub use opening::{Circumstances, LogDamage, log_of, scan_log, wait_out};
 pub use schema::Table;
 pub use start::{
     LiveRow, SlotRow, each_live, identity, incarnations, newest, newest_batch, newest_ended,
@@ -71,6 +72,7 @@ pub use start::{
 pub use sum::{Damage, check};
 pub use upkeep::EndedRow;
 pub use wal::{Scan, Trust};
+pub use whole::{Findings, look_through};
 pub use writer::{AttemptRow, FinishRow, LiveColumns, TaskRow, Writer};
 
 /// "task" in ASCII: marks the file as ours.
@@ -95,6 +97,11 @@ pub enum DatabaseError {
     UnknownFormat(i32),
     #[error("it is empty or gone, and its write-ahead log {0} is not; restore it, or remove both")]
     Orphaned(PathBuf),
+    #[error(
+        "it is empty or gone, with its write-ahead log, and there was a store here before; \
+         restore both, or start once with --accept-loss, which begins a new store"
+    )]
+    Gone,
     #[error("{0}")]
     LogDamaged(Box<LogDamage>),
     #[error("without what was lost it is not whole either ({0}); restore a copy")]
@@ -111,6 +118,17 @@ pub enum DatabaseError {
     Row(#[from] Damage),
     #[error("a record in it is damaged: {0}")]
     Damaged(String),
+}
+
+impl DatabaseError {
+    /// Whether the disk has failed to sync what was written.
+    pub fn is_failed_sync(&self) -> bool {
+        match self {
+            Self::Unproven(_) => true,
+            Self::Sqlite(error) => Fault::of(error) == Fault::Sync,
+            _ => false,
+        }
+    }
 }
 
 impl From<rusqlite::Error> for DatabaseError {
@@ -159,9 +177,9 @@ pub fn open_writer(
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(DatabaseError::SqliteTooOld(rusqlite::version()));
     }
-    let lost = match location {
+    let loss = match location {
         Location::File(path) => opening::examine(path, circumstances)?,
-        Location::Memory(_) => false,
+        Location::Memory(_) => None,
     };
     let connection = connect(location, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     if let Location::File(path) = location {
@@ -170,8 +188,8 @@ pub fn open_writer(
     }
     let format = opening::wait_out(|| format_columns(&connection)).and_then(known_format)?;
     keep_log_at_close(&connection, true)?;
-    if lost {
-        opening::check_whole(&connection)?;
+    if let Some(loss) = loss {
+        loss.accept(&connection, format)?;
     }
     let (journal, synchronous) = match durability {
         Durability::Fsync => ("WAL", "FULL"),
@@ -213,17 +231,19 @@ fn keep_log_at_close(connection: &Connection, keep: bool) -> Result<(), Database
 /// Moves the write-ahead log into the database and empties it, so that after an
 /// orderly end the one file is all there is to copy. If a reader is in the way,
 /// the log stays, and the next start reads it.
-pub fn fold_log(connection: &Connection) {
+///
+/// # Errors
+/// Another than that: the log stays, too.
+pub fn fold_log(connection: &Connection) -> Result<(), DatabaseError> {
     const PATIENCE: Duration = Duration::from_millis(200);
     let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
     let folded = connection
         .busy_timeout(PATIENCE)
         .and_then(|()| connection.query_row(sql, [], |row| row.get::<_, bool>(0)));
-    match folded {
-        Ok(false) => {}
-        Ok(true) => tracing::info!("somebody reads the database: the write-ahead log stays"),
-        Err(error) => tracing::warn!(%error, "the write-ahead log stays as it is"),
+    if folded.inspect_err(|error| tracing::warn!(%error, "the write-ahead log stays as it is"))? {
+        tracing::info!("somebody reads the database: the write-ahead log stays");
     }
+    Ok(())
 }
 
 /// Opens a connection that reads.

@@ -26,10 +26,14 @@ use super::{
     create::{self, beside, sync_directory_of},
     log::busy,
     wal::{self, Scan, Trust},
+    whole::{self, Findings},
 };
 
 /// How long a start waits for a lock that somebody outside holds.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Problems of a store that is gone on with, told one by one.
+const PROBLEMS_LOGGED: usize = 20;
 
 /// A log that has lost commits that were durable.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,7 +51,7 @@ pub struct LogDamage {
 }
 
 fn commits(scan: &Scan) -> String {
-    match (scan.commits_behind, scan.bad_header) {
+    match (scan.commits_behind, scan.bad_header || scan.is_zero) {
         (0, true) => "all".into(),
         (1, _) => "1 commit".into(),
         (commits, _) => format!("{commits} commits"),
@@ -59,30 +63,40 @@ fn commits(scan: &Scan) -> String {
 pub struct Circumstances {
     /// What has become of the machine since.
     pub trust: Trust,
+    /// A store was here when the process before ended.
+    pub had_store: bool,
     /// To go on without what is lost.
     pub accept_loss: bool,
 }
 
-/// Looks at the files, before SQLite does; makes a database where there is none. Tells
-/// whether what is lost was accepted.
+/// Looks at the files, before SQLite does; makes a database where there is none. Answers
+/// with what was lost, if it is to be accepted: both files are copied then.
 ///
 /// # Errors
-/// A log without its database, and a damaged one, unless that is accepted: then it is
-/// kept under another name, with the database, and what is whole of it stays. Nothing is
-/// changed otherwise.
-pub fn examine(database: &Path, circumstances: Circumstances) -> Result<bool, DatabaseError> {
-    let log = beside(database, "-wal");
+/// A log without its database, a damaged one, and a store that is gone, unless that is
+/// accepted. Nothing is changed.
+pub fn examine(
+    database: &Path,
+    circumstances: Circumstances,
+) -> Result<Option<Loss>, DatabaseError> {
+    let log = log_of(database);
     if length(database)? == 0 {
         if length(&log)? > 0 {
             // SQLite would take it for a leftover and delete it, with all that was
             // committed to it.
             return Err(DatabaseError::Orphaned(log));
         }
+        if circumstances.had_store {
+            if !circumstances.accept_loss {
+                return Err(DatabaseError::Gone);
+            }
+            tracing::warn!("the store that was here is gone; as was asked for, a new one begins");
+        }
         create::create(database)?;
-        return Ok(false);
+        return Ok(None);
     }
     if length(&log)? == 0 {
-        return Ok(false);
+        return Ok(None);
     }
     let scan = scan_log(database)?;
     if !scan.is_damaged(circumstances.trust) {
@@ -93,42 +107,109 @@ pub fn examine(database: &Path, circumstances: Circumstances) -> Result<bool, Da
                  what was committed last is lost"
             );
         }
-        return Ok(false);
+        return Ok(None);
     }
     if !circumstances.accept_loss {
         return Err(DatabaseError::LogDamaged(Box::new(LogDamage { log, scan })));
     }
+    // Now, as SQLite's locks on a file are lost when this process closes it once more.
     let kept = set_aside(database, &log)?;
-    tracing::warn!(
-        at_byte = scan.end(),
-        commits_lost = scan.commits_behind,
-        commits_kept = scan.commits,
-        damaged_files = %kept.display(),
-        "the write-ahead log is damaged; as was asked for, the store goes on without what is behind that place"
-    );
-    cut(&log, scan.committed_bytes())?;
-    Ok(true)
+    Ok(Some(Loss { log, scan, kept, is_accepted: false }))
 }
 
-/// What was left after a loss that was accepted must be whole in itself.
-///
-/// # Errors
-/// It is not.
-pub fn check_whole(connection: &Connection) -> Result<(), DatabaseError> {
+/// What a damaged log has lost, and is to be gone on without.
+#[derive(Debug)]
+pub struct Loss {
+    log: PathBuf,
+    scan: Scan,
+    /// Copies of the database and the log.
+    kept: [PathBuf; 2],
+    is_accepted: bool,
+}
+
+impl Drop for Loss {
+    fn drop(&mut self) {
+        for copy in self.kept.iter().filter(|_| !self.is_accepted) {
+            // What it is a copy of is there.
+            let _ = fs::remove_file(copy);
+        }
+    }
+}
+
+impl Loss {
+    /// Goes on without it, if what is left has a sound structure; tells of every row in it
+    /// that is damaged, or does not fit to others. SQLite reads the log to the same place as
+    /// if it ended there.
+    ///
+    /// # Errors
+    /// The structure is torn, as what was lost had been moved into the database in part.
+    /// Nothing is changed.
+    pub fn accept(mut self, connection: &Connection, format: i32) -> Result<(), DatabaseError> {
+        let found = look_through(connection, format)?;
+        if found.is_torn {
+            return Err(DatabaseError::NotWhole(first_of(&found)));
+        }
+        self.is_accepted = true;
+        let [_, kept] = &self.kept;
+        tracing::warn!(
+            at_byte = self.scan.end(),
+            commits_lost = self.scan.commits_behind,
+            commits_kept = self.scan.commits,
+            damaged_files = %kept.display(),
+            "the write-ahead log is damaged; as was asked for, the store goes on without what is behind that place"
+        );
+        for problem in found.problems.iter().take(PROBLEMS_LOGGED) {
+            tracing::warn!("what is left of the store is not whole: {problem}");
+        }
+        if found.count() > PROBLEMS_LOGGED as u64 {
+            let problems = found.count();
+            tracing::warn!(problems, "`taskyard store verify` tells the others");
+        }
+        Ok(cut(&self.log, self.scan.committed_bytes())?)
+    }
+}
+
+/// What is wrong with a database of this format, of which an earlier one has no checksums.
+fn look_through(connection: &Connection, format: i32) -> Result<Findings, DatabaseError> {
+    let mut found = Findings::default();
+    if format == super::FORMAT {
+        whole::look_through(connection, &mut found)?;
+        return Ok(found);
+    }
     let wrong: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if wrong == "ok" { Ok(()) } else { Err(DatabaseError::NotWhole(wrong)) }
+    if wrong != "ok" {
+        found.is_torn = true;
+        found.add(wrong);
+    }
+    Ok(found)
 }
 
-/// Copies both files, durably. Answers with the name of the log's copy.
-fn set_aside(database: &Path, log: &Path) -> io::Result<PathBuf> {
+/// Enough to see what it is about.
+fn first_of(found: &Findings) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<_> = found.problems.iter().take(SHOWN).map(String::as_str).collect();
+    let shown = shown.join("; ").replace('\n', " ");
+    match found.count().saturating_sub(SHOWN as u64) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}
+
+/// Copies both files, durably.
+fn set_aside(database: &Path, log: &Path) -> io::Result<[PathBuf; 2]> {
     let suffix = format!(".damaged-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
-    for file in [database, log] {
-        let copy = beside(file, &suffix);
-        fs::copy(file, &copy)?;
-        File::open(&copy)?.sync_all()?;
+    let copies = [beside(database, &suffix), beside(log, &suffix)];
+    for (file, copy) in [database, log].into_iter().zip(&copies) {
+        fs::copy(file, copy)?;
+        File::open(copy)?.sync_all()?;
     }
     sync_directory_of(database)?;
-    Ok(beside(log, &suffix))
+    Ok(copies)
+}
+
+/// The write-ahead log of the database at this path.
+pub fn log_of(database: &Path) -> PathBuf {
+    beside(database, "-wal")
 }
 
 /// Reads the log of the database at this path, changing nothing. Not while this process
@@ -137,12 +218,12 @@ fn set_aside(database: &Path, log: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// Those of reading.
 pub fn scan_log(database: &Path) -> io::Result<Scan> {
-    wal::scan(&beside(database, "-wal"), page_size(database)?)
+    wal::scan(&log_of(database), page_size(database)?)
 }
 
 /// Whether there is a log with anything in it.
 pub fn has_log(database: &Path) -> io::Result<bool> {
-    Ok(length(&beside(database, "-wal"))? > 0)
+    Ok(length(&log_of(database))? > 0)
 }
 
 /// Bytes of a file; none if it is not there. One that cannot be looked at, or a link to one
@@ -184,7 +265,7 @@ pub fn cut(log: &Path, bytes: u64) -> io::Result<()> {
 /// # Errors
 /// It cannot be done: nothing may be acknowledged. What is committed stays.
 pub fn prove(connection: &Connection, database: &Path) -> Result<(), DatabaseError> {
-    let log = beside(database, "-wal");
+    let log = log_of(database);
     if length(&log)? > 0 {
         // So that nobody else writes to it meanwhile.
         wait_out(|| connection.execute_batch("BEGIN IMMEDIATE"))?;

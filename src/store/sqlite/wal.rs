@@ -56,6 +56,8 @@ pub struct Scan {
     pub bytes: u64,
     /// The header is neither as SQLite writes it nor empty.
     pub bad_header: bool,
+    /// It is long enough for a frame, and has nothing but zeros.
+    pub is_zero: bool,
     /// Bytes of a page.
     pub page_size: u32,
     /// Frames that fit, one after the other from the first on.
@@ -76,7 +78,7 @@ impl Scan {
     /// Where the first frame is that does not fit; the file's end, if all do.
     #[must_use]
     pub fn end(&self) -> u64 {
-        if self.bad_header { 0 } else { self.offset(self.frames).min(self.bytes) }
+        if self.bad_header || self.is_zero { 0 } else { self.offset(self.frames).min(self.bytes) }
     }
 
     /// Where the last whole commit ends; 0 if there is none.
@@ -94,7 +96,8 @@ impl Scan {
     pub fn is_damaged(&self, trust: Trust) -> bool {
         self.bad_header
             || match trust {
-                Trust::SameBoot => self.commits_behind > 0,
+                // Nothing but a disk that has lost what was written leaves zeros.
+                Trust::SameBoot => self.is_zero || self.commits_behind > 0,
                 Trust::Synced => self.followed,
                 Trust::Unsynced => false,
             }
@@ -126,7 +129,8 @@ pub fn scan(path: &Path, page_size: u32) -> io::Result<Scan> {
             frames(&mut reader, header.start, header.order, &mut scan)?;
         }
         // Nothing was ever written behind a header that is not there yet.
-        None if bytes < HEADER_BYTES + FRAME_HEADER_BYTES || is_zero(header, &mut reader)? => {}
+        None if bytes < HEADER_BYTES + FRAME_HEADER_BYTES => {}
+        None if is_zero(header, &mut reader)? => scan.is_zero = true,
         None => {
             scan.bad_header = true;
             reader.seek(SeekFrom::Start(HEADER_BYTES))?;

@@ -1,5 +1,7 @@
 //! Logs as SQLite writes them, damaged in every place.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use rusqlite::Connection;
 
@@ -7,25 +9,39 @@ use super::*;
 
 const COMMITS: u64 = 5;
 
-/// The bytes of a log of so many commits, and where each ends.
-fn log() -> (Vec<u8>, Vec<u64>) {
+/// A log that was written over an older one.
+struct Written {
+    /// What was there before: many commits of one frame each.
+    older: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Where each commit ends.
+    ends: Vec<u64>,
+}
+
+/// A log of [`COMMITS`] commits, of which the last is long.
+fn log() -> Written {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let database = Connection::open(&path).unwrap();
     database.pragma_update(None, "page_size", 512).unwrap();
     database.pragma_update(None, "journal_mode", "WAL").unwrap();
+    database.pragma_update(None, "synchronous", "OFF").unwrap();
     database.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
-    database.execute_batch("CREATE TABLE t (x)").unwrap();
-    // What is written next is of a second generation, over the first.
-    database.execute_batch("INSERT INTO t VALUES (zeroblob(16000))").unwrap();
+    database.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (0)").unwrap();
+    for number in 0..60 {
+        database.execute("UPDATE t SET x = ?1", [number]).unwrap();
+    }
     database.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
     let log = dir.path().join("db-wal");
+    let older = std::fs::read(&log).unwrap();
+    // What is written next is of a second generation, over the first.
     let mut ends = Vec::new();
     for size in 1..=COMMITS {
-        database.execute("INSERT INTO t VALUES (zeroblob(?1))", [size * 400]).unwrap();
+        let bytes = if size == COMMITS { 16_000 } else { size * 400 };
+        database.execute("INSERT INTO t VALUES (zeroblob(?1))", [bytes]).unwrap();
         ends.push(scan(&log, 0).unwrap().committed_bytes());
     }
-    (std::fs::read(&log).unwrap(), ends)
+    Written { older, bytes: std::fs::read(&log).unwrap(), ends }
 }
 
 fn scanned(bytes: &[u8]) -> Scan {
@@ -36,7 +52,7 @@ fn scanned(bytes: &[u8]) -> Scan {
 
 #[test]
 fn a_whole_log_is_whole_wherever_it_ends() {
-    let (bytes, ends) = log();
+    let Written { bytes, ends, .. } = log();
     let whole = scanned(&bytes);
     assert_eq!((whole.commits, whole.frames_behind, whole.bad_header), (COMMITS, 0, false));
     assert!(whole.bytes > whole.end(), "there is an older generation behind it");
@@ -53,13 +69,16 @@ fn a_whole_log_is_whole_wherever_it_ends() {
         }
     }
     assert!(!scanned(&[]).is_damaged(Trust::SameBoot));
-    assert!(!scanned(&[0; 4_096]).is_damaged(Trust::SameBoot));
+    // No process that was killed leaves zeros; a power cut may.
+    let zeros = scanned(&[0; 4_096]);
+    assert!(zeros.is_damaged(Trust::SameBoot) && !zeros.is_damaged(Trust::Synced), "{zeros:?}");
+    assert_eq!((zeros.end(), zeros.committed_bytes()), (0, 0));
     assert_eq!(scan(Path::new("/nowhere"), 512).unwrap(), Scan::default());
 }
 
 #[test]
 fn every_damaged_byte_before_the_last_commit_is_seen() {
-    let (bytes, ends) = log();
+    let Written { bytes, ends, .. } = log();
     let (known, last) = (ends[3], *ends.last().unwrap());
     let in_page = |at: u64| at > HEADER_BYTES && (at - HEADER_BYTES) % 536 >= FRAME_HEADER_BYTES;
     for at in (0..last).filter(|at| !in_page(*at) || at % 31 == 0) {
@@ -84,17 +103,39 @@ fn every_damaged_byte_before_the_last_commit_is_seen() {
     }
 }
 
+/// The first frame whose header lies in two sectors: which page it is and whether it ends a
+/// commit in the one, its salts and its checksum in the other.
+const SPLIT_FRAME: u64 = 41;
+
+static WRITTEN: LazyLock<Written> = LazyLock::new(log);
+
+#[test]
+fn the_last_commit_has_a_frame_whose_header_lies_in_two_sectors() {
+    let frame = FRAME_HEADER_BYTES + 512;
+    let begin = HEADER_BYTES + SPLIT_FRAME * frame;
+    assert!(begin % 512 + 8 == 512);
+    assert!(WRITTEN.ends[3] < begin && begin + frame < WRITTEN.ends[4], "{:?}", WRITTEN.ends);
+    let at = usize::try_from(begin).unwrap();
+    assert_ne!(word(&WRITTEN.older, at + 4), 0, "the older one ended a commit there");
+}
+
 proptest! {
-    /// Whatever a power cut leaves of the last commit.
+    /// Whatever a power cut leaves of the last commit: each sector of it may be as it was
+    /// before, zeros where there was nothing, or new.
     #[test]
-    fn a_power_cut_in_the_last_commit_is_no_damage(kept in proptest::collection::vec(any::<bool>(), 100)) {
-        let (bytes, ends) = log();
+    fn a_power_cut_in_the_last_commit_is_no_damage(
+        kept in proptest::collection::vec(any::<bool>(), 100),
+        grown in any::<bool>(),
+    ) {
+        let Written { older, bytes, ends } = &*WRITTEN;
         let before = usize::try_from(ends[3]).unwrap();
         let mut cut = bytes.clone();
         for (sector, kept) in kept.into_iter().enumerate() {
             let (begin, end) = (sector * 512, (sector * 512 + 512).min(bytes.len()));
-            if !kept && end > before && begin < end {
-                cut[begin.max(before)..end].fill(0);
+            for at in begin.max(before)..end {
+                if !kept {
+                    cut[at] = if grown { 0 } else { older.get(at).copied().unwrap_or(0) };
+                }
             }
         }
         let scan = scanned(&cut);
