@@ -125,7 +125,7 @@ fn a_connection_that_panics_while_it_is_taken_does_not_leave_the_server_deaf() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = taskyard();
     command.env("FAILPOINTS", "connections.take=panic");
-    let server = Serve::of(command, dir.path(), &[]);
+    let server = Serve::by(command, dir.path(), &[]);
     for _ in 0..5 {
         let mut stream = TcpStream::connect(&server.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();

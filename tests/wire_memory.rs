@@ -10,7 +10,7 @@ use http::Request;
 use prost::Message as _;
 use support::{
     PATIENCE, Yard, builtin, connect, get,
-    process::Serve,
+    process::{Serve, taskyard},
     submit, task,
     watching::{heavy, submit_all},
     wire::{SUBMIT, framed, until_reset},
@@ -83,8 +83,12 @@ async fn until_steady(server: &Serve, connections: &[SendRequest<Bytes>], addres
     }
 }
 
+/// A server whose allocator gives back at once what is large and no longer used: what the
+/// process has in memory is then what the server holds, however its threads took turns.
 fn start(dir: &Path) -> (Serve, SocketAddr) {
-    let server = Serve::start(dir, &[]);
+    let mut command = taskyard();
+    command.env("MALLOC_MMAP_THRESHOLD_", "65536").env("MALLOC_TRIM_THRESHOLD_", "65536");
+    let server = Serve::by(command, dir, &[]);
     let address = server.address.parse().unwrap();
     (server, address)
 }
@@ -172,7 +176,9 @@ async fn watchers_that_read_nothing_hold_what_the_design_says() {
     until_steady(&server, &connections, address).await;
     let each = (memory(&server).0.saturating_sub(before) << 10) / WATCHERS as u64;
     println!("{each} KiB for each of {WATCHERS} watchers");
-    assert!(each < 400, "{each} KiB for each watcher");
+    // A message of up to 256 KiB, what was read for the next one, and what HTTP/2 has: how full
+    // they are depends on how the events came together in commits.
+    assert!(each < 768, "{each} KiB for each watcher");
 }
 
 /// A server with one task of 1 MiB, and the message that asks for it.

@@ -9,7 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep},
+};
 use tonic::Status;
 use tower::BoxError;
 
@@ -18,8 +21,20 @@ use super::{
     status,
 };
 
-/// How long a request may take to arrive, once it has begun.
+/// How long a request may take to arrive, once it has begun; and a part of a message of a
+/// stream ([`part`]).
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much later than that a server that reads finds a message late, at most.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// A part of a message of a stream: what must come of it in time. A byte now and then is no
+/// sign of life that keeps a message's room: a message arrives within eight times
+/// [`ARRIVAL_TIMEOUT`].
+const fn part(message: usize) -> usize {
+    const LEAST: usize = 16 << 10;
+    if message / 8 > LEAST { message / 8 } else { LEAST }
+}
 
 /// What a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +42,8 @@ pub enum Expected {
     /// One message, which arrives in time as a whole.
     OneMessage,
     /// Messages, with as much time between them as the client likes. Within one,
-    /// silence has the bound: how long a message takes in all depends on when the
-    /// server reads on, too.
+    /// each part of it has the bound: how long a message takes in all depends on when
+    /// the server reads on, too.
     Messages,
 }
 
@@ -39,6 +54,8 @@ pub struct Arriving<B> {
     frames: Frames,
     /// Begins when the rest has to be waited for, which it mostly has not.
     late: Option<Pin<Box<Sleep>>>,
+    /// Bytes of the message that have come since.
+    since_late: usize,
     /// Given up with the request.
     _place: Option<OwnedSemaphorePermit>,
     /// Where a large message has its room from.
@@ -65,7 +82,33 @@ impl<B> Arriving<B> {
         place: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let frames = Frames::default();
-        Self { body, expected, frames, late: None, _place: place, shares, room: RoomOf::None }
+        Self {
+            body,
+            expected,
+            frames,
+            late: None,
+            since_late: 0,
+            _place: place,
+            shares,
+            room: RoomOf::None,
+        }
+    }
+
+    /// Bytes have come: the next part of a message has all its time again once one is there.
+    fn note_arrival(&mut self, bytes: usize, begun_before: u64) {
+        if self.expected == Expected::OneMessage {
+            return;
+        }
+        self.since_late = self.since_late.saturating_add(bytes);
+        let is_part = self.since_late >= part(self.frames.length);
+        let is_message = self.frames.begun != begun_before || self.frames.is_between_messages();
+        // Had the server waited for it, it would have found it late long before: it did not read.
+        let was_away =
+            self.late.as_ref().is_some_and(|late| late.deadline() + AWAY <= Instant::now());
+        if is_part || is_message || was_away {
+            self.late = None;
+            self.since_late = 0;
+        }
     }
 
     /// A message that is there needs no more room for what arrives, though nobody may ask for
@@ -126,12 +169,12 @@ where
         }
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             if let Some(data) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()) {
+                let begun = this.frames.begun;
                 this.frames.pass(data);
+                this.note_arrival(data.len(), begun);
                 this.give_up_room_of_what_arrived();
             }
-            if this.expected == Expected::Messages {
-                this.late = None;
-            } else if this.frames.begun > 1 {
+            if this.expected == Expected::OneMessage && this.frames.begun > 1 {
                 return Poll::Ready(Some(Err(Box::new(status::too_many_messages()))));
             }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
@@ -206,7 +249,7 @@ mod tests {
 
     use http_body::{Body as _, Frame};
     use proptest::{collection::vec, prelude::*};
-    use tokio::time::{Instant, advance};
+    use tokio::time::advance;
 
     use super::*;
     use crate::grpc::shares::{Budgets, ROOM_TIMEOUT};
@@ -285,16 +328,50 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_arrives_within_a_message_gives_more_time_for_the_rest() {
-        let mut body = stuck(&[&[0, 0, 0, 0, 9, 1]], Expected::Messages);
-        let nearly = ARRIVAL_TIMEOUT.mul_f64(0.9);
+        const LENGTH: usize = 1 << 20;
+        let length = u32::try_from(LENGTH).unwrap().to_be_bytes();
+        let mut body = stuck(&[&[&[0], &length[..], &[1]].concat()], Expected::Messages);
         for _ in 0..3 {
-            let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
-            assert!(first.expect("a frame").is_ok());
-            let next = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
-            assert!(next.is_pending());
-            advance(nearly).await;
+            assert!(is_waited_for(&mut body).await);
+            advance(NEARLY).await;
+            body.body.0.push_back(vec![1; part(LENGTH)].into());
+        }
+    }
+
+    const NEARLY: Duration = ARRIVAL_TIMEOUT.checked_sub(Duration::from_secs(3)).unwrap();
+
+    /// Reads what has come. Whether there is time for what has not.
+    async fn is_waited_for(body: &mut Arriving<Stuck>) -> bool {
+        loop {
+            match poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await {
+                Poll::Ready(frame) if frame.as_ref().expect("a frame").is_ok() => {}
+                Poll::Ready(_) => return false,
+                Poll::Pending => return true,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_now_and_then_is_not_an_arrival() {
+        let length = 60_000_u32.to_be_bytes();
+        let mut body = stuck(&[&[&[0], &length[..], &[1]].concat()], Expected::Messages);
+        let began = Instant::now();
+        while is_waited_for(&mut body).await {
+            assert!(began.elapsed() < 2 * ARRIVAL_TIMEOUT, "it keeps its room for ever");
+            advance(Duration::from_secs(1)).await;
             body.body.0.push_back(Bytes::from_static(&[1]));
         }
+        assert!(began.elapsed() >= ARRIVAL_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_server_does_not_read_nothing_is_late() {
+        let length = 60_000_u32.to_be_bytes();
+        let mut body = stuck(&[&[&[0], &length[..], &[1]].concat()], Expected::Messages);
+        assert!(is_waited_for(&mut body).await);
+        body.body.0.push_back(Bytes::from_static(&[1]));
+        advance(2 * ARRIVAL_TIMEOUT).await;
+        assert!(is_waited_for(&mut body).await, "it came in time, and was read late");
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ use super::{
     arrival::{Arriving, Expected},
     deadline::Deadline,
     large,
-    shares::{Reserved, Shares},
+    shares::{Call, Reserved, Shares},
     status,
 };
 use crate::supervisor::message_of;
@@ -85,11 +85,11 @@ where
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
         let arriving = |body| Body::new(Arriving::new(body, expected, shares.clone(), place));
         let request = request.map(arriving);
-        if let Some(shares) = shares.filter(|_| may_be_large(&path)) {
+        if let Some((shares, call)) = shares.zip(may_be_large(&path)) {
             // Not called before it has its room.
             let mut inner = self.inner.clone();
             let answer = async move {
-                let Ok(room) = shares.response(deadline).await else {
+                let Ok(room) = shares.response(call, deadline).await else {
                     return Ok(status::no_room_for_response().into_http());
                 };
                 let response = served(inner.call(request), &path).await?;
@@ -121,23 +121,29 @@ async fn served(
     }
 }
 
-/// Whether a call's response may be large, and is made at once: so it has the room for it
-/// before it is begun. Of the others `WaitTask` takes its room when it has waited; the
-/// responses of those that submit are small; and streams have bounds of their own.
-fn may_be_large(path: &str) -> bool {
-    match path.strip_prefix("/taskyard.v1.") {
-        Some(method) => !matches!(
-            method,
-            "TaskService/Submit"
-                | "TaskService/SubmitBatch"
-                | "TaskService/SubmitStream"
-                | "TaskService/SubmitAndWatch"
-                | "TaskService/WatchEvents"
-                | "TaskService/WaitTask"
-                | "AdminService/Drain"
-        ),
-        None => false,
-    }
+/// What a call does whose response may be large, and is made at once: so it has the room for
+/// it before it is begun. Of the others (`None`) `WaitTask` takes its room when it has waited;
+/// the responses of those that submit or change a queue are small; and streams have bounds of
+/// their own.
+fn may_be_large(path: &str) -> Option<Call> {
+    Some(match path.strip_prefix("/taskyard.v1.")? {
+        "TaskService/Submit"
+        | "TaskService/SubmitBatch"
+        | "TaskService/SubmitStream"
+        | "TaskService/SubmitAndWatch"
+        | "TaskService/WatchEvents"
+        | "TaskService/WaitTask"
+        | "AdminService/UpdateQueue"
+        | "AdminService/PauseQueue"
+        | "AdminService/ResumeQueue"
+        | "AdminService/Drain" => return None,
+        "TaskService/ListTasks" => Call::Bulk,
+        "TaskService/CancelTasks" | "TaskService/RedriveTasks" => Call::BulkChange,
+        "TaskService/CancelTask" | "TaskService/RedriveTask" | "AdminService/ResizePool" => {
+            Call::Change
+        }
+        _ => Call::Lookup,
+    })
 }
 
 /// Whether a request is one of gRPC, before anything is done for it; the answer if not.

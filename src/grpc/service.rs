@@ -9,7 +9,7 @@ use super::{
     BoundedSubmitBatchRequest, Submitter, Watchers, bulk, convert,
     deadline::{deadline_of, within},
     http2::EndsByItself,
-    shares::{Reserved, Shares},
+    shares::{Call, Reserved, Shares},
     status,
     stubs::v1::task_service_server,
     submit::Acks,
@@ -81,7 +81,7 @@ impl Service {
     ) -> Result<(v1::Task, Option<Reserved>), Status> {
         let room = match shares {
             Some(shares) => {
-                let room = shares.response(None).await;
+                let room = shares.response(Call::Lookup, None).await;
                 Some(room.map_err(|_| status::no_room_for_response())?)
             }
             None => None,

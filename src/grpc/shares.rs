@@ -27,6 +27,9 @@ pub const MAX_STREAMS: usize = 32;
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// Bytes of responses of one connection that were not sent.
 pub const MAX_RESPONSE_BYTES: usize = 32 << 20;
+/// Bytes of them that may be of calls for many tasks, which wait for a turn to be read, so
+/// that those of the others have the rest.
+pub const MAX_BULK_BYTES: usize = MAX_RESPONSE_BYTES / 2;
 /// Bytes that a response may have, as long as it is not known how many: few are larger.
 pub const LARGE_RESPONSE: usize = 4 << 20;
 /// Bytes up to which a message needs no room.
@@ -38,6 +41,30 @@ const RESET_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Bytes of one permit.
 const UNIT: usize = 1 << 10;
+
+/// What a call does whose response may be large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// It looks something up.
+    Lookup,
+    /// It changes something, so whether there is room is known before it is begun: also of
+    /// everybody's.
+    Change,
+    /// It goes through many tasks, and may wait for long before it is its turn.
+    Bulk,
+    /// It changes many tasks.
+    BulkChange,
+}
+
+impl Call {
+    fn is_bulk(self) -> bool {
+        matches!(self, Self::Bulk | Self::BulkChange)
+    }
+
+    fn is_change(self) -> bool {
+        matches!(self, Self::Change | Self::BulkChange)
+    }
+}
 
 /// There is no room, and there was none in time.
 #[derive(Debug)]
@@ -99,8 +126,18 @@ impl Budgets {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             requests: Arc::new(Semaphore::new(MAX_REQUEST_BYTES / UNIT)),
             responses: Arc::new(Semaphore::new(MAX_RESPONSE_BYTES / UNIT)),
+            bulk: Arc::new(Semaphore::new(MAX_BULK_BYTES / UNIT)),
             all: self.clone(),
         }
+    }
+
+    /// Room of everybody's for a response; those that are not read hear that somebody waits.
+    async fn response(&self, units: u32) -> Result<OwnedSemaphorePermit, NoRoom> {
+        if let Ok(permit) = Arc::clone(&self.responses).try_acquire_many_owned(units) {
+            return Ok(permit);
+        }
+        let _felt = self.pressure.feel();
+        acquired(&self.responses, units).await
     }
 
     /// Whether somebody waits for the room that unread responses take.
@@ -115,20 +152,39 @@ pub struct Shares {
     streams: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     responses: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
     all: Budgets,
 }
 
 /// Room that is given up when it is dropped.
 #[derive(Debug)]
 pub struct Room {
-    _of_connection: OwnedSemaphorePermit,
-    _of_all: Option<OwnedSemaphorePermit>,
+    _permits: Permits,
+}
+
+/// Permits of the connection and of the process.
+#[derive(Debug, Default)]
+struct Permits {
+    of_connection: Option<OwnedSemaphorePermit>,
+    of_bulk: Option<OwnedSemaphorePermit>,
+    of_all: Option<OwnedSemaphorePermit>,
+}
+
+impl Permits {
+    /// Gives up all that is more than so many units.
+    fn shrink(&mut self, units: u32) {
+        let permits = [&mut self.of_connection, &mut self.of_bulk, &mut self.of_all];
+        for permit in permits.into_iter().flatten() {
+            let surplus = permit.num_permits().saturating_sub(units as usize);
+            drop(permit.split(surplus));
+        }
+    }
 }
 
 /// The room of a response that is being made. A clone is the same room.
 #[derive(Clone, Debug)]
 pub struct Reserved {
-    permit: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    permits: Arc<Mutex<Option<Permits>>>,
     all: Budgets,
 }
 
@@ -154,8 +210,11 @@ impl Shares {
             let of_all = self.all.requests.acquire_many_owned(units).await;
             // They are never closed.
             Ok(Room {
-                _of_connection: of_connection.map_err(|_| NoRoom)?,
-                _of_all: Some(of_all.map_err(|_| NoRoom)?),
+                _permits: Permits {
+                    of_connection: Some(of_connection.map_err(|_| NoRoom)?),
+                    of_all: Some(of_all.map_err(|_| NoRoom)?),
+                    ..Permits::default()
+                },
             })
         };
         tokio::time::timeout(ROOM_TIMEOUT, acquire).await.unwrap_or(Err(NoRoom))
@@ -165,13 +224,31 @@ impl Shares {
     ///
     /// # Errors
     /// If there was none in time, or by `deadline`.
-    pub async fn response(&self, deadline: Option<Instant>) -> Result<Reserved, NoRoom> {
+    pub async fn response(
+        &self,
+        call: Call,
+        deadline: Option<Instant>,
+    ) -> Result<Reserved, NoRoom> {
         let latest = Instant::now() + ROOM_TIMEOUT;
         let latest = deadline.map_or(latest, |deadline| deadline.min(latest));
-        let acquire = Arc::clone(&self.responses).acquire_many_owned(units(LARGE_RESPONSE));
-        let permit = tokio::time::timeout_at(latest, acquire).await.map_err(|_| NoRoom)?;
-        let permit = Arc::new(Mutex::new(permit.ok()));
-        Ok(Reserved { permit, all: self.all.clone() })
+        let acquired = tokio::time::timeout_at(latest, self.acquire(call)).await;
+        let permits = Arc::new(Mutex::new(Some(acquired.map_err(|_| NoRoom)??)));
+        Ok(Reserved { permits, all: self.all.clone() })
+    }
+
+    /// First of what is narrowest, so that who waits there keeps nothing from the others.
+    async fn acquire(&self, call: Call) -> Result<Permits, NoRoom> {
+        let units = units(LARGE_RESPONSE);
+        let mut permits = Permits::default();
+        if call.is_bulk() {
+            permits.of_bulk = Some(acquired(&self.bulk, units).await?);
+        }
+        permits.of_connection = Some(acquired(&self.responses, units).await?);
+        if call.is_change() {
+            let units = units.min(self.all.response_units);
+            permits.of_all = Some(self.all.response(units).await?);
+        }
+        Ok(permits)
     }
 }
 
@@ -182,24 +259,23 @@ impl Reserved {
     /// # Errors
     /// If all of the process's room is taken, and nothing of it was given up in time.
     pub async fn keep(self, bytes: usize) -> Result<Option<Held>, NoRoom> {
-        let permit = self.permit.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut permit) = permit.filter(|_| bytes > SMALL) else { return Ok(None) };
-        let units = units(bytes);
-        let surplus = permit.num_permits().saturating_sub(units as usize);
-        drop(permit.split(surplus));
-        let all = Arc::clone(&self.all.responses);
-        // One that is larger than all of the process's room has all of it.
-        let units = units.min(self.all.response_units);
-        let of_all = if let Ok(permit) = Arc::clone(&all).try_acquire_many_owned(units) {
-            permit
-        } else {
-            let _felt = self.all.pressure.feel();
-            let acquire = all.acquire_many_owned(units);
+        let permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut permits) = permits.filter(|_| bytes > SMALL) else { return Ok(None) };
+        permits.shrink(units(bytes));
+        if permits.of_all.is_none() {
+            // One that is larger than all of the process's room has all of it.
+            let units = units(bytes).min(self.all.response_units);
+            let acquire = self.all.response(units);
             let acquired = tokio::time::timeout(RESET_TIMEOUT, acquire).await;
-            acquired.map_err(|_| NoRoom)?.map_err(|_| NoRoom)?
-        };
-        Ok(Some(Held(Arc::new(Room { _of_connection: permit, _of_all: Some(of_all) }))))
+            permits.of_all = Some(acquired.map_err(|_| NoRoom)??);
+        }
+        Ok(Some(Held(Arc::new(Room { _permits: permits }))))
     }
+}
+
+async fn acquired(from: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphorePermit, NoRoom> {
+    // They are never closed.
+    Arc::clone(from).acquire_many_owned(units).await.map_err(|_| NoRoom)
 }
 
 fn units(bytes: usize) -> u32 {
@@ -228,7 +304,7 @@ mod tests {
     async fn a_response_takes_what_it_needs_and_says_when_there_is_none() {
         let budgets = Budgets::new(1 << 20, 3 << 20);
         let shares = budgets.share();
-        let whole = async || shares.response(None).await.expect("room");
+        let whole = async || shares.response(Call::Lookup, None).await.expect("room");
         assert!(whole().await.keep(SMALL).await.expect("room").is_none(), "it is small");
         let mut held = Vec::new();
         for _ in 0..3 {
@@ -242,5 +318,37 @@ mod tests {
         assert!(!budgets.pressure().is_felt());
         held.pop();
         assert!(whole().await.keep(1 << 20).await.expect("room").is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_for_many_tasks_leave_room_for_the_others() {
+        let shares = Budgets::new(1 << 20, 64 << 20).share();
+        let mut lists = Vec::new();
+        while let Ok(list) = shares.response(Call::Bulk, None).await {
+            lists.push(list);
+        }
+        assert_eq!(lists.len(), MAX_BULK_BYTES / LARGE_RESPONSE);
+        assert!(shares.response(Call::BulkChange, None).await.is_err(), "it is one of them");
+        let others = (MAX_RESPONSE_BYTES - MAX_BULK_BYTES) / LARGE_RESPONSE;
+        let mut lookups = Vec::new();
+        for _ in 0..others {
+            lookups.push(shares.response(Call::Lookup, None).await.expect("room"));
+        }
+        lists.pop();
+        assert!(shares.response(Call::Bulk, None).await.is_ok(), "it was given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_something_has_all_its_room_before() {
+        let budgets = Budgets::new(1 << 20, 4 << 20);
+        let (shares, others) = (budgets.share(), budgets.share());
+        let lookup = others.response(Call::Lookup, None).await.expect("room");
+        let unread = lookup.keep(1 << 20).await.expect("room");
+        assert!(shares.response(Call::Change, None).await.is_err(), "refused before it is done");
+        drop(unread);
+        let change = shares.response(Call::Change, None).await.expect("room");
+        let lookup = others.response(Call::Lookup, None).await.expect("room");
+        assert!(lookup.keep(1 << 20).await.is_err(), "the change has it all");
+        assert!(change.keep(LARGE_RESPONSE).await.expect("it has its room").is_some());
     }
 }

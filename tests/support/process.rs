@@ -81,11 +81,6 @@ impl Serve {
         Self::spawn(launcher, "127.0.0.1:0", data_dir, more)
     }
 
-    /// As `command`, which is the binary.
-    pub fn of(command: Command, data_dir: &Path, more: &[&str]) -> Self {
-        Self::spawn(command, "127.0.0.1:0", data_dir, more)
-    }
-
     fn spawn(mut command: Command, listen: &str, data_dir: &Path, more: &[&str]) -> Self {
         let mut child = command
             .args(["serve", "--listen", listen, "--data-dir"])

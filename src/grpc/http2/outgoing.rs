@@ -26,6 +26,14 @@ const MAX_PART: usize = super::MAX_SEND_BUFFER;
 /// wait for its room.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Bytes of a message that count as taking it. One now and then does not: it would keep the
+/// room of all the others.
+const LEAST_TAKEN: usize = 16 << 10;
+
+/// Parts of a message, of which one must be taken within [`Patience::timeout`]: so all of it
+/// is within as many times that.
+const PARTS: usize = 8;
+
 /// How long an answer may not be taken.
 #[derive(Clone, Debug)]
 pub struct Patience {
@@ -38,26 +46,64 @@ pub struct Patience {
 /// Looks whether an answer is taken.
 struct StallTimer {
     patience: Patience,
-    taken: Instant,
+    /// Bytes of the message.
+    message: usize,
+    /// By parts of the message.
+    part: Taken,
+    /// By the least that counts, while others wait.
+    least: Taken,
     tick: Option<Pin<Box<Sleep>>>,
 }
 
+/// Since when so many bytes have been taken.
+#[derive(Clone, Copy)]
+struct Taken {
+    since: Instant,
+    bytes: usize,
+}
+
+impl Taken {
+    fn now() -> Self {
+        Self { since: Instant::now(), bytes: 0 }
+    }
+
+    fn add(&mut self, bytes: usize, enough: usize) {
+        self.bytes += bytes;
+        if self.bytes >= enough {
+            *self = Self::now();
+        }
+    }
+}
+
 impl StallTimer {
+    fn new(patience: Patience) -> Self {
+        let now = Taken::now();
+        Self { patience, message: 0, part: now, least: now, tick: None }
+    }
+
+    /// All of what came before was taken, and so many bytes are next.
+    fn begin(&mut self, message: usize) {
+        self.message = message;
+        (self.part, self.least) = (Taken::now(), Taken::now());
+    }
+
     /// Something was taken.
-    fn reset(&mut self) {
-        self.taken = Instant::now();
+    fn taken(&mut self, bytes: usize) {
+        self.part.add(bytes, LEAST_TAKEN.max(self.message / PARTS));
+        self.least.add(bytes, LEAST_TAKEN);
     }
 
     /// Ready when it has not been taken for too long. To be asked when nothing is.
     fn poll(&mut self, has_room: bool, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { patience, taken, tick } = self;
+        let Self { patience, part, least, tick, .. } = self;
         let step = TICK.min(patience.timeout);
         let tick = tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(step)));
         loop {
             ready!(tick.as_mut().poll(cx));
-            let waited = taken.elapsed();
             let is_wanted = has_room && patience.pressure.is_felt();
-            if waited >= patience.timeout || (is_wanted && waited >= TICK) {
+            if part.since.elapsed() >= patience.timeout
+                || (is_wanted && least.since.elapsed() >= TICK)
+            {
                 return Poll::Ready(());
             }
             tick.as_mut().reset(Instant::now() + step);
@@ -85,8 +131,7 @@ impl Outgoing {
         patience: Option<Patience>,
         room: Option<Held>,
     ) -> Self {
-        let now = Instant::now();
-        let stall = patience.map(|patience| StallTimer { patience, taken: now, tick: None });
+        let stall = patience.map(StallTimer::new);
         Self { stream, body, left: Bytes::new(), stall, room }
     }
 
@@ -116,10 +161,10 @@ impl Outgoing {
             };
             match frame.into_data() {
                 Ok(data) => {
-                    self.left = data;
                     if let Some(stall) = &mut self.stall {
-                        stall.reset();
+                        stall.begin(data.len());
                     }
+                    self.left = data;
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
@@ -138,7 +183,7 @@ impl Outgoing {
             if taken > 0 {
                 self.stream.send_data(self.left.split_to(taken), false)?;
                 if let Some(stall) = &mut self.stall {
-                    stall.reset();
+                    stall.taken(taken);
                 }
                 continue;
             }
@@ -150,5 +195,49 @@ impl Outgoing {
         // Not the last slice of a large message.
         self.left = Bytes::new();
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    const MESSAGE: usize = 1 << 20;
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn stall() -> StallTimer {
+        let mut stall =
+            StallTimer::new(Patience { timeout: TIMEOUT, pressure: Pressure::default() });
+        stall.begin(MESSAGE);
+        stall
+    }
+
+    async fn is_waited_for(stall: &mut StallTimer) -> bool {
+        poll_fn(|cx| Poll::Ready(stall.poll(true, cx))).await.is_pending()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_byte_now_and_then_does_not_count_as_taking_it() {
+        let (mut stall, began) = (stall(), Instant::now());
+        while is_waited_for(&mut stall).await {
+            assert!(began.elapsed() < 2 * TIMEOUT, "it keeps its room for ever");
+            advance(TICK).await;
+            stall.taken(1);
+        }
+        assert!(began.elapsed() >= TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_part_that_is_taken_gives_more_time_for_the_rest() {
+        let mut stall = stall();
+        for _ in 0..PARTS {
+            advance(TIMEOUT.saturating_sub(2 * TICK)).await;
+            assert!(is_waited_for(&mut stall).await);
+            stall.taken(MESSAGE / PARTS);
+        }
     }
 }

@@ -160,7 +160,7 @@ fn counts_words(counts: TaskCounts) -> String {
     if parts.is_empty() { "none".into() } else { parts.join(", ") }
 }
 
-/// [`counts_words`] in pieces: `12 queued`, `3 running`.
+/// `counts_words` in pieces: `12 queued`, `3 running`.
 pub fn counts_parts(counts: TaskCounts) -> Vec<String> {
     let parts = [
         (counts.scheduled, "scheduled", TaskState::Scheduled),
