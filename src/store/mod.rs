@@ -49,6 +49,8 @@ pub use reading::{
     Query, Task, TimeRange,
 };
 pub use recovery::Recovered;
+#[cfg(test)]
+pub(crate) use sqlite::Table;
 pub use sqlite::{Damage, Scan as LogScan, Trust as LogTrust, scan_log};
 pub use verify::{Verified, VerifyError, verify};
 

@@ -1,13 +1,14 @@
 //! Every variant has its status, and every status travels.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tonic_types::{FieldViolation, RpcStatusExt as _, pb};
 
 use super::*;
 use crate::{
     admission::{Hold, Limit, Refused},
-    store::Error,
+    queue::WrongBackoffs,
+    store::{Damage, Error, Table},
 };
 
 fn task() -> TaskId {
@@ -39,14 +40,18 @@ fn causes() -> Vec<(Refused, Code, &'static str)> {
         (held(Hold::DiskLow { reserve: 7 }), ResourceExhausted, "DISK_LOW"),
         (held(Hold::WriteRefused), ResourceExhausted, "WRITE_REFUSED"),
         (Refused::Draining, Unavailable, "DRAINING"),
+        (Refused::ServerFailed, Unavailable, "SERVER_FAILED"),
         (Refused::StoreFailed, Unavailable, "STORE_FAILED"),
     ]
 }
 
 fn errors() -> Vec<(Error, Code, &'static str)> {
     use Code::{
-        AlreadyExists, FailedPrecondition, Internal, NotFound, ResourceExhausted, Unavailable,
+        AlreadyExists, FailedPrecondition, Internal, InvalidArgument, NotFound, ResourceExhausted,
+        Unavailable,
     };
+    let wrong_backoffs =
+        WrongBackoffs { initial: Duration::from_secs(2), max: Duration::from_secs(1) };
     let ended = Error::Ended { task: task(), state: State::Succeeded };
     let not_ended = Error::NotEnded { task: task(), state: State::Running };
     let all: Vec<_> = (0..1_000).map(|at| (at, Error::NotFound(task()))).collect();
@@ -54,7 +59,12 @@ fn errors() -> Vec<(Error, Code, &'static str)> {
         (Error::NotFound(task()), NotFound, "TASK_NOT_FOUND"),
         (ended, FailedPrecondition, "TASK_ENDED"),
         (not_ended, FailedPrecondition, "TASK_NOT_ENDED"),
+        (Error::Moved { task: task(), state: State::Queued }, FailedPrecondition, "TASK_MOVED"),
         (Error::RequestIdReused(task()), AlreadyExists, "REQUEST_ID_REUSED"),
+        (Error::RequestIdRepeated { first: 4 }, AlreadyExists, "REQUEST_ID_REUSED"),
+        (Error::WrongBackoffs(wrong_backoffs), InvalidArgument, "INVALID_FIELDS"),
+        (Error::Damaged(Damage::new(Table::Task, 7, "x".repeat(9_000))), Internal, "DAMAGED"),
+        (Error::Crashed(long()), Unavailable, "SERVER_FAILED"),
         (Error::Draining, Unavailable, "DRAINING"),
         (Error::TooManyLists, ResourceExhausted, "TOO_MANY_LISTS"),
         (Error::Failed(long()), Unavailable, "STORE_FAILED"),
@@ -74,6 +84,82 @@ fn reason(status: &Status) -> String {
     assert_eq!(info.domain, DOMAIN);
     assert!(status.message().len() + status.details().len() < 4_096, "too large for a trailer");
     info.reason
+}
+
+/// The place of an error in the enumeration: a new one does not compile without a place, and
+/// has none without an example above.
+fn variant(error: &Error) -> usize {
+    match error {
+        Error::NotFound(_) => 0,
+        Error::Ended { .. } => 1,
+        Error::NotEnded { .. } => 2,
+        Error::Moved { .. } => 3,
+        Error::NoRoom { .. } => 4,
+        Error::NotAll(_) => 5,
+        Error::RequestIdReused(_) => 6,
+        Error::RequestIdRepeated { .. } => 7,
+        Error::WrongBackoffs(_) => 8,
+        Error::Draining => 9,
+        Error::Failed(_) => 10,
+        Error::Crashed(_) => 11,
+        Error::Damaged(_) => 12,
+        Error::TooManyLists => 13,
+        Error::Unreadable(_) => 14,
+    }
+}
+
+/// The same of a refusal.
+fn cause(refused: &Refused) -> usize {
+    match refused {
+        Refused::Full { .. } => 0,
+        Refused::Deadline => 1,
+        Refused::LargerThanQueue { .. } => 2,
+        Refused::MoreThanQueue { .. } => 3,
+        Refused::UnknownQueue => 4,
+        Refused::TooManyQueues(_) => 5,
+        Refused::Held { .. } => 6,
+        Refused::Draining => 7,
+        Refused::ServerFailed => 8,
+        Refused::StoreFailed => 9,
+    }
+}
+
+#[test]
+fn every_error_has_an_example_here() {
+    let variants: BTreeSet<_> = errors().iter().map(|(error, ..)| variant(error)).collect();
+    assert!(variants.into_iter().eq(0..15));
+    let refusals: BTreeSet<_> = causes().iter().map(|(refused, ..)| cause(refused)).collect();
+    assert!(refusals.into_iter().eq(0..10));
+}
+
+/// Reasons that no client is ever sent.
+const UNSENT: [&str; 2] = [
+    // Of tasks that a call by filter no longer concerns: it leaves them out.
+    "TASK_MOVED",
+    // A refusal of several tasks without any that refused.
+    "NOT_ALL",
+];
+
+#[test]
+fn every_reason_is_documented() {
+    let sources =
+        [include_str!("../status.rs"), include_str!("refusal.rs"), include_str!("wire.rs")];
+    let protos = [
+        include_str!("../../../proto/taskyard/v1/task_service.proto"),
+        include_str!("../../../proto/taskyard/v1/admin_service.proto"),
+    ];
+    let is_reason = |text: &&str| {
+        text.len() > 3 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    let reasons = sources.into_iter().flat_map(|source| source.split('"')).filter(is_reason);
+    let reasons: BTreeSet<_> = reasons.filter(|reason| *reason != "STATE").collect();
+    assert!(reasons.len() > 30, "{reasons:?}");
+    let missing: Vec<_> = reasons
+        .into_iter()
+        .filter(|reason| !UNSENT.contains(reason))
+        .filter(|reason| !protos.iter().any(|proto| proto.contains(reason)))
+        .collect();
+    assert!(missing.is_empty(), "no comment in the definitions names {missing:?}");
 }
 
 #[test]

@@ -49,16 +49,24 @@ const (
 // submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
 // the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
 // with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-// read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+// read may fail with INTERNAL (STORE_UNREADABLE), and all that concern a task with
+// INTERNAL (DAMAGED, with the `place` in its metadata) if what the disk has of it is
+// not what was written: a retry is of no use. Any call or stream may fail
 // with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
 // failed, which is a defect: the server ends, and whether the call was done is
 // not known; that of a watch has its `cursor` in the metadata. A defect in one
 // call alone is INTERNAL (INTERNAL). Any call may fail with
 // DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-// INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+// INVALID_ARGUMENT (MALFORMED_MESSAGE), UNIMPLEMENTED (UNKNOWN_METHOD; NO_MESSAGE or
+// TOO_MANY_MESSAGES, if the method takes one) or another code (PROTOCOL); what is no
+// call of gRPC is answered with 405 (METHOD_NOT_ALLOWED) or 415
+// (UNSUPPORTED_MEDIA_TYPE). In all of these cases nothing was done. Large
 // requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
 // RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
-// that are half sent or not read.
+// that are half sent or not read; then nothing was done, either. When there are as many
+// connections as allowed, in all or from one address, calls on a further one fail with
+// UNAVAILABLE (TOO_MANY_CONNECTIONS, with RetryInfo), but for health checks and
+// AdminService. A health check of another service is NOT_FOUND (SERVICE_NOT_FOUND).
 type TaskServiceClient interface {
 	// Hands over one task. OK means that the task is on disk: it will run, also
 	// after a crash of the server or a power cut.
@@ -371,16 +379,24 @@ func (c *taskServiceClient) ListKinds(ctx context.Context, in *ListKindsRequest,
 // submit or redrive may fail with RESOURCE_EXHAUSTED (DISK_LOW: too little of
 // the server's disk is free; LOG_FULL, WRITE_REFUSED: it cannot be written to),
 // with RetryInfo: nothing was enqueued, and it passes by itself. Calls that
-// read may fail with INTERNAL (STORE_UNREADABLE). Any call or stream may fail
+// read may fail with INTERNAL (STORE_UNREADABLE), and all that concern a task with
+// INTERNAL (DAMAGED, with the `place` in its metadata) if what the disk has of it is
+// not what was written: a retry is of no use. Any call or stream may fail
 // with UNAVAILABLE (SERVER_FAILED, with RetryInfo) when a part of the server has
 // failed, which is a defect: the server ends, and whether the call was done is
 // not known; that of a watch has its `cursor` in the metadata. A defect in one
 // call alone is INTERNAL (INTERNAL). Any call may fail with
 // DEADLINE_EXCEEDED (DEADLINE) and, if it breaks the rules of the wire, with
-// INVALID_ARGUMENT (MALFORMED_MESSAGE) or another code (PROTOCOL). Large
+// INVALID_ARGUMENT (MALFORMED_MESSAGE), UNIMPLEMENTED (UNKNOWN_METHOD; NO_MESSAGE or
+// TOO_MANY_MESSAGES, if the method takes one) or another code (PROTOCOL); what is no
+// call of gRPC is answered with 405 (METHOD_NOT_ALLOWED) or 415
+// (UNSUPPORTED_MEDIA_TYPE). In all of these cases nothing was done. Large
 // requests and responses have bounds: RESOURCE_EXHAUSTED (REQUESTS_UNFINISHED,
 // RESPONSES_UNREAD), with RetryInfo, if the client or others have too many bytes
-// that are half sent or not read.
+// that are half sent or not read; then nothing was done, either. When there are as many
+// connections as allowed, in all or from one address, calls on a further one fail with
+// UNAVAILABLE (TOO_MANY_CONNECTIONS, with RetryInfo), but for health checks and
+// AdminService. A health check of another service is NOT_FOUND (SERVICE_NOT_FOUND).
 type TaskServiceServer interface {
 	// Hands over one task. OK means that the task is on disk: it will run, also
 	// after a crash of the server or a power cut.
