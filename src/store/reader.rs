@@ -237,7 +237,10 @@ pub fn request(
         sqlite::check(row, task, Table::Task)?;
         Ok((row.get(3)?, identity.task_id(row.get(2)?), Seq(row.get(task + 2)?)))
     });
-    let Some((fingerprint, id, seq)) = found.optional()? else { return Ok(None) };
+    let found = found.optional();
+    let found =
+        found.map_err(|error| Damage::met_at(Table::Request, format!("{request_id:?}"), error))?;
+    let Some((fingerprint, id, seq)) = found else { return Ok(None) };
     let state = tasks::state(connection, identity, id, now)?;
     let submitted = |state| Submitted { task: id, seq, state, existing: true };
     Ok(state.map(|state| (fingerprint, submitted(state))))

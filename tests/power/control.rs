@@ -19,6 +19,7 @@ pub enum Call {
     Write = 1,
     Truncate,
     Sync,
+    Read = 8,
 }
 
 /// Which file.
@@ -76,6 +77,21 @@ impl Control {
             let call = (rule.call as u32).to_le_bytes();
             self.0.write_all_at(&call, at as u64).expect("the rule is written");
         }
+    }
+
+    /// From now on the disk does not give this page of the database, counted from 0.
+    pub fn lose_page(&self, page: usize) {
+        self.set(&[Rule {
+            call: Call::Read,
+            role: Role::Database,
+            from: u32::MAX,
+            times: 1,
+            fault: Fault::Eio,
+        }]);
+        let page = u32::try_from(page + 1).expect("a small database").to_le_bytes();
+        self.0.write_all_at(&page, 28).expect("the rule is written");
+        // Last: every read of it fails from here on.
+        self.0.write_all_at(&1_u32.to_le_bytes(), 8).expect("the rule is written");
     }
 
     /// How many calls a rule has affected.

@@ -40,7 +40,7 @@
 enum kind { OPENED = 1, CREATED, WRITTEN, TRUNCATED, SYNC_BEGUN, SYNC_ENDED, REMOVED, RENAMED };
 
 // What a rule may be about; 0 in a rule means any.
-enum call { WRITE = 1, TRUNCATE, SYNC, OPEN, REMOVE, RENAME, ALLOCATE };
+enum call { WRITE = 1, TRUNCATE, SYNC, OPEN, REMOVE, RENAME, ALLOCATE, READ };
 enum role { DATABASE = 1, LOG, SHARED_MEMORY, DIRECTORY, OTHER };
 
 struct rule {
@@ -51,7 +51,7 @@ struct rule {
     uint32_t error;  // errno; 0: a write of more than one byte writes only a half
     uint32_t seen;   // matching calls so far
     uint32_t hits;   // calls affected so far
-    uint32_t unused;
+    uint32_t page;   // of a read: the page of 4 KiB, counted from 1; 0: any
 };
 
 struct record {
@@ -72,6 +72,7 @@ static struct { uint64_t file; enum role role; } open_files[MAX_FD];
 
 static int (*real_open)(const char *, int, ...);
 static int (*real_close)(int);
+static ssize_t (*real_pread)(int, void *, size_t, off64_t);
 static ssize_t (*real_pwrite)(int, const void *, size_t, off64_t);
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_writev)(int, const struct iovec *, int);
@@ -97,6 +98,7 @@ static const char *needed(const char *name) {
 __attribute__((constructor)) static void start(void) {
     real_open = dlsym(RTLD_NEXT, "open64");
     real_close = dlsym(RTLD_NEXT, "close");
+    real_pread = dlsym(RTLD_NEXT, "pread64");
     real_pwrite = dlsym(RTLD_NEXT, "pwrite64");
     real_write = dlsym(RTLD_NEXT, "write");
     real_writev = dlsym(RTLD_NEXT, "writev");
@@ -155,12 +157,13 @@ static enum role role_of(const char *path) {
 }
 
 // The rule that this call falls under, if any. Every rule counts for itself.
-static struct rule *affected(enum call call, enum role role) {
+static struct rule *affected(enum call call, enum role role, uint64_t page) {
     struct rule *found = 0;
     for (int i = 0; i < RULES; i++) {
         struct rule *rule = &rules[i];
         if (__atomic_load_n(&rule->call, __ATOMIC_ACQUIRE) != call) continue;
         if (rule->role && rule->role != role) continue;
+        if (rule->page && rule->page != page) continue;
         uint32_t seen = __atomic_add_fetch(&rule->seen, 1, __ATOMIC_ACQ_REL);
         if (!found && seen >= rule->from && seen <= rule->until) {
             __atomic_add_fetch(&rule->hits, 1, __ATOMIC_ACQ_REL);
@@ -170,12 +173,14 @@ static struct rule *affected(enum call call, enum role role) {
     return found;
 }
 
-static int fails(enum call call, enum role role) {
-    struct rule *rule = affected(call, role);
+static int fails_at(enum call call, enum role role, uint64_t page) {
+    struct rule *rule = affected(call, role, page);
     if (!rule || !rule->error) return 0;
     errno = (int)rule->error;
     return 1;
 }
+
+static int fails(enum call call, enum role role) { return fails_at(call, role, 0); }
 
 static uint64_t tracked(int fd) { return fd >= 0 && fd < MAX_FD ? open_files[fd].file : 0; }
 
@@ -240,13 +245,27 @@ int close(int fd) {
     return real_close(fd);
 }
 
+// SQLite reads a page at a time. Of what is read there is no record.
+static ssize_t was_read(int fd, void *bytes, size_t length, off64_t offset) {
+    if (tracked(fd) && fails_at(READ, open_files[fd].role, (uint64_t)offset / 4096 + 1)) return -1;
+    return real_pread(fd, bytes, length, offset);
+}
+
+ssize_t pread64(int fd, void *bytes, size_t length, off64_t offset) {
+    return was_read(fd, bytes, length, offset);
+}
+
+ssize_t pread(int fd, void *bytes, size_t length, off_t offset) {
+    return was_read(fd, bytes, length, offset);
+}
+
 // Writes at `offset`, or at the file's own position if it is negative.
 static ssize_t written(int fd, const void *bytes, size_t length, off64_t offset) {
     if (!tracked(fd))
         return offset < 0 ? real_write(fd, bytes, length) : real_pwrite(fd, bytes, length, offset);
     pthread_mutex_lock(&lock);
     ssize_t count = -1;
-    struct rule *rule = affected(WRITE, open_files[fd].role);
+    struct rule *rule = affected(WRITE, open_files[fd].role, 0);
     if (rule && rule->error) {
         errno = (int)rule->error;
     } else {

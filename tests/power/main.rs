@@ -18,6 +18,7 @@ mod disk;
 mod history;
 mod ledger;
 mod load;
+mod reads;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;

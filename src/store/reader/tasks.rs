@@ -41,10 +41,11 @@ pub fn task(
 ) -> Rows<Option<Task>> {
     let number = id.number();
     let query = Query { beyond: Some(number - 1), limit: 1, ..Query::default() };
-    let page = scan(connection, identity, &query, Some(number), now)?;
+    let at = |table| move |error| Damage::met_at(table, number, error);
+    let page = scan(connection, identity, &query, Some(number), now).map_err(at(Table::Task))?;
     let mut task = page.tasks.into_iter().next();
     if let Some(task) = &mut task {
-        task.attempts = attempts(connection, number, task)?;
+        task.attempts = attempts(connection, number, task).map_err(at(Table::Attempt))?;
     }
     Ok(task)
 }
@@ -136,7 +137,8 @@ pub fn output(
         "SELECT * FROM output WHERE task = ?1 AND (?2 IS NULL OR attempt = ?2)
          ORDER BY attempt DESC LIMIT 1",
     )?;
-    statement.query_row(params![number, attempt], output_at).optional()
+    let output = statement.query_row(params![number, attempt], output_at).optional();
+    output.map_err(|error| Damage::met_at(Table::Output, number, error))
 }
 
 fn output_at(row: &Row<'_>) -> Rows<(u32, Output)> {

@@ -15,7 +15,9 @@ pub enum Fault {
     /// A sync has failed. The kernel may take what it could not write for written, so no
     /// later sync proves anything: only a start does, which writes everything anew.
     Sync,
-    /// Anything else: a read that failed, damage, a misuse.
+    /// The disk does not give what was written. SQLite gives the transaction up for it.
+    Read,
+    /// Anything else: damage, a misuse.
     Other,
 }
 
@@ -32,6 +34,13 @@ impl Fault {
             (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => Self::Busy,
             (ErrorCode::DiskFull, _) => Self::Full,
             (_, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => Self::Sync,
+            (
+                _,
+                ffi::SQLITE_IOERR_READ
+                | ffi::SQLITE_IOERR_SHORT_READ
+                | ffi::SQLITE_IOERR_DATA
+                | ffi::SQLITE_IOERR_CORRUPTFS,
+            ) => Self::Read,
             (
                 _,
                 ffi::SQLITE_IOERR_WRITE

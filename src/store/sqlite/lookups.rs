@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension as _, Row};
 
 use super::{
     Damage, Table, Writer, state_from_column,
-    sum::{check, check_head},
+    sum::{check, check_head, is_of_pages},
     writer::ExecutionColumns,
 };
 use crate::{
@@ -51,98 +51,130 @@ pub struct FinishedTask {
 const TASK_HEAD_COLUMNS: usize = Table::Task.columns();
 
 impl Writer<'_> {
+    /// Looks one row up. What the disk does not give, or SQLite finds torn, is damage of that
+    /// row, and concerns whoever asked for it alone.
+    fn look_up<T>(
+        &mut self,
+        table: Table,
+        key: impl std::fmt::Display,
+        read: impl FnOnce(&mut Self) -> Rows<T>,
+    ) -> Rows<T> {
+        read(self).or_else(|error| {
+            if is_of_pages(&error) {
+                // SQLite gives a transaction up in which a read has failed; one in which it
+                // has met torn pages it lets stand, but what is written next may fail.
+                self.begin_again()?;
+            }
+            Err(Damage::met_at(table, key, error))
+        })
+    }
+
     /// The task that a `request_id` made, and the fingerprint of the request.
     pub fn request(&mut self, id: &str) -> Rows<Option<(u64, Vec<u8>)>> {
-        let row = self.select_request.query_row([id], |row| {
-            check(row, 0, Table::Request)?;
-            Ok((row.get(2)?, row.get(3)?))
-        });
-        row.optional()
+        self.look_up(Table::Request, format!("{id:?}"), |writer| {
+            let row = writer.select_request.query_row([id], |row| {
+                check(row, 0, Table::Request)?;
+                Ok((row.get(2)?, row.get(3)?))
+            });
+            row.optional()
+        })
     }
 
     /// A task's record and its labels, if it is there.
     pub fn record(&mut self, number: u64) -> Rows<Option<(Vec<u8>, Labels)>> {
-        let row = self.select_task.query_row([number], |row| {
-            check(row, 0, Table::Task)?;
-            Ok((row.get(8)?, labels(row, 7)?))
-        });
-        row.optional()
+        self.look_up(Table::Task, number, |writer| {
+            let row = writer.select_task.query_row([number], |row| {
+                check(row, 0, Table::Task)?;
+                Ok((row.get(8)?, labels(row, 7)?))
+            });
+            row.optional()
+        })
     }
 
     /// What the row of a task that has not ended tells beyond what is in memory.
     pub fn live(&mut self, number: u64) -> Rows<WrittenLive> {
-        let row = self.select_live.query_row([number], |row| {
-            check(row, 0, Table::Live)?;
-            Ok(WrittenLive {
-                interval: row.get::<_, Option<u64>>(6)?.map(Duration::from_micros),
-                execution: execution(row, 13)?,
-                failure: failure(row, 15)?,
-                labels: labels(row, 17)?,
-            })
-        });
-        let missing = || Damage::new(Table::Live, number, "it is not there").into();
-        row.optional()?.ok_or_else(missing)
+        self.look_up(Table::Live, number, |writer| {
+            let row = writer.select_live.query_row([number], |row| {
+                check(row, 0, Table::Live)?;
+                Ok(WrittenLive {
+                    interval: row.get::<_, Option<u64>>(6)?.map(Duration::from_micros),
+                    execution: execution(row, 13)?,
+                    failure: failure(row, 15)?,
+                    labels: labels(row, 17)?,
+                })
+            });
+            let missing = || Damage::new(Table::Live, number, "it is not there").into();
+            row.optional()?.ok_or_else(missing)
+        })
     }
 
     /// The number of a task's SUBMITTED event.
     pub fn submitted_seq(&mut self, number: u64) -> Rows<Seq> {
-        let row = self.select_task_head.query_row([number], |row| {
-            check_head(row, 0, Table::Task)?;
-            Ok(Seq(row.get(2)?))
-        });
-        let missing = || Damage::new(Table::Task, number, "it is not there").into();
-        row.optional()?.ok_or_else(missing)
+        self.look_up(Table::Task, number, |writer| {
+            let row = writer.select_task_head.query_row([number], |row| {
+                check_head(row, 0, Table::Task)?;
+                Ok(Seq(row.get(2)?))
+            });
+            let missing = || Damage::new(Table::Task, number, "it is not there").into();
+            row.optional()?.ok_or_else(missing)
+        })
     }
 
     /// How a task has ended, if it has.
     pub fn finished_state(&mut self, number: u64) -> Rows<Option<State>> {
-        let row = self.select_finish_head.query_row([number], |row| {
-            check_head(row, 0, Table::Finish)?;
-            state(row, 0)
-        });
-        row.optional()
+        self.look_up(Table::Finish, number, |writer| {
+            let row = writer.select_finish_head.query_row([number], |row| {
+                check_head(row, 0, Table::Finish)?;
+                state(row, 0)
+            });
+            row.optional()
+        })
     }
 
     /// A task that has ended.
     pub fn finished_task(&mut self, number: u64) -> Rows<Option<FinishedTask>> {
-        let row = self.select_finished.query_row([number], |row| {
-            let finish = TASK_HEAD_COLUMNS;
-            check_head(row, 0, Table::Task)?;
-            check_head(row, finish, Table::Finish)?;
-            Ok(FinishedTask {
-                queue: row.get(4)?,
-                kind: row.get(5)?,
-                life: Lifecycle {
-                    state: state(row, finish)?,
-                    attempt: row.get(finish + 5)?,
-                    failures: row.get(finish + 6)?,
-                    crashes: 0,
-                    cancel_requested: row.get(finish + 7)?,
-                },
-                bytes: row.get(finish + 8)?,
-                finished: Timestamp(row.get(finish + 3)?),
-                execution: execution(row, finish + 10)?,
-                failure: failure(row, finish + 12)?,
-                labels: labels(row, 7)?,
-                ended: row.get(finish + 9)?,
-                request_id: row.get(6)?,
-            })
-        });
-        row.optional()
+        self.look_up(Table::Finish, number, |writer| {
+            let row = writer.select_finished.query_row([number], |row| {
+                let finish = TASK_HEAD_COLUMNS;
+                check_head(row, 0, Table::Task)?;
+                check_head(row, finish, Table::Finish)?;
+                Ok(FinishedTask {
+                    queue: row.get(4)?,
+                    kind: row.get(5)?,
+                    life: Lifecycle {
+                        state: state(row, finish)?,
+                        attempt: row.get(finish + 5)?,
+                        failures: row.get(finish + 6)?,
+                        crashes: 0,
+                        cancel_requested: row.get(finish + 7)?,
+                    },
+                    bytes: row.get(finish + 8)?,
+                    finished: Timestamp(row.get(finish + 3)?),
+                    execution: execution(row, finish + 10)?,
+                    failure: failure(row, finish + 12)?,
+                    labels: labels(row, 7)?,
+                    ended: row.get(finish + 9)?,
+                    request_id: row.get(6)?,
+                })
+            });
+            row.optional()
+        })
     }
 
     /// Bytes of what a task's executions wrote, as far as it is kept.
     pub fn bytes_of_outputs(&mut self, number: u64) -> Rows<u64> {
-        if !self.has_outputs {
-            return Ok(0);
-        }
-        let total: f64 = self.bytes_of_outputs.query_row([number], |row| row.get(0))?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a sum of lengths"
-        )]
-        Ok(total as u64)
+        self.look_up(Table::Output, number, |writer| {
+            if !writer.has_outputs {
+                return Ok(0);
+            }
+            let total: f64 = writer.bytes_of_outputs.query_row([number], |row| row.get(0))?;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a sum of lengths"
+            )]
+            Ok(total as u64)
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use rusqlite::{
     types::{ToSqlOutput, Type, ValueRef},
 };
 
-use super::schema::Table;
+use super::{Fault, schema::Table};
 
 type Rows<T> = Result<T, rusqlite::Error>;
 
@@ -47,20 +47,26 @@ impl Damage {
     }
 
     /// The damage that an error tells of, if it does: of one row, or of the structure
-    /// in which the database holds them all.
+    /// in which the database holds them all, or of a file that cannot be read.
     pub fn in_error(error: &rusqlite::Error) -> Option<Self> {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         match error {
             rusqlite::Error::FromSqlConversionFailure(_, _, cause) => {
                 cause.downcast_ref::<Self>().cloned()
             }
-            other => match other.sqlite_error_code() {
-                Some(DatabaseCorrupt | NotADatabase) => {
-                    Some(Self { place: "the database".into(), what: other.to_string() })
-                }
-                _ => None,
-            },
+            other if is_of_pages(other) => {
+                Some(Self { place: "the database".into(), what: other.to_string() })
+            }
+            _ => None,
         }
+    }
+
+    /// An error that was met while this row was looked up: damage of that row, if the pages
+    /// that lead to it cannot be read, or are torn.
+    pub fn met_at(table: Table, row: impl fmt::Display, error: rusqlite::Error) -> rusqlite::Error {
+        if is_of_pages(&error) {
+            return Self::new(table, row, format!("it cannot be read: {error}")).into();
+        }
+        error
     }
 
     /// Where and what, without what to do about it.
@@ -72,6 +78,13 @@ impl Damage {
     pub fn place(&self) -> &str {
         &self.place
     }
+}
+
+/// Whether the disk refuses to give pages, or they are not as SQLite has written them.
+pub fn is_of_pages(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    Fault::of(error) == Fault::Read
+        || matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 
 /// So that it passes through what reads rows.

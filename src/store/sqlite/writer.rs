@@ -214,10 +214,16 @@ impl<'c> Writer<'c> {
     /// Commits what an earlier [`Self::commit`] could not: all changes since
     /// [`Self::begin`], in a transaction of their own.
     pub fn commit_again(&mut self) -> Rows<()> {
+        self.begin_again()?;
+        self.commit()
+    }
+
+    /// Gives up what was begun, if that was not done already, and begins anew with all
+    /// changes so far.
+    pub(super) fn begin_again(&mut self) -> Rows<()> {
         self.roll_back();
         self.begin.execute([])?;
-        self.redo.repeat(self.connection)?;
-        self.commit()
+        self.redo.repeat(self.connection)
     }
 
     /// Gives up what was begun, as well as that is possible.
