@@ -130,6 +130,7 @@ async fn the_first_start_can_be_cut_anywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_calls_restarts_and_power_cuts_lose_nothing() {
     let mut random = random();
+    let mut failed = 0;
     for round in 0..images().div_ceil(FAULT_IMAGES) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::of(dir.path());
@@ -150,6 +151,7 @@ async fn failing_calls_restarts_and_power_cuts_lose_nothing() {
             if name == "before" && random.random() {
                 server.drain();
             }
+            failed += (0..rules.len()).map(|rule| traced.control.hits(rule)).sum::<u32>();
             traced.control.set(&[]);
         }
         let mut history = History::new(disk, Known::default(), &traced, &ledger);
@@ -159,6 +161,7 @@ async fn failing_calls_restarts_and_power_cuts_lose_nothing() {
         }
         history.end();
     }
+    assert!(failed > 0, "no call of any round has failed");
 }
 
 /// A sync of the log fails, the server is started anew and takes tasks, and then the power

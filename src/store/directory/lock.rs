@@ -162,7 +162,8 @@ impl Note {
         };
         let mut text = format!("{process} {place} {writing}");
         if let Some(store) = self.store {
-            text += &format!(" {STORE}{store:08x}");
+            let store = format!(" {STORE}{store:08x}");
+            text.push_str(&store);
         }
         if self.origin.as_ref().is_some_and(|origin| origin.sync_failed) {
             text = text + " " + SYNC_FAILED;
