@@ -3,7 +3,8 @@
 //! in every state, two request ids, and one task that was running. `format-2.db` was left
 //! in the same way by a version shortly before 0.2.0: it has a task that was redriven, one
 //! that was resting before its second attempt, a queue that was paused and one that was
-//! configured, too.
+//! configured, too. `format-3.db` is that one, brought to format 3 when that was the present
+//! one.
 
 mod support;
 
@@ -90,7 +91,7 @@ async fn format_1_is_brought_to_the_present_one() {
 
 #[tokio::test]
 async fn later_formats_are_read_as_they_were_written() {
-    for name in ["format-2.db"] {
+    for name in ["format-2.db", "format-3.db"] {
         reads_all_of(name).await;
     }
 }
