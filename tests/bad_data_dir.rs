@@ -129,7 +129,12 @@ async fn a_newer_format_is_refused() {
     let dir = closed_store().await;
     let path = dir.path().join("taskyard.db");
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
-    refuses_database(dir.path(), "format is 4").await;
+    refuses_database(dir.path(), "format is 4, and this version of taskyard reads up to 3").await;
+    for none in [0, -7] {
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", none).unwrap();
+        let told = format!("format is {none}, which no version of taskyard has written");
+        refuses_database(dir.path(), &told).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -93,7 +93,7 @@ pub enum DatabaseError {
         "its format is {0}, and this version of taskyard reads up to {FORMAT}; use a newer one"
     )]
     TooNew(i32),
-    #[error("its format is {0}, from which this version of taskyard knows no way")]
+    #[error("its format is {0}, which no version of taskyard has written; restore a copy")]
     UnknownFormat(i32),
     #[error("it is empty or gone, and its write-ahead log {0} is not; restore it, or remove both")]
     Orphaned(PathBuf),
@@ -286,6 +286,7 @@ fn known_format(columns: (i64, i32, i32)) -> Result<i32, DatabaseError> {
     match columns {
         (0, 0, 0) => Ok(0),
         (_, APPLICATION_ID, format @ 1..=FORMAT) => Ok(format),
+        (_, APPLICATION_ID, unknown @ ..=0) => Err(DatabaseError::UnknownFormat(unknown)),
         (_, APPLICATION_ID, newer) => Err(DatabaseError::TooNew(newer)),
         _ => Err(DatabaseError::NotOurs),
     }
