@@ -16,13 +16,17 @@ use crate::{
 /// The tasks of one page.
 struct Page {
     tasks: Vec<TaskId>,
+    /// Tasks that cannot be read.
+    damaged: u32,
     next: Option<u64>,
 }
 
 impl Page {
     async fn read(store: &dyn Store, query: Query) -> Result<Self, Status> {
         let page = store.list(query).await.map_err(|error| status::store(&error))?;
-        Ok(Self { tasks: page.tasks.into_iter().map(|task| task.id).collect(), next: page.next })
+        let damaged = u32::try_from(page.damaged.len()).unwrap_or(u32::MAX);
+        let tasks = page.tasks.into_iter().map(|task| task.id).collect();
+        Ok(Self { tasks, damaged, next: page.next })
     }
 
     fn token(next: Option<u64>, pages: Pages) -> String {
@@ -39,13 +43,14 @@ pub async fn cancel(
     Listing { query, pages }: Listing,
 ) -> Result<v1::CancelTasksResponse, Status> {
     let among = query.filter.states.clone();
-    let Page { tasks, next } = Page::read(store, query).await?;
+    let Page { tasks, mut damaged, next } = Page::read(store, query).await?;
     let mut cancelled = 0;
     if !tasks.is_empty() {
         let outcomes = store.cancel(tasks, among).await.map_err(|error| status::store(&error))?;
         for outcome in outcomes {
             match outcome {
                 Ok(()) => cancelled += 1,
+                Err(store::Error::Damaged(_)) => damaged += 1,
                 // It moved on since the page was read, and may be forgotten by now.
                 Err(
                     store::Error::Ended { .. }
@@ -56,7 +61,7 @@ pub async fn cancel(
             }
         }
     }
-    Ok(v1::CancelTasksResponse { cancelled, next_page_token: Page::token(next, pages) })
+    Ok(v1::CancelTasksResponse { cancelled, next_page_token: Page::token(next, pages), damaged })
 }
 
 /// Puts the tasks of a page back into their queues.
@@ -68,8 +73,8 @@ pub async fn redrive(
     Listing { query, pages }: Listing,
 ) -> Result<v1::RedriveTasksResponse, Status> {
     let among = query.filter.states.clone();
-    let Page { tasks, next } = Page::read(store, query).await?;
-    let mut step = Step::default();
+    let Page { tasks, damaged, next } = Page::read(store, query).await?;
+    let mut step = Step { damaged, ..Step::default() };
     if !tasks.is_empty() {
         let outcomes = store.redrive(tasks.clone(), among).await;
         let outcomes = outcomes.map_err(|error| status::store(&error))?;
@@ -77,16 +82,21 @@ pub async fn redrive(
             step.note(task, outcome)?;
         }
     }
-    let Step { redriven, passed_over, full } = step;
+    let Step { redriven, passed_over, damaged, full } = step;
     let Some((task, error)) = full else {
-        let next_page_token = Page::token(next, pages);
-        let full_queue = String::new();
-        return Ok(v1::RedriveTasksResponse { redriven, next_page_token, full_queue, passed_over });
+        return Ok(v1::RedriveTasksResponse {
+            redriven,
+            next_page_token: Page::token(next, pages),
+            full_queue: String::new(),
+            passed_over,
+            damaged,
+        });
     };
     match error {
         store::Error::NoRoom { queue, .. } if redriven > 0 => Ok(v1::RedriveTasksResponse {
             passed_over,
             redriven,
+            damaged,
             // So that the next step begins with this task.
             next_page_token: pages.token(task.number().saturating_sub(1)),
             full_queue: queue.to_string(),
@@ -101,6 +111,8 @@ struct Step {
     redriven: u32,
     /// Tasks that will never have room.
     passed_over: u32,
+    /// Tasks that cannot be read.
+    damaged: u32,
     /// The first task whose queue had no room.
     full: Option<(TaskId, store::Error)>,
 }
@@ -109,6 +121,7 @@ impl Step {
     fn note(&mut self, task: TaskId, outcome: Result<(), store::Error>) -> Result<(), Status> {
         match outcome {
             Ok(()) => self.redriven += 1,
+            Err(store::Error::Damaged(_)) => self.damaged += 1,
             // Somebody else was faster, or it is forgotten.
             Err(
                 store::Error::Ended { .. }

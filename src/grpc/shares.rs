@@ -165,15 +165,15 @@ pub struct Room {
 /// Permits of the connection and of the process.
 #[derive(Debug, Default)]
 struct Permits {
-    of_connection: Option<OwnedSemaphorePermit>,
-    of_bulk: Option<OwnedSemaphorePermit>,
-    of_all: Option<OwnedSemaphorePermit>,
+    connection: Option<OwnedSemaphorePermit>,
+    bulk: Option<OwnedSemaphorePermit>,
+    process: Option<OwnedSemaphorePermit>,
 }
 
 impl Permits {
     /// Gives up all that is more than so many units.
     fn shrink(&mut self, units: u32) {
-        let permits = [&mut self.of_connection, &mut self.of_bulk, &mut self.of_all];
+        let permits = [&mut self.connection, &mut self.bulk, &mut self.process];
         for permit in permits.into_iter().flatten() {
             let surplus = permit.num_permits().saturating_sub(units as usize);
             drop(permit.split(surplus));
@@ -206,13 +206,13 @@ impl Shares {
     pub async fn request(self, bytes: usize) -> Result<Room, NoRoom> {
         let units = units(bytes);
         let acquire = async {
-            let of_connection = self.requests.acquire_many_owned(units).await;
-            let of_all = self.all.requests.acquire_many_owned(units).await;
+            let connection = self.requests.acquire_many_owned(units).await;
+            let process = self.all.requests.acquire_many_owned(units).await;
             // They are never closed.
             Ok(Room {
                 _permits: Permits {
-                    of_connection: Some(of_connection.map_err(|_| NoRoom)?),
-                    of_all: Some(of_all.map_err(|_| NoRoom)?),
+                    connection: Some(connection.map_err(|_| NoRoom)?),
+                    process: Some(process.map_err(|_| NoRoom)?),
                     ..Permits::default()
                 },
             })
@@ -241,12 +241,12 @@ impl Shares {
         let units = units(LARGE_RESPONSE);
         let mut permits = Permits::default();
         if call.is_bulk() {
-            permits.of_bulk = Some(acquired(&self.bulk, units).await?);
+            permits.bulk = Some(acquired(&self.bulk, units).await?);
         }
-        permits.of_connection = Some(acquired(&self.responses, units).await?);
+        permits.connection = Some(acquired(&self.responses, units).await?);
         if call.is_change() {
             let units = units.min(self.all.response_units);
-            permits.of_all = Some(self.all.response(units).await?);
+            permits.process = Some(self.all.response(units).await?);
         }
         Ok(permits)
     }
@@ -262,12 +262,12 @@ impl Reserved {
         let permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut permits) = permits.filter(|_| bytes > SMALL) else { return Ok(None) };
         permits.shrink(units(bytes));
-        if permits.of_all.is_none() {
+        if permits.process.is_none() {
             // One that is larger than all of the process's room has all of it.
             let units = units(bytes).min(self.all.response_units);
             let acquire = self.all.response(units);
             let acquired = tokio::time::timeout(RESET_TIMEOUT, acquire).await;
-            permits.of_all = Some(acquired.map_err(|_| NoRoom)??);
+            permits.process = Some(acquired.map_err(|_| NoRoom)??);
         }
         Ok(Some(Held(Arc::new(Room { _permits: permits }))))
     }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 
+use super::Damage;
 use crate::task::{Data, Failure, Lifecycle, State, TaskId, Timestamp, WorkerId};
 
 /// A task as it stands.
@@ -169,6 +170,9 @@ pub struct Page {
     /// The tasks; fewer than the limit, even none, if looking further would
     /// have taken too long or the page become too large.
     pub tasks: Vec<Task>,
+    /// Tasks between them of which something is damaged, and what: whether they match is not
+    /// known. They count to the limit.
+    pub damaged: Vec<(TaskId, Damage)>,
     /// Where the next page begins; `None` at the end.
     pub next: Option<u64>,
 }

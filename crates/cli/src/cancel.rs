@@ -82,5 +82,6 @@ async fn step(client: Tasks, filter: TaskFilter, token: String) -> Result<Step, 
         .ask(&client, &request, async |mut client, request| client.cancel_tasks(request).await)
         .await?;
     let changed = response.cancelled.into();
+    steps::say_damaged(response.damaged);
     Ok(Step { changed, next: response.next_page_token, full: String::new() })
 }

@@ -12,10 +12,10 @@ use super::{
     output::{Format, Out, OutputArgs, WideArgs, error, note, print, printable},
     present,
     problem::Problem,
-    units::{now, parse_span, span, whole},
+    units::{counted, now, parse_span, span, whole},
 };
 use taskyard_client::{Client, Persistence, Tasks, is_terminal};
-use taskyard_proto::v1::{GetTaskRequest, ListTasksRequest, Task, TaskState};
+use taskyard_proto::v1::{DamagedTask, GetTaskRequest, ListTasksRequest, Task, TaskState};
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
@@ -125,7 +125,7 @@ pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> 
     };
     let mut out = Out::stdout();
     let mut pages = Pages { table: Paged::default(), room: args.wide.room() };
-    let mut shown = 0;
+    let (mut shown, mut damaged) = (0, 0);
     loop {
         request.page_size = i32::try_from(left.min(PAGE)).unwrap_or(i32::MAX);
         let page = Persistence::BRIEF
@@ -133,6 +133,10 @@ pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> 
             .await?;
         let (more, count) = (page.next_page_token, page.tasks.len() as u64);
         write_page(&mut out, page.tasks, &mut pages, args.output.output)?;
+        for DamagedTask { task_id, message, .. } in &page.damaged {
+            note(format!("task {} cannot be read: {}", printable(task_id), printable(message)));
+        }
+        damaged += page.damaged.len() as u64;
         shown += count;
         left = left.saturating_sub(count);
         if more.is_empty() {
@@ -143,6 +147,10 @@ pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> 
             break;
         }
         request.page_token = more;
+    }
+    if damaged > 0 {
+        let tasks = counted(damaged, "task");
+        return Err(Problem::new(Exit::Internal, format!("{tasks} cannot be read")));
     }
     if shown == 0 && args.output.output == Format::Text {
         note("no such tasks");

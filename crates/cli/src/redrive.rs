@@ -121,6 +121,7 @@ async fn step(client: Tasks, filter: TaskFilter, token: String) -> Result<Step, 
         .ask(&client, &request, async |mut client, request| client.redrive_tasks(request).await)
         .await?;
     let changed = response.redriven.into();
+    steps::say_damaged(response.damaged);
     if response.passed_over > 0 {
         let tasks = counted(response.passed_over.into(), "task");
         note(format!(

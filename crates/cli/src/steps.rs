@@ -14,7 +14,7 @@ use tonic_types::StatusExt as _;
 use super::{
     exit::Exit,
     interrupt::CtrlC,
-    output::{Format, print, printable},
+    output::{Format, note, print, printable},
     problem::Problem,
     units::{count, counted, span},
 };
@@ -29,6 +29,16 @@ pub struct Step {
     pub next: String,
     /// The queue whose want of room ended it; empty if none did.
     pub full: String,
+}
+
+/// Says how many tasks a step had to leave as they are.
+pub fn say_damaged(tasks: u32) {
+    if tasks > 0 {
+        let tasks = counted(tasks.into(), "damaged task");
+        note(format!(
+            "{tasks} passed over: what the disk has of them cannot be read; list names them"
+        ));
+    }
 }
 
 /// How all of it ended.

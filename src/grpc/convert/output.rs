@@ -32,19 +32,30 @@ const MAX_PAGE_BYTES: usize = 3 << 20;
 pub fn page(page: Page, pages: Pages) -> v1::ListTasksResponse {
     let mut tasks: Vec<v1::Task> = Vec::with_capacity(page.tasks.len());
     let (mut bytes, mut last, mut next) = (0, 0, page.next);
+    let mut damaged = page.damaged;
     for found in page.tasks {
         let number = found.id.number();
         let found = task(found);
         bytes += found.encoded_len();
         if bytes > MAX_PAGE_BYTES && !tasks.is_empty() {
             next = Some(last);
+            // The others are those of the next page, in either order.
+            damaged.retain(|(id, _)| (id.number() < last) == (last < number));
             break;
         }
         last = number;
         tasks.push(found);
     }
+    let damaged = damaged
+        .into_iter()
+        .map(|(id, damage)| v1::DamagedTask {
+            task_id: id.to_string(),
+            place: damage.place().to_owned(),
+            message: damage.to_string(),
+        })
+        .collect();
     let next_page_token = next.map(|beyond| pages.token(beyond)).unwrap_or_default();
-    v1::ListTasksResponse { tasks, next_page_token }
+    v1::ListTasksResponse { tasks, next_page_token, damaged }
 }
 
 /// A task as the wire has it.

@@ -131,6 +131,10 @@ impl Snapshot {
             Query { filter, beyond, newest_first: false, limit: PAGE, omit_payloads: true, asker };
         Box::pin(async move {
             let page = store.list(query).await?;
+            // A snapshot without it would tell that it is not there.
+            if let Some((_, damage)) = page.damaged.into_iter().next() {
+                return Err(store::Error::Damaged(damage));
+            }
             Ok((page.tasks, page.next.map_or(Cut::End, Cut::Beyond)))
         })
     }

@@ -43,7 +43,7 @@ pub fn task(
     let query = Query { beyond: Some(number - 1), limit: 1, ..Query::default() };
     let at = |table| move |error| Damage::met_at(table, number, error);
     let page = scan(connection, identity, &query, Some(number), now).map_err(at(Table::Task))?;
-    let mut task = page.tasks.into_iter().next();
+    let mut task = only(page)?;
     if let Some(task) = &mut task {
         task.attempts = attempts(connection, number, task).map_err(at(Table::Attempt))?;
     }
@@ -59,7 +59,15 @@ pub fn state(
 ) -> Rows<Option<State>> {
     let query = Query { limit: 1, omit_payloads: true, ..Query::default() };
     let page = scan(connection, identity, &query, Some(id.number()), now)?;
-    Ok(page.tasks.first().map(|task| task.lifecycle.state))
+    Ok(only(page)?.map(|task| task.lifecycle.state))
+}
+
+/// The task that was looked for by its number.
+fn only(page: Page) -> Rows<Option<Task>> {
+    match page.damaged.into_iter().next() {
+        Some((_, damage)) => Err(damage.into()),
+        None => Ok(page.tasks.into_iter().next()),
+    }
 }
 
 /// Reads a page, at the moment `now` of the wall clock. Within a transaction of the
@@ -236,16 +244,21 @@ fn scan(
     let (mut looked_at, mut bytes) = (0, 0);
     let max_bytes = if query.omit_payloads { MAX_SLIM_PAGE_BYTES } else { MAX_PAGE_BYTES };
     while let Some(row) = rows.next()? {
-        let candidate = Candidate::of(row, &running, now)?;
-        let number = candidate.number()?;
+        let number: u64 = row.get(TASK + 1)?;
         looked_at += 1;
-        if candidate.matches(&query.filter)? {
-            let task = candidate.read(identity, query.omit_payloads)?;
-            // What is read counts, whether it is shown or not.
-            bytes += candidate.bytes()? + task.result.as_ref().map_or(0, Data::len);
-            page.tasks.push(task);
+        match Candidate::of(row, &running, now).and_then(|found| found.shown(identity, query)) {
+            Ok(None) => {}
+            Ok(Some((task, read))) => {
+                bytes += read;
+                page.tasks.push(task);
+            }
+            Err(error) => match Damage::of_row(&error) {
+                Some(damage) => page.damaged.push((identity.task_id(number), damage)),
+                None => return Err(error),
+            },
         }
-        let full = page.tasks.len() >= query.limit || bytes >= max_bytes;
+        let found = page.tasks.len() + page.damaged.len();
+        let full = found >= query.limit || bytes >= max_bytes;
         if full || looked_at >= MAX_ROWS_PER_PAGE {
             page.next = rows.next()?.map(|_| number);
             break;
@@ -279,6 +292,17 @@ impl<'a> Candidate<'a> {
             return Err(Damage::new(Table::Task, candidate.number()?, what).into());
         }
         Ok(candidate)
+    }
+
+    /// The task, if it matches, and the bytes that were read for it, whether they are shown or
+    /// not.
+    fn shown(&self, identity: Identity, query: &Query) -> Rows<Option<(Task, usize)>> {
+        if !self.matches(&query.filter)? {
+            return Ok(None);
+        }
+        let task = self.read(identity, query.omit_payloads)?;
+        let bytes = self.bytes()? + task.result.as_ref().map_or(0, Data::len);
+        Ok(Some((task, bytes)))
     }
 
     /// Whether there is a row of the table whose columns begin here.

@@ -46,18 +46,23 @@ impl Damage {
         Self::new(table, key.join(", "), "its checksum does not match")
     }
 
-    /// The damage that an error tells of, if it does: of one row, or of the structure
-    /// in which the database holds them all, or of a file that cannot be read.
-    pub fn in_error(error: &rusqlite::Error) -> Option<Self> {
+    /// The damage of one row that an error tells of, if it does.
+    pub fn of_row(error: &rusqlite::Error) -> Option<Self> {
         match error {
             rusqlite::Error::FromSqlConversionFailure(_, _, cause) => {
                 cause.downcast_ref::<Self>().cloned()
             }
-            other if is_of_pages(other) => {
-                Some(Self { place: "the database".into(), what: other.to_string() })
-            }
             _ => None,
         }
+    }
+
+    /// The damage that an error tells of, if it does: of one row, or of the structure
+    /// in which the database holds them all, or of a file that cannot be read.
+    pub fn in_error(error: &rusqlite::Error) -> Option<Self> {
+        Self::of_row(error).or_else(|| {
+            is_of_pages(error)
+                .then(|| Self { place: "the database".into(), what: error.to_string() })
+        })
     }
 
     /// An error that was met while this row was looked up: damage of that row, if the pages

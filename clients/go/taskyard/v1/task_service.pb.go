@@ -1770,6 +1770,10 @@ type ListTasksResponse struct {
 	Tasks []*Task `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	// Empty when this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Tasks between those on the page that cannot be read, as what the disk has of them is
+	// not what was written; whether they match the filter is not known. They count to the
+	// page's size.
+	Damaged       []*DamagedTask `protobuf:"bytes,3,rep,name=damaged,proto3" json:"damaged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1818,6 +1822,77 @@ func (x *ListTasksResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListTasksResponse) GetDamaged() []*DamagedTask {
+	if x != nil {
+		return x.Damaged
+	}
+	return nil
+}
+
+// A task that cannot be read; GetTask of it fails with INTERNAL (DAMAGED).
+type DamagedTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Where the damage is, such as "row 17 of table task".
+	Place string `protobuf:"bytes,2,opt,name=place,proto3" json:"place,omitempty"`
+	// What is damaged, in words.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DamagedTask) Reset() {
+	*x = DamagedTask{}
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DamagedTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DamagedTask) ProtoMessage() {}
+
+func (x *DamagedTask) ProtoReflect() protoreflect.Message {
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DamagedTask.ProtoReflect.Descriptor instead.
+func (*DamagedTask) Descriptor() ([]byte, []int) {
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DamagedTask) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *DamagedTask) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *DamagedTask) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // Which task to wait for.
 type WaitTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1832,7 +1907,7 @@ type WaitTaskRequest struct {
 
 func (x *WaitTaskRequest) Reset() {
 	*x = WaitTaskRequest{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[22]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1919,7 @@ func (x *WaitTaskRequest) String() string {
 func (*WaitTaskRequest) ProtoMessage() {}
 
 func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[22]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1932,7 @@ func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskRequest.ProtoReflect.Descriptor instead.
 func (*WaitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{22}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WaitTaskRequest) GetTaskId() string {
@@ -1885,7 +1960,7 @@ type WaitTaskResponse struct {
 
 func (x *WaitTaskResponse) Reset() {
 	*x = WaitTaskResponse{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[23]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +1972,7 @@ func (x *WaitTaskResponse) String() string {
 func (*WaitTaskResponse) ProtoMessage() {}
 
 func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[23]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +1985,7 @@ func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskResponse.ProtoReflect.Descriptor instead.
 func (*WaitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{23}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WaitTaskResponse) GetTask() *Task {
@@ -1931,7 +2006,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[24]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2018,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[24]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2031,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{24}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -1978,7 +2053,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[25]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2065,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[25]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2003,7 +2078,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{25}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CancelTaskResponse) GetTask() *Task {
@@ -2030,7 +2105,7 @@ type CancelTasksRequest struct {
 
 func (x *CancelTasksRequest) Reset() {
 	*x = CancelTasksRequest{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[26]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2042,7 +2117,7 @@ func (x *CancelTasksRequest) String() string {
 func (*CancelTasksRequest) ProtoMessage() {}
 
 func (x *CancelTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[26]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2055,7 +2130,7 @@ func (x *CancelTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTasksRequest.ProtoReflect.Descriptor instead.
 func (*CancelTasksRequest) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{26}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CancelTasksRequest) GetFilter() *TaskFilter {
@@ -2086,13 +2161,15 @@ type CancelTasksResponse struct {
 	Cancelled uint32 `protobuf:"varint,1,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
 	// Go on with this; empty when every task was looked at.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Tasks that were left as they are, as they cannot be read: ListTasks names them.
+	Damaged       uint32 `protobuf:"varint,3,opt,name=damaged,proto3" json:"damaged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CancelTasksResponse) Reset() {
 	*x = CancelTasksResponse{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[27]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2181,7 @@ func (x *CancelTasksResponse) String() string {
 func (*CancelTasksResponse) ProtoMessage() {}
 
 func (x *CancelTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[27]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2194,7 @@ func (x *CancelTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTasksResponse.ProtoReflect.Descriptor instead.
 func (*CancelTasksResponse) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{27}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelTasksResponse) GetCancelled() uint32 {
@@ -2134,6 +2211,13 @@ func (x *CancelTasksResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *CancelTasksResponse) GetDamaged() uint32 {
+	if x != nil {
+		return x.Damaged
+	}
+	return 0
+}
+
 // Which task to redrive.
 type RedriveTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2145,7 +2229,7 @@ type RedriveTaskRequest struct {
 
 func (x *RedriveTaskRequest) Reset() {
 	*x = RedriveTaskRequest{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[28]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2241,7 @@ func (x *RedriveTaskRequest) String() string {
 func (*RedriveTaskRequest) ProtoMessage() {}
 
 func (x *RedriveTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[28]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2254,7 @@ func (x *RedriveTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveTaskRequest.ProtoReflect.Descriptor instead.
 func (*RedriveTaskRequest) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{28}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RedriveTaskRequest) GetTaskId() string {
@@ -2191,7 +2275,7 @@ type RedriveTaskResponse struct {
 
 func (x *RedriveTaskResponse) Reset() {
 	*x = RedriveTaskResponse{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[29]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2287,7 @@ func (x *RedriveTaskResponse) String() string {
 func (*RedriveTaskResponse) ProtoMessage() {}
 
 func (x *RedriveTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[29]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2300,7 @@ func (x *RedriveTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveTaskResponse.ProtoReflect.Descriptor instead.
 func (*RedriveTaskResponse) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{29}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RedriveTaskResponse) GetTask() *Task {
@@ -2244,7 +2328,7 @@ type RedriveTasksRequest struct {
 
 func (x *RedriveTasksRequest) Reset() {
 	*x = RedriveTasksRequest{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[30]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2340,7 @@ func (x *RedriveTasksRequest) String() string {
 func (*RedriveTasksRequest) ProtoMessage() {}
 
 func (x *RedriveTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[30]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2353,7 @@ func (x *RedriveTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveTasksRequest.ProtoReflect.Descriptor instead.
 func (*RedriveTasksRequest) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{30}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RedriveTasksRequest) GetFilter() *TaskFilter {
@@ -2305,14 +2389,16 @@ type RedriveTasksResponse struct {
 	FullQueue string `protobuf:"bytes,3,opt,name=full_queue,json=fullQueue,proto3" json:"full_queue,omitempty"`
 	// Tasks that were passed over, as their queue can never take them: it holds less
 	// than the task has, or the configuration does not name it.
-	PassedOver    uint32 `protobuf:"varint,4,opt,name=passed_over,json=passedOver,proto3" json:"passed_over,omitempty"`
+	PassedOver uint32 `protobuf:"varint,4,opt,name=passed_over,json=passedOver,proto3" json:"passed_over,omitempty"`
+	// Tasks that were left as they are, as they cannot be read: ListTasks names them.
+	Damaged       uint32 `protobuf:"varint,5,opt,name=damaged,proto3" json:"damaged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RedriveTasksResponse) Reset() {
 	*x = RedriveTasksResponse{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[31]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2410,7 @@ func (x *RedriveTasksResponse) String() string {
 func (*RedriveTasksResponse) ProtoMessage() {}
 
 func (x *RedriveTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[31]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2423,7 @@ func (x *RedriveTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedriveTasksResponse.ProtoReflect.Descriptor instead.
 func (*RedriveTasksResponse) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{31}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RedriveTasksResponse) GetRedriven() uint32 {
@@ -2368,6 +2454,13 @@ func (x *RedriveTasksResponse) GetPassedOver() uint32 {
 	return 0
 }
 
+func (x *RedriveTasksResponse) GetDamaged() uint32 {
+	if x != nil {
+		return x.Damaged
+	}
+	return 0
+}
+
 // Nothing to say.
 type ListKindsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2377,7 +2470,7 @@ type ListKindsRequest struct {
 
 func (x *ListKindsRequest) Reset() {
 	*x = ListKindsRequest{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[32]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2482,7 @@ func (x *ListKindsRequest) String() string {
 func (*ListKindsRequest) ProtoMessage() {}
 
 func (x *ListKindsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[32]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2495,7 @@ func (x *ListKindsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKindsRequest.ProtoReflect.Descriptor instead.
 func (*ListKindsRequest) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{32}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{33}
 }
 
 // What the server executes.
@@ -2416,7 +2509,7 @@ type ListKindsResponse struct {
 
 func (x *ListKindsResponse) Reset() {
 	*x = ListKindsResponse{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[33]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2521,7 @@ func (x *ListKindsResponse) String() string {
 func (*ListKindsResponse) ProtoMessage() {}
 
 func (x *ListKindsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[33]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2534,7 @@ func (x *ListKindsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKindsResponse.ProtoReflect.Descriptor instead.
 func (*ListKindsResponse) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{33}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListKindsResponse) GetKinds() []*Kind {
@@ -2462,7 +2555,7 @@ type Kind struct {
 
 func (x *Kind) Reset() {
 	*x = Kind{}
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[34]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2567,7 @@ func (x *Kind) String() string {
 func (*Kind) ProtoMessage() {}
 
 func (x *Kind) ProtoReflect() protoreflect.Message {
-	mi := &file_taskyard_v1_task_service_proto_msgTypes[34]
+	mi := &file_taskyard_v1_task_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2580,7 @@ func (x *Kind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kind.ProtoReflect.Descriptor instead.
 func (*Kind) Descriptor() ([]byte, []int) {
-	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{34}
+	return file_taskyard_v1_task_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Kind) GetKind() string {
@@ -2604,10 +2697,15 @@ const file_taskyard_v1_task_service_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12#\n" +
 	"\romit_payloads\x18\x04 \x01(\bR\fomitPayloads\x12!\n" +
-	"\fnewest_first\x18\x05 \x01(\bR\vnewestFirst\"d\n" +
+	"\fnewest_first\x18\x05 \x01(\bR\vnewestFirst\"\x98\x01\n" +
 	"\x11ListTasksResponse\x12'\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x11.taskyard.v1.TaskR\x05tasks\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"_\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x122\n" +
+	"\adamaged\x18\x03 \x03(\v2\x18.taskyard.v1.DamagedTaskR\adamaged\"V\n" +
+	"\vDamagedTask\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
+	"\x05place\x18\x02 \x01(\tR\x05place\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"_\n" +
 	"\x0fWaitTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"9\n" +
@@ -2621,10 +2719,11 @@ const file_taskyard_v1_task_service_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x17.taskyard.v1.TaskFilterR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"[\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"u\n" +
 	"\x13CancelTasksResponse\x12\x1c\n" +
 	"\tcancelled\x18\x01 \x01(\rR\tcancelled\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"-\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\adamaged\x18\x03 \x01(\rR\adamaged\"-\n" +
 	"\x12RedriveTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"<\n" +
 	"\x13RedriveTaskResponse\x12%\n" +
@@ -2633,14 +2732,15 @@ const file_taskyard_v1_task_service_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x17.taskyard.v1.TaskFilterR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"\x9a\x01\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb4\x01\n" +
 	"\x14RedriveTasksResponse\x12\x1a\n" +
 	"\bredriven\x18\x01 \x01(\rR\bredriven\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n" +
 	"\n" +
 	"full_queue\x18\x03 \x01(\tR\tfullQueue\x12\x1f\n" +
 	"\vpassed_over\x18\x04 \x01(\rR\n" +
-	"passedOver\"\x12\n" +
+	"passedOver\x12\x18\n" +
+	"\adamaged\x18\x05 \x01(\rR\adamaged\"\x12\n" +
 	"\x10ListKindsRequest\"<\n" +
 	"\x11ListKindsResponse\x12'\n" +
 	"\x05kinds\x18\x01 \x03(\v2\x11.taskyard.v1.KindR\x05kinds\"\x1a\n" +
@@ -2689,7 +2789,7 @@ func file_taskyard_v1_task_service_proto_rawDescGZIP() []byte {
 }
 
 var file_taskyard_v1_task_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_taskyard_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_taskyard_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_taskyard_v1_task_service_proto_goTypes = []any{
 	(WhenFull)(0),                 // 0: taskyard.v1.WhenFull
 	(WatchStart)(0),               // 1: taskyard.v1.WatchStart
@@ -2716,56 +2816,57 @@ var file_taskyard_v1_task_service_proto_goTypes = []any{
 	(*TaskFilter)(nil),            // 22: taskyard.v1.TaskFilter
 	(*ListTasksRequest)(nil),      // 23: taskyard.v1.ListTasksRequest
 	(*ListTasksResponse)(nil),     // 24: taskyard.v1.ListTasksResponse
-	(*WaitTaskRequest)(nil),       // 25: taskyard.v1.WaitTaskRequest
-	(*WaitTaskResponse)(nil),      // 26: taskyard.v1.WaitTaskResponse
-	(*CancelTaskRequest)(nil),     // 27: taskyard.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),    // 28: taskyard.v1.CancelTaskResponse
-	(*CancelTasksRequest)(nil),    // 29: taskyard.v1.CancelTasksRequest
-	(*CancelTasksResponse)(nil),   // 30: taskyard.v1.CancelTasksResponse
-	(*RedriveTaskRequest)(nil),    // 31: taskyard.v1.RedriveTaskRequest
-	(*RedriveTaskResponse)(nil),   // 32: taskyard.v1.RedriveTaskResponse
-	(*RedriveTasksRequest)(nil),   // 33: taskyard.v1.RedriveTasksRequest
-	(*RedriveTasksResponse)(nil),  // 34: taskyard.v1.RedriveTasksResponse
-	(*ListKindsRequest)(nil),      // 35: taskyard.v1.ListKindsRequest
-	(*ListKindsResponse)(nil),     // 36: taskyard.v1.ListKindsResponse
-	(*Kind)(nil),                  // 37: taskyard.v1.Kind
-	nil,                           // 38: taskyard.v1.SubmitRequest.LabelsEntry
-	nil,                           // 39: taskyard.v1.TaskFilter.LabelsEntry
-	(*structpb.Struct)(nil),       // 40: google.protobuf.Struct
-	(*durationpb.Duration)(nil),   // 41: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
-	(*RetryPolicy)(nil),           // 43: taskyard.v1.RetryPolicy
-	(TaskState)(0),                // 44: taskyard.v1.TaskState
-	(*status.Status)(nil),         // 45: google.rpc.Status
-	(*EventFilter)(nil),           // 46: taskyard.v1.EventFilter
-	(*Task)(nil),                  // 47: taskyard.v1.Task
-	(*Worker)(nil),                // 48: taskyard.v1.Worker
-	(*Event)(nil),                 // 49: taskyard.v1.Event
+	(*DamagedTask)(nil),           // 25: taskyard.v1.DamagedTask
+	(*WaitTaskRequest)(nil),       // 26: taskyard.v1.WaitTaskRequest
+	(*WaitTaskResponse)(nil),      // 27: taskyard.v1.WaitTaskResponse
+	(*CancelTaskRequest)(nil),     // 28: taskyard.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),    // 29: taskyard.v1.CancelTaskResponse
+	(*CancelTasksRequest)(nil),    // 30: taskyard.v1.CancelTasksRequest
+	(*CancelTasksResponse)(nil),   // 31: taskyard.v1.CancelTasksResponse
+	(*RedriveTaskRequest)(nil),    // 32: taskyard.v1.RedriveTaskRequest
+	(*RedriveTaskResponse)(nil),   // 33: taskyard.v1.RedriveTaskResponse
+	(*RedriveTasksRequest)(nil),   // 34: taskyard.v1.RedriveTasksRequest
+	(*RedriveTasksResponse)(nil),  // 35: taskyard.v1.RedriveTasksResponse
+	(*ListKindsRequest)(nil),      // 36: taskyard.v1.ListKindsRequest
+	(*ListKindsResponse)(nil),     // 37: taskyard.v1.ListKindsResponse
+	(*Kind)(nil),                  // 38: taskyard.v1.Kind
+	nil,                           // 39: taskyard.v1.SubmitRequest.LabelsEntry
+	nil,                           // 40: taskyard.v1.TaskFilter.LabelsEntry
+	(*structpb.Struct)(nil),       // 41: google.protobuf.Struct
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*RetryPolicy)(nil),           // 44: taskyard.v1.RetryPolicy
+	(TaskState)(0),                // 45: taskyard.v1.TaskState
+	(*status.Status)(nil),         // 46: google.rpc.Status
+	(*EventFilter)(nil),           // 47: taskyard.v1.EventFilter
+	(*Task)(nil),                  // 48: taskyard.v1.Task
+	(*Worker)(nil),                // 49: taskyard.v1.Worker
+	(*Event)(nil),                 // 50: taskyard.v1.Event
 }
 var file_taskyard_v1_task_service_proto_depIdxs = []int32{
-	40, // 0: taskyard.v1.SubmitRequest.args:type_name -> google.protobuf.Struct
-	41, // 1: taskyard.v1.SubmitRequest.delay:type_name -> google.protobuf.Duration
-	42, // 2: taskyard.v1.SubmitRequest.run_at:type_name -> google.protobuf.Timestamp
-	41, // 3: taskyard.v1.SubmitRequest.timeout:type_name -> google.protobuf.Duration
-	43, // 4: taskyard.v1.SubmitRequest.retry:type_name -> taskyard.v1.RetryPolicy
-	38, // 5: taskyard.v1.SubmitRequest.labels:type_name -> taskyard.v1.SubmitRequest.LabelsEntry
+	41, // 0: taskyard.v1.SubmitRequest.args:type_name -> google.protobuf.Struct
+	42, // 1: taskyard.v1.SubmitRequest.delay:type_name -> google.protobuf.Duration
+	43, // 2: taskyard.v1.SubmitRequest.run_at:type_name -> google.protobuf.Timestamp
+	42, // 3: taskyard.v1.SubmitRequest.timeout:type_name -> google.protobuf.Duration
+	44, // 4: taskyard.v1.SubmitRequest.retry:type_name -> taskyard.v1.RetryPolicy
+	39, // 5: taskyard.v1.SubmitRequest.labels:type_name -> taskyard.v1.SubmitRequest.LabelsEntry
 	0,  // 6: taskyard.v1.SubmitRequest.when_full:type_name -> taskyard.v1.WhenFull
-	44, // 7: taskyard.v1.SubmitResponse.state:type_name -> taskyard.v1.TaskState
+	45, // 7: taskyard.v1.SubmitResponse.state:type_name -> taskyard.v1.TaskState
 	3,  // 8: taskyard.v1.SubmitBatchRequest.requests:type_name -> taskyard.v1.SubmitRequest
 	7,  // 9: taskyard.v1.SubmitBatchResponse.results:type_name -> taskyard.v1.SubmitResult
 	4,  // 10: taskyard.v1.SubmitResult.ack:type_name -> taskyard.v1.SubmitResponse
-	45, // 11: taskyard.v1.SubmitResult.error:type_name -> google.rpc.Status
+	46, // 11: taskyard.v1.SubmitResult.error:type_name -> google.rpc.Status
 	3,  // 12: taskyard.v1.SubmitStreamRequest.request:type_name -> taskyard.v1.SubmitRequest
 	10, // 13: taskyard.v1.SubmitStreamResponse.acks:type_name -> taskyard.v1.SubmitAck
 	4,  // 14: taskyard.v1.SubmitAck.ack:type_name -> taskyard.v1.SubmitResponse
-	45, // 15: taskyard.v1.SubmitAck.error:type_name -> google.rpc.Status
+	46, // 15: taskyard.v1.SubmitAck.error:type_name -> google.rpc.Status
 	1,  // 16: taskyard.v1.WatchEventsRequest.start:type_name -> taskyard.v1.WatchStart
-	41, // 17: taskyard.v1.WatchEventsRequest.heartbeat_interval:type_name -> google.protobuf.Duration
-	46, // 18: taskyard.v1.WatchEventsRequest.filter:type_name -> taskyard.v1.EventFilter
+	42, // 17: taskyard.v1.WatchEventsRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	47, // 18: taskyard.v1.WatchEventsRequest.filter:type_name -> taskyard.v1.EventFilter
 	2,  // 19: taskyard.v1.WatchEventsRequest.gap_policy:type_name -> taskyard.v1.GapPolicy
-	47, // 20: taskyard.v1.WatchSnapshot.tasks:type_name -> taskyard.v1.Task
-	48, // 21: taskyard.v1.WatchSnapshot.workers:type_name -> taskyard.v1.Worker
-	49, // 22: taskyard.v1.WatchEventsResponse.events:type_name -> taskyard.v1.Event
+	48, // 20: taskyard.v1.WatchSnapshot.tasks:type_name -> taskyard.v1.Task
+	49, // 21: taskyard.v1.WatchSnapshot.workers:type_name -> taskyard.v1.Worker
+	50, // 22: taskyard.v1.WatchEventsResponse.events:type_name -> taskyard.v1.Event
 	12, // 23: taskyard.v1.WatchEventsResponse.started:type_name -> taskyard.v1.WatchStarted
 	13, // 24: taskyard.v1.WatchEventsResponse.heartbeat:type_name -> taskyard.v1.WatchHeartbeat
 	18, // 25: taskyard.v1.WatchEventsResponse.draining:type_name -> taskyard.v1.WatchDraining
@@ -2774,53 +2875,54 @@ var file_taskyard_v1_task_service_proto_depIdxs = []int32{
 	15, // 28: taskyard.v1.WatchEventsResponse.snapshot_end:type_name -> taskyard.v1.WatchSnapshotEnd
 	16, // 29: taskyard.v1.WatchEventsResponse.caught_up:type_name -> taskyard.v1.WatchCaughtUp
 	17, // 30: taskyard.v1.WatchEventsResponse.gap:type_name -> taskyard.v1.WatchGap
-	47, // 31: taskyard.v1.GetTaskResponse.task:type_name -> taskyard.v1.Task
-	44, // 32: taskyard.v1.TaskFilter.states:type_name -> taskyard.v1.TaskState
-	39, // 33: taskyard.v1.TaskFilter.labels:type_name -> taskyard.v1.TaskFilter.LabelsEntry
-	42, // 34: taskyard.v1.TaskFilter.created_from:type_name -> google.protobuf.Timestamp
-	42, // 35: taskyard.v1.TaskFilter.created_before:type_name -> google.protobuf.Timestamp
-	42, // 36: taskyard.v1.TaskFilter.finished_from:type_name -> google.protobuf.Timestamp
-	42, // 37: taskyard.v1.TaskFilter.finished_before:type_name -> google.protobuf.Timestamp
+	48, // 31: taskyard.v1.GetTaskResponse.task:type_name -> taskyard.v1.Task
+	45, // 32: taskyard.v1.TaskFilter.states:type_name -> taskyard.v1.TaskState
+	40, // 33: taskyard.v1.TaskFilter.labels:type_name -> taskyard.v1.TaskFilter.LabelsEntry
+	43, // 34: taskyard.v1.TaskFilter.created_from:type_name -> google.protobuf.Timestamp
+	43, // 35: taskyard.v1.TaskFilter.created_before:type_name -> google.protobuf.Timestamp
+	43, // 36: taskyard.v1.TaskFilter.finished_from:type_name -> google.protobuf.Timestamp
+	43, // 37: taskyard.v1.TaskFilter.finished_before:type_name -> google.protobuf.Timestamp
 	22, // 38: taskyard.v1.ListTasksRequest.filter:type_name -> taskyard.v1.TaskFilter
-	47, // 39: taskyard.v1.ListTasksResponse.tasks:type_name -> taskyard.v1.Task
-	41, // 40: taskyard.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	47, // 41: taskyard.v1.WaitTaskResponse.task:type_name -> taskyard.v1.Task
-	47, // 42: taskyard.v1.CancelTaskResponse.task:type_name -> taskyard.v1.Task
-	22, // 43: taskyard.v1.CancelTasksRequest.filter:type_name -> taskyard.v1.TaskFilter
-	47, // 44: taskyard.v1.RedriveTaskResponse.task:type_name -> taskyard.v1.Task
-	22, // 45: taskyard.v1.RedriveTasksRequest.filter:type_name -> taskyard.v1.TaskFilter
-	37, // 46: taskyard.v1.ListKindsResponse.kinds:type_name -> taskyard.v1.Kind
-	3,  // 47: taskyard.v1.TaskService.Submit:input_type -> taskyard.v1.SubmitRequest
-	5,  // 48: taskyard.v1.TaskService.SubmitBatch:input_type -> taskyard.v1.SubmitBatchRequest
-	8,  // 49: taskyard.v1.TaskService.SubmitStream:input_type -> taskyard.v1.SubmitStreamRequest
-	3,  // 50: taskyard.v1.TaskService.SubmitAndWatch:input_type -> taskyard.v1.SubmitRequest
-	11, // 51: taskyard.v1.TaskService.WatchEvents:input_type -> taskyard.v1.WatchEventsRequest
-	20, // 52: taskyard.v1.TaskService.GetTask:input_type -> taskyard.v1.GetTaskRequest
-	23, // 53: taskyard.v1.TaskService.ListTasks:input_type -> taskyard.v1.ListTasksRequest
-	25, // 54: taskyard.v1.TaskService.WaitTask:input_type -> taskyard.v1.WaitTaskRequest
-	27, // 55: taskyard.v1.TaskService.CancelTask:input_type -> taskyard.v1.CancelTaskRequest
-	29, // 56: taskyard.v1.TaskService.CancelTasks:input_type -> taskyard.v1.CancelTasksRequest
-	31, // 57: taskyard.v1.TaskService.RedriveTask:input_type -> taskyard.v1.RedriveTaskRequest
-	33, // 58: taskyard.v1.TaskService.RedriveTasks:input_type -> taskyard.v1.RedriveTasksRequest
-	35, // 59: taskyard.v1.TaskService.ListKinds:input_type -> taskyard.v1.ListKindsRequest
-	4,  // 60: taskyard.v1.TaskService.Submit:output_type -> taskyard.v1.SubmitResponse
-	6,  // 61: taskyard.v1.TaskService.SubmitBatch:output_type -> taskyard.v1.SubmitBatchResponse
-	9,  // 62: taskyard.v1.TaskService.SubmitStream:output_type -> taskyard.v1.SubmitStreamResponse
-	19, // 63: taskyard.v1.TaskService.SubmitAndWatch:output_type -> taskyard.v1.WatchEventsResponse
-	19, // 64: taskyard.v1.TaskService.WatchEvents:output_type -> taskyard.v1.WatchEventsResponse
-	21, // 65: taskyard.v1.TaskService.GetTask:output_type -> taskyard.v1.GetTaskResponse
-	24, // 66: taskyard.v1.TaskService.ListTasks:output_type -> taskyard.v1.ListTasksResponse
-	26, // 67: taskyard.v1.TaskService.WaitTask:output_type -> taskyard.v1.WaitTaskResponse
-	28, // 68: taskyard.v1.TaskService.CancelTask:output_type -> taskyard.v1.CancelTaskResponse
-	30, // 69: taskyard.v1.TaskService.CancelTasks:output_type -> taskyard.v1.CancelTasksResponse
-	32, // 70: taskyard.v1.TaskService.RedriveTask:output_type -> taskyard.v1.RedriveTaskResponse
-	34, // 71: taskyard.v1.TaskService.RedriveTasks:output_type -> taskyard.v1.RedriveTasksResponse
-	36, // 72: taskyard.v1.TaskService.ListKinds:output_type -> taskyard.v1.ListKindsResponse
-	60, // [60:73] is the sub-list for method output_type
-	47, // [47:60] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	48, // 39: taskyard.v1.ListTasksResponse.tasks:type_name -> taskyard.v1.Task
+	25, // 40: taskyard.v1.ListTasksResponse.damaged:type_name -> taskyard.v1.DamagedTask
+	42, // 41: taskyard.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	48, // 42: taskyard.v1.WaitTaskResponse.task:type_name -> taskyard.v1.Task
+	48, // 43: taskyard.v1.CancelTaskResponse.task:type_name -> taskyard.v1.Task
+	22, // 44: taskyard.v1.CancelTasksRequest.filter:type_name -> taskyard.v1.TaskFilter
+	48, // 45: taskyard.v1.RedriveTaskResponse.task:type_name -> taskyard.v1.Task
+	22, // 46: taskyard.v1.RedriveTasksRequest.filter:type_name -> taskyard.v1.TaskFilter
+	38, // 47: taskyard.v1.ListKindsResponse.kinds:type_name -> taskyard.v1.Kind
+	3,  // 48: taskyard.v1.TaskService.Submit:input_type -> taskyard.v1.SubmitRequest
+	5,  // 49: taskyard.v1.TaskService.SubmitBatch:input_type -> taskyard.v1.SubmitBatchRequest
+	8,  // 50: taskyard.v1.TaskService.SubmitStream:input_type -> taskyard.v1.SubmitStreamRequest
+	3,  // 51: taskyard.v1.TaskService.SubmitAndWatch:input_type -> taskyard.v1.SubmitRequest
+	11, // 52: taskyard.v1.TaskService.WatchEvents:input_type -> taskyard.v1.WatchEventsRequest
+	20, // 53: taskyard.v1.TaskService.GetTask:input_type -> taskyard.v1.GetTaskRequest
+	23, // 54: taskyard.v1.TaskService.ListTasks:input_type -> taskyard.v1.ListTasksRequest
+	26, // 55: taskyard.v1.TaskService.WaitTask:input_type -> taskyard.v1.WaitTaskRequest
+	28, // 56: taskyard.v1.TaskService.CancelTask:input_type -> taskyard.v1.CancelTaskRequest
+	30, // 57: taskyard.v1.TaskService.CancelTasks:input_type -> taskyard.v1.CancelTasksRequest
+	32, // 58: taskyard.v1.TaskService.RedriveTask:input_type -> taskyard.v1.RedriveTaskRequest
+	34, // 59: taskyard.v1.TaskService.RedriveTasks:input_type -> taskyard.v1.RedriveTasksRequest
+	36, // 60: taskyard.v1.TaskService.ListKinds:input_type -> taskyard.v1.ListKindsRequest
+	4,  // 61: taskyard.v1.TaskService.Submit:output_type -> taskyard.v1.SubmitResponse
+	6,  // 62: taskyard.v1.TaskService.SubmitBatch:output_type -> taskyard.v1.SubmitBatchResponse
+	9,  // 63: taskyard.v1.TaskService.SubmitStream:output_type -> taskyard.v1.SubmitStreamResponse
+	19, // 64: taskyard.v1.TaskService.SubmitAndWatch:output_type -> taskyard.v1.WatchEventsResponse
+	19, // 65: taskyard.v1.TaskService.WatchEvents:output_type -> taskyard.v1.WatchEventsResponse
+	21, // 66: taskyard.v1.TaskService.GetTask:output_type -> taskyard.v1.GetTaskResponse
+	24, // 67: taskyard.v1.TaskService.ListTasks:output_type -> taskyard.v1.ListTasksResponse
+	27, // 68: taskyard.v1.TaskService.WaitTask:output_type -> taskyard.v1.WaitTaskResponse
+	29, // 69: taskyard.v1.TaskService.CancelTask:output_type -> taskyard.v1.CancelTaskResponse
+	31, // 70: taskyard.v1.TaskService.CancelTasks:output_type -> taskyard.v1.CancelTasksResponse
+	33, // 71: taskyard.v1.TaskService.RedriveTask:output_type -> taskyard.v1.RedriveTaskResponse
+	35, // 72: taskyard.v1.TaskService.RedriveTasks:output_type -> taskyard.v1.RedriveTasksResponse
+	37, // 73: taskyard.v1.TaskService.ListKinds:output_type -> taskyard.v1.ListKindsResponse
+	61, // [61:74] is the sub-list for method output_type
+	48, // [48:61] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_taskyard_v1_task_service_proto_init() }
@@ -2859,7 +2961,7 @@ func file_taskyard_v1_task_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_taskyard_v1_task_service_proto_rawDesc), len(file_taskyard_v1_task_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -830,6 +830,24 @@ pub struct ListTasksResponse {
     /// Empty when this is the last page.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// Tasks between those on the page that cannot be read, as what the disk has of them is
+    /// not what was written; whether they match the filter is not known. They count to the
+    /// page's size.
+    #[prost(message, repeated, tag = "3")]
+    pub damaged: ::prost::alloc::vec::Vec<DamagedTask>,
+}
+/// A task that cannot be read; GetTask of it fails with INTERNAL (DAMAGED).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DamagedTask {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub task_id: ::prost::alloc::string::String,
+    /// Where the damage is, such as "row 17 of table task".
+    #[prost(string, tag = "2")]
+    pub place: ::prost::alloc::string::String,
+    /// What is damaged, in words.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
 }
 /// Which task to wait for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -888,6 +906,9 @@ pub struct CancelTasksResponse {
     /// Go on with this; empty when every task was looked at.
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
+    /// Tasks that were left as they are, as they cannot be read: ListTasks names them.
+    #[prost(uint32, tag = "3")]
+    pub damaged: u32,
 }
 /// Which task to redrive.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -936,6 +957,9 @@ pub struct RedriveTasksResponse {
     /// than the task has, or the configuration does not name it.
     #[prost(uint32, tag = "4")]
     pub passed_over: u32,
+    /// Tasks that were left as they are, as they cannot be read: ListTasks names them.
+    #[prost(uint32, tag = "5")]
+    pub damaged: u32,
 }
 /// Nothing to say.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

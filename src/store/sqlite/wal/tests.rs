@@ -132,10 +132,9 @@ proptest! {
         let mut cut = bytes.clone();
         for (sector, kept) in kept.into_iter().enumerate() {
             let (begin, end) = (sector * 512, (sector * 512 + 512).min(bytes.len()));
-            for at in begin.max(before)..end {
-                if !kept {
-                    cut[at] = if grown { 0 } else { older.get(at).copied().unwrap_or(0) };
-                }
+            let lost = if kept { end..end } else { begin.max(before).min(end)..end };
+            for (at, byte) in cut[lost.clone()].iter_mut().zip(lost).map(|(byte, at)| (at, byte)) {
+                *byte = if grown { 0 } else { older.get(at).copied().unwrap_or(0) };
             }
         }
         let scan = scanned(&cut);

@@ -272,12 +272,24 @@ class ListTasksRequest(_message.Message):
     def __init__(self, filter: _Optional[_Union[TaskFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., omit_payloads: bool = ..., newest_first: bool = ...) -> None: ...
 
 class ListTasksResponse(_message.Message):
-    __slots__ = ("tasks", "next_page_token")
+    __slots__ = ("tasks", "next_page_token", "damaged")
     TASKS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedCompositeFieldContainer[_task_pb2.Task]
     next_page_token: str
-    def __init__(self, tasks: _Optional[_Iterable[_Union[_task_pb2.Task, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    damaged: _containers.RepeatedCompositeFieldContainer[DamagedTask]
+    def __init__(self, tasks: _Optional[_Iterable[_Union[_task_pb2.Task, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., damaged: _Optional[_Iterable[_Union[DamagedTask, _Mapping]]] = ...) -> None: ...
+
+class DamagedTask(_message.Message):
+    __slots__ = ("task_id", "place", "message")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    place: str
+    message: str
+    def __init__(self, task_id: _Optional[str] = ..., place: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class WaitTaskRequest(_message.Message):
     __slots__ = ("task_id", "timeout")
@@ -316,12 +328,14 @@ class CancelTasksRequest(_message.Message):
     def __init__(self, filter: _Optional[_Union[TaskFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class CancelTasksResponse(_message.Message):
-    __slots__ = ("cancelled", "next_page_token")
+    __slots__ = ("cancelled", "next_page_token", "damaged")
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
     cancelled: int
     next_page_token: str
-    def __init__(self, cancelled: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    damaged: int
+    def __init__(self, cancelled: _Optional[int] = ..., next_page_token: _Optional[str] = ..., damaged: _Optional[int] = ...) -> None: ...
 
 class RedriveTaskRequest(_message.Message):
     __slots__ = ("task_id",)
@@ -346,16 +360,18 @@ class RedriveTasksRequest(_message.Message):
     def __init__(self, filter: _Optional[_Union[TaskFilter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class RedriveTasksResponse(_message.Message):
-    __slots__ = ("redriven", "next_page_token", "full_queue", "passed_over")
+    __slots__ = ("redriven", "next_page_token", "full_queue", "passed_over", "damaged")
     REDRIVEN_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     FULL_QUEUE_FIELD_NUMBER: _ClassVar[int]
     PASSED_OVER_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
     redriven: int
     next_page_token: str
     full_queue: str
     passed_over: int
-    def __init__(self, redriven: _Optional[int] = ..., next_page_token: _Optional[str] = ..., full_queue: _Optional[str] = ..., passed_over: _Optional[int] = ...) -> None: ...
+    damaged: int
+    def __init__(self, redriven: _Optional[int] = ..., next_page_token: _Optional[str] = ..., full_queue: _Optional[str] = ..., passed_over: _Optional[int] = ..., damaged: _Optional[int] = ...) -> None: ...
 
 class ListKindsRequest(_message.Message):
     __slots__ = ()

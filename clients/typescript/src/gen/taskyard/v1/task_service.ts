@@ -519,6 +519,22 @@ export interface ListTasksResponse {
   tasks: Task[];
   /** Empty when this is the last page. */
   nextPageToken: string;
+  /**
+   * Tasks between those on the page that cannot be read, as what the disk has of them is
+   * not what was written; whether they match the filter is not known. They count to the
+   * page's size.
+   */
+  damaged: DamagedTask[];
+}
+
+/** A task that cannot be read; GetTask of it fails with INTERNAL (DAMAGED). */
+export interface DamagedTask {
+  /** Its id. */
+  taskId: string;
+  /** Where the damage is, such as "row 17 of table task". */
+  place: string;
+  /** What is damaged, in words. */
+  message: string;
 }
 
 /** Which task to wait for. */
@@ -575,6 +591,8 @@ export interface CancelTasksResponse {
   cancelled: number;
   /** Go on with this; empty when every task was looked at. */
   nextPageToken: string;
+  /** Tasks that were left as they are, as they cannot be read: ListTasks names them. */
+  damaged: number;
 }
 
 /** Which task to redrive. */
@@ -624,6 +642,8 @@ export interface RedriveTasksResponse {
    * than the task has, or the configuration does not name it.
    */
   passedOver: number;
+  /** Tasks that were left as they are, as they cannot be read: ListTasks names them. */
+  damaged: number;
 }
 
 /** Nothing to say. */
@@ -3220,7 +3240,7 @@ export const ListTasksRequest: MessageFns<ListTasksRequest> = {
 };
 
 function createBaseListTasksResponse(): ListTasksResponse {
-  return { tasks: [], nextPageToken: "" };
+  return { tasks: [], nextPageToken: "", damaged: [] };
 }
 
 export const ListTasksResponse: MessageFns<ListTasksResponse> = {
@@ -3230,6 +3250,9 @@ export const ListTasksResponse: MessageFns<ListTasksResponse> = {
     }
     if (message.nextPageToken !== "") {
       writer.uint32(18).string(message.nextPageToken);
+    }
+    for (const v of message.damaged) {
+      DamagedTask.encode(v!, writer.uint32(26).fork()).join();
     }
     return writer;
   },
@@ -3263,6 +3286,14 @@ export const ListTasksResponse: MessageFns<ListTasksResponse> = {
             message.nextPageToken = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.damaged.push(DamagedTask.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3283,6 +3314,7 @@ export const ListTasksResponse: MessageFns<ListTasksResponse> = {
         : isSet(object.next_page_token)
         ? globalThis.String(object.next_page_token)
         : "",
+      damaged: globalThis.Array.isArray(object?.damaged) ? object.damaged.map((e: any) => DamagedTask.fromJSON(e)) : [],
     };
   },
 
@@ -3294,6 +3326,9 @@ export const ListTasksResponse: MessageFns<ListTasksResponse> = {
     if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
     }
+    if (message.damaged?.length) {
+      obj.damaged = message.damaged.map((e) => DamagedTask.toJSON(e));
+    }
     return obj;
   },
 
@@ -3304,6 +3339,112 @@ export const ListTasksResponse: MessageFns<ListTasksResponse> = {
     const message = createBaseListTasksResponse();
     message.tasks = object.tasks?.map((e) => Task.fromPartial(e)) || [];
     message.nextPageToken = object.nextPageToken ?? "";
+    message.damaged = object.damaged?.map((e) => DamagedTask.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseDamagedTask(): DamagedTask {
+  return { taskId: "", place: "", message: "" };
+}
+
+export const DamagedTask: MessageFns<DamagedTask> = {
+  encode(message: DamagedTask, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taskId !== "") {
+      writer.uint32(10).string(message.taskId);
+    }
+    if (message.place !== "") {
+      writer.uint32(18).string(message.place);
+    }
+    if (message.message !== "") {
+      writer.uint32(26).string(message.message);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DamagedTask {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDamagedTask();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.place = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DamagedTask {
+    return {
+      taskId: isSet(object.taskId)
+        ? globalThis.String(object.taskId)
+        : isSet(object.task_id)
+        ? globalThis.String(object.task_id)
+        : "",
+      place: isSet(object.place) ? globalThis.String(object.place) : "",
+      message: isSet(object.message) ? globalThis.String(object.message) : "",
+    };
+  },
+
+  toJSON(message: DamagedTask): unknown {
+    const obj: any = {};
+    if (message.taskId !== "") {
+      obj.taskId = message.taskId;
+    }
+    if (message.place !== "") {
+      obj.place = message.place;
+    }
+    if (message.message !== "") {
+      obj.message = message.message;
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<DamagedTask>): DamagedTask {
+    return DamagedTask.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<DamagedTask>): DamagedTask {
+    const message = createBaseDamagedTask();
+    message.taskId = object.taskId ?? "";
+    message.place = object.place ?? "";
+    message.message = object.message ?? "";
     return message;
   },
 };
@@ -3718,7 +3859,7 @@ export const CancelTasksRequest: MessageFns<CancelTasksRequest> = {
 };
 
 function createBaseCancelTasksResponse(): CancelTasksResponse {
-  return { cancelled: 0, nextPageToken: "" };
+  return { cancelled: 0, nextPageToken: "", damaged: 0 };
 }
 
 export const CancelTasksResponse: MessageFns<CancelTasksResponse> = {
@@ -3728,6 +3869,9 @@ export const CancelTasksResponse: MessageFns<CancelTasksResponse> = {
     }
     if (message.nextPageToken !== "") {
       writer.uint32(18).string(message.nextPageToken);
+    }
+    if (message.damaged !== 0) {
+      writer.uint32(24).uint32(message.damaged);
     }
     return writer;
   },
@@ -3761,6 +3905,14 @@ export const CancelTasksResponse: MessageFns<CancelTasksResponse> = {
             message.nextPageToken = reader.string();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.damaged = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3781,6 +3933,7 @@ export const CancelTasksResponse: MessageFns<CancelTasksResponse> = {
         : isSet(object.next_page_token)
         ? globalThis.String(object.next_page_token)
         : "",
+      damaged: isSet(object.damaged) ? globalThis.Number(object.damaged) : 0,
     };
   },
 
@@ -3792,6 +3945,9 @@ export const CancelTasksResponse: MessageFns<CancelTasksResponse> = {
     if (message.nextPageToken !== "") {
       obj.nextPageToken = message.nextPageToken;
     }
+    if (message.damaged !== 0) {
+      obj.damaged = Math.round(message.damaged);
+    }
     return obj;
   },
 
@@ -3802,6 +3958,7 @@ export const CancelTasksResponse: MessageFns<CancelTasksResponse> = {
     const message = createBaseCancelTasksResponse();
     message.cancelled = object.cancelled ?? 0;
     message.nextPageToken = object.nextPageToken ?? "";
+    message.damaged = object.damaged ?? 0;
     return message;
   },
 };
@@ -4058,7 +4215,7 @@ export const RedriveTasksRequest: MessageFns<RedriveTasksRequest> = {
 };
 
 function createBaseRedriveTasksResponse(): RedriveTasksResponse {
-  return { redriven: 0, nextPageToken: "", fullQueue: "", passedOver: 0 };
+  return { redriven: 0, nextPageToken: "", fullQueue: "", passedOver: 0, damaged: 0 };
 }
 
 export const RedriveTasksResponse: MessageFns<RedriveTasksResponse> = {
@@ -4074,6 +4231,9 @@ export const RedriveTasksResponse: MessageFns<RedriveTasksResponse> = {
     }
     if (message.passedOver !== 0) {
       writer.uint32(32).uint32(message.passedOver);
+    }
+    if (message.damaged !== 0) {
+      writer.uint32(40).uint32(message.damaged);
     }
     return writer;
   },
@@ -4123,6 +4283,14 @@ export const RedriveTasksResponse: MessageFns<RedriveTasksResponse> = {
             message.passedOver = reader.uint32();
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.damaged = reader.uint32();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4153,6 +4321,7 @@ export const RedriveTasksResponse: MessageFns<RedriveTasksResponse> = {
         : isSet(object.passed_over)
         ? globalThis.Number(object.passed_over)
         : 0,
+      damaged: isSet(object.damaged) ? globalThis.Number(object.damaged) : 0,
     };
   },
 
@@ -4170,6 +4339,9 @@ export const RedriveTasksResponse: MessageFns<RedriveTasksResponse> = {
     if (message.passedOver !== 0) {
       obj.passedOver = Math.round(message.passedOver);
     }
+    if (message.damaged !== 0) {
+      obj.damaged = Math.round(message.damaged);
+    }
     return obj;
   },
 
@@ -4182,6 +4354,7 @@ export const RedriveTasksResponse: MessageFns<RedriveTasksResponse> = {
     message.nextPageToken = object.nextPageToken ?? "";
     message.fullQueue = object.fullQueue ?? "";
     message.passedOver = object.passedOver ?? 0;
+    message.damaged = object.damaged ?? 0;
     return message;
   },
 };
