@@ -185,7 +185,7 @@ async fn a_loss_that_is_accepted_keeps_the_damaged_files_and_what_is_whole() {
 }
 
 /// A payload that lies on pages of its own, which nothing writes again.
-const LARGE: [u8; 20_000] = [0xa7; 20_000];
+static LARGE: [u8; 20_000] = [0xa7; 20_000];
 
 /// A task with a large payload, which is in the database, and three tasks that are in the
 /// log, which is damaged before the last one. Answers with the id of the first.
@@ -207,9 +207,9 @@ async fn damaged_with_more() -> (Crashed, String) {
 
 /// Where in the database the large payload has a page to itself.
 fn page_of_large(database: &[u8]) -> usize {
-    let page = (0..database.len()).step_by(4_096).find(|at| {
-        database[*at..*at + 4_096].iter().filter(|byte| **byte == LARGE[0]).count() > 4_000
-    });
+    let page = (0..database.len())
+        .step_by(4_096)
+        .find(|at| database[*at..*at + 4_096].windows(4_000).any(|part| part == &LARGE[..4_000]));
     page.expect("a page of the payload")
 }
 

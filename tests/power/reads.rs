@@ -15,7 +15,7 @@ use crate::{
 const PAGE: usize = 4_096;
 
 /// A payload that fills pages of its own.
-const LARGE: [u8; 20_000] = [0xa7; 20_000];
+static LARGE: [u8; 20_000] = [0xa7; 20_000];
 
 /// The first page of the database that has nothing but the large payload.
 fn page_of_large(database: &Path) -> usize {
