@@ -6,7 +6,6 @@
 use std::fmt::Write as _;
 
 use clap::{Command, builder::Styles};
-
 use taskyard_cli::{Program, client::ServerArgs, exit};
 
 /// The commands in the order and the groups in which help lists them. One that is in none

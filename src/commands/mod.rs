@@ -13,7 +13,6 @@ mod store;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-
 use taskyard_cli::{
     Exit, GLOBAL, Program,
     client::ServerArgs,

@@ -12,13 +12,12 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use tokio_util::sync::CancellationToken;
-
 use taskyard_cli::{
     Exit,
     output::{note, printable},
     problem::Problem,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::holder::{Holder, holder};
 use crate::{

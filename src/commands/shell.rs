@@ -3,7 +3,6 @@
 use std::{io, path::PathBuf};
 
 use clap_complete::Shell;
-
 use taskyard_cli::{
     Exit, Program,
     output::{Out, note},

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use taskyard_text::{quoted, template::Template, units};
 use toml::{
     Spanned,
     de::{DeArray, DeString, DeValue},
@@ -16,7 +17,6 @@ use super::{
     load::Sources,
     table,
 };
-use taskyard_text::{quoted, template::Template, units};
 
 /// Bytes that a command may keep of each output stream.
 const MAX_OUTPUT: u64 = 1 << 20;

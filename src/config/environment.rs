@@ -5,13 +5,14 @@
 
 use std::ffi::{OsStr, OsString};
 
+use taskyard_text::closest;
+
 use super::{
     load::Sources,
     problem::Place,
     settings::{PREFIX, Setting},
     table,
 };
-use taskyard_text::closest;
 
 /// The variable that names the configuration file.
 pub const CONFIG: &str = "TASKYARD_CONFIG";

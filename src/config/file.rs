@@ -5,13 +5,13 @@
 
 use std::{collections::BTreeSet, ffi::OsStr, fs::File, io::Read, ops::Range};
 
+use taskyard_text::{closest, quoted, short};
 use toml::{
     Spanned,
     de::{DeInteger, DeTable, DeValue},
 };
 
 use super::{commands, load::Sources, problem::Place, queues, settings::Setting, table};
-use taskyard_text::{closest, quoted, short};
 
 /// The key of the table in which the commands are declared.
 pub const COMMANDS: &str = "exec";

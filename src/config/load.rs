@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::{Arg, ArgMatches, value_parser};
+use taskyard_text::units::{show_duration, show_size};
 
 use super::{
     Config, ExecCommand, environment, file,
@@ -18,7 +19,6 @@ use super::{
     settings::Setting,
     table::{self, GROUPS},
 };
-use taskyard_text::units::{show_duration, show_size};
 
 /// The flag that names the configuration file.
 const CONFIG: &str = "config";

@@ -5,6 +5,10 @@
 
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
+use taskyard_text::{
+    quoted, rate,
+    units::{self, show_duration, show_size},
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -17,10 +21,6 @@ use super::{
     problem::Place,
 };
 use crate::queue::{self, Field, Overrides, Rate};
-use taskyard_text::{
-    quoted, rate,
-    units::{self, show_duration, show_size},
-};
 
 /// The key that stands beside `rate_limit`: both are one setting of the API.
 const BURST: &str = "burst";

@@ -5,8 +5,9 @@
 
 use std::{fmt, time::Duration};
 
-use super::Config;
 use taskyard_text::{quoted, units};
+
+use super::Config;
 
 /// What a setting takes, and where in a [`Config`] it is.
 #[derive(Debug)]

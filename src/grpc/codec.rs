@@ -12,6 +12,7 @@ use prost::{
     Message,
     encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint},
 };
+use taskyard_proto::values::MAX_DEPTH;
 use tonic::{
     Status,
     codec::{self, BufferSettings, DecodeBuf, Decoder},
@@ -20,7 +21,6 @@ use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::request::BoundedSubmitBatchRequest;
 use crate::proto::v1;
-use taskyard_proto::values::MAX_DEPTH;
 
 /// Writes as prost does, and reads as the module says.
 #[derive(Clone, Debug)]

@@ -4,10 +4,10 @@
 //! Must not know any kind.
 
 use serde_json::{Map, Value};
+use taskyard_text::{closest, quoted};
 
 use super::{Error, Violation};
 use crate::task::Data;
-use taskyard_text::{closest, quoted};
 
 /// Unknown arguments that are named one by one; of any more, only the number is told.
 const MAX_NAMED: usize = 16;

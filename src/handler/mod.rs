@@ -17,18 +17,19 @@ use std::{
     pin::Pin,
     process::ExitStatus,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-
 use serde::{Serialize, de::DeserializeOwned};
+use taskyard_text::closest;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     supervisor::message_of,
     task::{Data, Failure, TaskId, WorkerId},
+    telemetry::Throttle,
 };
-use taskyard_text::closest;
 
 pub use exec::{DeclarationError, Exec};
 pub use noop::Noop;
@@ -56,7 +57,8 @@ pub trait Handler: Send + Sync + 'static {
     /// Checks a payload before the task is accepted: what is returned here is
     /// answered to the submitter as `INVALID_ARGUMENT`, each violation by name. So is a
     /// panic. It runs on a thread that serves callers, and must take no longer than
-    /// milliseconds: what asks others belongs into `run`.
+    /// milliseconds: what asks others belongs into `run`. The log tells of one that takes more
+    /// than 100 ms.
     ///
     /// # Errors
     /// All that is wrong with the payload, not only the first.
@@ -248,6 +250,13 @@ impl<E: std::error::Error> From<E> for Error {
 
 type Running<'a> = Pin<Box<dyn Future<Output = Result<Output, Error>> + Send + 'a>>;
 
+/// How long a check may take before the log tells of it.
+const SLOW_CHECK: Duration = Duration::from_millis(100);
+
+/// Any caller can cause them at will.
+static SLOW: Throttle = Throttle::new("checks of payloads were slow");
+static PANICKED: Throttle = Throttle::new("checks of payloads panicked");
+
 /// [`Handler`], callable without knowing its type.
 trait AnyHandler: Send + Sync {
     fn check(&self, payload: &Data) -> Result<(), Vec<Violation>>;
@@ -294,10 +303,25 @@ impl Registry {
     pub fn check(&self, kind: &str, payload: &Data) -> Result<(), Vec<Violation>> {
         match self.handlers.get(kind) {
             Some(handler) => {
+                let began = Instant::now();
                 let check = AssertUnwindSafe(|| handler.check(payload));
-                catch_unwind(check).unwrap_or_else(|panic| {
+                let checked = catch_unwind(check);
+                let took = began.elapsed();
+                if took >= SLOW_CHECK {
+                    SLOW.line(|left_out| {
+                        tracing::warn!(
+                            kind,
+                            ?took,
+                            left_out,
+                            "the check of a payload was slow, and held up callers"
+                        );
+                    });
+                }
+                checked.unwrap_or_else(|panic| {
                     let message = message_of(&*panic);
-                    tracing::warn!(kind, message, "the check of a payload panicked");
+                    PANICKED.line(|left_out| {
+                        tracing::warn!(kind, message, left_out, "the check of a payload panicked");
+                    });
                     let wrong =
                         format!("cannot be checked: the handler's check panicked: {message}");
                     Err(vec![Violation::new("payload", wrong)])

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use taskyard_text::{quoted, units};
+
 use super::{Error, Execution, Handler, Output, Violation, args};
 use crate::task::Data;
-use taskyard_text::{quoted, units};
 
 /// Waits for `args.duration`, a text such as `1.5s` or `1h 30m`, required, from
 /// 0 to [`Sleep::MAX`]. No other argument is taken.

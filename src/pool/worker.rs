@@ -14,6 +14,8 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use taskyard_proto::values::{self, Wrong};
+use taskyard_text::units::show_duration;
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span, warn};
@@ -26,8 +28,6 @@ use crate::{
     task::{Data, RetryPolicy, WorkerId},
     telemetry::Throttle,
 };
-use taskyard_proto::values::{self, Wrong};
-use taskyard_text::units::show_duration;
 
 /// Tasks of a kind may all panic.
 static PANICKED: Throttle = Throttle::new("handlers panicked");

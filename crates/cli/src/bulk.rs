@@ -5,6 +5,10 @@
 
 use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
+use taskyard_client::{
+    Client, Persistence, Seen, Start, Tasks, Watch, Watcher, is_lost, is_terminal,
+};
+use taskyard_proto::v1::{GetTaskRequest, SubmitResponse};
 use tokio::{
     io::{AsyncBufRead, BufReader},
     time::Instant,
@@ -23,10 +27,6 @@ use super::{
     problem::{Problem, told},
     tally::{Ending, Tally},
 };
-use taskyard_client::{
-    Client, Persistence, Seen, Start, Tasks, Watch, Watcher, is_lost, is_terminal,
-};
-use taskyard_proto::v1::{GetTaskRequest, SubmitResponse};
 
 /// Submissions that wait for their answer at a time.
 const MAX_IN_FLIGHT: usize = 64;

@@ -7,6 +7,7 @@ use std::{fmt::Write as _, path::Path, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use taskyard_proto::v1::{SubmitResponse, TaskState};
 use tokio::time::Instant;
 
 use super::{
@@ -19,7 +20,6 @@ use super::{
     tally::{Counts, Ending, Tally},
     units::{count, counted, span},
 };
-use taskyard_proto::v1::{SubmitResponse, TaskState};
 
 /// The teller.
 pub struct Report {

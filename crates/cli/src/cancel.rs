@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use taskyard_client::{Persistence, Tasks};
+use taskyard_proto::v1::{CancelTaskRequest, CancelTasksRequest, Task, TaskFilter, TaskState};
+
 use super::{
     client::ServerArgs,
     each::each,
@@ -13,8 +16,6 @@ use super::{
     steps::{self, Step},
     until_ctrl_c,
 };
-use taskyard_client::{Persistence, Tasks};
-use taskyard_proto::v1::{CancelTaskRequest, CancelTasksRequest, Task, TaskFilter, TaskState};
 
 /// Arguments of `cancel`.
 #[derive(Debug, clap::Args)]

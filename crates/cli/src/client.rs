@@ -5,9 +5,9 @@
 use std::ffi::OsString;
 
 use clap::{Arg, ArgMatches};
+use taskyard_client::{Address, BadAddress, Client, ConnectError};
 
 use super::{exit::Exit, problem::Problem, program};
-use taskyard_client::{Address, BadAddress, Client, ConnectError};
 
 /// What the server is told of this program.
 const USER_AGENT: &str = concat!("taskyard-cli/", env!("CARGO_PKG_VERSION"));

@@ -6,6 +6,13 @@
 use std::time::Duration;
 
 use prost_types::FieldMask;
+use taskyard_client::{Admin, Persistence};
+use taskyard_domain::queue::Field;
+use taskyard_proto::v1::{QueueSettings, RateLimit, UpdateQueueRequest};
+use taskyard_text::{
+    closest, quoted, rate,
+    units::{self, Error},
+};
 
 use super::{
     client::ServerArgs,
@@ -14,13 +21,6 @@ use super::{
     problem::Problem,
     queues::{say_if_new, show},
     units::{parse_span, to_wire, whole},
-};
-use taskyard_client::{Admin, Persistence};
-use taskyard_domain::queue::Field;
-use taskyard_proto::v1::{QueueSettings, RateLimit, UpdateQueueRequest};
-use taskyard_text::{
-    closest, quoted, rate,
-    units::{self, Error},
 };
 
 /// Arguments of `configure`.

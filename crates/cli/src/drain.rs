@@ -8,6 +8,8 @@ use std::{
 };
 
 use indicatif::ProgressBar;
+use taskyard_client::{Address, Admin, is_lost};
+use taskyard_proto::v1::{DrainRequest, DrainResponse, Execution, GetPoolRequest, GetPoolResponse};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
@@ -19,8 +21,6 @@ use super::{
     problem::Problem,
     units::{counted, from_wire, span},
 };
-use taskyard_client::{Address, Admin, is_lost};
-use taskyard_proto::v1::{DrainRequest, DrainResponse, Execution, GetPoolRequest, GetPoolResponse};
 
 /// Arguments of `drain`.
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,8 @@
 //! Owns what is printed of each, and the exit code of all. Must not know what is
 //! done to a task.
 
+use taskyard_proto::v1::Task;
+
 use super::{
     columns::Paged,
     exit::Exit,
@@ -13,7 +15,6 @@ use super::{
     query::show,
     units,
 };
-use taskyard_proto::v1::Task;
 
 /// Changes each task and shows it as it stands then. One that cannot be changed is
 /// told, and the others go on; the exit code is that of the first.

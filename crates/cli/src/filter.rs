@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-
-use super::{names::say_unknown, problem::Problem, units::parse_since};
 use taskyard_client::Client;
 use taskyard_proto::v1::{TaskFilter, TaskState};
 use taskyard_text::closest;
+
+use super::{names::say_unknown, problem::Problem, units::parse_since};
 
 /// Marks that any task has.
 #[derive(Clone, Debug, Default, clap::Args)]

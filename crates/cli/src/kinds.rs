@@ -1,13 +1,14 @@
 //! `kinds`: what the server executes.
 
+use taskyard_client::{Persistence, Tasks};
+use taskyard_proto::v1::ListKindsRequest;
+
 use super::{
     client::ServerArgs,
     exit::Exit,
     output::{Format, Out, OutputArgs, printable},
     problem::Problem,
 };
-use taskyard_client::{Persistence, Tasks};
-use taskyard_proto::v1::ListKindsRequest;
 
 /// Arguments of `kinds`.
 #[derive(Debug, clap::Args)]

@@ -2,6 +2,9 @@
 
 use std::io::{self, Write as _};
 
+use taskyard_client::{Persistence, Tasks};
+use taskyard_proto::v1::{Attempt, AttemptOutput, GetTaskRequest, Task, TaskState, attempt_output};
+
 use super::{
     client::ServerArgs,
     exit::Exit,
@@ -9,8 +12,6 @@ use super::{
     problem::Problem,
     units::whole,
 };
-use taskyard_client::{Persistence, Tasks};
-use taskyard_proto::v1::{Attempt, AttemptOutput, GetTaskRequest, Task, TaskState, attempt_output};
 
 /// Arguments of `logs`.
 #[derive(Debug, clap::Args)]

@@ -2,10 +2,11 @@
 //!
 //! Owns the looking up and the wording. Must not know what the names are for.
 
-use super::output::{note, printable};
 use taskyard_client::{Admin, Client, Persistence, Tasks};
 use taskyard_proto::v1::{ListKindsRequest, ListQueuesRequest, ListQueuesResponse};
 use taskyard_text::{closest, quoted};
+
+use super::output::{note, printable};
 
 /// Queues among which one is looked for that was meant: as many as a page has.
 const LOOKED_AT: i32 = 1_000;

@@ -7,6 +7,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use taskyard_domain::queue::MAX_ATTEMPTS;
+use taskyard_proto::{
+    v1::{RetryPolicy, SubmitRequest, WhenFull, submit_request::Payload},
+    values::{self, Wrong},
+};
+use taskyard_text::quoted;
 
 use super::{
     json,
@@ -14,12 +20,6 @@ use super::{
     strict_json::{self, Tree},
     units,
 };
-use taskyard_domain::queue::MAX_ATTEMPTS;
-use taskyard_proto::{
-    v1::{RetryPolicy, SubmitRequest, WhenFull, submit_request::Payload},
-    values::{self, Wrong},
-};
-use taskyard_text::quoted;
 
 /// Reads a line.
 ///

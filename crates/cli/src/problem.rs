@@ -5,11 +5,11 @@
 
 use std::{fmt::Write as _, io};
 
+use taskyard_client::{Error, Violation, is_lost, is_own_deadline};
+use taskyard_text::without_error_numbers;
 use tonic::Status;
 
 use super::{exit::Exit, output::printable, units::span};
-use taskyard_client::{Error, Violation, is_lost, is_own_deadline};
-use taskyard_text::without_error_numbers;
 
 /// A command ends here.
 #[derive(Debug, PartialEq, Eq)]

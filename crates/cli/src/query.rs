@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use taskyard_client::{Client, Persistence, Tasks, is_terminal};
+use taskyard_proto::v1::{DamagedTask, GetTaskRequest, ListTasksRequest, Task, TaskState};
+
 use super::{
     client::ServerArgs,
     columns::Paged,
@@ -14,8 +17,6 @@ use super::{
     problem::Problem,
     units::{counted, now, parse_span, span, whole},
 };
-use taskyard_client::{Client, Persistence, Tasks, is_terminal};
-use taskyard_proto::v1::{DamagedTask, GetTaskRequest, ListTasksRequest, Task, TaskState};
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,9 @@
 //! `queues`, `pause`, `resume`: how the queues stand, and holding them back.
 
+use taskyard_client::{Admin, Persistence};
+use taskyard_proto::v1::{ListQueuesRequest, PauseQueueRequest, Queue, ResumeQueueRequest};
+use taskyard_text::quoted;
+
 use super::{
     client::ServerArgs,
     columns::Paged,
@@ -11,9 +15,6 @@ use super::{
     problem::Problem,
     program, units,
 };
-use taskyard_client::{Admin, Persistence};
-use taskyard_proto::v1::{ListQueuesRequest, PauseQueueRequest, Queue, ResumeQueueRequest};
-use taskyard_text::quoted;
 
 /// Arguments of `queues`.
 #[derive(Debug, clap::Args)]

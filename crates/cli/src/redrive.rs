@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use taskyard_client::{Persistence, Tasks, backoff};
+use taskyard_proto::v1::{RedriveTaskRequest, RedriveTasksRequest, Task, TaskFilter, TaskState};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -17,8 +19,6 @@ use super::{
     units::{counted, parse_span},
     until_ctrl_c,
 };
-use taskyard_client::{Persistence, Tasks, backoff};
-use taskyard_proto::v1::{RedriveTaskRequest, RedriveTasksRequest, Task, TaskFilter, TaskState};
 
 /// Arguments of `redrive`.
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use serde_json::json;
+use taskyard_client::{Pushback, backoff, pushback};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -18,7 +19,6 @@ use super::{
     problem::Problem,
     units::{count, counted, span},
 };
-use taskyard_client::{Pushback, backoff, pushback};
 
 /// What one step did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,14 @@
 use std::{io::Read as _, path::PathBuf, time::Duration};
 
 use clap::builder::NonEmptyStringValueParser;
+use taskyard_client::{Client, Persistence, new_request_id};
+use taskyard_proto::{
+    v1::{
+        RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
+        task_result::Output,
+    },
+    values,
+};
 
 use super::{
     bulk::{self, Source},
@@ -18,14 +26,6 @@ use super::{
     program,
     query::{ending, show, wait_for_end},
     units::{parse_span, parse_time, to_wire, whole},
-};
-use taskyard_client::{Client, Persistence, new_request_id};
-use taskyard_proto::{
-    v1::{
-        RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
-        task_result::Output,
-    },
-    values,
 };
 
 /// Arguments of `submit`.

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp, civil, fmt::temporal, tz::TimeZone};
-
 use taskyard_text::{
     quoted,
     units::{Error, parse_duration},

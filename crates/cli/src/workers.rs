@@ -1,5 +1,8 @@
 //! `workers`, `resize`: who works on what, and how many there are.
 
+use taskyard_client::{Admin, Persistence};
+use taskyard_proto::v1::{GetPoolRequest, Pool, ResizePoolRequest};
+
 use super::{
     client::ServerArgs,
     exit::Exit,
@@ -9,8 +12,6 @@ use super::{
     problem::Problem,
     units::whole,
 };
-use taskyard_client::{Admin, Persistence};
-use taskyard_proto::v1::{GetPoolRequest, Pool, ResizePoolRequest};
 
 /// Arguments of `workers`.
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
-
 use taskyard_proto::{v1::submit_request::Payload, values};
 
 /// Why something cannot be a task's arguments.

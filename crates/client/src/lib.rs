@@ -33,16 +33,15 @@ mod watch;
 
 use std::{error::Error as _, fmt, time::Duration};
 
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
-
 use taskyard_proto::{
     health::{HealthCheckRequest, health_client::HealthClient},
     v1::{admin_service_client::AdminServiceClient, task_service_client::TaskServiceClient},
 };
 use taskyard_text::without_error_numbers;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
 pub use address::{Address, BadAddress};
 pub use args::{BadArgs, args};

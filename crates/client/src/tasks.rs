@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use taskyard_proto::v1::{
+    SubmitRequest, SubmitResponse, Task, TaskState, WaitTaskRequest, WaitTaskResponse,
+};
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Client, Error, Persistence, Watcher, is_own_deadline, new_request_id};
-use taskyard_proto::v1::{
-    SubmitRequest, SubmitResponse, Task, TaskState, WaitTaskRequest, WaitTaskResponse,
-};
 
 /// How long one call waits for the end of a task: short enough that proxies and
 /// firewalls on the way keep the connection.

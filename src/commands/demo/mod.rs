@@ -19,16 +19,15 @@ use std::{
 };
 
 use prost_types::{Struct, Value, value::Kind};
-use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
-use tonic::Status;
-
 use taskyard_cli::{
     Exit, client,
     output::{note, print, printable},
     problem::{Problem, told},
     units::{counted, whole},
 };
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
 
 use super::serve::{
     LAST_RESORT, Stop, guard, not_started, prepare_process, secure_descriptors, with_built_ins,

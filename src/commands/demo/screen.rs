@@ -6,12 +6,11 @@
 use std::{collections::HashMap, time::Duration};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::time::Instant;
-
 use taskyard_cli::{
     interrupt::NoEcho,
     output::{note, printable, shortened, stderr_is_terminal},
 };
+use tokio::time::Instant;
 
 use super::crew::{Crew, Name};
 

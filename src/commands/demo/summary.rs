@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use console::Style;
-
 use taskyard_cli::{
     output::printable,
     program,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prost::Message as _;
+use taskyard_proto::values;
 
 use super::Pages;
 use crate::{
@@ -10,7 +11,6 @@ use crate::{
     store::{self, Attempt, Page, Task},
     task::{Data, Failure, State, Timestamp, WorkerId},
 };
-use taskyard_proto::values;
 
 /// A state as the wire has it.
 pub fn state_to(state: State) -> v1::TaskState {

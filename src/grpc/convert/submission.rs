@@ -4,6 +4,8 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
+use taskyard_proto::values;
+use taskyard_text::closest;
 
 use super::{
     Checks, MAX_KIND, NO_TIME, check_labels, check_queue, check_request_id, now, retry::retry,
@@ -17,8 +19,6 @@ use crate::{
     store::Submission,
     task::{Data, Due, NewTask, Timestamp},
 };
-use taskyard_proto::values;
-use taskyard_text::closest;
 
 /// What submissions may have, as configured.
 #[derive(Clone, Copy, Debug)]

@@ -22,14 +22,14 @@ use std::{
 
 use rustix::{io::Errno, process::Signal};
 use serde_json::json;
-
-use self::{capture::Capture, group::Group, plan::Plan};
-use super::{Error, Execution, Handler, Output, Transcript, Violation, Written, args};
-use crate::{config::ExecCommand, task::Data};
 use taskyard_text::{
     quoted,
     template::{self, Template},
 };
+
+use self::{capture::Capture, group::Group, plan::Plan};
+use super::{Error, Execution, Handler, Output, Transcript, Violation, Written, args};
+use crate::{config::ExecCommand, task::Data};
 
 /// Variables that a command inherits from the server, if the server has them.
 const INHERITED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];

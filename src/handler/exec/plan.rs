@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
+use taskyard_proto::values;
+use taskyard_text::{closest, quoted, template::Template};
 
 use super::Command;
 use crate::{
@@ -15,8 +17,6 @@ use crate::{
     },
     task::Data,
 };
-use taskyard_proto::values;
-use taskyard_text::{closest, quoted, template::Template};
 
 /// Bytes of one argument of a process: the limit of Linux (`MAX_ARG_STRLEN`,
 /// 32 pages) without its closing NUL.

@@ -9,8 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Command;
 use taskyard_text::quoted;
+
+use super::Command;
 
 /// Where programs are looked for by a process without a `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";

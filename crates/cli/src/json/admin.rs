@@ -3,12 +3,12 @@
 //! Owns their shape, by the rules of [`super`]. Must not know commands.
 
 use serde_json::{Value, json};
-
-use super::Fields;
 use taskyard_proto::v1::{
     CrewStats, DrainResponse, Execution, GetStatsResponse, Pool, Queue, QueueBlock, QueueSettings,
     QueueStats, SizingAdvice, TaskCounts, Worker,
 };
+
+use super::Fields;
 
 /// A block's name without its prefix; nothing when tasks start. A newer server's
 /// by its number.

@@ -8,8 +8,6 @@ pub mod admin;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Map, Value, json};
-
-use super::units;
 use taskyard_proto::{
     v1::{
         Attempt, AttemptOutput, Event, EventType, Task, TaskError, TaskState, attempt_output::Exit,
@@ -17,6 +15,8 @@ use taskyard_proto::{
     },
     values,
 };
+
+use super::units;
 
 /// Reads base64, the standard alphabet with padding.
 ///

@@ -1,5 +1,7 @@
 //! The executions of a task as a small table.
 
+use taskyard_proto::v1::Attempt;
+
 use super::{
     super::{
         output::printable,
@@ -8,7 +10,6 @@ use super::{
     },
     error_text,
 };
-use taskyard_proto::v1::Attempt;
 
 /// A line for each attempt; nothing unless there are several, for the task itself
 /// tells of the only one.

@@ -2,6 +2,7 @@
 
 use console::{Alignment, Style, measure_text_width, pad_str};
 use prost_types::Timestamp;
+use taskyard_proto::v1::{Event, EventType, Task, TaskState, Worker};
 
 use super::{
     super::{
@@ -11,7 +12,6 @@ use super::{
     },
     error_text, state_style,
 };
-use taskyard_proto::v1::{Event, EventType, Task, TaskState, Worker};
 
 /// The queue of tasks that name none; not worth a word.
 const DEFAULT_QUEUE: &str = "default";

@@ -1,6 +1,7 @@
 //! Tasks as a table, a line each.
 
 use prost_types::Timestamp;
+use taskyard_proto::v1::Task;
 
 use super::{
     super::{
@@ -11,7 +12,6 @@ use super::{
     },
     attempts, state_style,
 };
-use taskyard_proto::v1::Task;
 
 /// One page of a list, aligned. Where the screen has `room` for so many columns, names are
 /// cut in the middle and the least important columns left out; identifiers and figures are

@@ -12,12 +12,12 @@ pub mod stats;
 pub mod workers;
 
 use console::Style;
-
-use super::{json, output::printable, units};
 use taskyard_proto::{
     v1::{Task, TaskError, TaskState, task::Payload, task_result::Output},
     values,
 };
+
+use super::{json, output::printable, units};
 
 /// The colour of a state.
 pub fn state_style(state: TaskState) -> Style {

@@ -5,6 +5,12 @@
 
 use console::Style;
 use prost_types::Timestamp;
+use taskyard_domain::queue::Field;
+use taskyard_proto::v1::{Queue, QueueBlock, QueueSettings, RateLimit, TaskCounts, TaskState};
+use taskyard_text::{
+    rate,
+    units::{show_duration, show_size},
+};
 
 use super::{
     super::{
@@ -15,12 +21,6 @@ use super::{
         units::{self, bytes, count, counted},
     },
     named, state_style,
-};
-use taskyard_domain::queue::Field;
-use taskyard_proto::v1::{Queue, QueueBlock, QueueSettings, RateLimit, TaskCounts, TaskState};
-use taskyard_text::{
-    rate,
-    units::{show_duration, show_size},
 };
 
 /// What holds the tasks of a queue back, in a word.

@@ -4,6 +4,7 @@
 //! is on a screen, or what is left out of it.
 
 use console::{Style, measure_text_width};
+use taskyard_proto::v1::{CrewStats, QueueStats, SizingAdvice, TaskCounts};
 
 use super::{
     super::{
@@ -15,7 +16,6 @@ use super::{
     bar::{bar, load_style},
     queues::{block_style, block_word, counts_parts},
 };
-use taskyard_proto::v1::{CrewStats, QueueStats, SizingAdvice, TaskCounts};
 
 /// Columns of the names in front of the lines.
 pub const NAMES: usize = 9;

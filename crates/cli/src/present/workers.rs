@@ -1,6 +1,7 @@
 //! The crew as text for people: a line for each worker, and what it runs.
 
 use console::Style;
+use taskyard_proto::v1::{Execution, Pool, Worker};
 
 use super::{
     super::{
@@ -10,7 +11,6 @@ use super::{
     },
     bar::{bar, load_style},
 };
-use taskyard_proto::v1::{Execution, Pool, Worker};
 
 /// Columns of the bar of a worker's busy share.
 const BAR: usize = 10;

@@ -8,6 +8,8 @@ mod screen;
 use std::{io, time::Duration};
 
 use console::Term;
+use taskyard_client::{Admin, Persistence};
+use taskyard_proto::v1::{GetStatsRequest, GetStatsResponse};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
@@ -20,8 +22,6 @@ use super::{
     units::{parse_span, span, to_wire},
     until_ctrl_c,
 };
-use taskyard_client::{Admin, Persistence};
-use taskyard_proto::v1::{GetStatsRequest, GetStatsResponse};
 
 /// Columns of a screen where there is no terminal.
 const PLAIN_WIDTH: usize = 80;

@@ -4,6 +4,7 @@
 //! where the figures come from.
 
 use console::Style;
+use taskyard_proto::v1::{GetStatsResponse, QueueStats};
 
 use super::super::{
     columns::{Stack, fit, table, width},
@@ -17,7 +18,6 @@ use super::super::{
     program,
     units::{between, count, span},
 };
-use taskyard_proto::v1::{GetStatsResponse, QueueStats};
 
 /// The narrowest screen for which lines are broken; on a narrower one they are cut.
 const LEAST_WIDTH: usize = 40;

@@ -20,6 +20,8 @@ use ratatui::{
     crossterm::event::{Event as Input, EventStream},
     layout::Size,
 };
+use taskyard_client::{Admin, Seen};
+use taskyard_proto::v1::{GetPoolResponse, GetStatsResponse};
 use tokio::{
     select,
     time::{Instant, sleep_until},
@@ -32,8 +34,6 @@ use super::{
 };
 use model::{Flow, Model};
 use sources::{Events, Poll, Stop};
-use taskyard_client::{Admin, Seen};
-use taskyard_proto::v1::{GetPoolResponse, GetStatsResponse};
 use terminal::Screen;
 
 /// The shortest time between two pictures.

@@ -7,6 +7,11 @@
 use std::{cmp::Ordering, collections::VecDeque, ops::Range, time::Duration};
 
 use ratatui::layout::Size;
+use taskyard_client::{Seen, is_lost, reason};
+use taskyard_proto::v1::{
+    Event, EventType, GetPoolResponse, GetStatsResponse, Pool, QueueBlock, QueueStats, Worker,
+};
+use taskyard_text::closest;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -16,11 +21,6 @@ use super::{
     keys::{Command, Scroll},
     layout::{Layout, Panel, Wishes},
 };
-use taskyard_client::{Seen, is_lost, reason};
-use taskyard_proto::v1::{
-    Event, EventType, GetPoolResponse, GetStatsResponse, Pool, QueueBlock, QueueStats, Worker,
-};
-use taskyard_text::closest;
 
 /// Events that are kept.
 pub const KEPT: usize = 1_000;

@@ -6,6 +6,10 @@
 
 use std::{pin::Pin, time::Duration};
 
+use taskyard_client::{Admin, Client, Seen, Start, Watch, Watcher, reason};
+use taskyard_proto::v1::{
+    EventFilter, GetPoolRequest, GetPoolResponse, GetStatsRequest, GetStatsResponse,
+};
 use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
@@ -14,10 +18,6 @@ use tokio::{
 use tonic::{Response, Status};
 
 use super::super::{exit::Exit, problem::Problem};
-use taskyard_client::{Admin, Client, Seen, Start, Watch, Watcher, reason};
-use taskyard_proto::v1::{
-    EventFilter, GetPoolRequest, GetPoolResponse, GetStatsRequest, GetStatsResponse,
-};
 
 /// The longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(5);

@@ -3,6 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::builder::NonEmptyStringValueParser;
+use taskyard_client::{Start, Watch};
+use taskyard_proto::v1::{EventFilter, EventType};
 
 use super::super::{
     filter::{one_of_words, one_value_each, parse_label},
@@ -11,8 +13,6 @@ use super::super::{
     problem::Problem,
     units::{parse_span, whole},
 };
-use taskyard_client::{Start, Watch};
-use taskyard_proto::v1::{EventFilter, EventType};
 
 /// Arguments of `watch`.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag, and says so to people")]

@@ -5,14 +5,15 @@
 
 use std::collections::HashMap;
 
+use taskyard_client::{Persistence, Tasks, is_terminal};
+use taskyard_proto::v1::{Event, EventType, GetTaskRequest, Task, TaskState};
+
 use super::super::{
     exit::Exit,
     output::{note, printable},
     problem::{Problem, told},
     query::ending,
 };
-use taskyard_client::{Persistence, Tasks, is_terminal};
-use taskyard_proto::v1::{Event, EventType, GetTaskRequest, Task, TaskState};
 
 /// The tasks, each as it stands by what was seen of it.
 #[derive(Debug, Default)]

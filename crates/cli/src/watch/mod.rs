@@ -8,6 +8,7 @@ mod flags;
 mod followed;
 mod printer;
 
+use taskyard_client::{Seen, Watcher, reason};
 use tonic::Status;
 
 use super::{
@@ -22,7 +23,6 @@ use super::{
 use cursor_file::CursorFile;
 use followed::Followed;
 use printer::Printer;
-use taskyard_client::{Seen, Watcher, reason};
 
 pub use flags::WatchArgs;
 

@@ -1,6 +1,10 @@
 //! What is seen, as lines, and the cursor after the last of them.
 
 use console::Style;
+use taskyard_client::Batch;
+use taskyard_domain::cursor::Cursor;
+use taskyard_domain::event::Seq;
+use taskyard_proto::v1::{Task, WatchGap, Worker};
 
 use super::super::{
     json,
@@ -9,10 +13,6 @@ use super::super::{
     problem::Problem,
     units::{counted, now},
 };
-use taskyard_client::Batch;
-use taskyard_domain::cursor::Cursor;
-use taskyard_domain::event::Seq;
-use taskyard_proto::v1::{Task, WatchGap, Worker};
 
 /// Prints up to a count of events, and knows the cursor to go on from.
 pub struct Printer {

@@ -1,10 +1,11 @@
 //! One task, followed from its submission to its end.
 
-use super::super::tasks::is_terminal;
 use taskyard_proto::v1::{
     Event, EventFilter, EventType, SubmitRequest, WatchEventsResponse,
     watch_events_response::Control,
 };
+
+use super::super::tasks::is_terminal;
 
 /// The task. Until it is known to be submitted, a stream that broke is opened by the same
 /// request, which finds the same task. From then on its events are watched: the server

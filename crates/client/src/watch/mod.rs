@@ -33,6 +33,10 @@ mod stream;
 
 use std::time::Duration;
 
+use taskyard_proto::v1::{
+    Event, EventFilter, GapPolicy, SubmitRequest, SubmitResponse, Task, WatchEventsRequest,
+    WatchEventsResponse, WatchGap, WatchStart, Worker, watch_events_response::Control,
+};
 use tonic::Status;
 
 use self::{
@@ -41,10 +45,6 @@ use self::{
     stream::{Ask, Broken, Stream},
 };
 use super::Client;
-use taskyard_proto::v1::{
-    Event, EventFilter, GapPolicy, SubmitRequest, SubmitResponse, Task, WatchEventsRequest,
-    WatchEventsResponse, WatchGap, WatchStart, Worker, watch_events_response::Control,
-};
 
 /// Where a watch begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 
 use std::{pin::Pin, time::Duration};
 
+use taskyard_proto::v1::{SubmitRequest, WatchEventsRequest, WatchEventsResponse};
 use tokio::{select, time::Instant};
 use tonic::{Status, Streaming};
 
 use super::super::Tasks;
-use taskyard_proto::v1::{SubmitRequest, WatchEventsRequest, WatchEventsResponse};
 
 /// Silence beyond two heartbeats that is taken for an outage, and how long the server may
 /// take to answer a call: it, or the way to it, may be slow.

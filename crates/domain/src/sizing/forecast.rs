@@ -17,9 +17,8 @@ mod play;
 
 use std::time::Duration;
 
-use rand::{SeedableRng as _, rngs::StdRng};
-
 use play::Play;
+use rand::{SeedableRng as _, rngs::StdRng};
 
 /// The longest wait that is told; beyond it a forecast means nothing.
 pub const LONGEST_WAIT: Duration = Duration::from_hours(365 * 24);

@@ -1,9 +1,9 @@
 //! The screen with fixed figures, as text.
 
 use console::measure_text_width;
+use taskyard_proto::v1::{CrewStats, QueueBlock, SizingAdvice, TaskCounts};
 
 use super::*;
-use taskyard_proto::v1::{CrewStats, QueueBlock, SizingAdvice, TaskCounts};
 
 fn wire(millis: i64) -> prost_types::Duration {
     let nanos = i32::try_from(millis % 1_000 * 1_000_000).expect("below a second");

@@ -1,5 +1,7 @@
 //! Everything about one row, in place of the panels.
 
+use taskyard_proto::v1::{Event, QueueStats, Worker};
+
 use super::{
     super::{
         super::{
@@ -16,7 +18,6 @@ use super::{
     },
     panels,
 };
-use taskyard_proto::v1::{Event, QueueStats, Worker};
 
 /// The lines, for a screen so wide.
 pub fn lines(row: &Row, width: usize) -> Vec<String> {

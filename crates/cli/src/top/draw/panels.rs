@@ -2,6 +2,7 @@
 
 use console::{Style, measure_text_width};
 use ratatui::layout::Rect;
+use taskyard_text::quoted;
 
 use super::super::{
     super::{
@@ -13,7 +14,6 @@ use super::super::{
     layout::Panel,
     model::Model,
 };
-use taskyard_text::quoted;
 
 /// Columns that a name has at least, also where that leaves no room for others.
 const LEAST_NAME: usize = 8;

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use ratatui::{Terminal, backend::TestBackend};
+use taskyard_client::{Batch, Seen};
+use taskyard_proto::v1::{
+    CrewStats, Event, EventType, Execution, GetPoolResponse, GetStatsResponse, Pool, QueueBlock,
+    QueueStats, SizingAdvice, TaskCounts, Worker,
+};
 use tonic::Status;
 
 use super::{
     super::keys::{Command, Scroll},
     *,
-};
-use taskyard_client::{Batch, Seen};
-use taskyard_proto::v1::{
-    CrewStats, Event, EventType, Execution, GetPoolResponse, GetStatsResponse, Pool, QueueBlock,
-    QueueStats, SizingAdvice, TaskCounts, Worker,
 };
 
 fn wire(millis: i64) -> prost_types::Duration {

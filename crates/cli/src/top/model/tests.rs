@@ -1,8 +1,9 @@
 //! What each message changes.
 
-use super::*;
 use taskyard_client::Batch;
 use taskyard_proto::v1::{CrewStats, QueueStats, TaskCounts, Worker};
+
+use super::*;
 
 const SCREEN: Size = Size { width: 80, height: 24 };
 
