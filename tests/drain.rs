@@ -58,7 +58,7 @@ async fn what_does_not_finish_is_interrupted_and_runs_again_at_the_next_start() 
     let mut registry = builtin();
     registry.insert("obstinate", |_| async { std::future::pending().await });
     let short = |config: &mut taskyard::config::Config| {
-        config.drain_timeout = Duration::from_millis(1_500);
+        config.drain_timeout = Duration::from_secs(5);
         config.cancel_grace = Duration::from_millis(200);
     };
     let yard = Yard::with(short, registry).await;
@@ -97,7 +97,7 @@ async fn a_handler_that_obeys_the_signal_with_a_success_has_succeeded() {
         execution.cancelled().await;
         Output::json("saved")
     });
-    let yard = Yard::with(|config| config.drain_timeout = Duration::from_secs(1), registry).await;
+    let yard = Yard::with(|config| config.drain_timeout = Duration::from_secs(3), registry).await;
     let mut client = yard.client().await;
     let mut watch = Watch::live(&mut client).await;
     submit(&mut client, task("obeys")).await;
