@@ -60,7 +60,7 @@ func main() {
 	flag.IntVar(&load.clients, "clients", 64, "clients that submit, each with a connection")
 	flag.IntVar(&load.workers, "workers", 8, "tasks that run at a time")
 	flag.Float64Var(&load.seconds, "seconds", 3, "how long to submit, for each rate of submission")
-	flag.IntVar(&load.tasks, "tasks", 10_000, "tasks whose whole lives are measured")
+	flag.IntVar(&load.tasks, "tasks", 2_000, "tasks whose whole lives are measured")
 	flag.IntVar(&load.samples, "samples", 200, "tasks that are submitted to the idle system")
 	flag.Float64Var(&load.perSecond, "per-second", 20, "how many of them in a second")
 	flag.IntVar(&load.payload, "payload", 200, "bytes of a task, at least 20")
