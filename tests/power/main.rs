@@ -25,12 +25,22 @@ mod support;
 mod trace;
 mod verify;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use taskyard::proto::v1::{CancelTaskRequest, SubmitRequest, submit_request::Payload};
+use taskyard::proto::v1::{
+    CancelTaskRequest, PauseQueueRequest, ResumeQueueRequest, SubmitRequest,
+    admin_service_client::AdminServiceClient, submit_request::Payload,
+};
 use tempfile::TempDir;
-use tonic::Code;
+use tonic::{Code, transport::Endpoint};
 
 use control::{Call, Fault, Role, Rule};
 use disk::{Cut, Disk};
@@ -169,30 +179,43 @@ async fn failing_calls_restarts_and_power_cuts_lose_nothing() {
 /// again before anything was acknowledged. What was refused has not happened.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_sync_and_a_restart_lose_nothing() {
+    a_sync_fails(Role::Log, FAULT_TASKS).await;
+}
+
+/// The same while the log is moved: that is after the answers of the group before, and nothing
+/// may be acknowledged that needs what the database lacks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_of_the_database_and_a_restart_lose_nothing() {
+    // So many that the log is moved more than once.
+    a_sync_fails(Role::Database, 400).await;
+}
+
+async fn a_sync_fails(role: Role, tasks: u32) {
+    let short_log = [("TASKYARD_MAX_LOG", "4MiB")];
     let mut random = random();
     for round in 0..images().div_ceil(FAULT_IMAGES) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::of(dir.path());
         let traced = Traced::of(dir.path());
         let ledger = Arc::new(Ledger::new(traced.marker()));
-        let server = traced.start().expect("it starts");
+        let server = traced.start_with(&short_log).expect("it starts");
         let client = connect(server.address.parse().expect("an address")).await;
         load::run(&client, &ledger, "sound", 200, &mut random).await;
         // So that what is written next changes pages that are in the database alone.
         server.drain();
-        let server = traced.start().expect("it starts again");
+        let server = traced.start_with(&short_log).expect("it starts again");
         let client = connect(server.address.parse().expect("an address")).await;
-        let from = random.random_range(1..6);
-        let (call, role, fault) = (Call::Sync, Role::Log, Fault::Eio);
+        let from = random.random_range(if matches!(role, Role::Log) { 1..6 } else { 1..3 });
+        let (call, fault) = (Call::Sync, Fault::Eio);
         let fails = Rule { call, role, from, times: 1, fault };
         // What was refused cannot always be cut off the log, either: it is committed by the
         // restart then, and must be on the disk before anything behind it is acknowledged.
         let stays = Rule { call: Call::Truncate, from: 1, ..fails };
         traced.control.set(&[fails, stays][..random.random_range(1..=2)]);
-        let taken = load::run(&client, &ledger, "before", FAULT_TASKS, &mut random).await;
+        let taken = load::run(&client, &ledger, "before", tasks, &mut random).await;
         println!("round {round}: sync {from} fails, {taken} taken");
         assert_eq!(traced.control.hits(0), 1);
-        assert!(taken < FAULT_TASKS, "{}", server.said());
+        assert!(taken < tasks, "{}", server.said());
         if random.random() {
             server.drain();
         } else {
@@ -285,7 +308,21 @@ async fn a_log_that_cannot_be_moved_is_told_and_bounded() {
         client.cancel_task(cancel).await.expect("cancelled");
     }
     assert_eq!(support::reason(&client.submit(large.clone()).await.unwrap_err()), "LOG_FULL");
+    // At the bound itself everything stands still, and nothing is refused or lost.
+    let answered = Arc::new(AtomicUsize::new(0));
+    let calls = tokio::spawn(pause_and_resume(server.address.clone(), Arc::clone(&answered)));
+    let (mut before, mut unchanged) = (0, 0);
+    while unchanged < 25 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = answered.load(Ordering::Relaxed);
+        unchanged = if now == before && now > 0 { unchanged + 1 } else { 0 };
+        before = now;
+    }
+    let log = dir.path().join("taskyard.db-wal").metadata().expect("the log").len();
+    assert!((3 << 20..(4 << 20) + (128 << 10)).contains(&log), "{log} bytes");
+    assert!(!calls.is_finished(), "{before} calls did not come to the bound");
     traced.control.set(&[]);
+    tokio::time::timeout(support::PATIENCE, calls).await.expect("it stands still").unwrap();
     let again = async {
         while let Err(status) = client.submit(large.clone()).await {
             assert_eq!(support::reason(&status), "LOG_FULL");
@@ -294,6 +331,19 @@ async fn a_log_that_cannot_be_moved_is_told_and_bounded() {
     };
     tokio::time::timeout(support::PATIENCE, again).await.expect("it takes tasks again by itself");
     assert_eq!(server.drain(), Some(0));
+}
+
+/// Changes a queue until it has written more than the log of a server may have.
+async fn pause_and_resume(address: String, answered: Arc<AtomicUsize>) {
+    let channel = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    let mut admin = AdminServiceClient::new(channel.connect().await.expect("it answers"));
+    for _ in 0..500 {
+        let request = PauseQueueRequest { queue: "paused".into() };
+        admin.pause_queue(request).await.expect("paused");
+        let request = ResumeQueueRequest { queue: "paused".into() };
+        admin.resume_queue(request).await.expect("resumed");
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// One or two sorts of calls that fail, once or some times.
