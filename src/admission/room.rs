@@ -93,6 +93,22 @@ impl RoomState {
             && self.used.bytes.saturating_add(bytes) <= self.settings.max_bytes
     }
 
+    /// Takes out of the line, wherever they stand, those that ask for more than the limits
+    /// are now: they would wait for nothing.
+    fn send_away_who_never_fits(&mut self) -> Vec<Served> {
+        let mut sent_away = Vec::new();
+        for (ticket, waiting) in std::mem::take(&mut self.line) {
+            match never_fits(&self.settings, waiting.tasks, waiting.bytes) {
+                None => drop(self.line.insert(ticket, waiting)),
+                Some(never) => {
+                    self.in_line.remove(waiting.tasks, waiting.bytes);
+                    sent_away.push((waiting, Err(never)));
+                }
+            }
+        }
+        sent_away
+    }
+
     fn refusal(&self) -> Refused {
         let Settings { max_tasks, max_bytes, .. } = self.settings;
         let limit = if self.used.tasks >= max_tasks {
@@ -155,7 +171,9 @@ impl Room {
         let served = {
             let mut state = lock(&self.state);
             state.settings = settings;
-            self.serve_line(&mut state)
+            let mut served = state.send_away_who_never_fits();
+            served.extend(self.serve_line(&mut state));
+            served
         };
         hand_over(served);
     }
@@ -180,28 +198,23 @@ impl Room {
         hand_over(granted);
     }
 
-    /// Takes the front of the line if it fits, and before it whoever never will since the
-    /// limits were lowered. The next one is served once this one has entered.
+    /// Takes the front of the line if it fits. The next one is served once this one has
+    /// entered.
     fn serve_line(self: &Arc<Self>, state: &mut RoomState) -> Vec<Served> {
         let mut served = Vec::new();
         while !state.entering
             && let Some((_, first)) = state.line.first_key_value()
         {
             let (tasks, bytes) = (first.tasks, first.bytes);
-            let answer = match never_fits(&state.settings, tasks, bytes) {
-                Some(never) => Err(never),
-                None if state.fits(tasks, bytes) => Ok(()),
-                None => break,
-            };
+            if !state.fits(tasks, bytes) {
+                break;
+            }
             let Some((_, waiting)) = state.line.pop_first() else { break };
             state.in_line.remove(tasks, bytes);
-            let answer = answer.map(|()| {
-                state.entering = true;
-                let mut places = self.seat(state, tasks, bytes);
-                places.entering = Some(Entering { room: Arc::clone(self) });
-                places
-            });
-            served.push((waiting, answer));
+            state.entering = true;
+            let mut places = self.seat(state, tasks, bytes);
+            places.entering = Some(Entering { room: Arc::clone(self) });
+            served.push((waiting, Ok(places)));
         }
         served
     }

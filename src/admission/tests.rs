@@ -185,11 +185,17 @@ async fn a_queue_with_other_limits_lets_in_whoever_fits_and_sends_away_who_never
     let kept = gate.keep("q");
     let large = stand_in_line(&gate, 60, Patience::Unlimited).await;
     let small = stand_in_line(&gate, 10, Patience::Unlimited).await;
-    assert_eq!(kept.waiting(), (10, 2));
+    let waits = stand_in_line(&gate, 45, Patience::Unlimited).await;
+    let behind = stand_in_line(&gate, 70, Patience::Unlimited).await;
+    assert_eq!(kept.waiting(), (10, 4));
     kept.configure(Settings { max_tasks: 5, max_bytes: 50, ..Settings::default() });
-    let never = large.await.unwrap().unwrap_err();
-    assert_eq!(never, Refused::LargerThanQueue { bytes: 60, limit: 50 });
+    // Also behind one that only has to wait.
+    for (never, bytes) in [(large, 60), (behind, 70)] {
+        let never = never.await.unwrap().unwrap_err();
+        assert_eq!(never, Refused::LargerThanQueue { bytes, limit: 50 });
+    }
     assert_eq!(small.await.unwrap().expect("granted").bytes, 10);
+    assert!(!waits.is_finished(), "there is no room for it yet");
     assert_eq!(gate.settings("q").map(|settings| settings.max_tasks), Some(5));
 }
 

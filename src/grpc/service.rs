@@ -73,6 +73,17 @@ impl Service {
         Ok(convert::task(task))
     }
 
+    /// Waits until the store takes no more, if that comes.
+    async fn store_failed(&self) -> Status {
+        let mut failure = self.store.failure();
+        if let Ok(cause) = failure.wait_for(Option::is_some).await
+            && let Some(cause) = cause.clone()
+        {
+            return status::store(&store::Error::Failed(cause));
+        }
+        std::future::pending().await
+    }
+
     /// Reads a task for a response that takes its room now.
     async fn read_in_room(
         &self,
@@ -222,6 +233,11 @@ impl task_service_server::TaskService for Service {
                 () = self.ending.closing.cancelled() => {
                     let read = self.read_in_room(id, shares.as_ref()).await?;
                     return if is_terminal(&read.0) { Ok(read) } else { Err(self.ending.status()) };
+                }
+                // It will not end any more, as far as this server can tell.
+                failed = self.store_failed() => {
+                    let read = self.read_in_room(id, shares.as_ref()).await?;
+                    return if is_terminal(&read.0) { Ok(read) } else { Err(failed) };
                 }
             }
             self.read_in_room(id, shares.as_ref()).await

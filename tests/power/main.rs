@@ -35,9 +35,15 @@ use std::{
 };
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use taskyard::proto::v1::{
-    CancelTaskRequest, PauseQueueRequest, ResumeQueueRequest, SubmitRequest,
-    admin_service_client::AdminServiceClient, submit_request::Payload,
+use taskyard::proto::{
+    health::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    },
+    v1::{
+        CancelTaskRequest, EventType, PauseQueueRequest, ResumeQueueRequest, SubmitRequest,
+        TaskState, WaitTaskRequest, admin_service_client::AdminServiceClient,
+        submit_request::Payload,
+    },
 };
 use tempfile::TempDir;
 use tonic::{Code, transport::Endpoint};
@@ -47,7 +53,7 @@ use disk::{Cut, Disk};
 use history::History;
 use ledger::{Known, Ledger};
 use server::Traced;
-use support::connect;
+use support::{Watch, connect};
 
 /// Images of the run of a server on a new directory, and again of one on what is left of it.
 const IMAGES: usize = 5;
@@ -240,6 +246,35 @@ async fn a_sync_fails(role: Role, tasks: u32) {
         }
         history.end();
     }
+}
+
+/// Nobody waits for what cannot come any more; what is committed can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_hears_of_a_failed_sync_and_reading_goes_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let traced = Traced::of(dir.path());
+    let server = traced.start().expect("it starts");
+    let mut client = connect(server.address.parse().expect("an address")).await;
+    let task_id = support::submit(&mut client, support::sleep("1h")).await.task_id;
+    let mut health = HealthClient::connect(format!("http://{}", server.address)).await.unwrap();
+    let waiting = {
+        let (mut client, task_id) = (client.clone(), task_id.clone());
+        let timeout = support::span(Duration::from_hours(1));
+        tokio::spawn(async move { client.wait_task(WaitTaskRequest { task_id, timeout }).await })
+    };
+    let (call, role, fault) = (Call::Sync, Role::Log, Fault::Eio);
+    traced.control.set(&[Rule { call, role, from: 1, times: 1, fault }]);
+    let refused = client.submit(support::task("noop")).await.expect_err("it cannot be synced");
+    assert_eq!(support::reason(&refused), "STORE_FAILED");
+    let waiting = tokio::time::timeout(support::PATIENCE, waiting).await.expect("it waits on");
+    assert_eq!(support::reason(&waiting.unwrap().expect_err("it has not ended")), "STORE_FAILED");
+
+    let health = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(health.status(), ServingStatus::NotServing);
+    assert_eq!(support::get(&mut client, &task_id).await.state(), TaskState::Running);
+    let mut watch = Watch::oldest(&mut client).await;
+    assert_eq!(watch.until(EventType::Started).await.task_id, task_id);
+    drop(server);
 }
 
 /// A file is on the disk only if its name is: a server whose directory cannot be synced does
