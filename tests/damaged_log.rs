@@ -13,9 +13,12 @@ use std::{
 use support::{
     connect, count, get,
     process::{self, Said, Serve},
-    reason, span, task,
+    reason, span, submit, task,
 };
-use taskyard::proto::v1::{GetTaskRequest, SubmitRequest, TaskState, submit_request::Payload};
+use taskyard::{
+    proto::v1::{GetTaskRequest, SubmitRequest, TaskState, submit_request::Payload},
+    task::TaskId,
+};
 
 const HEADER: usize = 32;
 
@@ -144,6 +147,12 @@ async fn on_another_machine_the_last_commit_may_be_cut_off_but_no_other() {
     let mut client = connect(server.address.parse().unwrap()).await;
     assert_eq!(count(&mut client).await, 2);
     let lost = GetTaskRequest { task_id: crashed.tasks[2].clone() };
+    assert_eq!(reason(&client.get_task(lost.clone()).await.unwrap_err()), "TASK_NOT_FOUND");
+    // Its number is given again, and its id never.
+    let next = submit(&mut client, task("noop")).await.task_id;
+    let number = |id: &str| id.parse::<TaskId>().expect("an id").number();
+    assert_eq!(number(&next), number(&lost.task_id));
+    assert_ne!(next, lost.task_id);
     assert_eq!(reason(&client.get_task(lost).await.unwrap_err()), "TASK_NOT_FOUND");
 }
 

@@ -73,7 +73,8 @@ async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_that_is_closed_drains_the_server() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Serve::start(dir.path(), &[]);
+    // Whoever runs the tests may have it ignored.
+    let server = Serve::under(env(&["--default-signal=HUP"]), dir.path(), &[]);
     let mut client = client_of(&server).await;
     let mut watch = Watch::live(&mut client).await;
     let running = submit(&mut client, sleep("300ms")).await;

@@ -337,12 +337,12 @@ impl Store for SqliteStore {
         request_id: String,
         fingerprint: [u8; 16],
     ) -> BoxFuture<'_, Result<Option<Submitted>, Error>> {
-        let identity = self.identity;
+        let identity = self.identity.clone();
         Box::pin(async move {
             let now = self.clock.now();
             let question = move |connection: &_| {
                 crate::failpoint::hit("reader.request");
-                reader::request(connection, identity, &request_id, now)
+                reader::request(connection, &identity, &request_id, now)
             };
             match self.read(Lane::Short, question).await? {
                 None => Ok(None),
@@ -418,13 +418,13 @@ impl Store for SqliteStore {
     }
 
     fn get(&self, id: TaskId) -> BoxFuture<'_, Result<Task, Error>> {
-        let identity = self.identity;
+        let identity = self.identity.clone();
         Box::pin(async move {
             let now = self.clock.now();
             if !identity.owns(id) {
                 return Err(Error::NotFound(id));
             }
-            let task = move |connection: &_| reader::task(connection, identity, id, now);
+            let task = move |connection: &_| reader::task(connection, &identity, id, now);
             self.read(Lane::Short, task).await?.ok_or(Error::NotFound(id))
         })
     }
@@ -444,13 +444,13 @@ impl Store for SqliteStore {
     }
 
     fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, Error>> {
-        let identity = self.identity;
+        let identity = self.identity.clone();
         Box::pin(async move {
             let now = self.clock.now();
             let lane = Lane::List(query.asker);
             let page = move |connection: &_| {
                 crate::failpoint::hit("reader.list");
-                reader::page(connection, identity, &query, now)
+                reader::page(connection, &identity, &query, now)
             };
             self.read(lane, page).await
         })

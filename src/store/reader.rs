@@ -223,7 +223,7 @@ pub fn at_one_moment<T>(
 /// its outcome. Within a transaction of the caller's.
 pub fn request(
     connection: &Connection,
-    identity: Identity,
+    identity: &Identity,
     request_id: &str,
     now: Timestamp,
 ) -> Result<Option<(Vec<u8>, Submitted)>, rusqlite::Error> {

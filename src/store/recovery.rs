@@ -59,8 +59,9 @@ pub fn recover<'c>(
     admission: Arc<Admission>,
     settings: &Settings,
 ) -> Result<(Engine<'c>, Opened), DatabaseError> {
-    let identity = sqlite::identity(connection)?;
     let (newest_task, newest_event) = sqlite::newest(connection)?;
+    let has_tasks = |numbers| sqlite::has_tasks(connection, numbers);
+    let identity = sqlite::identity(connection)?.begin_start(newest_task + 1, has_tasks)?;
     let incarnation = Incarnation { mark: rand::random(), first: newest_event.next() };
     let mut incarnations = sqlite::incarnations(connection)?;
     incarnations.push(incarnation);
@@ -74,7 +75,7 @@ pub fn recover<'c>(
         writer: Writer::new(connection)?,
         log: Log::new(connection, location.path())?,
         log_keeper: LogKeeper::new(settings.max_log / 4_096),
-        identity,
+        identity: identity.clone(),
         queues: Queues::new(Arc::clone(&admission), &now),
         mix: Mix::default(),
         admission,
@@ -160,6 +161,7 @@ fn begin_incarnation(
     sqlite::wait_out(|| engine.writer.begin())?;
     let now = engine.group.now.wall;
     engine.writer.insert_incarnation(incarnation, now)?;
+    engine.writer.remember_starts(&engine.identity.starts())?;
     for old in forgotten {
         engine.writer.delete_incarnation(*old)?;
     }

@@ -366,7 +366,7 @@ fn a_task_of_a_clock_that_was_ahead_waits_for_nothing_after_a_restart() {
     let wait = bench.engine.ready.until_due(&now, Duration::MAX).expect("it waits");
     assert!(wait <= Duration::from_mins(5), "no longer than its delay: {wait:?}");
     let now = bench.settings.clock.now();
-    let read = crate::store::reader::task(bench.connection, bench.engine.identity, plain, now);
+    let read = crate::store::reader::task(bench.connection, &bench.engine.identity, plain, now);
     assert_eq!(read.expect("it is read").expect("it is there").lifecycle.state, State::Queued);
     // The order is that of now: what was due in the past, then what says it is due later.
     assert_eq!(bench.start(1).task, later);

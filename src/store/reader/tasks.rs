@@ -35,7 +35,7 @@ type Rows<T> = Result<T, rusqlite::Error>;
 /// transaction of the caller's.
 pub fn task(
     connection: &Connection,
-    identity: Identity,
+    identity: &Identity,
     id: TaskId,
     now: Timestamp,
 ) -> Rows<Option<Task>> {
@@ -53,7 +53,7 @@ pub fn task(
 /// Where a task stands, within a transaction of the caller's.
 pub fn state(
     connection: &Connection,
-    identity: Identity,
+    identity: &Identity,
     id: TaskId,
     now: Timestamp,
 ) -> Rows<Option<State>> {
@@ -74,7 +74,7 @@ fn only(page: Page) -> Rows<Option<Task>> {
 /// caller's, so that the slots and the rows are of one moment.
 pub fn page(
     connection: &Connection,
-    identity: Identity,
+    identity: &Identity,
     query: &Query,
     now: Timestamp,
 ) -> Rows<Page> {
@@ -223,7 +223,7 @@ fn statement(query: &Query) -> String {
 /// Looks for the tasks of a page, or for the one of this number.
 fn scan(
     connection: &Connection,
-    identity: Identity,
+    identity: &Identity,
     query: &Query,
     only: Option<u64>,
     now: Timestamp,
@@ -296,7 +296,7 @@ impl<'a> Candidate<'a> {
 
     /// The task, if it matches, and the bytes that were read for it, whether they are shown or
     /// not.
-    fn shown(&self, identity: Identity, query: &Query) -> Rows<Option<(Task, usize)>> {
+    fn shown(&self, identity: &Identity, query: &Query) -> Rows<Option<(Task, usize)>> {
         if !self.matches(&query.filter)? {
             return Ok(None);
         }
@@ -372,7 +372,7 @@ impl<'a> Candidate<'a> {
             .map_err(|error| self.damaged(Table::Task, &error.to_string()))
     }
 
-    fn read(&self, identity: Identity, omit_payloads: bool) -> Rows<Task> {
+    fn read(&self, identity: &Identity, omit_payloads: bool) -> Rows<Task> {
         let row = self.row;
         let state = self.state()?;
         let ended = state.is_terminal();

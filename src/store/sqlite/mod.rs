@@ -66,8 +66,8 @@ pub use lookups::{FinishedTask, WrittenLive};
 pub use opening::{Circumstances, LogDamage, log_of, scan_log, wait_out};
 pub use schema::Table;
 pub use start::{
-    LiveRow, SlotRow, each_live, identity, incarnations, newest, newest_batch, newest_ended,
-    newest_event, oldest_event, queues, slots, tallies, uptime,
+    LiveRow, SlotRow, each_live, has_tasks, identity, incarnations, newest, newest_batch,
+    newest_ended, newest_event, oldest_event, queues, slots, tallies, uptime,
 };
 pub use sum::{Damage, check};
 pub use upkeep::EndedRow;

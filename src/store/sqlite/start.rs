@@ -56,7 +56,15 @@ pub fn identity(connection: &Connection) -> Result<Identity, DatabaseError> {
     let key = meta(connection, "key")?;
     let key = key.and_then(|key| key.try_into().ok());
     let key = key.ok_or_else(|| Damage::new(Table::Meta, "key", "the store's key is not there"))?;
-    Ok(Identity::from_key(key))
+    let starts = meta(connection, "starts")?.unwrap_or_default();
+    let damaged = || Damage::new(Table::Meta, "starts", "these are no keys of starts");
+    Ok(Identity::from_parts(key, &starts).ok_or_else(damaged)?)
+}
+
+/// Whether there is a task with one of these numbers.
+pub fn has_tasks(connection: &Connection, numbers: std::ops::Range<u64>) -> Rows<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM task WHERE id >= ?1 AND id < ?2)";
+    connection.query_row(sql, (numbers.start, numbers.end), |row| row.get(0))
 }
 
 /// All process starts that are remembered, in order.

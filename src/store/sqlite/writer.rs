@@ -349,6 +349,11 @@ impl<'c> Writer<'c> {
         self.redo.write(&mut self.insert_event, Table::Event, &values)
     }
 
+    /// Keeps the keys of the tasks of each start.
+    pub fn remember_starts(&mut self, starts: &[u8]) -> Rows<()> {
+        self.redo.write(&mut self.put_meta, Table::Meta, &values!["starts", starts])
+    }
+
     /// Notes how long the store has been running, in case nothing else tells of it.
     pub fn remember_uptime(&mut self, now: Uptime) -> Rows<()> {
         let uptime = now.0.to_be_bytes();
