@@ -130,7 +130,7 @@ impl Directory {
     ///
     /// # Errors
     /// It cannot be noted.
-    pub fn begins_anew(&mut self, durability: Durability, store: Identity) -> io::Result<()> {
+    pub fn begins_anew(&mut self, durability: Durability, store: &Identity) -> io::Result<()> {
         for lock in [Some(&mut self.lock), self.lock_of_link.as_mut()].into_iter().flatten() {
             let origin = lock.here(durability);
             lock.keep(Note { origin, store: Some(store.cursor_mark()) })?;

@@ -223,7 +223,7 @@ impl EngineStart {
         let connection = sqlite::open_writer(&self.location, durability, circumstances)
             .inspect_err(|error| note_failed_sync(directory.as_ref(), error.is_failed_sync()))?;
         if let Some(directory) = &mut directory {
-            directory.begins_anew(durability, sqlite::identity(&connection)?)?;
+            directory.begins_anew(durability, &sqlite::identity(&connection)?)?;
         }
         let directory = directory.map(Arc::new);
         let (mut engine, opened) =
