@@ -122,9 +122,9 @@ async fn served(
 }
 
 /// What a call does whose response may be large, and is made at once: so it has the room for
-/// it before it is begun. Of the others (`None`) `WaitTask` takes its room when it has waited;
-/// the responses of those that submit or change a queue are small; and streams have bounds of
-/// their own.
+/// it before it is begun. Of the others (`None`) `WaitTask`, `CancelTask` and `RedriveTask` take
+/// their room when they have waited; the responses of those that submit, or change many tasks or
+/// a queue, are small; and streams have bounds of their own.
 fn may_be_large(path: &str) -> Option<Call> {
     Some(match path.strip_prefix("/taskyard.v1.")? {
         "TaskService/Submit"
@@ -133,15 +133,15 @@ fn may_be_large(path: &str) -> Option<Call> {
         | "TaskService/SubmitAndWatch"
         | "TaskService/WatchEvents"
         | "TaskService/WaitTask"
+        | "TaskService/CancelTask"
+        | "TaskService/CancelTasks"
+        | "TaskService/RedriveTask"
+        | "TaskService/RedriveTasks"
         | "AdminService/UpdateQueue"
         | "AdminService/PauseQueue"
         | "AdminService/ResumeQueue"
         | "AdminService/Drain" => return None,
-        "TaskService/ListTasks" => Call::Bulk,
-        "TaskService/CancelTasks" | "TaskService/RedriveTasks" => Call::BulkChange,
-        "TaskService/CancelTask" | "TaskService/RedriveTask" | "AdminService/ResizePool" => {
-            Call::Change
-        }
+        "TaskService/ListTasks" => Call::List,
         _ => Call::Lookup,
     })
 }

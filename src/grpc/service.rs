@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -9,7 +10,7 @@ use super::{
     BoundedSubmitBatchRequest, Submitter, Watchers, bulk, convert,
     deadline::{deadline_of, within},
     http2::EndsByItself,
-    shares::{Call, Reserved, Shares},
+    shares::{Call, RESET_TIMEOUT, Reserved, Shares},
     status,
     stubs::v1::task_service_server,
     submit::Acks,
@@ -100,6 +101,22 @@ impl Service {
         Ok((self.read(task).await?, room))
     }
 
+    /// Reads a task that was just changed: without what may be large if there is no room for
+    /// it, as the call took effect and must not fail any more.
+    async fn read_changed(
+        &self,
+        task: TaskId,
+        shares: Option<&Shares>,
+    ) -> Result<(v1::Task, Option<Reserved>), Status> {
+        let Some(shares) = shares else { return Ok((self.read(task).await?, None)) };
+        let room = shares.response(Call::Change, Some(Instant::now() + RESET_TIMEOUT)).await.ok();
+        let mut task = self.read(task).await?;
+        if room.is_none() {
+            (task.payload, task.result) = (None, None);
+        }
+        Ok((task, room))
+    }
+
     /// What had happened to a task that was there already.
     async fn past(&self, task: TaskId) -> Result<Past, Status> {
         match self.store.get(task).await {
@@ -113,6 +130,15 @@ impl Service {
             Err(error) => Err(status::store(&error)),
         }
     }
+}
+
+/// A response with the room that it has.
+fn in_room<T>(message: T, room: Option<Reserved>) -> Response<T> {
+    let mut response = Response::new(message);
+    if let Some(room) = room {
+        response.extensions_mut().insert(room);
+    }
+    response
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is where the violations end")]
@@ -243,11 +269,7 @@ impl task_service_server::TaskService for Service {
             self.read_in_room(id, shares.as_ref()).await
         };
         let (task, room) = within(deadline, wait).await?;
-        let mut response = Response::new(v1::WaitTaskResponse { task: Some(task) });
-        if let Some(room) = room {
-            response.extensions_mut().insert(room);
-        }
-        Ok(response)
+        Ok(in_room(v1::WaitTaskResponse { task: Some(task) }, room))
     }
 
     async fn cancel_task(
@@ -255,14 +277,15 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::CancelTaskRequest>,
     ) -> Result<Response<v1::CancelTaskResponse>, Status> {
         let deadline = deadline_of(&request);
+        let shares = request.extensions().get::<Shares>();
         let id = convert::task_id(&request.get_ref().task_id).map_err(invalid)?;
         let cancel = async {
             let outcomes = self.store.cancel(vec![id], Vec::new()).await;
             all_done(outcomes).map_err(|error| status::store(&error))?;
-            self.read(id).await
+            self.read_changed(id, shares).await
         };
-        let task = within(deadline, cancel).await?;
-        Ok(Response::new(v1::CancelTaskResponse { task: Some(task) }))
+        let (task, room) = within(deadline, cancel).await?;
+        Ok(in_room(v1::CancelTaskResponse { task: Some(task) }, room))
     }
 
     async fn cancel_tasks(
@@ -280,14 +303,15 @@ impl task_service_server::TaskService for Service {
         request: Request<v1::RedriveTaskRequest>,
     ) -> Result<Response<v1::RedriveTaskResponse>, Status> {
         let deadline = deadline_of(&request);
+        let shares = request.extensions().get::<Shares>();
         let id = convert::task_id(&request.get_ref().task_id).map_err(invalid)?;
         let redrive = async {
             let outcomes = self.store.redrive(vec![id], Vec::new()).await;
             all_done(outcomes).map_err(|error| status::redrive(&error))?;
-            self.read(id).await
+            self.read_changed(id, shares).await
         };
-        let task = within(deadline, redrive).await?;
-        Ok(Response::new(v1::RedriveTaskResponse { task: Some(task) }))
+        let (task, room) = within(deadline, redrive).await?;
+        Ok(in_room(v1::RedriveTaskResponse { task: Some(task) }, room))
     }
 
     async fn redrive_tasks(

@@ -27,9 +27,9 @@ pub const MAX_STREAMS: usize = 32;
 pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// Bytes of responses of one connection that were not sent.
 pub const MAX_RESPONSE_BYTES: usize = 32 << 20;
-/// Bytes of them that may be of calls for many tasks, which wait for a turn to be read, so
-/// that those of the others have the rest.
-pub const MAX_BULK_BYTES: usize = MAX_RESPONSE_BYTES / 2;
+/// Bytes of them that may be of lists, which wait for a turn to be read, so that the others
+/// have the rest.
+pub const MAX_LIST_BYTES: usize = MAX_RESPONSE_BYTES / 2;
 /// Bytes that a response may have, as long as it is not known how many: few are larger.
 pub const LARGE_RESPONSE: usize = 4 << 20;
 /// Bytes up to which a message needs no room.
@@ -37,7 +37,7 @@ pub const SMALL: usize = 64 << 10;
 /// How long a call waits for room.
 pub const ROOM_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a response that is made waits for those that others do not read to be reset.
-const RESET_TIMEOUT: Duration = Duration::from_secs(3);
+pub const RESET_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Bytes of one permit.
 const UNIT: usize = 1 << 10;
@@ -47,23 +47,11 @@ const UNIT: usize = 1 << 10;
 pub enum Call {
     /// It looks something up.
     Lookup,
-    /// It changes something, so whether there is room is known before it is begun: also of
-    /// everybody's.
-    Change,
     /// It goes through many tasks, and may wait for long before it is its turn.
-    Bulk,
-    /// It changes many tasks.
-    BulkChange,
-}
-
-impl Call {
-    fn is_bulk(self) -> bool {
-        matches!(self, Self::Bulk | Self::BulkChange)
-    }
-
-    fn is_change(self) -> bool {
-        matches!(self, Self::Change | Self::BulkChange)
-    }
+    List,
+    /// It has changed something, or will at once: it has all of its room, also of everybody's,
+    /// before it makes its response, as it may not be refused after.
+    Change,
 }
 
 /// There is no room, and there was none in time.
@@ -126,7 +114,7 @@ impl Budgets {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
             requests: Arc::new(Semaphore::new(MAX_REQUEST_BYTES / UNIT)),
             responses: Arc::new(Semaphore::new(MAX_RESPONSE_BYTES / UNIT)),
-            bulk: Arc::new(Semaphore::new(MAX_BULK_BYTES / UNIT)),
+            lists: Arc::new(Semaphore::new(MAX_LIST_BYTES / UNIT)),
             all: self.clone(),
         }
     }
@@ -152,7 +140,7 @@ pub struct Shares {
     streams: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     responses: Arc<Semaphore>,
-    bulk: Arc<Semaphore>,
+    lists: Arc<Semaphore>,
     all: Budgets,
 }
 
@@ -166,14 +154,14 @@ pub struct Room {
 #[derive(Debug, Default)]
 struct Permits {
     connection: Option<OwnedSemaphorePermit>,
-    bulk: Option<OwnedSemaphorePermit>,
+    lists: Option<OwnedSemaphorePermit>,
     process: Option<OwnedSemaphorePermit>,
 }
 
 impl Permits {
     /// Gives up all that is more than so many units.
     fn shrink(&mut self, units: u32) {
-        let permits = [&mut self.connection, &mut self.bulk, &mut self.process];
+        let permits = [&mut self.connection, &mut self.lists, &mut self.process];
         for permit in permits.into_iter().flatten() {
             let surplus = permit.num_permits().saturating_sub(units as usize);
             drop(permit.split(surplus));
@@ -240,11 +228,11 @@ impl Shares {
     async fn acquire(&self, call: Call) -> Result<Permits, NoRoom> {
         let units = units(LARGE_RESPONSE);
         let mut permits = Permits::default();
-        if call.is_bulk() {
-            permits.bulk = Some(acquired(&self.bulk, units).await?);
+        if call == Call::List {
+            permits.lists = Some(acquired(&self.lists, units).await?);
         }
         permits.connection = Some(acquired(&self.responses, units).await?);
-        if call.is_change() {
+        if call == Call::Change {
             let units = units.min(self.all.response_units);
             permits.process = Some(self.all.response(units).await?);
         }
@@ -321,21 +309,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_for_many_tasks_leave_room_for_the_others() {
+    async fn lists_leave_room_for_the_other_calls() {
         let shares = Budgets::new(1 << 20, 64 << 20).share();
         let mut lists = Vec::new();
-        while let Ok(list) = shares.response(Call::Bulk, None).await {
+        while let Ok(list) = shares.response(Call::List, None).await {
             lists.push(list);
         }
-        assert_eq!(lists.len(), MAX_BULK_BYTES / LARGE_RESPONSE);
-        assert!(shares.response(Call::BulkChange, None).await.is_err(), "it is one of them");
-        let others = (MAX_RESPONSE_BYTES - MAX_BULK_BYTES) / LARGE_RESPONSE;
+        assert_eq!(lists.len(), MAX_LIST_BYTES / LARGE_RESPONSE);
+        let others = (MAX_RESPONSE_BYTES - MAX_LIST_BYTES) / LARGE_RESPONSE;
         let mut lookups = Vec::new();
         for _ in 0..others {
             lookups.push(shares.response(Call::Lookup, None).await.expect("room"));
         }
         lists.pop();
-        assert!(shares.response(Call::Bulk, None).await.is_ok(), "it was given back");
+        assert!(shares.response(Call::List, None).await.is_ok(), "it was given back");
     }
 
     #[tokio::test(start_paused = true)]

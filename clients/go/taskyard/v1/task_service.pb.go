@@ -2045,7 +2045,8 @@ func (x *CancelTaskRequest) GetTaskId() string {
 type CancelTaskResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// CANCELLED, or RUNNING with cancel_requested set; SUCCEEDED or FAILED if its
-	// handler finished in between.
+	// handler finished in between. Without its payload and result if too many bytes of
+	// responses are not read.
 	Task          *Task `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2267,7 +2268,8 @@ func (x *RedriveTaskRequest) GetTaskId() string {
 // The task as it stands.
 type RedriveTaskResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// QUEUED, or RUNNING if a worker was free.
+	// QUEUED, or RUNNING if a worker was free. Without its payload if too many bytes of
+	// responses are not read.
 	Task          *Task `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -878,7 +878,8 @@ pub struct CancelTaskRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CancelTaskResponse {
     /// CANCELLED, or RUNNING with cancel_requested set; SUCCEEDED or FAILED if its
-    /// handler finished in between.
+    /// handler finished in between. Without its payload and result if too many bytes of
+    /// responses are not read.
     #[prost(message, optional, tag = "1")]
     pub task: ::core::option::Option<Task>,
 }
@@ -920,7 +921,8 @@ pub struct RedriveTaskRequest {
 /// The task as it stands.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RedriveTaskResponse {
-    /// QUEUED, or RUNNING if a worker was free.
+    /// QUEUED, or RUNNING if a worker was free. Without its payload if too many bytes of
+    /// responses are not read.
     #[prost(message, optional, tag = "1")]
     pub task: ::core::option::Option<Task>,
 }

@@ -564,7 +564,8 @@ export interface CancelTaskRequest {
 export interface CancelTaskResponse {
   /**
    * CANCELLED, or RUNNING with cancel_requested set; SUCCEEDED or FAILED if its
-   * handler finished in between.
+   * handler finished in between. Without its payload and result if too many bytes of
+   * responses are not read.
    */
   task: Task | undefined;
 }
@@ -603,7 +604,10 @@ export interface RedriveTaskRequest {
 
 /** The task as it stands. */
 export interface RedriveTaskResponse {
-  /** QUEUED, or RUNNING if a worker was free. */
+  /**
+   * QUEUED, or RUNNING if a worker was free. Without its payload if too many bytes of
+   * responses are not read.
+   */
   task: Task | undefined;
 }
 
