@@ -99,7 +99,9 @@ async fn cut_under_load(
     let disk = Disk::of(data_dir);
     let traced = Traced::of(data_dir);
     let ledger = Arc::new(Ledger::new(traced.marker()));
-    let server = traced.start().expect("it starts");
+    // Half of them with a log that begins anew often, over what is left of the one before.
+    let settings = &[("TASKYARD_MAX_LOG", "4MiB")][..usize::from(random.random::<bool>())];
+    let server = traced.start_with(settings).expect("it starts");
     let client = connect(server.address.parse().expect("an address")).await;
     let taken = load::run(&client, &ledger, name, TASKS, random).await;
     assert_eq!(taken, TASKS, "{}", server.said());
@@ -192,13 +194,12 @@ async fn a_failed_sync_and_a_restart_lose_nothing() {
 /// may be acknowledged that needs what the database lacks.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_sync_of_the_database_and_a_restart_lose_nothing() {
-    // So many that the log is moved more than once.
     a_sync_fails(Role::Database, 400).await;
 }
 
 async fn a_sync_fails(role: Role, tasks: u32) {
-    let moves_log = matches!(role, Role::Database);
-    let settings = &[("TASKYARD_MAX_LOG", "4MiB")][..usize::from(moves_log)];
+    // So that the log begins anew more than once, over what is left of the one before.
+    let settings = &[("TASKYARD_MAX_LOG", "4MiB")];
     let mut random = random();
     for round in 0..images().div_ceil(FAULT_IMAGES) {
         let dir = tempfile::tempdir().expect("a directory");
@@ -230,15 +231,14 @@ async fn a_sync_fails(role: Role, tasks: u32) {
         }
         traced.control.set(&[]);
         let stopped = trace::read(&traced.trace).len();
-        let server = traced.start().unwrap_or_else(|said| panic!("after: {said}"));
+        let server = traced.start_with(settings).unwrap_or_else(|said| panic!("after: {said}"));
         let started = trace::read(&traced.trace).len();
         let client = connect(server.address.parse().expect("an address")).await;
         let taken = load::run(&client, &ledger, "after", FAULT_TASKS, &mut random).await;
         assert_eq!(taken, FAULT_TASKS, "{}", server.said());
         drop(server);
         let mut history = History::new(disk, Known::default(), &traced, &ledger);
-        let since = if moves_log { stopped } else { history.first_mark() };
-        let mut moments = history.moments(since, FAULT_IMAGES, &mut random);
+        let mut moments = history.moments(history.first_mark(), FAULT_IMAGES, &mut random);
         // The start is the worst of all times.
         moments.extend((0..FAULT_IMAGES).map(|_| random.random_range(stopped..=started)));
         moments.sort_unstable();

@@ -237,12 +237,12 @@ fn frames(reader: &mut impl Read, start: Chain, order: Order, scan: &mut Scan) -
     let mut salts = start.salts;
     // The checksum of the frame before as it says, and as it is: either may be damaged.
     let mut before = [start.sum; 2];
-    // Nothing but frames that fit so far; and the frame before was of this generation.
-    let (mut whole, mut follows_ours) = (salts.is_some(), salts.is_some());
+    // Nothing but frames that fit so far.
+    let mut whole = salts.is_some();
+    // The frame before is of this generation, and as it was written.
+    let mut after_whole = true;
     // The frame before would end a commit, if the next one confirms its checksum.
     let mut unconfirmed = false;
-    // The frame before is as it was written.
-    let mut after_whole = true;
     while read_frame(reader, &mut buffer)? {
         let frame = Frame::read(&buffer);
         let sum = frame_checksum(order, &buffer, before[0]);
@@ -265,19 +265,21 @@ fn frames(reader: &mut impl Read, start: Chain, order: Order, scan: &mut Scan) -
             continue;
         }
         whole = false;
-        // Frames of earlier generations fit to each other, too.
-        let linked = fits && (has_salts || follows_ours);
-        follows_ours = has_salts || linked;
+        // Frames of earlier generations fit to each other, too; and to one of this generation
+        // of which a power cut has left the first sector of the header new, with the salts,
+        // and the next one old, with the checksum. So one that only its place tells to be of
+        // this generation, as its salts are damaged, is taken for that behind a whole one.
+        let linked = fits && (has_salts || after_whole);
         if linked {
             scan.commits_behind += u64::from(unconfirmed);
             scan.followed |= scan.commits_behind > 0;
             scan.commits_behind += u64::from(frame.is_commit);
         }
-        scan.frames_behind += u64::from(follows_ours);
+        scan.frames_behind += u64::from(has_salts || linked);
         // Where a log is written over, a power cut can leave the beginning of a frame's header
         // as it was, with the page and the commit of long ago, and the rest of it new: then the
         // end of the frame before is in the same sector, and does not fit either.
-        unconfirmed = follows_ours && !linked && frame.is_commit && after_whole;
+        unconfirmed = has_salts && !linked && frame.is_commit && after_whole;
         after_whole = linked;
     }
     Ok(())

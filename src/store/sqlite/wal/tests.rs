@@ -28,7 +28,7 @@ fn log() -> Written {
     database.pragma_update(None, "synchronous", "OFF").unwrap();
     database.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
     database.execute_batch("CREATE TABLE t (x); INSERT INTO t VALUES (0)").unwrap();
-    for number in 0..60 {
+    for number in 0..120 {
         database.execute("UPDATE t SET x = ?1", [number]).unwrap();
     }
     database.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
@@ -37,7 +37,7 @@ fn log() -> Written {
     // What is written next is of a second generation, over the first.
     let mut ends = Vec::new();
     for size in 1..=COMMITS {
-        let bytes = if size == COMMITS { 16_000 } else { size * 400 };
+        let bytes = if size == COMMITS { 40_000 } else { size * 400 };
         database.execute("INSERT INTO t VALUES (zeroblob(?1))", [bytes]).unwrap();
         ends.push(scan(&log, 0).unwrap().committed_bytes());
     }
@@ -103,20 +103,40 @@ fn every_damaged_byte_before_the_last_commit_is_seen() {
     }
 }
 
-/// The first frame whose header lies in two sectors: which page it is and whether it ends a
-/// commit in the one, its salts and its checksum in the other.
-const SPLIT_FRAME: u64 = 41;
+/// The first frames whose header lies in two sectors, and how many of its bytes are in the
+/// first of them: which page it is and whether it ends a commit, without its salts; and those
+/// with its salts, without its checksum.
+const SPLIT_FRAMES: [(u64, u64); 2] = [(41, 8), (62, 16)];
 
 static WRITTEN: LazyLock<Written> = LazyLock::new(log);
 
 #[test]
-fn the_last_commit_has_a_frame_whose_header_lies_in_two_sectors() {
+fn the_last_commit_has_frames_whose_headers_lie_in_two_sectors() {
     let frame = FRAME_HEADER_BYTES + 512;
-    let begin = HEADER_BYTES + SPLIT_FRAME * frame;
-    assert!(begin % 512 + 8 == 512);
-    assert!(WRITTEN.ends[3] < begin && begin + frame < WRITTEN.ends[4], "{:?}", WRITTEN.ends);
-    let at = usize::try_from(begin).unwrap();
-    assert_ne!(word(&WRITTEN.older, at + 4), 0, "the older one ended a commit there");
+    for (split, before) in SPLIT_FRAMES {
+        let begin = HEADER_BYTES + split * frame;
+        assert_eq!(begin % 512 + before, 512);
+        assert!(WRITTEN.ends[3] < begin && begin + frame < WRITTEN.ends[4], "{:?}", WRITTEN.ends);
+        let at = usize::try_from(begin).unwrap();
+        assert_ne!(word(&WRITTEN.older, at + 4), 0, "the older one ended a commit there");
+    }
+}
+
+/// Of the header of one frame its salts are new, and its checksum is that of the older
+/// generation, which the older frames behind it follow.
+#[test]
+fn older_frames_behind_a_header_that_is_new_in_part_are_no_lost_commits() {
+    let Written { older, bytes, ends } = &*WRITTEN;
+    let (split, before) = SPLIT_FRAMES[1];
+    let begin = usize::try_from(ends[3]).unwrap();
+    let at = usize::try_from(HEADER_BYTES + split * (FRAME_HEADER_BYTES + 512)).unwrap();
+    let mut cut = older.clone();
+    cut[..begin].copy_from_slice(&bytes[..begin]);
+    let first = at..at + usize::try_from(before).unwrap();
+    cut[first.clone()].copy_from_slice(&bytes[first]);
+    let scan = scanned(&cut);
+    assert!(!scan.is_damaged(Trust::Synced), "{scan:?}");
+    assert_eq!(scan.commits, 4, "{scan:?}");
 }
 
 proptest! {
