@@ -334,7 +334,7 @@ impl Admission {
             // The line is emptied without an answer only when the gate closes.
             Ok(granted) => granted.unwrap_or_else(|| Err(self.closed_because())),
             Err(_) if matches!(patience, Patience::Deadline(_)) => Err(Refused::Deadline),
-            Err(_) => Err(room.full()),
+            Err(_) => Err(room.full(tasks, bytes)),
         }
     }
 
@@ -347,7 +347,7 @@ impl Admission {
         self.holds.check()?;
         match room.enter(1, bytes, WhenFull::Reject)? {
             Entry::Inside(mut places) => places.take(bytes).ok_or(Refused::UnknownQueue),
-            Entry::InLine(_) => Err(room.full()),
+            Entry::InLine(_) => Err(room.full(1, bytes)),
         }
     }
 

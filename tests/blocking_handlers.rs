@@ -132,6 +132,34 @@ async fn their_attempts_are_judged_without_them() {
     assert_eq!(exit, Some(0), "{log}");
 }
 
+/// Each blocks one of the 512 threads that handlers have in all.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_all_threads_are_blocked_attempts_are_judged_and_work_goes_on_when_one_returns() {
+    const THREADS: usize = 512;
+    let dir = TempDir::new().unwrap();
+    let (server, trap) = serve(dir.path(), &["--workers", "512"]);
+    let mut client = client(&server).await;
+    let timeout = span(Duration::from_secs(5));
+    let short = SubmitRequest { timeout, ..task("noop") };
+    let requests = vec![short; THREADS];
+    let batch = SubmitBatchRequest { requests, ..SubmitBatchRequest::default() };
+    let results = client.submit_batch(batch).await.expect("there is room").into_inner().results;
+    assert_eq!(results.len(), THREADS);
+    for result in results {
+        let Some(submit_result::Result::Ack(taken)) = result.result else { panic!("{result:?}") };
+        let ended = wait(&mut client, &taken.task_id).await;
+        assert_eq!((ended.state(), reason(&ended)), (TaskState::Failed, "TIMEOUT"), "{ended:?}");
+    }
+    let next = submit(&mut client, task("noop")).await;
+    fs::remove_file(trap).unwrap();
+    let next = wait(&mut client, &next.task_id).await;
+    assert_eq!(next.state(), TaskState::Succeeded);
+    drop(client);
+    server.signal(Signal::TERM);
+    let (exit, log) = server.end();
+    assert_eq!(exit, Some(0), "{log}");
+}
+
 /// Panics when it is to check a payload.
 struct Careless;
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -59,8 +59,15 @@ impl Used {
 
     /// Counts more.
     pub fn add(&mut self, tasks: u64, bytes: u64) {
-        self.tasks = self.tasks.saturating_add(tasks);
-        self.bytes = self.bytes.saturating_add(bytes);
+        *self = self.and(tasks, bytes);
+    }
+
+    fn and(self, tasks: u64, bytes: u64) -> Self {
+        Self { tasks: self.tasks.saturating_add(tasks), bytes: self.bytes.saturating_add(bytes) }
+    }
+
+    fn is_within(self, settings: &Settings) -> bool {
+        self.tasks <= settings.max_tasks && self.bytes <= settings.max_bytes
     }
 
     /// Counts as many less. More than there are is a mistake of this program, after which
@@ -89,8 +96,12 @@ pub enum Entry {
 
 impl RoomState {
     fn fits(&self, tasks: u64, bytes: u64) -> bool {
-        self.used.tasks.saturating_add(tasks) <= self.settings.max_tasks
-            && self.used.bytes.saturating_add(bytes) <= self.settings.max_bytes
+        self.used.and(tasks, bytes).is_within(&self.settings)
+    }
+
+    /// What would be used if all in line were in, and this one behind them.
+    fn behind_line(&self, tasks: u64, bytes: u64) -> Used {
+        self.used.and(self.in_line.tasks, self.in_line.bytes).and(tasks, bytes)
     }
 
     /// Takes out of the line, wherever they stand, those that ask for more than the limits
@@ -109,15 +120,19 @@ impl RoomState {
         sent_away
     }
 
-    fn refusal(&self) -> Refused {
+    /// Why somebody with so much is not let in.
+    fn refusal(&self, tasks: u64, bytes: u64) -> Refused {
         let Settings { max_tasks, max_bytes, .. } = self.settings;
-        let limit = if self.used.tasks >= max_tasks {
+        let limit = if self.behind_line(tasks, bytes).tasks > max_tasks {
             Limit::Tasks(max_tasks)
         } else {
             Limit::Bytes(max_bytes)
         };
-        let retry_after = self.drain.time_for(self.line.len() as u64 + 1, Instant::now());
-        Refused::Full { limit, retry_after }
+        Refused::Full { limit, retry_after: self.retry_after() }
+    }
+
+    fn retry_after(&self) -> Duration {
+        self.drain.time_for(self.line.len() as u64 + 1, Instant::now())
     }
 }
 
@@ -145,19 +160,22 @@ impl Room {
         if let Some(never) = never_fits(&state.settings, tasks, bytes) {
             return Err(never);
         }
-        if state.line.is_empty() && !state.entering && state.fits(tasks, bytes) {
+        let is_let_in = match when_full {
+            WhenFull::Wait => state.line.is_empty() && !state.entering && state.fits(tasks, bytes),
+            // Who stands in line may do so only until the one before has entered: that takes
+            // no room from whoever fits beside all of them.
+            WhenFull::Reject => state.behind_line(tasks, bytes).is_within(&state.settings),
+        };
+        if is_let_in {
             return Ok(Entry::Inside(self.seat(&mut state, tasks, bytes)));
+        }
+        if when_full == WhenFull::Reject {
+            return Err(state.refusal(tasks, bytes));
         }
         let line_full = state.line.len() >= MAX_WAITING_CALLERS
             || state.in_line.bytes.saturating_add(bytes) > MAX_WAITING_BYTES;
-        if when_full == WhenFull::Reject {
-            return Err(state.refusal());
-        }
         if line_full {
-            let Refused::Full { retry_after, .. } = state.refusal() else {
-                return Err(state.refusal());
-            };
-            return Err(Refused::Full { limit: Limit::Line, retry_after });
+            return Err(Refused::Full { limit: Limit::Line, retry_after: state.retry_after() });
         }
         let (grant, granted) = oneshot::channel();
         let ticket = state.next_ticket;
@@ -224,8 +242,9 @@ impl Room {
         Places { room: Arc::clone(self), tasks, bytes, entering: None }
     }
 
-    pub fn full(&self) -> Refused {
-        lock(&self.state).refusal()
+    /// What a caller is told that has waited for room for as long as it does.
+    pub fn full(&self, tasks: u64, bytes: u64) -> Refused {
+        lock(&self.state).refusal(tasks, bytes)
     }
 }
 

@@ -92,6 +92,26 @@ async fn the_next_in_line_is_let_in_when_the_one_before_is_on_its_way_to_the_sto
 }
 
 #[tokio::test]
+async fn who_fits_beside_all_in_line_is_not_told_that_the_queue_is_full() {
+    let gate = gate(4, 100);
+    let mut held: Vec<_> = Vec::new();
+    for _ in 0..4 {
+        held.push(take(&gate, 1).await);
+    }
+    let first = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    let _second = stand_in_line(&gate, 40, Patience::Unlimited).await;
+    held.truncate(1);
+    let first = first.await.unwrap().expect("granted");
+    assert_eq!(in_line(&gate), 1, "the second one waits for the first to enter");
+    let refused = gate.try_admit("q", 60).expect_err("there would be no room for the second");
+    assert!(matches!(refused, Refused::Full { limit: Limit::Bytes(100), .. }), "{refused:?}");
+    let beside = gate.try_admit("q", 50).expect("there is room for both");
+    let refused = gate.try_admit("q", 1).expect_err("there is none");
+    assert!(matches!(refused, Refused::Full { limit: Limit::Tasks(4), .. }), "{refused:?}");
+    drop((first, beside));
+}
+
+#[tokio::test]
 async fn a_large_task_in_front_is_not_overtaken_and_its_leaving_lets_others_in() {
     let gate = gate(10, 100);
     let _held = take(&gate, 60).await;

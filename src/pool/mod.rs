@@ -88,6 +88,8 @@ struct Crew {
     members: BTreeMap<WorkerId, Arc<Desk>>,
     /// Nobody joins any more.
     closed: bool,
+    /// Workers whose handlers block the last threads have left, and are to be replaced.
+    short_of_threads: bool,
 }
 
 /// The crew as it stands.
@@ -122,7 +124,12 @@ impl Pool {
         settings: Settings,
         supervisor: &Supervisor,
     ) -> io::Result<Self> {
-        let crew = Crew { size: settings.workers.get(), members: BTreeMap::new(), closed: false };
+        let crew = Crew {
+            size: settings.workers.get(),
+            members: BTreeMap::new(),
+            closed: false,
+            short_of_threads: false,
+        };
         let shared = Arc::new_cyclic(|this| Shared {
             store: Arc::clone(store),
             registry: Arc::clone(registry),
@@ -137,7 +144,7 @@ impl Pool {
             interrupt: CancellationToken::new(),
             stop_handlers: CancellationToken::new(),
         });
-        shared.hire(&mut shared.crew())?;
+        shared.hire(&mut shared.crew(), usize::MAX)?;
         let watch = watchdog::watch(Arc::downgrade(&shared));
         // It ends with the pool.
         tokio::spawn(supervisor.task("watchdog", watch));
@@ -158,7 +165,7 @@ impl Pool {
             }
             crew.size = size.get();
             let leaving = crew.choose_leaving();
-            let hired = self.shared.hire(&mut crew);
+            let hired = self.shared.hire(&mut crew, usize::MAX);
             hired.map_err(|error| store::Error::Failed(format!("no thread: {error}").into()))?;
             leaving
         };
@@ -244,10 +251,10 @@ impl Shared {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets workers join until the crew has its size, under the lowest numbers
-    /// that are free.
-    fn hire(&self, crew: &mut Crew) -> io::Result<()> {
-        let mut missing = (crew.size as usize).saturating_sub(crew.staying());
+    /// Lets workers join until the crew has its size, but no more than `most`, under the
+    /// lowest numbers that are free.
+    fn hire(&self, crew: &mut Crew, most: usize) -> io::Result<()> {
+        let mut missing = (crew.size as usize).saturating_sub(crew.staying()).min(most);
         let mut number = 0;
         while missing > 0 {
             number += 1;

@@ -43,12 +43,19 @@ struct Group {
 pub struct Lease {
     runtime: Handle,
     workers: Arc<AtomicUsize>,
+    /// There were fewer threads than workers when it was given.
+    is_shared: bool,
 }
 
 impl Lease {
     /// Where to spawn the worker.
     pub fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    /// Whether other workers may have all threads that it is on.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
     }
 }
 
@@ -66,7 +73,7 @@ impl Threads {
     /// If there are no threads yet, and they cannot be started.
     pub fn lease(&self, missing: usize) -> io::Result<Lease> {
         let mut groups = self.groups();
-        let is_free = |group: &&Group| group.workers.load(Ordering::Acquire) < group.threads;
+        let is_free = |group: &&Group| group.workers() < group.threads;
         if groups.iter().find(is_free).is_none() {
             let there: usize = groups.iter().map(|group| group.threads).sum();
             let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -80,14 +87,19 @@ impl Threads {
                 }
             }
         }
-        let load = |group: &&Group| {
-            let workers = group.workers.load(Ordering::Acquire);
-            // The share of its threads that are taken, in thousandths.
-            workers * 1_000 / group.threads
-        };
+        // The share of its threads that are taken, in thousandths.
+        let load = |group: &&Group| group.workers() * 1_000 / group.threads;
         let group = groups.iter().min_by_key(load);
         let group = group.ok_or_else(|| io::Error::other("there are no threads for handlers"))?;
         group.lease()
+    }
+
+    /// How many workers could have a thread of their own now.
+    pub fn free(&self) -> usize {
+        let groups = self.groups();
+        let there: usize = groups.iter().map(|group| group.threads).sum();
+        let free = |group: &Group| group.threads.saturating_sub(group.workers());
+        groups.iter().map(free).sum::<usize>() + MAX_THREADS.saturating_sub(there)
     }
 
     /// Wakes a thread of each runtime. The one that waits for the runtime's timers and sockets
@@ -119,11 +131,15 @@ impl Group {
         Ok(Self { runtime: Some(runtime), threads, workers: Arc::default() })
     }
 
+    fn workers(&self) -> usize {
+        self.workers.load(Ordering::Acquire)
+    }
+
     fn lease(&self) -> io::Result<Lease> {
         let gone = || io::Error::other("the threads for handlers are shut down");
         let runtime = self.runtime.as_ref().ok_or_else(gone)?.handle().clone();
-        self.workers.fetch_add(1, Ordering::AcqRel);
-        Ok(Lease { runtime, workers: Arc::clone(&self.workers) })
+        let is_shared = self.workers.fetch_add(1, Ordering::AcqRel) >= self.threads;
+        Ok(Lease { runtime, workers: Arc::clone(&self.workers), is_shared })
     }
 }
 

@@ -37,6 +37,7 @@ pub async fn watch(pool: Weak<Shared>) {
         let Some(pool) = pool.upgrade() else { return };
         pool.threads.nudge();
         pool.take_over_the_overdue(Instant::now());
+        pool.hire_for_freed_threads();
     }
 }
 
@@ -53,6 +54,18 @@ impl Shared {
                 self.replace(id, desk, in_hand, outcome, runtime);
             }
         }
+    }
+
+    /// Fills the places of workers that have left for want of a thread, once there is one.
+    fn hire_for_freed_threads(&self) {
+        let mut crew = self.crew();
+        if !crew.short_of_threads || crew.closed {
+            return;
+        }
+        if let Err(error) = self.hire(&mut crew, self.threads.free()) {
+            warn!(%error, "no thread for another worker");
+        }
+        crew.short_of_threads = crew.staying() < crew.size as usize;
     }
 
     /// Takes over whatever has not ended, as interrupted. What goes on has only to report,
@@ -108,6 +121,17 @@ impl Shared {
         let (task, attempt, ran) = (running.task, running.attempt, since.elapsed());
         let finished = Finished { task, attempt, outcome, ran, output: None };
         match self.worker(id, desk, 1) {
+            Ok(worker) if runtime.is_none() && worker.lease.is_shared() => {
+                warn!(
+                    worker = %id,
+                    "its handler blocks the last thread for handlers: it leaves, and another one \
+                     comes when a handler returns"
+                );
+                worker.desk.leave();
+                self.crew().short_of_threads = true;
+                let desk = Arc::clone(&worker.desk);
+                self.spawn(id, &Handle::current(), &desk, worker.give_up(finished));
+            }
             Ok(worker) => {
                 let runtime = runtime.unwrap_or_else(|| worker.lease.runtime().clone());
                 self.spawn(id, &runtime, &Arc::clone(&worker.desk), worker.succeed(finished));

@@ -103,6 +103,28 @@ impl Worker {
         self.work(Some(finished)).await;
     }
 
+    /// Leaves the crew with the report of an execution whose handler blocks the last thread
+    /// there is. To be run where callers are served: it needs none for handlers.
+    pub async fn give_up(self, finished: Finished) {
+        // So that it is given nothing else. A store that is draining gives nothing anyway.
+        if let Err(error) = self.store.retire(vec![self.id]).await {
+            debug!(worker = %self.id, %error, "the store gives it nothing more");
+        }
+        match self.store.turn(self.id, Some(finished)).await {
+            Ok(_) => self.leave().await,
+            Err(store::Error::Crashed(_)) => {}
+            Err(error) => {
+                warn!(worker = %self.id, %error, "a worker stops: its report has no taker");
+            }
+        }
+    }
+
+    async fn leave(&self) {
+        if let Err(error) = self.store.leave(self.id).await {
+            warn!(worker = %self.id, %error, "a worker's leaving could not be recorded");
+        }
+    }
+
     async fn work(self, mut finished: Option<Finished>) {
         let generation = self.desk.generation();
         loop {
@@ -121,9 +143,7 @@ impl Worker {
                 }
             }
         }
-        if let Err(error) = self.store.leave(self.id).await {
-            warn!(worker = %self.id, %error, "a worker's leaving could not be recorded");
-        }
+        self.leave().await;
     }
 
     /// `None` if it took so long to return control that it was judged without it.
