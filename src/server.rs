@@ -447,7 +447,10 @@ impl Failing {
 
     fn watch(&self, supervisor: &Supervisor) -> AbortOnDropHandle<()> {
         let (all, failed) = (self.clone(), supervisor.failed());
-        let watch = async move { all.tell(&failed.await) };
+        let watch = async move {
+            crate::failpoint::hit("failure-watch");
+            all.tell(&failed.await);
+        };
         AbortOnDropHandle::new(tokio::spawn(supervisor.task("failure-watch", watch)))
     }
 }

@@ -22,9 +22,9 @@ use taskyard::proto::{
         health_client::HealthClient,
     },
     v1::{
-        CancelTaskRequest, DrainRequest, EventType, GetTaskRequest, SubmitRequest,
-        SubmitStreamRequest, TaskState, WaitTaskRequest, WatchEventsRequest,
-        admin_service_client::AdminServiceClient,
+        CancelTaskRequest, DrainRequest, EventType, GetTaskRequest, ListTasksRequest,
+        ResizePoolRequest, SubmitRequest, SubmitStreamRequest, TaskState, WaitTaskRequest,
+        WatchEventsRequest, WatchStart, admin_service_client::AdminServiceClient,
     },
 };
 use tempfile::TempDir;
@@ -44,6 +44,9 @@ enum Trigger {
     /// Frees a worker.
     Cancel,
     Read,
+    WatchOldest,
+    List,
+    Resize,
     Connect,
     Drain,
     /// It comes there by itself.
@@ -51,14 +54,17 @@ enum Trigger {
 }
 
 /// A part of the server: its failpoint, its name in the log, and what makes it fail.
-const PARTS: [(&str, &str, Trigger); 8] = [
+const PARTS: [(&str, &str, Trigger); 11] = [
     ("engine.group", "store-engine", Trigger::Submit),
     ("engine.publish", "store-engine", Trigger::Submit),
-    ("reader", "store-short-", Trigger::Read),
+    ("reader.short-lane", "store-short-", Trigger::Read),
+    ("reader.history-lane", "store-history-", Trigger::WatchOldest),
+    ("reader.list-lane", "store-list-", Trigger::List),
     ("accept", "accept-loop", Trigger::Connect),
     ("sweeper", "watch-sweeper", Trigger::Nothing),
     ("worker", "worker-", Trigger::Cancel),
     ("watchdog", "watchdog", Trigger::Nothing),
+    ("pool", "pool", Trigger::Resize),
     ("guard", "guard", Trigger::Drain),
 ];
 
@@ -155,6 +161,25 @@ async fn a_part_that_fails_ends_the_server_as_failed_and_everybody_hears() {
                 let task_id = acknowledged[0].1.clone();
                 let read = within(failpoint, client.get_task(GetTaskRequest { task_id })).await;
                 assert!(read.is_err(), "its reader is gone");
+                None
+            }
+            Trigger::WatchOldest => {
+                let start = WatchStart::Oldest.into();
+                let oldest = WatchEventsRequest { start, ..Default::default() };
+                let watch = client.watch_events(oldest).await.unwrap().into_inner();
+                let end = within(failpoint, tokio_stream::StreamExt::collect::<Vec<_>>(watch));
+                let end = end.await.pop().expect("an end").expect_err("its reader is gone");
+                is_the_failure("who reads the history", &end);
+                None
+            }
+            Trigger::List => {
+                let listed = within(failpoint, client.list_tasks(ListTasksRequest::default()));
+                assert!(listed.await.is_err(), "its reader is gone");
+                None
+            }
+            Trigger::Resize => {
+                let resized = within(failpoint, admin.resize_pool(ResizePoolRequest { size: 1 }));
+                is_the_failure("who resizes", &resized.await.unwrap_err());
                 None
             }
             Trigger::Connect => {
@@ -306,10 +331,33 @@ async fn a_connection_that_fails_fails_alone() {
 
 #[test]
 fn a_server_that_fails_at_once_ends_as_failed() {
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("armed"), "").unwrap();
-    let (server, _) = serve(dir.path(), "store-watch");
-    let (exit, log) = server.end();
-    assert_eq!(exit, Some(FAILED), "{log}");
-    assert!(log.contains("store-watch"), "{log}");
+    for part in ["store-watch", "failure-watch", "main"] {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("armed"), "").unwrap();
+        let (server, _) = serve(dir.path(), part);
+        let (exit, log) = server.end();
+        assert_eq!(exit, Some(FAILED), "{part}: {log}");
+        let told = log.lines().any(|line| line.contains("has failed") && line.contains(part));
+        assert!(told, "{part}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_logs_own_threads_go_on_after_a_panic() {
+    for failpoint in ["log", "log-throttle"] {
+        let dir = TempDir::new().unwrap();
+        let (server, armed) = serve(dir.path(), failpoint);
+        let mut client = client(&server).await;
+        fs::write(&armed, "").unwrap();
+        // Long enough for either to come by.
+        let slow = submit(&mut client, sleep("1500ms")).await;
+        wait(&mut client, &slow.task_id).await;
+        fs::remove_file(&armed).unwrap();
+        drop(client);
+        server.signal(Signal::TERM);
+        let (exit, log) = server.end();
+        assert_eq!(exit, Some(0), "{failpoint}: {log}");
+        assert!(log.contains("complete=true"), "{failpoint}: {log}");
+        assert!(failpoint == "log" || log.contains("failpoint log-throttle"), "{log}");
+    }
 }

@@ -172,6 +172,7 @@ async fn serve(
         Err(_) if supervisor.failure().is_some() => return Ok(Exit::Failed),
         Err(error) => return Err(not_started(error)),
     };
+    crate::failpoint::hit("main");
     tokio::select! {
         () = stop.cancelled() => {}
         // The guard knows it too.

@@ -72,6 +72,9 @@ pub enum Unreadable {
     /// The store could not read it.
     #[error("the event history cannot be read: {0}")]
     Broken(String),
+    /// Whoever reads it has failed, and with it the server.
+    #[error("{0}")]
+    Crashed(Arc<str>),
 }
 
 impl Unreadable {

@@ -26,7 +26,16 @@ pub enum Ended {
     Failed(Arc<str>),
     /// History cannot be read.
     #[error(transparent)]
-    Unreadable(#[from] Unreadable),
+    Unreadable(Unreadable),
+}
+
+impl From<Unreadable> for Ended {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::Crashed(cause) => Self::Failed(cause),
+            other => Self::Unreadable(other),
+        }
+    }
 }
 
 /// Follows the events from a cursor on: every event once, in order.

@@ -325,7 +325,9 @@ pub fn cursor(invalid: Invalid, hub: &Hub) -> Status {
 pub fn watch_ended(ended: &Ended, hub: &Hub) -> Status {
     match ended {
         Ended::Closed => draining(),
-        Ended::Failed(cause) => server_failed(cause, ""),
+        Ended::Failed(cause) | Ended::Unreadable(Unreadable::Crashed(cause)) => {
+            server_failed(cause, "")
+        }
         Ended::Unreadable(Unreadable::Expired(oldest)) => {
             let oldest = hub.cursor(oldest.previous()).to_string();
             let newest = hub.cursor(hub.newest()).to_string();

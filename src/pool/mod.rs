@@ -177,6 +177,7 @@ impl Pool {
         let store = Arc::clone(&self.shared.store);
         let (tell, told) = oneshot::channel();
         let retire = async move {
+            crate::failpoint::hit("pool");
             // The caller may have left.
             let _ = tell.send(store.retire(leaving).await);
         };

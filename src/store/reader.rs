@@ -152,12 +152,15 @@ impl From<rusqlite::Error> for Unanswered {
     }
 }
 
+/// Why a question stays without an answer.
+const CRASHED: &str = "a thread that reads panicked";
+
 impl From<Unanswered> for Error {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
             Unanswered::Damaged(damage) => Self::Damaged(damage),
             Unanswered::Failed(cause) => Self::Unreadable(cause),
-            Unanswered::Crashed => Self::Crashed("a thread that reads panicked".into()),
+            Unanswered::Crashed => Self::Crashed(CRASHED.into()),
             Unanswered::TooManyLists => Self::TooManyLists,
         }
     }
@@ -167,6 +170,7 @@ impl From<Unanswered> for Unreadable {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
             Unanswered::Damaged(damage) => Self::Damaged(damage.to_string()),
+            Unanswered::Crashed => Self::Crashed(CRASHED.into()),
             other => Self::Broken(Error::from(other).to_string()),
         }
     }
@@ -197,9 +201,10 @@ fn spawn(
     supervisor: &Supervisor,
     next: impl Fn() -> Option<Question> + Send + 'static,
 ) -> std::io::Result<()> {
+    let failpoint = format!("reader.{lane}-lane");
     let answer = move || {
         while let Some(question) = next() {
-            crate::failpoint::hit("reader");
+            crate::failpoint::hit(&failpoint);
             question(&connection);
         }
     };

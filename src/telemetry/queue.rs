@@ -7,6 +7,7 @@
 
 use std::{
     io::{self, ErrorKind, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -65,7 +66,11 @@ impl Queue {
         thread::Builder::new().name("log".into()).spawn(move || {
             crate::process::hear_no_signals();
             loop {
-                writer.write_next();
+                // A server without its log would be blind: whatever happens here, it goes on.
+                let written = catch_unwind(AssertUnwindSafe(|| writer.write_next()));
+                if written.is_err() {
+                    writer.queue.wrote(1);
+                }
             }
         })?;
         Ok(queue)
@@ -144,6 +149,7 @@ struct Writer<W> {
 impl<W: Write> Writer<W> {
     fn write_next(&mut self) {
         let Batch { lines, dropped } = self.queue.take();
+        crate::failpoint::hit("log");
         let mut lost = dropped;
         let told = dropped == 0 || {
             let notice = (self.notice)(dropped);
@@ -201,6 +207,7 @@ mod tests {
     enum Says {
         Takes(usize),
         Fails(ErrorKind),
+        Panics,
         /// Until the test says something.
         Waits(mpsc::Receiver<()>),
     }
@@ -214,6 +221,7 @@ mod tests {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let length = match self.script.next() {
                 Some(Says::Fails(kind)) => return Err(kind.into()),
+                Some(Says::Panics) => panic!("as the test says"),
                 Some(Says::Takes(length)) => length.min(bytes.len()),
                 Some(Says::Waits(until)) => {
                     until.recv().expect("the test goes on");
@@ -264,6 +272,15 @@ mod tests {
     #[test]
     fn a_line_that_failed_is_told_before_the_next_and_by_itself() {
         let (queue, written) = started(vec![Says::Fails(ErrorKind::BrokenPipe)]);
+        queue.push(b"one\n");
+        assert_eq!(until(&written, "lost\n"), "1 lost\n");
+        queue.push(b"two\n");
+        assert_eq!(until(&written, "two\n"), "1 lost\ntwo\n");
+    }
+
+    #[test]
+    fn a_panic_costs_what_was_being_written_and_is_told() {
+        let (queue, written) = started(vec![Says::Panics]);
         queue.push(b"one\n");
         assert_eq!(until(&written, "lost\n"), "1 lost\n");
         queue.push(b"two\n");

@@ -165,7 +165,7 @@ pub async fn submit(
 
 /// Whether the store takes no new task for a time.
 fn is_for_now(status: &Status) -> bool {
-    !status.details().is_empty() && reason(status) == "WRITE_REFUSED"
+    !status.details().is_empty() && ["WRITE_REFUSED", "LOG_FULL"].contains(&&*reason(status))
 }
 
 /// Watches everything, to the end of the server.
