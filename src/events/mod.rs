@@ -27,6 +27,7 @@ use std::{
 };
 
 use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
 
 use crate::{event::Seq, task::TaskId};
 
@@ -99,7 +100,9 @@ struct Shared {
     chronicle: Chronicle,
     completions: Completions,
     /// Why nothing more comes, if not because the store was closed.
-    failure: OnceLock<Arc<str>>,
+    failure: OnceLock<Ended>,
+    /// Nothing more comes, though the publisher is there.
+    broken: CancellationToken,
 }
 
 /// The store's end: hands on what was committed. Dropping it, after the last
@@ -122,6 +125,18 @@ impl Publisher {
         self.shared.expected.store(newest.0, Ordering::Release);
     }
 
+    /// Nothing more will be committed: tails end once they have delivered everything.
+    pub fn fail(&self, cause: Arc<str>) {
+        let _ = self.shared.failure.set(Ended::StoreFailed(cause));
+        self.shared.broken.cancel();
+        self.end();
+    }
+
+    fn end(&self) {
+        self.shared.over.store(true, Ordering::Release);
+        self.shared.moved.notify_waiters();
+    }
+
     /// Hands on one committed batch, in the order of commits.
     pub fn publish(&self, batch: EventBatch) {
         self.shared.expected.fetch_max(batch.last().0, Ordering::AcqRel);
@@ -135,8 +150,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::Release);
-        self.shared.moved.notify_waiters();
+        self.end();
     }
 }
 
@@ -170,6 +184,7 @@ pub fn hub(newest: Seq, chronicle: Chronicle) -> (Publisher, Hub) {
         chronicle,
         completions,
         failure: OnceLock::new(),
+        broken: CancellationToken::new(),
     });
     let hub = Hub { sender: sender.downgrade(), shared: Arc::clone(&shared) };
     (Publisher { sender, shared }, hub)
@@ -238,7 +253,7 @@ impl Hub {
     /// Tails that end from now on end because of this failure, and say so. Only the
     /// first one counts.
     pub fn fail(&self, cause: Arc<str>) {
-        let _ = self.shared.failure.set(cause);
+        let _ = self.shared.failure.set(Ended::Failed(cause));
     }
 
     /// Keeps tails open while it is held, as a publisher does: so that whoever cleans up
@@ -249,7 +264,7 @@ impl Hub {
     }
 
     fn end(&self) -> Ended {
-        self.shared.failure.get().map_or(Ended::Closed, |cause| Ended::Failed(Arc::clone(cause)))
+        self.shared.failure.get().cloned().unwrap_or(Ended::Closed)
     }
 
     /// Registers interest in the end of a task.

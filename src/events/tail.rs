@@ -24,6 +24,10 @@ pub enum Ended {
     /// the server has failed.
     #[error("the server has failed: {0}")]
     Failed(Arc<str>),
+    /// Everything that was committed was delivered, and nothing more comes: the store has
+    /// failed.
+    #[error("the store has failed: {0}")]
+    StoreFailed(Arc<str>),
     /// History cannot be read.
     #[error(transparent)]
     Unreadable(Unreadable),
@@ -158,7 +162,15 @@ impl Tail {
     /// number of the next batch tells what was missed.
     async fn receive(&mut self) -> Result<(), Ended> {
         let received = match &mut self.live {
-            Some(live) => live.recv().await,
+            Some(live) => {
+                let broken = &self.hub.shared.broken;
+                // In this order: the last event comes before the end.
+                tokio::select! {
+                    biased;
+                    received = live.recv() => received,
+                    () = broken.cancelled() => Err(RecvError::Closed),
+                }
+            }
             None => Err(RecvError::Closed),
         };
         match received {

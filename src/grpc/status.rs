@@ -134,6 +134,20 @@ pub fn server_failed(cause: &str, cursor: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// The store takes no more; `cursor` is where a watch that ends for it goes on, or empty.
+pub fn store_failed(cause: &str, cursor: &str) -> Status {
+    let message =
+        format!("the store has failed and needs a restart of the server: {}", cut(cause, 500));
+    match cursor {
+        "" => plain(Code::Unavailable, "STORE_FAILED", message),
+        cursor => {
+            let message = format!("{message}; go on after {cursor}");
+            let details = details("STORE_FAILED", [("cursor", cursor.to_owned())]);
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
+    }
+}
+
 /// A call whose own code panicked: a defect, which ends nothing but the call.
 pub fn panicked(message: &str) -> Status {
     internal(format!("the call panicked, which is a defect of the server: {}", cut(message, 500)))
@@ -257,11 +271,7 @@ pub fn store(error: &store::Error) -> Status {
             "STORE_UNREADABLE",
             format!("the store could not be read: {}", cut(cause, 500)),
         ),
-        store::Error::Failed(cause) => plain(
-            Code::Unavailable,
-            "STORE_FAILED",
-            format!("the store has failed and needs a restart of the server: {}", cut(cause, 500)),
-        ),
+        store::Error::Failed(cause) => store_failed(cause, ""),
     }
 }
 
@@ -328,6 +338,7 @@ pub fn watch_ended(ended: &Ended, hub: &Hub) -> Status {
         Ended::Failed(cause) | Ended::Unreadable(Unreadable::Crashed(cause)) => {
             server_failed(cause, "")
         }
+        Ended::StoreFailed(cause) => store_failed(cause, ""),
         Ended::Unreadable(Unreadable::Expired(oldest)) => {
             let oldest = hub.cursor(oldest.previous()).to_string();
             let newest = hub.cursor(hub.newest()).to_string();

@@ -257,6 +257,7 @@ async fn whoever_waits_hears_of_a_failed_sync_and_reading_goes_on() {
     let traced = Traced::of(dir.path());
     let server = traced.start().expect("it starts");
     let mut client = connect(server.address.parse().expect("an address")).await;
+    let watch = Watch::live(&mut client).await;
     let task_id = support::submit(&mut client, support::sleep("1h")).await.task_id;
     let mut health = HealthClient::connect(format!("http://{}", server.address)).await.unwrap();
     let waiting = {
@@ -274,8 +275,13 @@ async fn whoever_waits_hears_of_a_failed_sync_and_reading_goes_on() {
     let health = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(health.status(), ServingStatus::NotServing);
     assert_eq!(support::get(&mut client, &task_id).await.state(), TaskState::Running);
-    let mut watch = Watch::oldest(&mut client).await;
-    assert_eq!(watch.until(EventType::Started).await.task_id, task_id);
+    // Who watched it, and who comes only now.
+    for watch in [watch, Watch::oldest(&mut client).await] {
+        let (events, end, cursor) = watch.rest().await;
+        assert!(events.iter().any(|event| event.r#type() == EventType::Started), "{events:?}");
+        assert_eq!(support::reason(&end), "STORE_FAILED", "{end:?}");
+        assert_eq!(support::watching::cursor_of(&end, "cursor"), cursor);
+    }
     drop(server);
 }
 

@@ -165,6 +165,10 @@ impl Follower {
                     let cursor = self.hub.cursor(self.tail.cursor()).to_string();
                     return Some(Err(status::server_failed(&cause, &cursor)));
                 }
+                Err(Ended::StoreFailed(cause)) => {
+                    let cursor = self.hub.cursor(self.tail.cursor()).to_string();
+                    return Some(Err(status::store_failed(&cause, &cursor)));
+                }
                 Err(ended) => return Some(Err(status::watch_ended(&ended, &self.hub))),
             }
         }

@@ -254,6 +254,10 @@ impl Watcher {
                 let cursor = self.cursor(self.resume(self.tail.cursor()));
                 return Err(status::server_failed(cause, &cursor));
             }
+            Ended::StoreFailed(cause) => {
+                let cursor = self.cursor(self.resume(self.tail.cursor()));
+                return Err(status::store_failed(cause, &cursor));
+            }
             Ended::Unreadable(Unreadable::Expired(oldest)) => *oldest,
             Ended::Unreadable(_) => return Err(status::watch_ended(ended, &self.feed.hub)),
         };

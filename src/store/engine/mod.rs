@@ -356,6 +356,7 @@ impl Engine<'_> {
         }
         let cause: Arc<str> = cause.into();
         self.failure.send_replace(Some(Arc::clone(&cause)));
+        self.publisher.fail(Arc::clone(&cause));
         for effect in self.group.effects.drain(..) {
             effect.fail(&cause);
         }

@@ -265,7 +265,8 @@ class TaskServiceServicer(object):
         STORE_UNREADABLE in a snapshot),
         DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
         UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
-        once, with metadata "cursor"). Before the snapshot is complete there is no such
+        once, with metadata "cursor"; STORE_FAILED: everything that was committed has been
+        delivered, with metadata "cursor"). Before the snapshot is complete there is no such
         metadata: ask for it again. A client that does not read its status has its stream
         reset (CANCELLED).
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE

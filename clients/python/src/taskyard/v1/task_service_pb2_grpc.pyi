@@ -143,7 +143,8 @@ class TaskServiceStub:
     STORE_UNREADABLE in a snapshot),
     DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
     UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
-    once, with metadata "cursor"). Before the snapshot is complete there is no such
+    once, with metadata "cursor"; STORE_FAILED: everything that was committed has been
+    delivered, with metadata "cursor"). Before the snapshot is complete there is no such
     metadata: ask for it again. A client that does not read its status has its stream
     reset (CANCELLED).
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -325,7 +326,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
     STORE_UNREADABLE in a snapshot),
     DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
     UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
-    once, with metadata "cursor"). Before the snapshot is complete there is no such
+    once, with metadata "cursor"; STORE_FAILED: everything that was committed has been
+    delivered, with metadata "cursor"). Before the snapshot is complete there is no such
     metadata: ask for it again. A client that does not read its status has its stream
     reset (CANCELLED).
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -534,7 +536,8 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
         STORE_UNREADABLE in a snapshot),
         DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
         UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
-        once, with metadata "cursor"). Before the snapshot is complete there is no such
+        once, with metadata "cursor"; STORE_FAILED: everything that was committed has been
+        delivered, with metadata "cursor"). Before the snapshot is complete there is no such
         metadata: ask for it again. A client that does not read its status has its stream
         reset (CANCELLED).
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE

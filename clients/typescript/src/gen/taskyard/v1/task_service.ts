@@ -4704,7 +4704,8 @@ export const TaskServiceDefinition = {
      * STORE_UNREADABLE in a snapshot),
      * DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
      * UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
-     * once, with metadata "cursor"). Before the snapshot is complete there is no such
+     * once, with metadata "cursor"; STORE_FAILED: everything that was committed has been
+     * delivered, with metadata "cursor"). Before the snapshot is complete there is no such
      * metadata: ask for it again. A client that does not read its status has its stream
      * reset (CANCELLED).
      * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -4995,7 +4996,8 @@ export const TaskServiceService = {
    * STORE_UNREADABLE in a snapshot),
    * DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
    * UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
-   * once, with metadata "cursor"). Before the snapshot is complete there is no such
+   * once, with metadata "cursor"; STORE_FAILED: everything that was committed has been
+   * delivered, with metadata "cursor"). Before the snapshot is complete there is no such
    * metadata: ask for it again. A client that does not read its status has its stream
    * reset (CANCELLED).
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -5230,7 +5232,8 @@ export interface TaskServiceServer extends UntypedServiceImplementation {
    * STORE_UNREADABLE in a snapshot),
    * DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
    * UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
-   * once, with metadata "cursor"). Before the snapshot is complete there is no such
+   * once, with metadata "cursor"; STORE_FAILED: everything that was committed has been
+   * delivered, with metadata "cursor"). Before the snapshot is complete there is no such
    * metadata: ask for it again. A client that does not read its status has its stream
    * reset (CANCELLED).
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
@@ -5430,7 +5433,8 @@ export interface TaskServiceClient extends Client {
    * STORE_UNREADABLE in a snapshot),
    * DEADLINE_EXCEEDED (DEADLINE: the stream was open that long, with metadata "cursor"),
    * UNAVAILABLE (DRAINING: reconnect with the last cursor; WATCH_LIFETIME: the same, at
-   * once, with metadata "cursor"). Before the snapshot is complete there is no such
+   * once, with metadata "cursor"; STORE_FAILED: everything that was committed has been
+   * delivered, with metadata "cursor"). Before the snapshot is complete there is no such
    * metadata: ask for it again. A client that does not read its status has its stream
    * reset (CANCELLED).
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
