@@ -342,9 +342,37 @@ async fn a_connection_that_fails_fails_alone() {
     assert!(log.contains("failpoint connection"), "it is logged: {log}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_does_not_answer_is_told_and_all_goes_on_when_it_does() {
+    let dir = TempDir::new().unwrap();
+    let trap = dir.path().join("trap");
+    let mut launcher = Command::new("env");
+    launcher.arg(format!("FAILPOINTS=engine.commit=trap:{}", trap.display()));
+    let mut server = Serve::under(launcher, &dir.path().join("data"), &[]);
+    let mut client = client(&server).await;
+    let first = submit(&mut client, task("noop")).await;
+    wait(&mut client, &first.task_id).await;
+    fs::write(&trap, "").unwrap();
+    let waiting = {
+        let mut client = client.clone();
+        tokio::spawn(async move { submit(&mut client, task("noop")).await })
+    };
+    let told = tokio::task::block_in_place(|| server.line_with("does not answer"));
+    assert!(told.contains("ERROR"), "{told}");
+    assert!(!waiting.is_finished(), "it is not on the disk");
+    fs::remove_file(&trap).unwrap();
+    let taken = within("the submission", waiting).await.unwrap();
+    wait(&mut client, &taken.task_id).await;
+    tokio::task::block_in_place(|| server.line_with("the disk answers again"));
+    drop(client);
+    server.signal(Signal::TERM);
+    let (exit, log) = server.end();
+    assert_eq!(exit, Some(0), "{log}");
+}
+
 #[test]
 fn a_server_that_fails_at_once_ends_as_failed() {
-    for part in ["store-watch", "failure-watch", "main"] {
+    for part in ["store-watch", "failure-watch", "main", "disk-watch"] {
         let dir = TempDir::new().unwrap();
         fs::write(dir.path().join("armed"), "").unwrap();
         let (server, _) = serve(dir.path(), part);

@@ -29,7 +29,7 @@ pub const MAX_REQUEST_BYTES: usize = 16 << 20;
 pub const MAX_RESPONSE_BYTES: usize = 32 << 20;
 /// Bytes of them that may be of lists, which wait for a turn to be read, so that the others
 /// have the rest.
-pub const MAX_LIST_BYTES: usize = MAX_RESPONSE_BYTES / 2;
+pub const MAX_LIST_BYTES: usize = 16 << 20;
 /// Bytes that a response may have, as long as it is not known how many: few are larger.
 pub const LARGE_RESPONSE: usize = 4 << 20;
 /// Bytes up to which a message needs no room.

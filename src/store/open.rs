@@ -18,7 +18,7 @@ use super::{
     Task, Turn,
     clock::WallClock,
     directory::{Directory, DirectoryError},
-    engine::{Closed, Message, Reply},
+    engine::{Closed, Message, Reply, watch_disk},
     identity::Identity,
     prepared::Prepared,
     reader::{self, Lane, Readers},
@@ -177,11 +177,12 @@ impl EngineStart {
         supervisor: &Supervisor,
     ) -> std::io::Result<oneshot::Receiver<Result<Opened, DatabaseError>>> {
         let (reply, opened) = oneshot::channel();
-        let runtime = runtime::Handle::current();
+        let (runtime, parts) = (runtime::Handle::current(), supervisor.clone());
         supervisor.thread("store-engine", move || {
             let mut reply = Some(reply);
             let mut open = None;
-            let served = AssertUnwindSafe(|| self.serve(inbox, &runtime, &mut reply, &mut open));
+            let served =
+                AssertUnwindSafe(|| self.serve(inbox, &runtime, &parts, &mut reply, &mut open));
             let served = catch_unwind(served).unwrap_or_else(|panic| {
                 // Told before anybody can find out by an end that looks orderly.
                 let cause: Arc<str> =
@@ -209,6 +210,7 @@ impl EngineStart {
         self,
         inbox: mpsc::Receiver<Message>,
         runtime: &runtime::Handle,
+        supervisor: &Supervisor,
         reply: &mut Option<oneshot::Sender<Result<Opened, DatabaseError>>>,
         open: &mut Option<(Hub, Option<HeldOpen>)>,
     ) -> Result<Option<Closed>, DatabaseError> {
@@ -233,6 +235,9 @@ impl EngineStart {
         if let Some(reply) = reply.take() {
             drop(reply.send(Ok(opened)));
         }
+        let watch = watch_disk(Arc::downgrade(&engine.disk));
+        // It ends with the engine.
+        runtime.spawn(supervisor.task("disk-watch", watch));
         let failure = engine.failure.subscribe();
         let closed = engine.run(inbox, runtime);
         // What a failed sync left of the log is for recovery to judge.

@@ -19,7 +19,8 @@ use super::{
     Settings,
     clock::Clock,
     engine::{
-        ByNumber, Engine, Entry, Group, GroupError, Index, LogKeeper, Mix, Queues, Tally, Upkeep,
+        ByNumber, DiskWatch, Engine, Entry, Group, GroupError, Index, LogKeeper, Mix, Queues,
+        Tally, Upkeep,
     },
     identity::Identity,
     ready::{Alarm, Ready},
@@ -75,6 +76,7 @@ pub fn recover<'c>(
         writer: Writer::new(connection)?,
         log: Log::new(connection, location.path())?,
         log_keeper: LogKeeper::new(settings.max_log / 4_096),
+        disk: DiskWatch::new(),
         identity: identity.clone(),
         queues: Queues::new(Arc::clone(&admission), &now),
         mix: Mix::default(),

@@ -1,7 +1,7 @@
 //! The real binary, as a process.
 
 use std::{
-    io::{BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Child, ChildStderr, Command, Output, Stdio},
 };
@@ -113,6 +113,18 @@ impl Serve {
 
     pub fn signal(&self, signal: Signal) {
         signal_to(&self.child, signal);
+    }
+
+    /// The next line of the log that has this in it. Blocks the thread.
+    pub fn line_with(&mut self, words: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.log.read_line(&mut line).expect("the log is text");
+            assert!(read > 0, "it ended, and did not say {words:?}");
+            if line.contains(words) {
+                return line;
+            }
+        }
     }
 
     /// Waits for the end, and returns the exit code and the rest of the log.

@@ -161,12 +161,14 @@ impl Engine<'_> {
         let now = Instant::now();
         let must_begin_anew =
             self.log_keeper.is_kept || self.log_keeper.pages >= self.log_keeper.limit / 4;
+        let call = self.disk.begin();
         let moved = if must_begin_anew {
             self.log_keeper.is_kept = true;
             self.log.move_and_begin_anew()
         } else {
             self.log.move_into_database()
         };
+        drop(call);
         let mib = self.log.bytes(self.log_keeper.pages) >> 20;
         match moved {
             Ok(moved) if moved.is_whole() => self.log_keeper.succeeded(moved),

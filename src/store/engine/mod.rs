@@ -13,6 +13,7 @@
 
 mod apply;
 mod change;
+mod disk_watch;
 mod effects;
 mod index;
 mod lock;
@@ -53,6 +54,7 @@ use crate::{
     task::{NewTask, WorkerId},
 };
 
+pub use disk_watch::{DiskWatch, watch as watch_disk};
 pub use effects::{Effect, Reply};
 pub use index::{ByNumber, Entry, Index};
 pub use log::LogKeeper;
@@ -77,6 +79,7 @@ pub struct Engine<'c> {
     pub writer: Writer<'c>,
     pub log: Log<'c>,
     pub log_keeper: LogKeeper,
+    pub disk: Arc<DiskWatch>,
     pub identity: Identity,
     pub admission: Arc<Admission>,
     pub publisher: Publisher,

@@ -31,7 +31,11 @@ impl Engine<'_> {
     /// # Errors
     /// Any other than of a write; a failed sync above all.
     pub(super) fn commit(&mut self) -> Result<(), GroupError> {
-        match self.writer.commit() {
+        let call = self.disk.begin();
+        crate::failpoint::hit("engine.commit");
+        let committed = self.writer.commit();
+        drop(call);
+        match committed {
             Err(error) if Fault::of(&error).may_pass() => self.commit_later(&error),
             committed => Ok(committed?),
         }
