@@ -216,7 +216,9 @@ async fn ten_thousand_watchers_on_a_hundred_connections_see_the_same() {
                 {
                     seen.extend(message(&mut stream).await.expect("events").events);
                 }
-                seen.into_iter().map(|event| (event.seq, event.task_id)).collect::<Vec<_>>()
+                // On a busy machine the last worker may join after the first watcher.
+                let of_tasks = seen.into_iter().filter(|event| !event.task_id.is_empty());
+                of_tasks.map(|event| (event.seq, event.task_id)).collect::<Vec<_>>()
             });
         }
     }
