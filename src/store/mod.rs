@@ -13,6 +13,7 @@ mod clock;
 mod directory;
 mod engine;
 mod identity;
+mod journal;
 mod open;
 mod overview;
 mod prepared;
@@ -40,6 +41,7 @@ use crate::{
 pub use clock::WallClock;
 pub use directory::DirectoryError;
 pub use engine::{MAX_GROUP_BYTES, MAX_GROUP_COMMANDS};
+pub use journal::Damage;
 pub use open::{OpenError, Settings, SqliteStore, open, open_under};
 pub use overview::{ClassStatus, Flow, Overview, QueueChange, QueueStatus};
 pub use prepared::weight;
@@ -51,7 +53,7 @@ pub use reading::{
 pub use recovery::Recovered;
 #[cfg(test)]
 pub(crate) use sqlite::Table;
-pub use sqlite::{Damage, Scan as LogScan, Trust as LogTrust, scan_log};
+pub use sqlite::{Scan as LogScan, Trust as LogTrust, scan_log};
 pub use verify::{Verified, VerifyError, verify};
 
 /// A durable store of tasks and their events.

@@ -22,7 +22,8 @@ use self::lists::Lists;
 use super::{
     Asker, Error, Submitted,
     identity::Identity,
-    sqlite::{self, Damage, Table},
+    journal::Damage,
+    sqlite::{self, Table},
 };
 use crate::{
     event::Seq,

@@ -23,10 +23,11 @@ use super::{
         Tally, Upkeep,
     },
     identity::Identity,
+    journal::{Found, Journal, LiveHead, QueueRow, Records, SlotRow, TallyRow},
     ready::{Alarm, Ready},
     record::QueueRecord,
     space::Space,
-    sqlite::{self, DatabaseError, LiveRow, Location, Log, Writer},
+    sqlite::{DatabaseError, Location, SqliteJournal, wait_out},
 };
 use crate::{
     admission::Admission,
@@ -35,6 +36,9 @@ use crate::{
     events::{self, Chronicle, Encoder, Hub, Incarnation},
     task::{Lifecycle, State, Timestamp},
 };
+
+/// Tasks that are read together.
+const TASKS_TOGETHER: usize = 1_000;
 
 /// What recovery found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,21 +64,22 @@ pub fn recover<'c>(
     admission: Arc<Admission>,
     settings: &Settings,
 ) -> Result<(Engine<'c>, Opened), DatabaseError> {
-    let (newest_task, newest_event) = sqlite::newest(connection)?;
-    let has_tasks = |numbers| sqlite::has_tasks(connection, numbers);
-    let identity = sqlite::identity(connection)?.begin_start(newest_task + 1, has_tasks)?;
+    let mut journal = SqliteJournal::new(connection, location.path())?;
+    let found = journal.find()?;
+    let Found { newest_task, newest_event, .. } = found;
+    let has_tasks = |numbers| journal.has_tasks(numbers);
+    let identity = found.identity.begin_start(newest_task + 1, has_tasks)?;
     let incarnation = Incarnation { mark: rand::random(), first: newest_event.next() };
-    let mut incarnations = sqlite::incarnations(connection)?;
+    let mut incarnations = found.starts;
     incarnations.push(incarnation);
-    let forgotten = forget_unneeded(&mut incarnations, sqlite::oldest_event(connection)?);
+    let forgotten = forget_unneeded(&mut incarnations, found.oldest_event);
     let chronicle = Chronicle::new(identity.cursor_mark(), incarnations);
     let (publisher, hub) = events::hub(newest_event, chronicle);
     let (failed, failure) = watch::channel(None);
-    let clock = Clock::new(settings.clock.clone(), sqlite::uptime(connection)?);
+    let clock = Clock::new(settings.clock.clone(), found.uptime);
     let now = clock.moment();
     let mut engine = Engine {
-        writer: Writer::new(connection)?,
-        log: Log::new(connection, location.path())?,
+        records: Records::new(Box::new(journal)),
         log_keeper: LogKeeper::new(settings.max_log / 4_096),
         disk: DiskWatch::new(),
         identity: identity.clone(),
@@ -91,7 +96,7 @@ pub fn recover<'c>(
         upkeep: Upkeep::new(settings.retention),
         space: space_of(location, settings),
         newest_task,
-        newest_ended: sqlite::newest_ended(connection)?,
+        newest_ended: found.newest_ended,
         max_crashes: settings.max_crashes,
         idle: VecDeque::new(),
         running: ByNumber::default(),
@@ -100,8 +105,10 @@ pub fn recover<'c>(
         draining: false,
         group: Group::new(now),
     };
-    take_over_queues(&mut engine, connection)?;
-    let interrupted = begin_incarnation(&mut engine, connection, incarnation, &forgotten)?;
+    take_over_queues(&mut engine, &found.queues, &found.tallies)?;
+    let interrupted = found.slots.len();
+    take_over_tasks(&mut engine, &found.slots)?;
+    begin_incarnation(&mut engine, incarnation, forgotten, &found.slots, found.newest_batch)?;
     let recovered = Recovered { tasks: engine.index.len(), interrupted };
     Ok((engine, Opened { identity, hub, failure, recovered }))
 }
@@ -118,13 +125,17 @@ fn space_of(location: &Location, settings: &Settings) -> Space {
 
 /// The queues that the configuration names, those that were changed, and those
 /// in which tasks have ended.
-fn take_over_queues(engine: &mut Engine<'_>, connection: &Connection) -> Result<(), DatabaseError> {
+fn take_over_queues(
+    engine: &mut Engine<'_>,
+    rows: &[QueueRow],
+    tallies: &[TallyRow],
+) -> Result<(), DatabaseError> {
     let admission = Arc::clone(&engine.admission);
     let now = engine.group.now;
     for name in admission.book().declared.keys() {
         engine.queues.ensure(name, &mut engine.ready, &now);
     }
-    for row in sqlite::queues(connection)? {
+    for row in rows {
         let overrides = QueueRecord::from_bytes(&row.overrides)
             .map_err(|wrong| DatabaseError::Damaged(format!("queue {:?}: {wrong}", row.name)))?;
         let id = engine.queues.ensure(&row.name, &mut engine.ready, &now);
@@ -134,7 +145,7 @@ fn take_over_queues(engine: &mut Engine<'_>, connection: &Connection) -> Result<
             queue.kept.configure(settings);
         }
     }
-    for row in sqlite::tallies(connection)? {
+    for row in tallies {
         if row.tasks > 0 {
             let id = engine.queues.ensure(&row.queue, &mut engine.ready, &now);
             engine.queues.count(id, row.state, Tally { tasks: row.tasks, bytes: row.bytes });
@@ -143,43 +154,50 @@ fn take_over_queues(engine: &mut Engine<'_>, connection: &Connection) -> Result<
     Ok(())
 }
 
+/// Tasks that have not ended; those that the slots name were running.
+fn take_over_tasks(engine: &mut Engine<'_>, slots: &[SlotRow]) -> Result<(), DatabaseError> {
+    let running: HashSet<u64> = slots.iter().map(|slot| slot.task).collect();
+    let mut beyond = 0;
+    loop {
+        let rows = engine.records.journal.live_tasks(beyond, TASKS_TOGETHER)?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        beyond = last.number;
+        for row in rows {
+            let number = row.number;
+            let waits = !running.contains(&number);
+            let entry = entry_of(engine, &row, waits);
+            if waits {
+                engine.await_turn(number, &entry);
+            }
+            engine.index.insert(number, entry);
+        }
+    }
+}
+
 fn begin_incarnation(
     engine: &mut Engine<'_>,
-    connection: &Connection,
     incarnation: Incarnation,
-    forgotten: &[Incarnation],
-) -> Result<usize, DatabaseError> {
-    let slots = sqlite::slots(connection)?;
-    let running: HashSet<u64> = slots.iter().map(|slot| slot.task).collect();
-    sqlite::each_live(connection, |row| {
-        let number = row.number;
-        let waits = !running.contains(&number);
-        let entry = entry_of(engine, &row, waits);
-        if waits {
-            engine.await_turn(number, &entry);
-        }
-        engine.index.insert(number, entry);
-    })?;
-    sqlite::wait_out(|| engine.writer.begin())?;
-    let now = engine.group.now.wall;
-    engine.writer.insert_incarnation(incarnation, now)?;
-    engine.writer.remember_starts(&engine.identity.starts())?;
+    forgotten: Vec<Incarnation>,
+    slots: &[SlotRow],
+    mut newest_batch: Seq,
+) -> Result<(), DatabaseError> {
+    engine.records.insert_start(incarnation);
     for old in forgotten {
-        engine.writer.delete_incarnation(*old)?;
+        engine.records.delete_start(old);
     }
-    for slot in &slots {
+    engine.records.remember_starts(engine.identity.starts());
+    for slot in slots {
         engine.crashed(*slot).map_err(damaged)?;
-        engine.writer.delete_slot(slot.worker)?;
+        engine.group.slots.insert(slot.worker, None);
     }
-    engine.group.slots.clear();
     engine.write_gathered().map_err(damaged)?;
-    let mut newest_batch = sqlite::newest_batch(connection)?;
     let batches = engine.encoder.take_all();
+    let uptime = engine.uptime();
     for batch in &batches {
-        engine.writer.insert_events(batch, engine.uptime())?;
+        engine.records.insert_events(batch.clone(), uptime);
         newest_batch = batch.first();
     }
-    engine.writer.commit()?;
+    wait_out(|| engine.records.commit(engine.group.now.wall))?;
     engine.begin_upkeep(newest_batch).map_err(damaged)?;
     if let Some(first) = engine.upkeep.first_event() {
         engine.publisher.kept_from(first);
@@ -190,7 +208,7 @@ fn begin_incarnation(
     for effect in engine.group.effects.drain(..) {
         effect.perform();
     }
-    Ok(slots.len())
+    Ok(())
 }
 
 /// Takes out the process starts that no event and no cursor needs any more: those of
@@ -215,13 +233,12 @@ fn forget_unneeded(incarnations: &mut Vec<Incarnation>, oldest: Seq) -> Vec<Inca
 
 fn damaged(error: GroupError) -> DatabaseError {
     match error {
-        GroupError::Sqlite(error) => DatabaseError::Sqlite(error),
-        GroupError::Damaged(damage) => DatabaseError::Row(damage),
+        GroupError::Journal(error) => error.into(),
         damaged @ GroupError::Inconsistent(_) => DatabaseError::Damaged(damaged.to_string()),
     }
 }
 
-fn entry_of(engine: &mut Engine<'_>, row: &LiveRow, waits: bool) -> Entry {
+fn entry_of(engine: &mut Engine<'_>, row: &LiveHead, waits: bool) -> Entry {
     let now = engine.group.now;
     let queue = engine.queues.ensure(&row.queue, &mut engine.ready, &now);
     let place = waits.then(|| engine.admission.readmit(&row.queue, row.bytes));

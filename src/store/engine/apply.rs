@@ -8,9 +8,9 @@ use super::{Effect, Engine, Entry, GroupError, Message, Reply, alone, queues::Ta
 use crate::{
     event::{Event, EventType, Subject},
     store::{
-        Error, Finished, MAX_ATTEMPTS_KEPT, Turn, clock,
+        Error, Finished, Turn, clock,
+        journal::{AttemptRow, FinishRow, WrittenLive},
         ready::{Alarm, QueueId},
-        sqlite::{AttemptRow, FinishRow, LiveColumns, WrittenLive},
     },
     task::{self, Command, Data, Failure, State, TaskId, Told, WorkerId, invariants},
 };
@@ -135,7 +135,7 @@ impl Engine<'_> {
             return Ok(Err(Error::NotFound(id)));
         }
         let Some(entry) = self.index.get(id.number()) else {
-            return Ok(match alone(self.writer.finished_state(id.number()))? {
+            return Ok(match alone(self.records.finished_state(id.number()))? {
                 Err(damaged) => Err(damaged),
                 Ok(None) => Err(Error::NotFound(id)),
                 Ok(Some(State::Cancelled)) => Ok(()),
@@ -148,7 +148,7 @@ impl Engine<'_> {
         }
         let (queue, alarm, rank) = (entry.queue, entry.alarm, entry.rank(id.number()));
         let (class, priority) = (entry.class, entry.priority);
-        let written = match alone(self.writer.live(id.number()))? {
+        let written = match alone(self.records.live(id.number()))? {
             Ok(written) => written,
             Err(damaged) => return Ok(Err(damaged)),
         };
@@ -180,7 +180,7 @@ impl Engine<'_> {
     /// The labels of a task that has not ended, as its events carry them.
     pub(super) fn labels(&mut self, number: u64) -> Result<Option<Box<[u8]>>, GroupError> {
         match self.index.get(number) {
-            Some(entry) if entry.has_labels => Ok(self.writer.live(number)?.labels),
+            Some(entry) if entry.has_labels => Ok(self.records.live(number)?.labels),
             _ => Ok(None),
         }
     }
@@ -289,14 +289,8 @@ impl Engine<'_> {
             return Ok(());
         };
         // What is known of earlier attempts stays.
-        let row = LiveColumns {
-            interval: written.interval,
-            execution: written.execution,
-            failure: written.failure.as_ref(),
-            labels: written.labels.as_deref(),
-            ..entry.columns(number, queue.name())
-        };
-        Ok(self.writer.replace_live(&row)?)
+        self.records.put_live(entry.row(number, queue.name(), written.clone()));
+        Ok(())
     }
 
     /// The task has ended: it leaves the index.
@@ -311,11 +305,11 @@ impl Engine<'_> {
         };
         let state = entry.life.state;
         if let Some(output) = told.output {
-            self.writer.insert_output(number, entry.life.attempt, output)?;
+            self.records.insert_output(number, entry.life.attempt, output.to_vec());
         }
-        let outputs = self.writer.bytes_of_outputs(number)?;
+        let outputs = self.records.bytes_of_outputs(number)?;
         let bytes = entry.bytes + outputs + result.map_or(0, |result| result.len() as u64);
-        self.writer.finish(&FinishRow {
+        self.records.finish(FinishRow {
             number,
             life: entry.life,
             finished: self.group.now.wall,
@@ -323,9 +317,9 @@ impl Engine<'_> {
             bytes,
             ended: self.ended_row(state == State::Failed),
             execution,
-            result,
-            failure,
-        })?;
+            result: result.cloned(),
+            failure: failure.cloned(),
+        });
         self.queues.count(entry.queue, state, Tally { tasks: 1, bytes });
         self.group.tallied.insert(entry.queue);
         self.group.ended[usize::from(state == State::Failed)].push(number);
@@ -342,16 +336,16 @@ impl Engine<'_> {
         if let Some(queue) = self.queues.get(entry.queue) {
             entry.place = Some(self.admission.readmit(queue.name(), entry.bytes));
             let rests = entry.life.state == State::Scheduled;
-            self.writer.replace_live(&LiveColumns {
+            let written = WrittenLive {
                 interval: Some(told.retry_after.filter(|_| rests).unwrap_or_default()),
                 execution: columns,
-                failure: told.failure,
-                labels: execution.as_ref().and_then(|execution| execution.labels.as_deref()),
-                ..entry.columns(number, queue.name())
-            })?;
+                failure: told.failure.cloned(),
+                labels: execution.and_then(|execution| execution.labels),
+            };
+            self.records.put_live(entry.row(number, queue.name(), written));
         }
         if let Some(output) = told.output {
-            self.writer.insert_output(number, entry.life.attempt, output)?;
+            self.records.insert_output(number, entry.life.attempt, output.to_vec());
         }
         if let Some((worker, started)) = columns {
             let attempt = AttemptRow {
@@ -360,9 +354,9 @@ impl Engine<'_> {
                 worker,
                 started,
                 ended: self.group.now.wall,
-                failure: told.failure,
+                failure: told.failure.cloned(),
             };
-            self.writer.insert_attempt(&attempt, MAX_ATTEMPTS_KEPT)?;
+            self.records.insert_attempt(attempt);
         }
         self.await_turn(number, &entry);
         self.index.insert(number, entry);

@@ -7,10 +7,10 @@ use crate::{
     admission::Refused,
     event::{Event, EventType},
     store::{
-        Error, MAX_ATTEMPTS_KEPT, Overview, QueueChange,
+        Error, Overview, QueueChange,
+        journal::{AttemptRow, Damage, FinishedTask, LiveRow, QueueRow},
         ready::{Alarm, QueueId},
         record::{QueueRecord, TaskRecord},
-        sqlite::{AttemptRow, Damage, FinishedTask, LiveColumns, Table},
     },
     task::{self, Budget, Command, Refusal, State, TaskId, invariants},
 };
@@ -48,7 +48,7 @@ impl Engine<'_> {
         if let Some(entry) = self.index.get(number) {
             return Ok(Err(Error::NotEnded { task: id, state: entry.life.state }));
         }
-        let ended = match alone(self.writer.finished_task(number))? {
+        let ended = match alone(self.records.finished_task(number))? {
             Ok(Some(ended)) => ended,
             Ok(None) => return Ok(Err(Error::NotFound(id))),
             Err(damaged) => return Ok(Err(damaged)),
@@ -65,19 +65,19 @@ impl Engine<'_> {
             Err(_) => return Ok(Err(Error::NotFound(id))),
         };
         debug_assert_eq!(invariants::check(ended.life, Command::Redrive, life), Ok(()));
-        let record = match alone(self.writer.record(number))? {
+        let record = match alone(self.records.record(number))? {
             Ok(record) => record.map(|(record, _)| record).unwrap_or_default(),
             Err(damaged) => return Ok(Err(damaged)),
         };
         let record = match TaskRecord::from_bytes(&record) {
             Ok(record) => record,
             Err(wrong) => {
-                let damage = Damage::new(Table::Task, number, wrong.to_string());
+                let damage = Damage::of_record(number, wrong.to_string());
                 return Ok(Err(Error::Damaged(damage)));
             }
         };
         // A place is for what waits, not for what came of it.
-        let outputs = self.writer.bytes_of_outputs(number)?;
+        let outputs = self.records.bytes_of_outputs(number)?;
         let bytes = ended.bytes.saturating_sub(outputs);
         if let Some(cause) = full.get(&ended.queue) {
             return Ok(Err(no_room(&ended.queue, *cause)));
@@ -96,12 +96,14 @@ impl Engine<'_> {
         };
         let now = self.group.now;
         let (priority, max_attempts) = (record.priority, record.max_attempts);
-        self.remember_last_attempt(number, &ended)?;
-        self.writer.unfinish(number)?;
-        self.writer.insert_live(&LiveColumns {
+        let kind = self.index.share(&ended.kind);
+        let queue = self.queues.ensure(&ended.queue, &mut self.ready, &now);
+        self.remember_last_attempt(number, &ended);
+        self.records.unfinish(number);
+        self.records.put_live(LiveRow {
             number,
-            queue: &ended.queue,
-            kind: &ended.kind,
+            queue: Arc::from(&*ended.queue),
+            kind: Arc::clone(&kind),
             priority,
             due: now.wall,
             interval: Some(Duration::ZERO),
@@ -109,13 +111,11 @@ impl Engine<'_> {
             max_attempts,
             life,
             execution: ended.execution,
-            failure: ended.failure.as_ref(),
-            labels: ended.labels.as_deref(),
-        })?;
-        let queue = self.queues.ensure(&ended.queue, &mut self.ready, &now);
+            failure: ended.failure.clone(),
+            labels: ended.labels.clone(),
+        });
         self.queues.uncount(queue, ended.life.state, ended.bytes);
         self.group.tallied.insert(queue);
-        let kind = self.index.share(&ended.kind);
         let entry = Entry {
             life,
             queue,
@@ -139,17 +139,17 @@ impl Engine<'_> {
     }
 
     /// What the row of its end told of its latest execution.
-    fn remember_last_attempt(&mut self, number: u64, ended: &FinishedTask) -> Applied {
-        let Some((worker, started)) = ended.execution else { return Ok(()) };
+    fn remember_last_attempt(&mut self, number: u64, ended: &FinishedTask) {
+        let Some((worker, started)) = ended.execution else { return };
         let attempt = AttemptRow {
             task: number,
             attempt: ended.life.attempt,
             worker,
             started,
             ended: ended.finished,
-            failure: ended.failure.as_ref(),
+            failure: ended.failure.clone(),
         };
-        Ok(self.writer.insert_attempt(&attempt, MAX_ATTEMPTS_KEPT)?)
+        self.records.insert_attempt(attempt);
     }
 
     pub(super) fn change_queue(
@@ -209,10 +209,11 @@ impl Engine<'_> {
     fn write_queue(&mut self, id: QueueId) -> Applied {
         let Some(queue) = self.queues.get(id) else { return Ok(()) };
         if !queue.paused && queue.overrides.is_empty() {
-            self.writer.delete_queue(queue.name())?;
+            self.records.put_queue(queue.name(), None);
         } else {
-            let overrides = QueueRecord::to_bytes(&queue.overrides);
-            self.writer.put_queue(queue.name(), queue.paused, &overrides)?;
+            let (name, overrides) = (queue.name(), QueueRecord::to_bytes(&queue.overrides));
+            let row = QueueRow { name: name.as_ref().into(), paused: queue.paused, overrides };
+            self.records.put_queue(name, Some(row));
         }
         self.forget_unused(id)
     }
@@ -221,7 +222,7 @@ impl Engine<'_> {
     pub(super) fn forget_unused(&mut self, id: QueueId) -> Applied {
         if let Some(name) = self.queues.forget_unused(id, &mut self.ready) {
             self.mix.forget(id);
-            self.writer.delete_tallies(&name)?;
+            self.records.delete_tallies(&name);
             self.group.tallied.remove(&id);
         }
         Ok(())
@@ -257,15 +258,15 @@ impl Engine<'_> {
     }
 
     /// Writes how many tasks have ended, of the queues where that has changed.
-    pub(super) fn write_tallies(&mut self) -> Applied {
+    pub(super) fn write_tallies(&mut self) {
         for id in std::mem::take(&mut self.group.tallied) {
             let Some(queue) = self.queues.get(id) else { continue };
-            for state in super::queues::ENDS {
+            let count = |state| {
                 let tally = queue.tally(state);
-                self.writer.put_tally(queue.name(), state, tally.tasks, tally.bytes)?;
-            }
+                (tally.tasks, tally.bytes)
+            };
+            self.records.put_tallies(queue.name(), super::queues::ENDS.map(count));
         }
-        Ok(())
     }
 }
 

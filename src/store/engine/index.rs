@@ -13,8 +13,8 @@ use super::mix::ClassId;
 use crate::{
     admission::Admitted,
     store::{
+        journal::{LiveRow, WrittenLive},
         ready::{Alarm, QueueId, Rank},
-        sqlite::LiveColumns,
     },
     task::{Budget, Lifecycle, Timestamp, WorkerId},
 };
@@ -63,21 +63,22 @@ impl Entry {
         Budget { max_attempts: self.max_attempts, max_crashes }
     }
 
-    /// Its row, without what is not known in memory.
-    pub fn columns<'a>(&'a self, number: u64, queue: &'a str) -> LiveColumns<'a> {
-        LiveColumns {
+    /// Its row, with what is not known in memory.
+    pub fn row(&self, number: u64, queue: &Arc<str>, written: WrittenLive) -> LiveRow {
+        let WrittenLive { interval, execution, failure, labels } = written;
+        LiveRow {
             number,
-            queue,
-            kind: &self.kind,
+            queue: Arc::clone(queue),
+            kind: Arc::clone(&self.kind),
             priority: self.priority,
             due: self.due,
-            interval: Some(Duration::ZERO),
+            interval,
             bytes: self.bytes,
             max_attempts: self.max_attempts,
             life: self.life,
-            execution: None,
-            failure: None,
-            labels: None,
+            execution,
+            failure,
+            labels,
         }
     }
 

@@ -13,7 +13,10 @@ use std::{
 use super::{Engine, GroupError};
 use crate::{
     admission::Hold,
-    store::sqlite::{CHECKPOINT_PAGES, Fault, Moved},
+    store::{
+        journal::{Fault, Moved},
+        sqlite::CHECKPOINT_PAGES,
+    },
 };
 
 /// Rest before the log is tried again: the first, and the longest. Each is twice as long
@@ -131,10 +134,10 @@ impl Engine<'_> {
     /// # Errors
     /// After which the store must not go on.
     pub(super) fn keep_log_short(&mut self) -> Result<(), GroupError> {
-        match self.log.stand() {
+        match self.records.journal.log() {
             Ok(stand) => self.log_keeper.stands(stand.pages),
             // It is as long as it was, as far as can be told.
-            Err(error) if Fault::of(&error).may_pass() => {}
+            Err(error) if error.fault().may_pass() => {}
             Err(error) => return Err(error.into()),
         }
         if self.log_keeper.is_due(Instant::now()) {
@@ -162,14 +165,10 @@ impl Engine<'_> {
         let must_begin_anew =
             self.log_keeper.is_kept || self.log_keeper.pages >= self.log_keeper.limit / 4;
         let call = self.disk.begin();
-        let moved = if must_begin_anew {
-            self.log_keeper.is_kept = true;
-            self.log.move_and_begin_anew()
-        } else {
-            self.log.move_into_database()
-        };
+        self.log_keeper.is_kept |= must_begin_anew;
+        let moved = self.records.journal.move_log(must_begin_anew);
         drop(call);
-        let mib = self.log.bytes(self.log_keeper.pages) >> 20;
+        let mib = self.records.journal.log_bytes(self.log_keeper.pages) >> 20;
         match moved {
             Ok(moved) if moved.is_whole() => self.log_keeper.succeeded(moved),
             Ok(Moved { pages, .. }) => {
@@ -183,7 +182,7 @@ impl Engine<'_> {
                     );
                 }
             }
-            Err(error) => match Fault::of(&error) {
+            Err(error) => match error.fault() {
                 // Readers come and go; who stays is told of when it is long.
                 Fault::Busy if self.log_keeper.pages < self.log_keeper.limit / 4 => {
                     self.log_keeper.failed(now, false);

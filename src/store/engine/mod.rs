@@ -16,7 +16,6 @@ mod change;
 mod disk_watch;
 mod effects;
 mod index;
-mod lock;
 mod log;
 mod message;
 mod meter;
@@ -44,9 +43,9 @@ use super::{
     clock::{Clock, Uptime},
     directory::Directory,
     identity::Identity,
+    journal::{EndedRow, Fault, JournalError, Records, SlotRow},
     ready::{Moment, QueueId, Ready},
     space::Space,
-    sqlite::{Damage, EndedRow, Fault, Log, SlotRow, Writer},
 };
 use crate::{
     admission::Admission,
@@ -60,7 +59,7 @@ pub use index::{ByNumber, Entry, Index};
 pub use log::LogKeeper;
 pub use message::Message;
 pub use mix::Mix;
-pub use queues::{Queues, Tally};
+pub use queues::{ENDS, Queues, Tally};
 pub use upkeep::Upkeep;
 
 /// Commands in one group.
@@ -76,8 +75,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// What outlives a group.
 pub struct Engine<'c> {
-    pub writer: Writer<'c>,
-    pub log: Log<'c>,
+    pub records: Records<'c>,
     pub log_keeper: LogKeeper,
     pub disk: Arc<DiskWatch>,
     pub identity: Identity,
@@ -270,7 +268,6 @@ impl Engine<'_> {
     ) -> Result<Vec<EventBatch>, GroupError> {
         crate::failpoint::hit("engine.group");
         self.wait_for_log()?;
-        self.begin()?;
         self.group.now = self.clock.moment();
         for worker in std::mem::take(&mut self.lost) {
             self.give_up(worker)?;
@@ -299,10 +296,10 @@ impl Engine<'_> {
         let batches = self.encoder.take_all();
         let uptime = self.uptime();
         if closing.is_some() {
-            self.writer.remember_uptime(uptime)?;
+            self.records.remember_uptime(uptime);
         }
         for batch in &batches {
-            self.writer.insert_events(batch, uptime)?;
+            self.records.insert_events(batch.clone(), uptime);
             self.upkeep.events_written(batch.first(), uptime);
         }
         self.publisher.expect(self.encoder.newest());
@@ -322,38 +319,32 @@ impl Engine<'_> {
 
     /// Writes what is one row for the whole group.
     pub(super) fn write_gathered(&mut self) -> Result<(), GroupError> {
-        for (worker, slot) in self.group.slots.drain() {
-            match slot {
-                Some(slot) => self.writer.put_slot(slot)?,
-                None => self.writer.delete_slot(worker)?,
-            }
-        }
+        self.records.put_slots(self.group.slots.drain());
         let uptime = self.uptime();
         for failed in [false, true] {
             let tasks = std::mem::take(&mut self.group.ended[usize::from(failed)]);
             if !tasks.is_empty() {
                 let row = EndedRow { id: self.ended_row(failed), failed, uptime, tasks };
-                self.writer.insert_ended(&row)?;
+                self.records.insert_ended(row);
                 self.upkeep.tasks_ended(failed, uptime);
             }
         }
         self.newest_ended += 2;
-        self.write_tallies()?;
+        self.write_tallies();
         self.forget_trimmed_queues()
     }
 
     /// The disk has refused: nothing of this group happened, and nothing will.
     fn fail(&mut self, error: &GroupError) {
-        self.writer.roll_back();
         tracing::error!(%error, "the store has failed and takes no more until a restart");
         let mut cause = error.to_string();
-        if let (GroupError::Sqlite(error), Some(directory)) = (error, &self.directory)
-            && Fault::of(error) == Fault::Sync
+        if let (GroupError::Journal(error), Some(directory)) = (error, &self.directory)
+            && error.fault() == Fault::Sync
         {
             directory.note_failed_sync();
         }
         // Before anybody is told that nothing of it has happened.
-        if let Err(uncut) = self.log.cut_uncommitted() {
+        if let Err(uncut) = self.records.journal.cut_uncommitted() {
             tracing::error!(error = %uncut, "what was refused cannot be cut off the write-ahead log");
             cause.push_str("; what was refused with this may be there after the restart");
         }
@@ -395,29 +386,21 @@ fn gather(inbox: &mut mpsc::Receiver<Message>, arrived: &mut Vec<Message>) {
 #[derive(Debug, thiserror::Error)]
 pub enum GroupError {
     #[error("{0}")]
-    Sqlite(rusqlite::Error),
-    #[error("{0}")]
-    Damaged(Damage),
+    Journal(#[from] JournalError),
     #[error("task number {0} was to start and cannot: the index is inconsistent")]
     Inconsistent(u64),
 }
 
-impl From<rusqlite::Error> for GroupError {
-    fn from(error: rusqlite::Error) -> Self {
-        Damage::in_error(&error).map_or_else(|| Self::Sqlite(error), Self::Damaged)
-    }
-}
-
 /// Damage that is met while one task is looked at, before anything of it is changed,
 /// concerns that task alone.
-fn alone<T>(read: Result<T, rusqlite::Error>) -> Result<Result<T, Error>, GroupError> {
-    match read.map_err(GroupError::from) {
+fn alone<T>(read: Result<T, JournalError>) -> Result<Result<T, Error>, GroupError> {
+    match read {
         Ok(found) => Ok(Ok(found)),
-        Err(GroupError::Damaged(damage)) => {
+        Err(JournalError::Damaged(damage)) => {
             tracing::error!(%damage, "a command was refused");
             Ok(Err(Error::Damaged(damage)))
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,9 +1,10 @@
-//! Waits out a disk that refuses to be written to.
+//! Waits out what keeps a group from being committed and may pass.
 //!
-//! Owns what becomes of a group whose commit lacks room, or meets an error of a write: it
-//! is written again, the same, until the disk takes it. Everything else waits meanwhile, as
-//! memory is ahead of the disk; new tasks are held back. Nothing of it was synced, so
-//! nothing is in doubt: a sync that fails is another matter, and ends the store.
+//! Owns what becomes of a group whose commit lacks room, meets an error of a write, or the
+//! lock of another program: it is written again, the same, until it is taken. Everything else
+//! waits meanwhile, as memory is ahead of the disk; where the disk has refused, new tasks are
+//! held back. Nothing of it was synced, so nothing is in doubt: a sync that fails is another
+//! matter, and ends the store.
 
 use std::{
     thread,
@@ -11,7 +12,10 @@ use std::{
 };
 
 use super::{Engine, GroupError};
-use crate::{admission::Hold, store::sqlite::Fault};
+use crate::{
+    admission::Hold,
+    store::journal::{Fault, JournalError},
+};
 
 /// Rest before the group is written again: the first, and the longest. Each is twice as
 /// long as the one before.
@@ -24,55 +28,93 @@ const REMINDER: Duration = Duration::from_secs(10);
 /// When a caller that was refused may come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-impl Engine<'_> {
-    /// Commits the group, however long the disk refuses it: callers wait until their
-    /// deadlines meanwhile, and a drain until its bound.
-    ///
-    /// # Errors
-    /// Any other than of a write; a failed sync above all.
-    pub(super) fn commit(&mut self) -> Result<(), GroupError> {
-        let call = self.disk.begin();
-        crate::failpoint::hit("engine.commit");
-        let committed = self.writer.commit();
-        drop(call);
-        match committed {
-            Err(error) if Fault::of(&error).may_pass() => self.commit_later(&error),
-            committed => Ok(committed?),
-        }
+/// What a group waits for.
+#[derive(Debug)]
+struct Outage {
+    began: Instant,
+    told: Option<Instant>,
+    rest: Duration,
+    /// The disk has refused it, and new tasks are held back.
+    is_refused: bool,
+}
+
+impl Outage {
+    fn new() -> Self {
+        Self { began: Instant::now(), told: None, rest: FIRST_REST, is_refused: false }
     }
 
-    fn commit_later(&mut self, first: &rusqlite::Error) -> Result<(), GroupError> {
-        self.admission.hold(Hold::WriteRefused, RETRY_AFTER);
-        tell(first, Duration::ZERO);
-        let began = Instant::now();
-        let (mut told, mut rest) = (began, FIRST_REST);
+    /// Tells of it now and then.
+    fn tell(&mut self, error: &JournalError) {
+        if self.told.is_some_and(|told| told.elapsed() < REMINDER) {
+            return;
+        }
+        let since = self.told.map_or(Duration::ZERO, |_| self.began.elapsed());
+        self.told = Some(Instant::now());
+        if error.fault() == Fault::Busy {
+            tracing::warn!(
+                waited = ?since,
+                "another program has locked the database, and the store waits for it: close \
+                 what has taskyard.db open"
+            );
+        } else {
+            tracing::warn!(
+                %error,
+                ?since,
+                "the disk refuses what is written, and everything waits; it is tried again until it is \
+                 taken: make room, or see what is wrong with the disk"
+            );
+        }
+    }
+}
+
+impl Engine<'_> {
+    /// Commits the group, however long the disk refuses it or another program has a lock:
+    /// callers wait until their deadlines meanwhile, and a drain until its bound.
+    ///
+    /// # Errors
+    /// Any other than of a write or a lock; a failed sync above all.
+    pub(super) fn commit(&mut self) -> Result<(), GroupError> {
+        let mut outage = None;
         loop {
-            thread::sleep(rest);
-            rest = LONGEST_REST.min(rest * 2);
-            self.writer.roll_back();
-            self.log.forget_uncommitted();
-            match self.writer.commit_again() {
+            let call = self.disk.begin();
+            crate::failpoint::hit("engine.commit");
+            let committed = self.records.commit(self.group.now.wall);
+            drop(call);
+            match committed {
                 Ok(()) => break,
-                Err(error) if Fault::of(&error).may_pass() => {
-                    if told.elapsed() >= REMINDER {
-                        told = Instant::now();
-                        tell(&error, began.elapsed());
-                    }
+                Err(error) if error.fault().may_pass() => {
+                    self.wait_out(outage.get_or_insert_with(Outage::new), &error);
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        tracing::info!(after = ?began.elapsed(), "the disk takes what is written: all goes on");
-        self.admission.release(Hold::WriteRefused);
+        if let Some(outage) = outage {
+            self.went_on(&outage);
+        }
         Ok(())
     }
-}
 
-fn tell(error: &rusqlite::Error, since: Duration) {
-    tracing::warn!(
-        %error,
-        ?since,
-        "the disk refuses what is written, and everything waits; it is tried again until it is \
-         taken: make room, or see what is wrong with the disk"
-    );
+    fn wait_out(&self, outage: &mut Outage, error: &JournalError) {
+        outage.tell(error);
+        if error.fault() == Fault::Busy {
+            // It was waited for, a little, in the journal.
+            return;
+        }
+        if !outage.is_refused {
+            outage.is_refused = true;
+            self.admission.hold(Hold::WriteRefused, RETRY_AFTER);
+        }
+        thread::sleep(outage.rest);
+        outage.rest = LONGEST_REST.min(outage.rest * 2);
+    }
+
+    fn went_on(&self, outage: &Outage) {
+        let waited = outage.began.elapsed();
+        if outage.is_refused {
+            tracing::info!(after = ?waited, "the disk takes what is written: all goes on");
+            self.admission.release(Hold::WriteRefused);
+        } else {
+            tracing::info!(?waited, "the database is free again");
+        }
+    }
 }

@@ -8,8 +8,8 @@ use super::{Effect, Engine, GroupError, alone, apply::Particulars, index::Execut
 use crate::{
     store::{
         Assignment, Finished, Outcome, clock,
+        journal::{JournalError, SlotRow},
         record::{OutputRecord, TaskRecord},
-        sqlite::SlotRow,
     },
     task::{
         self, Command, Data, Failure, Interruption, Lifecycle, State, TaskId, WorkerId, invariants,
@@ -114,7 +114,7 @@ impl Engine<'_> {
     }
 
     fn read_kept(&mut self, number: u64) -> Result<Kept, GroupError> {
-        let (bytes, labels) = match alone(self.writer.record(number))? {
+        let (bytes, labels) = match alone(self.records.record(number))? {
             Ok(Some(found)) => found,
             Ok(None) => return self.damaged_kept(number, "it is not there".into()),
             Err(damage) => return self.damaged_kept(number, damage.to_string()),
@@ -129,7 +129,7 @@ impl Engine<'_> {
     /// What is told of a task that cannot run has its labels, if these can be read.
     fn damaged_kept(&mut self, number: u64, damage: String) -> Result<Kept, GroupError> {
         let labels = match self.labels(number) {
-            Err(GroupError::Damaged(_)) => None,
+            Err(GroupError::Journal(JournalError::Damaged(_))) => None,
             labels => labels?,
         };
         Ok(Kept { labels, run: Err(damage) })

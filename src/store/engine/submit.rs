@@ -1,15 +1,15 @@
 //! Submissions: whether they are new, and what they make.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{Effect, Engine, Entry, GroupError, Reply, alone};
 use crate::{
     event::{Event, EventType, Subject},
     store::{
         Error, Submitted,
+        journal::{LiveRow, RequestRow, TaskRow},
         prepared::Prepared,
         ready::{Alarm, Moment},
-        sqlite::{LiveColumns, TaskRow},
     },
     task::{Due, Lifecycle, State, Timestamp},
 };
@@ -97,24 +97,25 @@ impl Engine<'_> {
     /// The outcome of a submission whose `request_id` is known.
     fn repeated(&mut self, prepared: &Prepared) -> Result<Option<Outcome>, GroupError> {
         let Some(request_id) = &prepared.task.request_id else { return Ok(None) };
-        let (number, fingerprint) = match alone(self.writer.request(request_id))? {
-            Ok(Some(known)) => known,
-            Ok(None) => return Ok(None),
-            Err(damaged) => return Ok(Some(Err(damaged))),
-        };
+        let RequestRow { task: number, fingerprint } =
+            match alone(self.records.request(request_id))? {
+                Ok(Some(known)) => known,
+                Ok(None) => return Ok(None),
+                Err(damaged) => return Ok(Some(Err(damaged))),
+            };
         let task = self.identity.task_id(number);
         if fingerprint != prepared.fingerprint {
             return Ok(Some(Err(Error::RequestIdReused(task))));
         }
         let state = match self.index.get(number) {
             Some(entry) => entry.life.state,
-            None => match alone(self.writer.finished_state(number))? {
+            None => match alone(self.records.finished_state(number))? {
                 Ok(Some(state)) => state,
                 Ok(None) => return Ok(Some(Err(Error::NotFound(task)))),
                 Err(damaged) => return Ok(Some(Err(damaged))),
             },
         };
-        let seq = alone(self.writer.submitted_seq(number))?;
+        let seq = alone(self.records.submitted_seq(number))?;
         Ok(Some(seq.map(|seq| Submitted { task, seq, state, existing: true })))
     }
 
@@ -134,24 +135,25 @@ impl Engine<'_> {
         event.next_due = alarm.map(|_| due);
         let seq = self.encoder.push(&event);
 
-        let request_id = task.request_id.as_deref();
-        self.writer.insert_task(&TaskRow {
+        let labels = labels.map(Vec::into_boxed_slice);
+        let request_id: Option<Arc<str>> = task.request_id.as_deref().map(Arc::from);
+        self.records.insert_task(TaskRow {
             number,
             seq,
             created: now.wall,
-            queue,
-            kind,
-            request_id,
-            labels: labels.as_deref(),
-            record: &record,
-        })?;
+            queue: Arc::clone(&task.queue),
+            kind: Arc::clone(&task.kind),
+            request_id: request_id.clone(),
+            labels: labels.clone(),
+            record,
+        });
         let max_attempts = task.retry.max_attempts;
         let bytes = place.bytes();
         let priority = task.priority;
-        self.writer.insert_live(&LiveColumns {
+        self.records.put_live(LiveRow {
             number,
-            queue,
-            kind,
+            queue: Arc::clone(&task.queue),
+            kind: Arc::clone(&task.kind),
             priority,
             due,
             interval,
@@ -160,10 +162,10 @@ impl Engine<'_> {
             life,
             execution: None,
             failure: None,
-            labels: labels.as_deref(),
-        })?;
+            labels: labels.clone(),
+        });
         if let Some(request_id) = request_id {
-            self.writer.insert_request(request_id, number, fingerprint)?;
+            self.records.insert_request(request_id, RequestRow { task: number, fingerprint });
         }
         let queue = self.queues.ensure(place.queue(), &mut self.ready, &now);
         let kind = self.index.share(&task.kind);
@@ -182,7 +184,6 @@ impl Engine<'_> {
             execution: None,
         };
         if life.state == State::Queued && self.group.fresh.len() < self.idle.len() {
-            let labels = labels.map(Vec::into_boxed_slice);
             self.group.fresh.insert(number, (task, labels));
         }
         self.await_turn(number, &entry);

@@ -14,8 +14,8 @@ use crate::{
     event::Seq,
     store::{
         clock::Uptime,
+        journal::{EndedRow, JournalError},
         ready::Moment,
-        sqlite::{EndedRow, Fault},
     },
 };
 
@@ -112,7 +112,7 @@ impl Engine<'_> {
     fn look_at_oldest(&mut self, failed: bool) -> Result<Option<EndedRow>, GroupError> {
         let class = usize::from(failed);
         let row = loop {
-            match self.writer.oldest_ended(failed, self.upkeep.passed_over[class])? {
+            match self.records.oldest_ended(failed, self.upkeep.passed_over[class])? {
                 None => break None,
                 Some(Ok(row)) => break Some(row),
                 Some(Err((id, damage))) => {
@@ -128,7 +128,7 @@ impl Engine<'_> {
     /// A batch whose age is damaged counts as written now.
     fn look_at_oldest_events(&mut self) -> Applied {
         let now = self.uptime();
-        let oldest = self.writer.oldest_events()?;
+        let oldest = self.records.oldest_events()?;
         self.upkeep.oldest_events = oldest.map(|(first, uptime)| {
             let uptime = uptime.unwrap_or_else(|damage| {
                 tracing::error!(%damage, "the events that it has cannot be read");
@@ -180,7 +180,7 @@ impl Engine<'_> {
         }
         if left < before {
             // The row with the newest number may be gone.
-            self.writer.remember_newest_task(self.newest_task)?;
+            self.records.remember_newest_task(self.newest_task);
             self.upkeep.space = true;
         }
         self.trim_events()
@@ -200,28 +200,29 @@ impl Engine<'_> {
             *left -= 1;
         }
         row.tasks.drain(..trimmed);
-        self.writer.keep_ended(&row)?;
-        if row.tasks.is_empty() {
+        let is_gone = row.tasks.is_empty();
+        self.records.keep_ended(row);
+        if is_gone {
             self.look_at_oldest(failed)?;
         }
         Ok(())
     }
 
     fn trim_task(&mut self, number: u64, row: i64) -> Applied {
-        let task = match self.writer.finished_task(number).map_err(GroupError::from) {
+        let task = match self.records.finished_task(number) {
             Ok(Some(task)) => task,
             Ok(None) => return Ok(()),
-            Err(GroupError::Damaged(damage)) => {
+            Err(JournalError::Damaged(damage)) => {
                 tracing::error!(%damage, "the task is not trimmed: it stays as it is");
                 return Ok(());
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         if task.ended != row {
             // It was redriven, and ended again: another row is its.
             return Ok(());
         }
-        self.writer.trim_task(number, task.request_id.as_deref())?;
+        self.records.trim_task(number, task.request_id);
         if let Some(queue) = self.queues.find(&task.queue) {
             self.queues.uncount(queue, task.life.state, task.bytes);
             self.group.tallied.insert(queue);
@@ -237,7 +238,7 @@ impl Engine<'_> {
             if first >= self.upkeep.newest_batch || !(old || self.too_many_events()) {
                 break;
             }
-            self.writer.trim_events(first)?;
+            self.records.trim_events(first);
             self.look_at_oldest_events()?;
             self.upkeep.space = true;
         }
@@ -260,20 +261,21 @@ impl Engine<'_> {
         }
         match self.try_give_back() {
             Ok(more) => self.upkeep.space = more,
-            Err(error) if Fault::of(&error).may_pass() => self.upkeep.space = false,
+            Err(error) if error.fault().may_pass() => self.upkeep.space = false,
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
     /// Tells whether there is more to give back.
-    fn try_give_back(&mut self) -> Result<bool, rusqlite::Error> {
-        let (pages, free) = self.writer.pages()?;
+    fn try_give_back(&mut self) -> Result<bool, JournalError> {
+        let journal = &mut self.records.journal;
+        let (pages, free) = journal.pages()?;
         if free > SPARE_PAGES.max(pages / 4) {
-            self.writer.give_back(STEP_PAGES.min(free - SPARE_PAGES))?;
+            journal.give_back(STEP_PAGES.min(free - SPARE_PAGES))?;
             self.upkeep.gave_back = true;
             // Not where the database cannot give back.
-            return Ok(self.writer.pages()?.1 < free);
+            return Ok(journal.pages()?.1 < free);
         }
         if std::mem::take(&mut self.upkeep.gave_back) {
             // This shortens the file by the pages that were given back.

@@ -12,9 +12,10 @@ use crate::{
     store::{
         Attempt, Filter, MAX_ATTEMPTS_KEPT, MAX_OUTPUTS_READ, Output, Page, Query, Task,
         identity::Identity,
+        journal::{Damage, SlotRow},
         record::{self, LabelsRecord, OutputRecord, TaskRecord},
         recovery::waiting_state,
-        sqlite::{self, Damage, SlotRow, Table},
+        sqlite::{self, Table},
     },
     task::{Data, Failure, Lifecycle, State, TaskId, Timestamp, WorkerId},
 };

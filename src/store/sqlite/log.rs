@@ -15,34 +15,10 @@ use super::{
     opening,
     wal::{FRAME_HEADER_BYTES, HEADER_BYTES},
 };
+use crate::store::journal::{Fault, JournalError, Moved};
 
 /// Pages of the log (4 KiB each) from which on they are moved into the database.
 pub const CHECKPOINT_PAGES: u64 = 4_000;
-
-/// How much of the log is moved into the database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moved {
-    /// Pages in the log.
-    pub pages: u64,
-    /// Of these, the ones that are in the database, too.
-    pub moved: u64,
-}
-
-impl Moved {
-    /// The log may begin anew with the next commit.
-    pub fn is_whole(self) -> bool {
-        self.moved >= self.pages
-    }
-}
-
-/// Why what was refused is still in the log.
-#[derive(Debug, thiserror::Error)]
-pub enum Uncut {
-    #[error("{0}")]
-    Sqlite(#[from] rusqlite::Error),
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-}
 
 /// The log of a database; of one in memory, which has none, always empty.
 #[derive(Debug)]
@@ -104,11 +80,14 @@ impl<'c> Log<'c> {
     /// Cuts off what is behind the last commit. A commit that was refused has left its
     /// pages there, perhaps all of them: they would be committed by the next start, though
     /// everybody was told that nothing of it had happened.
-    pub fn cut_uncommitted(&mut self) -> Result<(), Uncut> {
+    pub fn cut_uncommitted(&mut self) -> Result<(), JournalError> {
         let end = self.committed_end()?;
         match &self.file {
             None => Ok(()),
-            Some(file) => Ok(opening::cut(file, end)?),
+            Some(file) => opening::cut(file, end).map_err(|error| JournalError::Failed {
+                fault: Fault::Other,
+                cause: error.to_string().into(),
+            }),
         }
     }
 

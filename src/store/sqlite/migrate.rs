@@ -6,9 +6,9 @@ use rusqlite::{Connection, params};
 
 use super::{
     APPLICATION_ID, DatabaseError, FORMAT,
+    numbers::pack,
     schema::{SCHEMA, Table},
     sum,
-    upkeep::pack,
 };
 use crate::store::{clock::WallClock, record::LabelsRecord};
 

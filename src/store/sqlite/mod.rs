@@ -1,5 +1,5 @@
-//! The schema, the connections, and what is read at start; `writer` has the
-//! statements that write.
+//! The schema and the connections; `journal` has how a group is written, and `start` what is
+//! read at start.
 //!
 //! On disk (format 3; `migrate` makes it from earlier ones). Every row has a checksum
 //! (`sum`), which every read compares:
@@ -37,18 +37,17 @@
 
 mod create;
 mod fault;
+mod journal;
 mod log;
 mod lookups;
 mod migrate;
+mod numbers;
 mod opening;
-mod redo;
 mod schema;
 mod start;
 mod sum;
-mod upkeep;
 mod wal;
 mod whole;
-mod writer;
 
 use std::{
     io,
@@ -58,22 +57,19 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
+use super::journal::{Damage, Fault, JournalError};
 use crate::{config::Durability, task::State};
 
-pub use fault::Fault;
-pub use log::{CHECKPOINT_PAGES, Log, Moved};
-pub use lookups::{FinishedTask, WrittenLive};
+pub use journal::SqliteJournal;
+pub use log::CHECKPOINT_PAGES;
 pub use opening::{Circumstances, LogDamage, log_of, scan_log, wait_out};
 pub use schema::Table;
-pub use start::{
-    LiveRow, SlotRow, each_live, has_tasks, identity, incarnations, newest, newest_batch,
-    newest_ended, newest_event, oldest_event, queues, slots, tallies, uptime,
-};
-pub use sum::{Damage, check};
-pub use upkeep::EndedRow;
+#[cfg(test)]
+pub use start::incarnations;
+pub use start::{identity, newest_event, slots};
+pub use sum::check;
 pub use wal::{Scan, Trust};
 pub use whole::{Findings, look_through};
-pub use writer::{AttemptRow, FinishRow, LiveColumns, TaskRow, Writer};
 
 /// "task" in ASCII: marks the file as ours.
 pub const APPLICATION_ID: i32 = 0x7461_736b;
@@ -116,6 +112,8 @@ pub enum DatabaseError {
     Sqlite(rusqlite::Error),
     #[error("{0}")]
     Row(#[from] Damage),
+    #[error("{0}")]
+    Journal(JournalError),
     #[error("a record in it is damaged: {0}")]
     Damaged(String),
 }
@@ -125,8 +123,29 @@ impl DatabaseError {
     pub fn is_failed_sync(&self) -> bool {
         match self {
             Self::Unproven(_) => true,
-            Self::Sqlite(error) => Fault::of(error) == Fault::Sync,
+            Self::Sqlite(error) => fault::of(error) == Fault::Sync,
+            Self::Journal(error) => error.fault() == Fault::Sync,
             _ => false,
+        }
+    }
+}
+
+impl From<JournalError> for DatabaseError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Damaged(damage) => Self::Row(damage),
+            error => Self::Journal(error),
+        }
+    }
+}
+
+impl From<DatabaseError> for JournalError {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Journal(error) => error,
+            DatabaseError::Row(damage) => Self::Damaged(damage),
+            DatabaseError::Sqlite(error) => error.into(),
+            other => Self::Failed { fault: Fault::Other, cause: other.to_string().into() },
         }
     }
 }

@@ -21,8 +21,10 @@ use std::{
 
 use rusqlite::Connection;
 
+use crate::store::journal::{Fault, JournalError};
+
 use super::{
-    DatabaseError, Fault,
+    DatabaseError,
     create::{self, beside, sync_directory_of},
     log::busy,
     wal::{self, Scan, Trust},
@@ -287,14 +289,14 @@ pub fn prove(connection: &Connection, database: &Path) -> Result<(), DatabaseErr
 }
 
 /// Tries for [`PATIENCE`] what somebody's lock keeps from being done.
-pub fn wait_out<T>(
-    mut step: impl FnMut() -> Result<T, rusqlite::Error>,
+pub fn wait_out<T, E: Into<JournalError>>(
+    mut step: impl FnMut() -> Result<T, E>,
 ) -> Result<T, DatabaseError> {
     let began = std::time::Instant::now();
     let mut told = false;
     loop {
-        match step() {
-            Err(error) if Fault::of(&error) == Fault::Busy => {
+        match step().map_err(Into::into) {
+            Err(error) if error.fault() == Fault::Busy => {
                 if began.elapsed() >= PATIENCE {
                     return Err(DatabaseError::Locked);
                 }

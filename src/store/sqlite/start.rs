@@ -5,14 +5,18 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Row, types::ValueRef};
 
 use super::{
-    Damage, DatabaseError, Table, state_from_column,
+    DatabaseError, Table, state_from_column,
     sum::{check, check_head},
 };
 use crate::{
     event::Seq,
     events::Incarnation,
-    store::{clock::Uptime, identity::Identity},
-    task::{State, Timestamp, WorkerId},
+    store::{
+        clock::Uptime,
+        identity::Identity,
+        journal::{Damage, Found, LiveHead, QueueRow, SlotRow, TallyRow},
+    },
+    task::{Timestamp, WorkerId},
 };
 
 type Rows<T> = Result<T, rusqlite::Error>;
@@ -30,6 +34,24 @@ fn all<T>(
         read(row)
     })?;
     rows.collect()
+}
+
+/// What is there, but for the tasks that have not ended.
+pub fn find(connection: &Connection) -> Result<Found, DatabaseError> {
+    let (newest_task, newest_event) = newest(connection)?;
+    Ok(Found {
+        identity: identity(connection)?,
+        starts: incarnations(connection)?,
+        newest_task,
+        newest_event,
+        oldest_event: oldest_event(connection)?,
+        newest_batch: newest_batch(connection)?,
+        newest_ended: newest_ended(connection)?,
+        uptime: uptime(connection)?,
+        slots: slots(connection)?,
+        queues: queues(connection)?,
+        tallies: tallies(connection)?,
+    })
 }
 
 /// A fact about the store, if it is known.
@@ -74,35 +96,13 @@ pub fn incarnations(connection: &Connection) -> Result<Vec<Incarnation>, Databas
     })?)
 }
 
-/// A task's place among those that have not ended.
-#[derive(Debug)]
-pub struct LiveRow {
-    pub number: u64,
-    pub queue: String,
-    pub kind: String,
-    pub priority: i32,
-    pub due: Timestamp,
-    /// How long it was to wait until then; `None` if it is due at a time.
-    pub interval: Option<Duration>,
-    pub bytes: u64,
-    pub max_attempts: u32,
-    pub attempt: u32,
-    pub failures: u32,
-    pub crashes: u32,
-    pub cancel_requested: bool,
-    pub has_labels: bool,
-}
-
-/// Gives every task that has not ended to `each`, in the order of submission.
-pub fn each_live(
-    connection: &Connection,
-    mut each: impl FnMut(LiveRow),
-) -> Result<(), DatabaseError> {
-    let mut statement = connection.prepare("SELECT * FROM live ORDER BY id")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
+/// Tasks that have not ended, in the order of submission: up to `most` after one.
+pub fn live_tasks(connection: &Connection, beyond: u64, most: usize) -> Rows<Vec<LiveHead>> {
+    let sql = "SELECT * FROM live WHERE id > ?1 ORDER BY id LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map((beyond, most), |row| {
         check(row, 0, Table::Live)?;
-        each(LiveRow {
+        Ok(LiveHead {
             number: row.get(1)?,
             queue: row.get(2)?,
             kind: row.get(3)?,
@@ -116,18 +116,9 @@ pub fn each_live(
             crashes: row.get(11)?,
             cancel_requested: row.get(12)?,
             has_labels: row.get_ref(17)? != ValueRef::Null,
-        });
-    }
-    Ok(())
-}
-
-/// A worker that runs a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotRow {
-    pub worker: WorkerId,
-    pub task: u64,
-    pub attempt: u32,
-    pub started: Timestamp,
+        })
+    })?;
+    rows.collect()
 }
 
 /// All workers that run a task.
@@ -211,15 +202,6 @@ pub fn newest_ended(connection: &Connection) -> Result<i64, DatabaseError> {
     Ok(row.optional()?.unwrap_or(0))
 }
 
-/// What is kept of the tasks of one queue that ended in one way.
-#[derive(Debug)]
-pub struct TallyRow {
-    pub queue: String,
-    pub state: State,
-    pub tasks: u64,
-    pub bytes: u64,
-}
-
 /// How many tasks have ended and are kept, by queue and state.
 pub fn tallies(connection: &Connection) -> Result<Vec<TallyRow>, DatabaseError> {
     Ok(all(connection, Table::Tally, |row| {
@@ -228,14 +210,6 @@ pub fn tallies(connection: &Connection) -> Result<Vec<TallyRow>, DatabaseError> 
             .ok_or_else(|| Damage::new(Table::Tally, &queue, "it counts tasks of no state"))?;
         Ok(TallyRow { queue, state, tasks: row.get(3)?, bytes: row.get(4)? })
     })?)
-}
-
-/// What an operator has changed about a queue.
-#[derive(Debug)]
-pub struct QueueRow {
-    pub name: String,
-    pub paused: bool,
-    pub overrides: Vec<u8>,
 }
 
 /// The queues about which something was changed.

@@ -14,25 +14,20 @@ use rusqlite::{
     types::{ToSqlOutput, Type, ValueRef},
 };
 
-use super::{Fault, schema::Table};
+use super::{fault, schema::Table};
+use crate::store::journal::{Damage, Fault};
 
 type Rows<T> = Result<T, rusqlite::Error>;
-
-/// Something in the store that is not what was written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{place} is damaged: {what}; stop the server and run `taskyard store verify` to see all that is"
-)]
-pub struct Damage {
-    /// For example `row 17 of table task`.
-    place: String,
-    what: String,
-}
 
 impl Damage {
     /// In the row of this key.
     pub fn new(table: Table, row: impl fmt::Display, what: impl Into<String>) -> Self {
         Self { place: format!("row {row} of table {}", table.name()), what: what.into() }
+    }
+
+    /// In the record of a task.
+    pub fn of_record(number: u64, what: impl Into<String>) -> Self {
+        Self::new(Table::Task, number, what)
     }
 
     /// The checksum of this row is another.
@@ -73,22 +68,12 @@ impl Damage {
         }
         error
     }
-
-    /// Where and what, without what to do about it.
-    pub fn what_is_wrong(&self) -> String {
-        format!("{} is damaged: {}", self.place, self.what)
-    }
-
-    /// Where: for example `row 17 of table task`.
-    pub fn place(&self) -> &str {
-        &self.place
-    }
 }
 
 /// Whether the disk refuses to give pages, or they are not as SQLite has written them.
 pub fn is_of_pages(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    Fault::of(error) == Fault::Read
+    fault::of(error) == Fault::Read
         || matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 

@@ -143,7 +143,7 @@ fn the_records_are_those_of_the_format() {
         QueueRecord::to_bytes(&all),
         OutputRecord::to_bytes(&output(Some(Exit::Code(3)))),
         OutputRecord::to_bytes(&output(Some(Exit::Signal(9)))),
-        super::upkeep::pack(&[1_000, 1_001, 999]),
+        super::numbers::pack(&[1_000, 1_001, 999]),
     ];
     let written = records
         .map(|record| record.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")));

@@ -7,7 +7,8 @@ use std::fmt;
 
 use rusqlite::Connection;
 
-use super::{Damage, Table, sum::check};
+use super::{Table, sum::check};
+use crate::store::journal::Damage;
 
 /// Problems that are told one by one; further ones are counted.
 const MAX_TOLD: usize = 1_000;
