@@ -10,7 +10,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicI64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -24,21 +24,49 @@ use crate::task::Timestamp;
 pub struct WallClock {
     /// Microseconds by which it is ahead of the system's.
     ahead: Arc<AtomicI64>,
+    /// The time of a simulation, in microseconds, in place of the system's.
+    by_hand: Option<Arc<AtomicI64>>,
 }
+
+/// When simulations begin, by the wall clock: 2020.
+const SIMULATED: Duration = Duration::from_secs(1_577_836_800);
+
+/// When simulations begin, by the clock that does not step.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl WallClock {
     /// A clock that is ahead of the system's by as many microseconds as `ahead`
     /// has at the moment.
     #[must_use]
     pub fn ahead_by(ahead: Arc<AtomicI64>) -> Self {
-        Self { ahead }
+        Self { ahead, by_hand: None }
+    }
+
+    /// A clock that goes on only as somebody moves it: `by_hand` has microseconds.
+    #[cfg(test)]
+    pub(crate) fn by_hand(by_hand: Arc<AtomicI64>, ahead: Arc<AtomicI64>) -> Self {
+        Self { ahead, by_hand: Some(by_hand) }
+    }
+
+    /// Now, by the clock that does not step.
+    fn instant(&self) -> Instant {
+        self.moved().map_or_else(Instant::now, |moved| *BEGINNING + moved)
+    }
+
+    /// How long a simulation has gone on, if this is one.
+    fn moved(&self) -> Option<Duration> {
+        let moved = self.by_hand.as_ref()?.load(Ordering::Relaxed);
+        Some(Duration::from_micros(moved.unsigned_abs()))
     }
 
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = Timestamp::default().after(since_epoch.unwrap_or_default());
+        let since_epoch = self.moved().map_or_else(
+            || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            |moved| SIMULATED + moved,
+        );
+        let now = Timestamp::default().after(since_epoch);
         Timestamp(now.0.saturating_add(self.ahead.load(Ordering::Relaxed)))
     }
 }
@@ -81,8 +109,8 @@ pub struct Clock {
 impl Clock {
     /// Of a process that begins now, on a store that has been running for so long.
     pub fn new(wall: WallClock, uptime_before: Uptime) -> Self {
-        let began_at = wall.now();
-        Self { wall, began: Instant::now(), began_at, uptime_before }
+        let (began, began_at) = (wall.instant(), wall.now());
+        Self { wall, began, began_at, uptime_before }
     }
 
     /// How long the store had been running at this moment.
@@ -97,7 +125,7 @@ impl Clock {
 
     /// Now, by both.
     pub fn moment(&self) -> Moment {
-        let instant = Instant::now();
+        let instant = self.wall.instant();
         let steady = self.began_at.after(instant.duration_since(self.began));
         Moment { wall: self.wall.now(), steady, instant }
     }

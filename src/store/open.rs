@@ -23,7 +23,7 @@ use super::{
     prepared::Prepared,
     reader::{self, Lane, Readers},
     recovery::{self, Opened, Recovered},
-    sqlite::{self, Circumstances, DatabaseError, Location, Trust},
+    sqlite::{self, Circumstances, DatabaseError, Location, SqliteJournal, Trust},
 };
 use crate::{
     admission::{Admission, Admitted},
@@ -228,8 +228,9 @@ impl EngineStart {
             directory.begins_anew(durability, &sqlite::identity(&connection)?)?;
         }
         let directory = directory.map(Arc::new);
+        let journal = Box::new(SqliteJournal::new(&connection, self.location.path())?);
         let (mut engine, opened) =
-            recovery::recover(&connection, &self.location, self.admission, &self.settings)?;
+            recovery::recover(journal, self.location.path(), self.admission, &self.settings)?;
         engine.directory.clone_from(&directory);
         *open = Some((opened.hub.clone(), opened.hub.hold_open()));
         if let Some(reply) = reply.take() {

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::Connection;
 use tokio::sync::watch;
 
 use super::{
@@ -27,7 +26,7 @@ use super::{
     ready::{Alarm, Ready},
     record::QueueRecord,
     space::Space,
-    sqlite::{DatabaseError, Location, SqliteJournal, wait_out},
+    sqlite::{DatabaseError, wait_out},
 };
 use crate::{
     admission::Admission,
@@ -57,14 +56,14 @@ pub struct Opened {
     pub recovered: Recovered,
 }
 
-/// Makes an engine from what is on disk, and commits what its start changes.
-pub fn recover<'c>(
-    connection: &'c Connection,
-    location: &Location,
+/// Makes an engine from what a journal has, and commits what its start changes. `database` is
+/// the file in which it keeps that, if it is one.
+pub fn recover<'j>(
+    mut journal: Box<dyn Journal + 'j>,
+    database: Option<&Path>,
     admission: Arc<Admission>,
     settings: &Settings,
-) -> Result<(Engine<'c>, Opened), DatabaseError> {
-    let mut journal = SqliteJournal::new(connection, location.path())?;
+) -> Result<(Engine<'j>, Opened), DatabaseError> {
     let found = journal.find()?;
     let Found { newest_task, newest_event, .. } = found;
     let has_tasks = |numbers| journal.has_tasks(numbers);
@@ -79,7 +78,7 @@ pub fn recover<'c>(
     let clock = Clock::new(settings.clock.clone(), found.uptime);
     let now = clock.moment();
     let mut engine = Engine {
-        records: Records::new(Box::new(journal)),
+        records: Records::new(journal),
         log_keeper: LogKeeper::new(settings.max_log / 4_096),
         disk: DiskWatch::new(),
         identity: identity.clone(),
@@ -94,7 +93,7 @@ pub fn recover<'c>(
         ready: Ready::default(),
         encoder: Encoder::new(newest_event),
         upkeep: Upkeep::new(settings.retention),
-        space: space_of(location, settings),
+        space: space_of(database, settings),
         newest_task,
         newest_ended: found.newest_ended,
         max_crashes: settings.max_crashes,
@@ -114,12 +113,12 @@ pub fn recover<'c>(
 }
 
 /// What is in memory alone takes no room. A database may be elsewhere, by a link.
-fn space_of(location: &Location, settings: &Settings) -> Space {
+fn space_of(database: Option<&Path>, settings: &Settings) -> Space {
     let reserve = match settings.durability {
         Durability::Memory => 0,
         Durability::Fsync | Durability::Os => settings.disk_reserve,
     };
-    let directory = location.path().and_then(Path::parent).unwrap_or(&settings.data_dir);
+    let directory = database.and_then(Path::parent).unwrap_or(&settings.data_dir);
     Space::new(directory.to_owned(), reserve)
 }
 

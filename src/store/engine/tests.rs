@@ -76,7 +76,8 @@ impl Bench {
         let limits =
             Limits { book: Book::default(), queues: 100, room_timeout: Duration::from_secs(1) };
         let gate = Arc::new(Admission::new(limits));
-        let recovered = recovery::recover(connection, &location, Arc::clone(&gate), &settings);
+        let journal = sqlite::SqliteJournal::new(connection, None).expect("it is read");
+        let recovered = recovery::recover(Box::new(journal), None, Arc::clone(&gate), &settings);
         let (engine, opened) = recovered.expect("it is recovered");
         Self { gate, ahead, settings, location, connection, engine, hub: opened.hub }
     }

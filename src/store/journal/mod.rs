@@ -6,8 +6,12 @@
 //!
 //! The engine reads through [`Records`]: what is written, under what its group changes.
 
+#[cfg(test)]
+pub mod memory;
 mod records;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod write_set;
 
 use std::{ops::Range, sync::Arc};
