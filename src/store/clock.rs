@@ -13,6 +13,7 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicI64, Ordering},
     },
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -121,6 +122,17 @@ impl Clock {
     /// When the process began.
     pub fn began_at(&self) -> Timestamp {
         self.began_at
+    }
+
+    /// Lets time pass.
+    pub fn rest(&self, span: Duration) {
+        match &self.wall.by_hand {
+            None => thread::sleep(span),
+            Some(by_hand) => {
+                let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+                by_hand.fetch_add(micros, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Now, by both.

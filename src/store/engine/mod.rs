@@ -435,4 +435,6 @@ enum Came {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

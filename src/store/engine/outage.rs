@@ -6,10 +6,7 @@
 //! held back. Nothing of it was synced, so nothing is in doubt: a sync that fails is another
 //! matter, and ends the store.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{Engine, GroupError};
 use crate::{
@@ -104,7 +101,7 @@ impl Engine<'_> {
             outage.is_refused = true;
             self.admission.hold(Hold::WriteRefused, RETRY_AFTER);
         }
-        thread::sleep(outage.rest);
+        self.clock.rest(outage.rest);
         outage.rest = LONGEST_REST.min(outage.rest * 2);
     }
 

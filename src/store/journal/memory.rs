@@ -21,6 +21,9 @@ use crate::{
 
 type Asked<T> = Result<T, JournalError>;
 
+/// What a commit that fails says.
+pub const REFUSED: &str = "as the test says";
+
 /// What becomes of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -293,7 +296,7 @@ impl Journal for MemoryJournal {
         if set.is_empty() {
             return Ok(());
         }
-        let failed = |fault| JournalError::Failed { fault, cause: "as the test says".into() };
+        let failed = |fault| JournalError::Failed { fault, cause: REFUSED.into() };
         match content.faults.pop_front() {
             None => content.write(set),
             Some(Outcome::Refused(fault)) => return Err(failed(fault)),
