@@ -29,8 +29,8 @@ pub struct WallClock {
     by_hand: Option<Arc<AtomicI64>>,
 }
 
-/// When simulations begin, by the wall clock: 2020.
-const SIMULATED: Duration = Duration::from_secs(1_577_836_800);
+/// When simulations begin, by the wall clock: late in 2019.
+const SIMULATED: Duration = Duration::from_hours(50 * 365 * 24);
 
 /// When simulations begin, by the clock that does not step.
 static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);

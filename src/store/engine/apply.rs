@@ -67,7 +67,10 @@ impl Engine<'_> {
                 self.done(reply);
                 Ok(())
             }
-            Message::Change(queue, change, reply) => self.change_queue(&queue, change, reply),
+            Message::Change(queue, change, reply) => {
+                self.change_queue(&queue, change, reply);
+                Ok(())
+            }
             Message::Overview(only, reply) => {
                 self.group.overviews.push((only, reply));
                 Ok(())
@@ -263,12 +266,14 @@ impl Engine<'_> {
             }
         }
         if after.state.is_terminal() {
-            self.end(number, told)
-        } else if stopped {
-            self.wait_again(number, told)
-        } else {
-            self.mark_cancelled(number, told.written)
+            return self.end(number, told);
         }
+        if stopped {
+            self.wait_again(number, told);
+        } else {
+            self.mark_cancelled(number, told.written);
+        }
+        Ok(())
     }
 
     fn measure_end(&mut self, queue: QueueId, ran: Option<Duration>) {
@@ -280,17 +285,14 @@ impl Engine<'_> {
     }
 
     /// A cancellation of a running task was accepted.
-    fn mark_cancelled(&mut self, number: u64, written: Option<&WrittenLive>) -> Applied {
-        let Some(entry) = self.index.get(number) else { return Ok(()) };
+    fn mark_cancelled(&mut self, number: u64, written: Option<&WrittenLive>) {
+        let Some(entry) = self.index.get(number) else { return };
         if let Some(execution) = &entry.execution {
             self.group.effects.push(Effect::Signal(execution.cancel.clone()));
         }
-        let (Some(written), Some(queue)) = (written, self.queues.get(entry.queue)) else {
-            return Ok(());
-        };
+        let (Some(written), Some(queue)) = (written, self.queues.get(entry.queue)) else { return };
         // What is known of earlier attempts stays.
         self.records.put_live(entry.row(number, queue.name(), written.clone()));
-        Ok(())
     }
 
     /// The task has ended: it leaves the index.
@@ -329,8 +331,8 @@ impl Engine<'_> {
 
     /// An execution has ended and the task has not: it waits again, whatever
     /// the limits of its queue say.
-    fn wait_again(&mut self, number: u64, told: &Particulars<'_>) -> Applied {
-        let Some(mut entry) = self.index.remove(number) else { return Ok(()) };
+    fn wait_again(&mut self, number: u64, told: &Particulars<'_>) {
+        let Some(mut entry) = self.index.remove(number) else { return };
         let columns = entry.execution_columns();
         let execution = entry.execution.take();
         if let Some(queue) = self.queues.get(entry.queue) {
@@ -360,7 +362,6 @@ impl Engine<'_> {
         }
         self.await_turn(number, &entry);
         self.index.insert(number, entry);
-        Ok(())
     }
 
     /// Adds the event of a transition that was just made.

@@ -152,12 +152,7 @@ impl Engine<'_> {
         self.records.insert_attempt(attempt);
     }
 
-    pub(super) fn change_queue(
-        &mut self,
-        name: &str,
-        change: QueueChange,
-        reply: Reply<()>,
-    ) -> Applied {
+    pub(super) fn change_queue(&mut self, name: &str, change: QueueChange, reply: Reply<()>) {
         let now = self.group.now;
         let id = match self.queues.find(name) {
             Some(id) => id,
@@ -165,7 +160,7 @@ impl Engine<'_> {
                 Ok(kept) => self.queues.add(kept, &mut self.ready, &now),
                 Err(cause) => {
                     self.group.effects.push(Effect::Done(reply, Err(no_room(name, cause))));
-                    return Ok(());
+                    return;
                 }
             },
         };
@@ -173,7 +168,7 @@ impl Engine<'_> {
             QueueChange::Pause => self.pause(id, true),
             QueueChange::Resume => self.pause(id, false),
             QueueChange::Settings(fields, values) => {
-                let Some(queue) = self.queues.get(id) else { return Ok(()) };
+                let Some(queue) = self.queues.get(id) else { return };
                 let (kept, before) = (queue.kept.clone(), queue.overrides);
                 let configured = self.admission.book().settings(name);
                 let overrides = match before.changed(&fields, &values, configured) {
@@ -191,7 +186,7 @@ impl Engine<'_> {
         }
         // Also when the disk refuses: whoever waits is then told with the group.
         self.group.effects.push(Effect::Done(reply, Ok(())));
-        self.write_queue(id)
+        self.write_queue(id);
     }
 
     fn pause(&mut self, id: QueueId, paused: bool) {
@@ -206,8 +201,8 @@ impl Engine<'_> {
         self.encoder.push(&Event { queue: Some(&name), ..event });
     }
 
-    fn write_queue(&mut self, id: QueueId) -> Applied {
-        let Some(queue) = self.queues.get(id) else { return Ok(()) };
+    fn write_queue(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.get(id) else { return };
         if !queue.paused && queue.overrides.is_empty() {
             self.records.put_queue(queue.name(), None);
         } else {
@@ -215,17 +210,16 @@ impl Engine<'_> {
             let row = QueueRow { name: name.as_ref().into(), paused: queue.paused, overrides };
             self.records.put_queue(name, Some(row));
         }
-        self.forget_unused(id)
+        self.forget_unused(id);
     }
 
     /// Lets go of a queue of which nothing is left.
-    pub(super) fn forget_unused(&mut self, id: QueueId) -> Applied {
+    pub(super) fn forget_unused(&mut self, id: QueueId) {
         if let Some(name) = self.queues.forget_unused(id, &mut self.ready) {
             self.mix.forget(id);
             self.records.delete_tallies(&name);
             self.group.tallied.remove(&id);
         }
-        Ok(())
     }
 
     /// Answers whoever asked how the queues stand, with what the committed group made

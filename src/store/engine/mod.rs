@@ -292,7 +292,7 @@ impl Engine<'_> {
         self.group.started.clear();
         self.group.fresh.clear();
         self.trim()?;
-        self.write_gathered()?;
+        self.write_gathered();
         let batches = self.encoder.take_all();
         let uptime = self.uptime();
         if closing.is_some() {
@@ -317,8 +317,8 @@ impl Engine<'_> {
         self.newest_ended + 1 + i64::from(failed)
     }
 
-    /// Writes what is one row for the whole group.
-    pub(super) fn write_gathered(&mut self) -> Result<(), GroupError> {
+    /// Notes what is one row for the whole group.
+    pub(super) fn write_gathered(&mut self) {
         self.records.put_slots(self.group.slots.drain());
         let uptime = self.uptime();
         for failed in [false, true] {
@@ -331,7 +331,7 @@ impl Engine<'_> {
         }
         self.newest_ended += 2;
         self.write_tallies();
-        self.forget_trimmed_queues()
+        self.forget_trimmed_queues();
     }
 
     /// The disk has refused: nothing of this group happened, and nothing will.

@@ -6,7 +6,7 @@
 //!
 //! The ordinary run tries some hundred seeds. For more:
 //!
-//!     SIMULATION_SEEDS=10000 cargo test --release --lib simulation
+//!     SIMULATION_SEEDS=100000 cargo test --release --lib simulation
 //!
 //! No thread, file or clock of the machine is part of it.
 
@@ -14,10 +14,12 @@ mod story;
 
 use std::{
     collections::{BTreeMap, HashSet},
+    panic::catch_unwind,
     sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -25,7 +27,7 @@ use futures_util::FutureExt as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::oneshot;
 
-use self::story::Story;
+use self::story::{Story, newest_on};
 use super::{Engine, Message};
 use crate::{
     admission::{Admission, Limits},
@@ -198,11 +200,11 @@ impl Simulation {
         for _ in 0..self.random.random_range(1..5) {
             let message = match self.random.random_range(0..20) {
                 0..6 => self.submission(),
-                6..7 => self.atomic(),
+                6..7 => Some(self.atomic()),
                 7..15 => self.turn(),
-                15..17 => self.cancellation(),
-                17..18 => self.redrive(),
-                18..19 => self.change(),
+                15..17 => Some(self.cancellation()),
+                17..18 => Some(self.redrive()),
+                18..19 => Some(self.change()),
                 _ => self.coming_and_going(),
             };
             messages.extend(message);
@@ -259,12 +261,12 @@ impl Simulation {
         Some(Message::Submit(Box::new(prepared), reply))
     }
 
-    fn atomic(&mut self) -> Option<Message> {
+    fn atomic(&mut self) -> Message {
         let all: Vec<_> = (0..3).filter_map(|_| self.prepared()).collect();
         let (wanted, prepared) = all.into_iter().unzip();
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Many(wanted, answer));
-        Some(Message::SubmitAtomic(prepared, reply))
+        Message::SubmitAtomic(prepared, reply)
     }
 
     fn turn(&mut self) -> Option<Message> {
@@ -310,24 +312,24 @@ impl Simulation {
         (0..count).map(|_| known[self.random.random_range(0..known.len())]).collect()
     }
 
-    fn cancellation(&mut self) -> Option<Message> {
+    fn cancellation(&mut self) -> Message {
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Each(answer));
-        Some(Message::Cancel(self.some_tasks(), Vec::new(), reply))
+        Message::Cancel(self.some_tasks(), Vec::new(), reply)
     }
 
-    fn redrive(&mut self) -> Option<Message> {
+    fn redrive(&mut self) -> Message {
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Each(answer));
-        Some(Message::Redrive(self.some_tasks(), Vec::new(), reply))
+        Message::Redrive(self.some_tasks(), Vec::new(), reply)
     }
 
-    fn change(&mut self) -> Option<Message> {
+    fn change(&mut self) -> Message {
         let change = if self.random.random() { QueueChange::Pause } else { QueueChange::Resume };
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Done(answer));
         let queue = QUEUES[self.random.random_range(0..3)];
-        Some(Message::Change(queue.into(), change, reply))
+        Message::Change(queue.into(), change, reply)
     }
 
     /// A worker begins anew, whatever it had.
@@ -359,7 +361,7 @@ impl Simulation {
     }
 
     fn group(&mut self, messages: Vec<Message>) {
-        let newest = self.story.newest_on(&self.disk);
+        let newest = newest_on(&self.disk);
         let mut messages = messages.into_iter().peekable();
         loop {
             self.engine.commit_group(&mut messages);
@@ -371,8 +373,8 @@ impl Simulation {
         self.story.learn(&self.disk);
         self.hear(failed);
         if failed {
-            // What the disk has of it is there, or not; it has not been told to anybody.
-            assert!(self.hub.newest() <= newest.max(self.hub.newest()), "nothing is published");
+            // Whether the disk has anything of it or not, nobody was told.
+            assert_eq!(self.hub.newest(), newest, "nothing is published");
             self.restart();
         }
     }
@@ -513,21 +515,13 @@ impl Simulation {
         let Some((tail, seen)) = &mut self.tail else { return };
         let mut is_expired = false;
         while let Some(next) = tail.next().now_or_never() {
-            match next {
-                Ok(piece) => {
-                    assert_eq!(
-                        piece.first(),
-                        seen.next(),
-                        "none is left out, and none comes twice"
-                    );
-                    *seen = piece.last();
-                }
+            let Ok(piece) = next else {
                 // It was not read for so long that they are not kept any more.
-                Err(_) => {
-                    is_expired = true;
-                    break;
-                }
-            }
+                is_expired = true;
+                break;
+            };
+            assert_eq!(piece.first(), seen.next(), "none is left out, and none comes twice");
+            *seen = piece.last();
         }
         if is_expired {
             self.tail = None;
@@ -537,7 +531,7 @@ impl Simulation {
     }
 
     fn check(&mut self) {
-        assert_eq!(self.hub.newest(), self.story.newest_on(&self.disk), "all is published");
+        assert_eq!(self.hub.newest(), newest_on(&self.disk), "all is published");
         self.story.check(&self.disk, &self.engine);
     }
 
@@ -599,12 +593,26 @@ fn whatever_comes_and_fails_nothing_is_lost() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIMULATION_SEEDS").unwrap_or(300),
     };
-    for seed in seeds {
-        let run = || Simulation::new(seed).run();
-        if std::panic::catch_unwind(run).is_err() {
-            panic!("SIMULATION_SEED={seed}");
+    let next = AtomicU64::new(seeds.start);
+    let failed = Mutex::new(None);
+    let try_seeds = || {
+        while failed.lock().expect("no panic").is_none() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                break;
+            }
+            if catch_unwind(|| Simulation::new(seed).run()).is_err() {
+                *failed.lock().expect("no panic") = Some(seed);
+            }
         }
-    }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(try_seeds);
+        }
+    });
+    let failed = failed.into_inner().expect("no panic");
+    assert_eq!(failed, None, "what failed is told above; repeat it with SIMULATION_SEED");
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Engine<'_> {
         }
         match self.repeated(&prepared)? {
             Some(outcome) => Ok(outcome),
-            None => Ok(Ok(self.accept(prepared)?)),
+            None => Ok(Ok(self.accept(prepared))),
         }
     }
 
@@ -119,7 +119,7 @@ impl Engine<'_> {
         Ok(Some(seq.map(|seq| Submitted { task, seq, state, existing: true })))
     }
 
-    fn accept(&mut self, prepared: Prepared) -> Result<Submitted, GroupError> {
+    fn accept(&mut self, prepared: Prepared) -> Submitted {
         let Prepared { task, fingerprint, place, record, labels } = prepared;
         let now = self.group.now;
         let (due, interval, alarm) = due(task.due, &now);
@@ -191,7 +191,7 @@ impl Engine<'_> {
             self.arrived(entry.queue);
         }
         self.index.insert(number, entry);
-        Ok(Submitted { task: id, seq, state: life.state, existing: false })
+        Submitted { task: id, seq, state: life.state, existing: false }
     }
 
     /// Lets the answers to submissions tell of starts in the same group.

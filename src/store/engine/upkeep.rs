@@ -246,11 +246,10 @@ impl Engine<'_> {
     }
 
     /// Lets go of queues of which trimming has left nothing.
-    pub(super) fn forget_trimmed_queues(&mut self) -> Applied {
+    pub(super) fn forget_trimmed_queues(&mut self) {
         for queue in std::mem::take(&mut self.group.trimmed) {
-            self.forget_unused(queue)?;
+            self.forget_unused(queue);
         }
-        Ok(())
     }
 
     /// Gives back some of the space that is free, while nobody waits. A reader in

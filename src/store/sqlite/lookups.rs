@@ -71,8 +71,8 @@ impl SqliteJournal<'_> {
 
     /// Looks one row up. What the disk does not give, or SQLite finds torn, is damage of that
     /// row, and concerns whoever asked for it alone.
-    pub(super) fn look_up<'s, T>(
-        &'s mut self,
+    pub(super) fn look_up<T>(
+        &mut self,
         table: Table,
         key: impl Display,
         read: impl FnOnce(&mut Lookups<'_>) -> Rows<T>,

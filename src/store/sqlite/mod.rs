@@ -134,7 +134,7 @@ impl From<JournalError> for DatabaseError {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Damaged(damage) => Self::Row(damage),
-            error => Self::Journal(error),
+            error @ JournalError::Failed { .. } => Self::Journal(error),
         }
     }
 }

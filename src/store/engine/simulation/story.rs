@@ -35,12 +35,6 @@ pub struct Story {
 }
 
 impl Story {
-    /// The newest event on a disk.
-    pub fn newest_on(&self, disk: &MemoryDisk) -> Seq {
-        let content = disk.content();
-        content.events.values().next_back().map(|(batch, _)| batch.last()).unwrap_or_default()
-    }
-
     /// Reads the events that are new on a disk.
     pub fn learn(&mut self, disk: &MemoryDisk) {
         let content = disk.content();
@@ -146,7 +140,7 @@ impl Story {
     pub fn check(&self, disk: &MemoryDisk, engine: &Engine<'_>) {
         let content = disk.content();
         for (number, told) in &self.tasks {
-            self.check_task(*number, told, &content, engine);
+            check_task(*number, told, &content, engine);
         }
         assert!(content.tasks.keys().all(|number| self.tasks.contains_key(number)));
         assert_eq!(content.live.len(), engine.index.len(), "the index has what lives");
@@ -155,31 +149,12 @@ impl Story {
         check_slots(&content, engine);
         check_places(&content, engine);
     }
+}
 
-    fn check_task(&self, number: u64, told: &Told, content: &Content, engine: &Engine<'_>) {
-        let (live, finished) = (content.live.get(&number), content.finished.get(&number));
-        let entry = engine.index.get(number);
-        if told.state.is_terminal() {
-            assert!(live.is_none() && entry.is_none(), "{number} has ended");
-            let is_kept = content.tasks.contains_key(&number);
-            assert_eq!(
-                finished.map(|row| row.life.state),
-                is_kept.then_some(told.state),
-                "{number}"
-            );
-            return;
-        }
-        assert!(finished.is_none(), "{number} lives");
-        assert!(live.is_some() && content.tasks.contains_key(&number), "{number} lives");
-        let entry = entry.unwrap_or_else(|| panic!("{number} is in the index"));
-        let state = match entry.life.state {
-            State::Scheduled => State::Queued,
-            state => state,
-        };
-        assert_eq!((state, entry.life.attempt), (told.state, told.attempt), "{number}");
-        assert_eq!(entry.place.is_some(), state == State::Queued, "who waits has a place");
-        assert_eq!(entry.execution.is_some(), state == State::Running);
-    }
+/// The newest event on a disk.
+pub fn newest_on(disk: &MemoryDisk) -> Seq {
+    let content = disk.content();
+    content.events.values().next_back().map(|(batch, _)| batch.last()).unwrap_or_default()
 }
 
 impl Told {
@@ -187,6 +162,28 @@ impl Told {
         assert_eq!((self.state, self.attempt), (State::Running, event.attempt), "{event:?}");
         self.state = state;
     }
+}
+
+/// Its rows, and what is in memory of it, are as its events tell.
+fn check_task(number: u64, told: &Told, content: &Content, engine: &Engine<'_>) {
+    let (live, finished) = (content.live.get(&number), content.finished.get(&number));
+    let entry = engine.index.get(number);
+    if told.state.is_terminal() {
+        assert!(live.is_none() && entry.is_none(), "{number} has ended");
+        let is_kept = content.tasks.contains_key(&number);
+        assert_eq!(finished.map(|row| row.life.state), is_kept.then_some(told.state), "{number}");
+        return;
+    }
+    assert!(finished.is_none(), "{number} lives");
+    assert!(live.is_some() && content.tasks.contains_key(&number), "{number} lives");
+    let entry = entry.unwrap_or_else(|| panic!("{number} is in the index"));
+    let state = match entry.life.state {
+        State::Scheduled => State::Queued,
+        state => state,
+    };
+    assert_eq!((state, entry.life.attempt), (told.state, told.attempt), "{number}");
+    assert_eq!(entry.place.is_some(), state == State::Queued, "who waits has a place");
+    assert_eq!(entry.execution.is_some(), state == State::Running);
 }
 
 /// A `request_id` is known for as long as its task is kept.
