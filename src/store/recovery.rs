@@ -198,6 +198,8 @@ fn begin_incarnation(
     }
     wait_out(|| engine.records.commit(engine.group.now.wall))?;
     engine.begin_upkeep(newest_batch).map_err(damaged)?;
+    // Nothing more is to be read.
+    engine.records.commit(engine.group.now.wall)?;
     if let Some(first) = engine.upkeep.first_event() {
         engine.publisher.kept_from(first);
     }

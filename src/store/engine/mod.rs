@@ -268,6 +268,7 @@ impl Engine<'_> {
     ) -> Result<Vec<EventBatch>, GroupError> {
         crate::failpoint::hit("engine.group");
         self.wait_for_log()?;
+        self.begin()?;
         self.group.now = self.clock.moment();
         for worker in std::mem::take(&mut self.lost) {
             self.give_up(worker)?;

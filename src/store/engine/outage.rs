@@ -19,6 +19,9 @@ use crate::{
 const FIRST_REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
+/// Rest before a lock is tried again, which was waited for before.
+const LEAST_REST: Duration = Duration::from_millis(1);
+
 /// How often trouble that lasts is told.
 const REMINDER: Duration = Duration::from_secs(10);
 
@@ -40,9 +43,9 @@ impl Outage {
         Self { began: Instant::now(), told: None, rest: FIRST_REST, is_refused: false }
     }
 
-    /// Tells of it now and then.
-    fn tell(&mut self, error: &JournalError) {
-        if self.told.is_some_and(|told| told.elapsed() < REMINDER) {
+    /// Tells of it, at once or now and then.
+    fn tell(&mut self, error: &JournalError, at_once: bool) {
+        if !at_once && self.told.is_some_and(|told| told.elapsed() < REMINDER) {
             return;
         }
         let since = self.told.map_or(Duration::ZERO, |_| self.began.elapsed());
@@ -81,6 +84,7 @@ impl Engine<'_> {
                 Ok(()) => break,
                 Err(error) if error.fault().may_pass() => {
                     self.wait_out(outage.get_or_insert_with(Outage::new), &error);
+                    self.postpone();
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -91,13 +95,44 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Begins a group: what is in the way of reading is waited out before anything is decided.
+    ///
+    /// # Errors
+    /// Any other.
+    pub(super) fn begin(&mut self) -> Result<(), GroupError> {
+        let mut outage = None;
+        loop {
+            match self.records.journal.begin() {
+                Ok(()) => break,
+                Err(error) if error.fault().may_pass() => {
+                    self.wait_out(outage.get_or_insert_with(Outage::new), &error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(outage) = outage {
+            self.went_on(&outage);
+        }
+        Ok(())
+    }
+
+    /// What ends in the group is to be kept from when it is committed.
+    fn postpone(&mut self) {
+        let before = self.uptime();
+        let now = self.clock.uptime(&self.clock.moment());
+        self.records.postpone(now);
+        self.upkeep.postpone(before, now);
+    }
+
     fn wait_out(&self, outage: &mut Outage, error: &JournalError) {
-        outage.tell(error);
+        let is_new = error.fault() != Fault::Busy && !outage.is_refused;
+        outage.tell(error, is_new || outage.told.is_none());
         if error.fault() == Fault::Busy {
             // It was waited for, a little, in the journal.
+            self.clock.rest(LEAST_REST);
             return;
         }
-        if !outage.is_refused {
+        if is_new {
             outage.is_refused = true;
             self.admission.hold(Hold::WriteRefused, RETRY_AFTER);
         }

@@ -33,7 +33,7 @@ use crate::{
     admission::{Admission, Limits},
     config::{Durability, Retention},
     event::Seq,
-    events::{BoxFuture, EventBatch, History, Hub, Tail, Unreadable},
+    events::{BoxFuture, Ended, EventBatch, History, Hub, Tail, Unreadable},
     queue::Book,
     store::{
         Error, Finished, Outcome, QueueChange, Settings, Submission, Submitted, Turn, WallClock,
@@ -370,7 +370,7 @@ impl Simulation {
             }
         }
         let failed = self.engine.failure.borrow().is_some();
-        self.story.learn(&self.disk);
+        self.story.learn(&self.disk, self.clock.load(Ordering::Relaxed));
         self.hear(failed);
         if failed {
             // Whether the disk has anything of it or not, nobody was told.
@@ -494,7 +494,7 @@ impl Simulation {
         self.gate = gate();
         let (engine, hub) = start(&self.disk, &self.gate, &self.settings);
         (self.engine, self.hub) = (engine, hub);
-        self.story.learn(&self.disk);
+        self.story.learn(&self.disk, self.clock.load(Ordering::Relaxed));
         self.story.started();
         let content = self.disk.content();
         for number in self.acknowledged.keys() {
@@ -515,10 +515,15 @@ impl Simulation {
         let Some((tail, seen)) = &mut self.tail else { return };
         let mut is_expired = false;
         while let Some(next) = tail.next().now_or_never() {
-            let Ok(piece) = next else {
+            let piece = match next {
+                Ok(piece) => piece,
                 // It was not read for so long that they are not kept any more.
-                is_expired = true;
-                break;
+                Err(Ended::Unreadable(Unreadable::Expired(oldest))) => {
+                    assert!(oldest > seen.next(), "it is kept");
+                    is_expired = true;
+                    break;
+                }
+                Err(other) => panic!("{other:?}"),
             };
             assert_eq!(piece.first(), seen.next(), "none is left out, and none comes twice");
             *seen = piece.last();
@@ -532,7 +537,8 @@ impl Simulation {
 
     fn check(&mut self) {
         assert_eq!(self.hub.newest(), newest_on(&self.disk), "all is published");
-        self.story.check(&self.disk, &self.engine);
+        let now = self.clock.load(Ordering::Relaxed);
+        self.story.check(&self.disk, &self.engine, now, &self.settings.retention);
     }
 
     /// Without faults, and with workers that succeed, everything ends.

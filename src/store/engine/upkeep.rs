@@ -77,6 +77,15 @@ impl Upkeep {
         self.oldest_events.get_or_insert((first, now));
     }
 
+    /// What was written at `before`, or later, is written at `now`.
+    pub fn postpone(&mut self, before: Uptime, now: Uptime) {
+        let ended = self.oldest_ended.iter_mut().flatten();
+        let events = self.oldest_events.as_mut().map(|(_, uptime)| uptime);
+        for uptime in ended.chain(events).filter(|uptime| **uptime >= before) {
+            *uptime = now;
+        }
+    }
+
     /// The oldest event that is kept.
     pub fn first_event(&self) -> Option<Seq> {
         self.oldest_events.map(|(first, _)| first)

@@ -90,6 +90,15 @@ impl Content {
     fn write(&mut self, set: &WriteSet) {
         self.starts.retain(|start| !set.forgotten_starts.contains(start));
         self.starts.extend(&set.starts);
+        for (number, request_id) in &set.trimmed {
+            self.finished.remove(number);
+            self.tasks.remove(number);
+            self.attempts.retain(|(task, _), _| task != number);
+            self.outputs.retain(|(task, _), _| task != number);
+            if let Some(id) = request_id {
+                self.requests.retain(|known, row| **known != **id || row.task != *number);
+            }
+        }
         for task in &set.tasks {
             assert!(self.tasks.insert(task.number, task.clone()).is_none(), "a number is new");
         }
@@ -113,15 +122,6 @@ impl Content {
         }
         for (worker, slot) in &set.slots {
             change(&mut self.slots, *worker, slot.as_ref());
-        }
-        for (number, request_id) in &set.trimmed {
-            self.finished.remove(number);
-            self.tasks.remove(number);
-            self.attempts.retain(|(task, _), _| task != number);
-            self.outputs.retain(|(task, _), _| task != number);
-            if let Some(id) = request_id {
-                self.requests.retain(|known, row| **known != **id || row.task != *number);
-            }
         }
         for row in &set.ended {
             assert!(self.ended.insert(row.id, row.clone()).is_none(), "a row is new");
@@ -165,6 +165,10 @@ fn missing(number: u64) -> JournalError {
 }
 
 impl Journal for MemoryJournal {
+    fn begin(&mut self) -> Asked<()> {
+        Ok(())
+    }
+
     fn find(&mut self) -> Asked<Found> {
         let content = self.0.content();
         let starts = content.meta.get("starts").map_or(&[][..], Vec::as_slice);

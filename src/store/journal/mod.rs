@@ -152,6 +152,10 @@ type Asked<T> = Result<T, JournalError>;
 /// Whatever is asked is answered from what was committed last. A row that cannot be read, or is
 /// not what was written, is [`JournalError::Damaged`], and concerns whoever asked for it alone.
 pub trait Journal {
+    /// From here to the next commit, all that is asked is answered from one state. Fails for
+    /// what is in the way, so that nothing that is asked later does.
+    fn begin(&mut self) -> Asked<()>;
+
     /// What is there.
     fn find(&mut self) -> Asked<Found>;
 
@@ -203,7 +207,8 @@ pub trait Journal {
     /// # Errors
     /// Nothing of it was committed, as far as that can be known: see
     /// [`cut_uncommitted`](Self::cut_uncommitted). One that [may pass](Fault::may_pass) may be
-    /// tried again, with the same; after any other the journal takes nothing more.
+    /// tried again, with the same; after any other the journal takes nothing more. A lock
+    /// ([`Fault::Busy`]) was waited for, a little.
     fn commit(&mut self, set: &WriteSet, now: Timestamp) -> Asked<()>;
 
     /// How long the log is.

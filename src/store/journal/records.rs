@@ -21,12 +21,14 @@ pub struct Records<'j> {
     pub journal: Box<dyn Journal + 'j>,
     /// What the group changes.
     pub changes: WriteSet,
+    /// The last rows of tasks that have ended, of each class, that go with the group.
+    gone: [i64; 2],
 }
 
 impl<'j> Records<'j> {
     /// Those of a journal.
     pub fn new(journal: Box<dyn Journal + 'j>) -> Self {
-        Self { journal, changes: WriteSet::default() }
+        Self { journal, changes: WriteSet::default(), gone: [0; 2] }
     }
 
     /// Makes what the group changes durable, and begins the next one.
@@ -36,7 +38,14 @@ impl<'j> Records<'j> {
     pub fn commit(&mut self, now: Timestamp) -> Asked<()> {
         self.journal.commit(&self.changes, now)?;
         self.changes = WriteSet::default();
+        self.gone = [0; 2];
         Ok(())
+    }
+
+    /// What ends in the group does so now: it could not be committed before.
+    pub fn postpone(&mut self, now: Uptime) {
+        self.changes.ended.iter_mut().for_each(|row| row.uptime = now);
+        self.changes.events.iter_mut().for_each(|(_, uptime)| *uptime = now);
     }
 
     /// The request that made a task under this `request_id`.
@@ -52,6 +61,7 @@ impl<'j> Records<'j> {
     pub fn record(&mut self, number: u64) -> Asked<Option<(Vec<u8>, Labels)>> {
         match self.changes.task(number) {
             Some(task) => Ok(Some((task.record.clone(), task.labels.clone()))),
+            None if self.changes.trimmed.contains_key(&number) => Ok(None),
             None => self.journal.record(number),
         }
     }
@@ -127,11 +137,17 @@ impl<'j> Records<'j> {
     /// Bytes of what a task's executions wrote, as far as it is kept.
     pub fn bytes_of_outputs(&mut self, number: u64) -> Asked<u64> {
         let changes = &self.changes;
+        if changes.trimmed.contains_key(&number) {
+            return Ok(0);
+        }
         let mut kept =
             if changes.is_new(number) { Vec::new() } else { self.journal.outputs(number)? };
         for output in changes.outputs.iter().filter(|output| output.task == number) {
             kept.retain(|(attempt, _)| *attempt != output.attempt);
             kept.push((output.attempt, output.data.len() as u64));
+        }
+        if kept.is_empty() {
+            return Ok(0);
         }
         let attempts = changes.attempts.iter().filter(|attempt| attempt.task == number);
         let newest = attempts.map(|attempt| attempt.attempt).max().unwrap_or(0);
@@ -145,12 +161,10 @@ impl<'j> Records<'j> {
     pub fn oldest_ended(
         &mut self,
         failed: bool,
-        mut beyond: i64,
+        beyond: i64,
     ) -> Asked<Option<Result<EndedRow, (i64, Damage)>>> {
         // They go in their order, so that the last one that is gone has none before it.
-        let shortened = self.changes.shortened.values().rev();
-        let gone = shortened.filter(|row| row.failed == failed && row.tasks.is_empty());
-        beyond = gone.map(|row| row.id).next().unwrap_or(beyond).max(beyond);
+        let beyond = beyond.max(self.gone[usize::from(failed)]);
         let oldest = self.journal.oldest_ended(failed, beyond)?;
         Ok(match oldest {
             Some(Ok(row)) => Some(Ok(self.changes.shortened.get(&row.id).cloned().unwrap_or(row))),
@@ -223,6 +237,9 @@ impl<'j> Records<'j> {
 
     /// Leaves these tasks in a row of those that ended; without any, it goes.
     pub fn keep_ended(&mut self, row: EndedRow) {
+        if row.tasks.is_empty() {
+            self.gone[usize::from(row.failed)] = row.id;
+        }
         self.changes.shortened.insert(row.id, row);
     }
 

@@ -41,6 +41,8 @@ pub struct SqliteJournal<'c> {
     log: Log<'c>,
     /// Whether any output of an execution may be kept.
     pub(super) has_outputs: bool,
+    /// What was refused may still be in the log.
+    is_uncut: bool,
 }
 
 /// The statements that write, prepared once.
@@ -90,6 +92,7 @@ impl<'c> SqliteJournal<'c> {
             statements: Statements::new(connection)?,
             log: Log::new(connection, path)?,
             has_outputs: connection.prepare("SELECT 1 FROM output LIMIT 1")?.exists([])?,
+            is_uncut: false,
         })
     }
 
@@ -102,6 +105,9 @@ impl<'c> SqliteJournal<'c> {
 
     fn try_commit(&mut self, set: &WriteSet, now: Timestamp) -> Rows<()> {
         self.end_reading()?;
+        if self.is_uncut {
+            self.is_uncut = !self.log.forget_uncommitted();
+        }
         if set.is_empty() {
             return Ok(());
         }
@@ -157,6 +163,7 @@ impl<'c> Statements<'c> {
     /// Rows of one table in the order of their keys, which is that in which they lie.
     fn write(&mut self, set: &WriteSet, now: Timestamp, has_outputs: bool) -> Rows<()> {
         self.write_starts(set, now)?;
+        self.trim(set, has_outputs)?;
         for task in &set.tasks {
             self.insert_task(task)?;
         }
@@ -177,7 +184,7 @@ impl<'c> Statements<'c> {
         for (worker, slot) in &set.slots {
             self.write_slot(*worker, *slot)?;
         }
-        self.trim(set, has_outputs)?;
+        self.write_ended(set)?;
         for (batch, uptime) in &set.events {
             self.insert_events(batch, *uptime)?;
         }
@@ -303,7 +310,7 @@ impl<'c> Statements<'c> {
         }
     }
 
-    /// What has ended in this group, and what is not kept any more.
+    /// Tasks of which nothing is kept any more.
     fn trim(&mut self, set: &WriteSet, has_outputs: bool) -> Rows<()> {
         let mut trimmed: Vec<_> = set.trimmed.iter().collect();
         trimmed.sort_unstable();
@@ -318,6 +325,11 @@ impl<'c> Statements<'c> {
                 self.delete_request.execute((request_id, number))?;
             }
         }
+        Ok(())
+    }
+
+    /// What has ended in this group, and what is not kept any more.
+    fn write_ended(&mut self, set: &WriteSet) -> Rows<()> {
         for row in &set.ended {
             write_ended(&mut self.insert_ended, row)?;
         }
@@ -390,6 +402,12 @@ fn live_values(row: &LiveRow) -> [ValueRef<'_>; 17] {
 }
 
 impl Journal for SqliteJournal<'_> {
+    fn begin(&mut self) -> Asked<()> {
+        self.begin_reading()?;
+        // The first thing that is read meets whatever is in the way.
+        Ok(self.lookups.touch()?)
+    }
+
     fn find(&mut self) -> Asked<Found> {
         Ok(start::find(self.connection)?)
     }
@@ -457,7 +475,7 @@ impl Journal for SqliteJournal<'_> {
             self.roll_back();
             // Not where somebody else may be writing to the log.
             if matches!(fault::of(error), Fault::Full | Fault::Write) {
-                self.log.forget_uncommitted();
+                self.is_uncut = !self.log.forget_uncommitted();
             }
         })?)
     }

@@ -93,13 +93,11 @@ impl<'c> Log<'c> {
 
     /// The same for a commit that is tried again, as well as that is possible: so that a
     /// shorter one leaves nothing of it behind its own end.
-    pub fn forget_uncommitted(&mut self) {
-        let Ok(end) = self.committed_end() else { return };
-        let file = self.file.as_ref().and_then(|file| File::options().write(true).open(file).ok());
-        if let Some(file) = file {
-            // It is tried again at the next time.
-            let _ = file.set_len(end);
-        }
+    /// Tells whether it was done.
+    pub fn forget_uncommitted(&mut self) -> bool {
+        let Ok(end) = self.committed_end() else { return false };
+        let Some(file) = &self.file else { return true };
+        File::options().write(true).open(file).is_ok_and(|file| file.set_len(end).is_ok())
     }
 
     fn committed_end(&mut self) -> Result<u64, rusqlite::Error> {

@@ -3,16 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Write as _,
+    time::Duration,
 };
 
 use prost::Message as _;
 use taskyard_proto::v1::{Event, EventType, WatchEventsResponse};
 
 use crate::{
+    config::Retention,
     event::Seq,
     store::{
         engine::{ENDS, Engine},
-        journal::memory::{Content, MemoryDisk},
+        journal::{
+            FinishRow,
+            memory::{Content, MemoryDisk},
+        },
     },
     task::{State, TaskId},
 };
@@ -22,6 +27,10 @@ use crate::{
 struct Told {
     state: State,
     attempt: u32,
+    /// When its latest event was told, in microseconds.
+    at: i64,
+    /// Its rows are gone, as they were to.
+    is_trimmed: bool,
 }
 
 /// All that was told so far.
@@ -36,7 +45,7 @@ pub struct Story {
 
 impl Story {
     /// Reads the events that are new on a disk.
-    pub fn learn(&mut self, disk: &MemoryDisk) {
+    pub fn learn(&mut self, disk: &MemoryDisk, now: i64) {
         let content = disk.content();
         for (batch, _) in content.events.range(self.newest.next()..).map(|(_, row)| row) {
             assert_eq!(batch.first(), self.newest.next(), "events are numbered without gaps");
@@ -44,13 +53,13 @@ impl Story {
             for event in response.events {
                 self.newest = self.newest.next();
                 assert_eq!(event.seq, self.newest.0);
-                self.tell(&event);
+                self.tell(&event, now);
             }
             assert_eq!(batch.last(), self.newest);
         }
     }
 
-    fn tell(&mut self, event: &Event) {
+    fn tell(&mut self, event: &Event, now: i64) {
         writeln!(
             self.text,
             "{} {:?} {} {} {}",
@@ -66,11 +75,13 @@ impl Story {
         }
         let number = event.task_id.parse::<TaskId>().expect("an id").number();
         if event.r#type() == EventType::Submitted {
-            let told = Told { state: State::Queued, attempt: 0 };
+            let told = Told { state: State::Queued, attempt: 0, at: now, is_trimmed: false };
             assert!(self.tasks.insert(number, told).is_none(), "{number} is submitted twice");
             return;
         }
         let told = self.tasks.get_mut(&number).expect("it was submitted");
+        assert!(!told.is_trimmed, "{number} was gone");
+        told.at = now;
         let before = told.state;
         let is_end = before == State::Running || event.attempt == told.attempt;
         assert!(is_end || event.r#type() == EventType::Started, "{event:?}: {told:?}");
@@ -137,14 +148,26 @@ impl Story {
     }
 
     /// Compares the rows, and what the engine has in memory, with what was told.
-    pub fn check(&self, disk: &MemoryDisk, engine: &Engine<'_>) {
+    pub fn check(
+        &mut self,
+        disk: &MemoryDisk,
+        engine: &Engine<'_>,
+        now: i64,
+        retention: &Retention,
+    ) {
         let content = disk.content();
-        for (number, told) in &self.tasks {
+        for (number, told) in &mut self.tasks {
             check_task(*number, told, &content, engine);
+            if told.state.is_terminal() && !content.tasks.contains_key(number) {
+                check_trimmed(*number, told, &content, now, retention);
+            } else {
+                check_attempts(*number, told, &content);
+            }
         }
         assert!(content.tasks.keys().all(|number| self.tasks.contains_key(number)));
         assert_eq!(content.live.len(), engine.index.len(), "the index has what lives");
         check_requests(&content);
+        check_queues(&content, engine);
         check_ended(&content);
         check_slots(&content, engine);
         check_places(&content, engine);
@@ -184,6 +207,42 @@ fn check_task(number: u64, told: &Told, content: &Content, engine: &Engine<'_>) 
     assert_eq!((state, entry.life.attempt), (told.state, told.attempt), "{number}");
     assert_eq!(entry.place.is_some(), state == State::Queued, "who waits has a place");
     assert_eq!(entry.execution.is_some(), state == State::Running);
+}
+
+/// What has ended is kept for so long in any case.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// It was kept for as long as it was to be, or pushed out by others.
+fn check_trimmed(number: u64, told: &mut Told, content: &Content, now: i64, retention: &Retention) {
+    if std::mem::replace(&mut told.is_trimmed, true) {
+        return;
+    }
+    let age = Duration::from_micros((now - told.at).unsigned_abs());
+    let has_failed = told.state == State::Failed;
+    let keep = if has_failed { retention.failed } else { retention.finished };
+    let is_of_class = |row: &&FinishRow| (row.life.state == State::Failed) == has_failed;
+    let kept = content.finished.values().filter(is_of_class).count() as u64;
+    let is_pushed_out = age >= GRACE && kept >= retention.max_finished;
+    assert!(age >= keep || is_pushed_out, "{number} is gone after {age:?}: {kept} are kept");
+}
+
+/// Each execution that has ended is noted, but for one that ended its task.
+fn check_attempts(number: u64, told: &Told, content: &Content) {
+    let noted = content.attempts.range((number, 0)..(number + 1, 0));
+    let noted: Vec<u32> = noted.map(|((_, attempt), _)| *attempt).collect();
+    let expected: Vec<u32> = (1..=told.attempt).collect();
+    let (_, before) = expected.split_last().unwrap_or((&0, &[]));
+    assert!(noted == expected || noted == before, "{number}: {noted:?} of {}", told.attempt);
+}
+
+/// What was changed about a queue is kept.
+fn check_queues(content: &Content, engine: &Engine<'_>) {
+    for name in super::QUEUES {
+        let queue = engine.queues.find(name).and_then(|id| engine.queues.get(id));
+        let is_paused = queue.is_some_and(|queue| queue.paused);
+        let is_kept = content.queues.get(name).is_some_and(|row| row.paused);
+        assert_eq!(is_kept, is_paused, "{name}");
+    }
 }
 
 /// A `request_id` is known for as long as its task is kept.
