@@ -12,8 +12,8 @@ use taskyard::{
     events::{History as _, Hub, Unreadable},
     queue::{Book, Overrides},
     store::{
-        Error, Exit, Filter, Finished, Outcome, Output, OutputStream, Query, QueueChange, Settings,
-        SqliteStore, Store, Submission, Submitted, Task, Turn, WallClock, open, weight,
+        Dispatch, Error, Exit, Filter, Finished, Outcome, Output, OutputStream, Query, QueueChange,
+        Settings, SqliteStore, Store, Submission, Submitted, Task, WallClock, open, weight,
     },
     task::{Data, Due, Failure, NewTask, RetryPolicy, State, TaskId, WorkerId},
 };
@@ -83,8 +83,8 @@ impl Opened {
     }
 
     async fn next(&self, finished: Option<Finished>) -> Finished {
-        let turn = timeout(PATIENCE, self.store.turn(WorkerId(1), finished)).await;
-        let Ok(Ok(Turn::Run(given))) = turn else { panic!("{turn:?}") };
+        let dispatch = timeout(PATIENCE, self.store.next_dispatch(WorkerId(1), finished)).await;
+        let Ok(Ok(Dispatch::Run(given))) = dispatch else { panic!("{dispatch:?}") };
         let outcome = Outcome::Succeeded(Data::Json(r#"{"b":2}"#.into()));
         let (task, attempt, ran) = (given.task, given.attempt, Duration::from_millis(5));
         Finished { task, attempt, outcome, ran, output: None }
@@ -146,7 +146,7 @@ async fn full_store() -> (TempDir, TempDir, Ledger) {
         next = yard.next(Some(next)).await;
     }
     yard.store.retire(vec![WorkerId(1)]).await.unwrap();
-    assert!(matches!(yard.store.turn(WorkerId(1), Some(next)).await, Ok(Turn::Stop)));
+    assert!(matches!(yard.store.next_dispatch(WorkerId(1), Some(next)).await, Ok(Dispatch::Stop)));
     yard.store.leave(WorkerId(1)).await.unwrap();
     let again = yard.store.redrive(vec![submitted[2].1.task], Vec::new()).await.unwrap();
     assert_eq!(again, [Ok(())]);

@@ -13,8 +13,8 @@ use taskyard::{
     config::{Durability, Retention},
     queue,
     store::{
-        self, Error, Filter, Finished, Outcome, Query, QueueChange, SqliteStore, Store, Submission,
-        Turn, WallClock,
+        self, Dispatch, Error, Filter, Finished, Outcome, Query, QueueChange, SqliteStore, Store,
+        Submission, WallClock,
     },
     task::{Data, Due, NewTask, RetryPolicy, State, TaskId, WorkerId},
 };
@@ -115,8 +115,8 @@ impl Rig {
             crew.spawn(async move {
                 let mut finished = None;
                 while let Ok(()) = take_one(&left) {
-                    let turn = store.turn(WorkerId(worker), finished.take()).await?;
-                    finished = Some(ended(&turn, &queue)?);
+                    let dispatch = store.next_dispatch(WorkerId(worker), finished.take()).await?;
+                    finished = Some(ended(&dispatch, &queue)?);
                 }
                 report(&store, worker, finished).await
             });
@@ -199,8 +199,8 @@ fn take_one(left: &AtomicUsize) -> Result<(), usize> {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).map(drop)
 }
 
-fn ended(turn: &Turn, queue: &str) -> Result<Finished, Error> {
-    let Turn::Run(assignment) = turn else { return Err(Error::Draining) };
+fn ended(dispatch: &Dispatch, queue: &str) -> Result<Finished, Error> {
+    let Dispatch::Run(assignment) = dispatch else { return Err(Error::Draining) };
     assert_eq!(&*assignment.queue, queue);
     Ok(Finished {
         task: assignment.task,
@@ -214,7 +214,7 @@ fn ended(turn: &Turn, queue: &str) -> Result<Finished, Error> {
 /// Reports the last execution of a worker that then leaves.
 async fn report(store: &SqliteStore, worker: u32, finished: Option<Finished>) -> Result<(), Error> {
     store.retire(vec![WorkerId(worker)]).await?;
-    store.turn(WorkerId(worker), finished).await?;
+    store.next_dispatch(WorkerId(worker), finished).await?;
     store.leave(WorkerId(worker)).await
 }
 
@@ -240,10 +240,10 @@ impl Runner {
                 let submission = Submission { task: task.clone(), fingerprint: [0; 16] };
                 let began = Instant::now();
                 store.submit(submission, place).await?;
-                let turn = store.turn(WorkerId(1), finished.take()).await?;
+                let dispatch = store.next_dispatch(WorkerId(1), finished.take()).await?;
                 let rest = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                 noted.fetch_max(rest, Ordering::Relaxed);
-                finished = Some(ended(&turn, "own")?);
+                finished = Some(ended(&dispatch, "own")?);
             }
             report(&store, 1, finished).await
         });

@@ -6,7 +6,7 @@
 //! so a task that waits is always waiting in the store.
 //!
 //! The crew has a size, which can change while it works. Workers join at once;
-//! one that is to leave is told so by the store at its next turn, so that no
+//! one that is to leave is told so by the store at its next dispatch, so that no
 //! task is handed to somebody who has gone.
 //!
 //! Workers and their handlers run on threads of their own (`threads`). An execution whose
@@ -211,7 +211,7 @@ impl Pool {
     }
 
     /// Waits for the workers to leave, which they do when the store answers
-    /// their turn with [`crate::store::Turn::Stop`]. Executions that still run
+    /// their next dispatch with [`crate::store::Dispatch::Stop`]. Executions that still run
     /// at `interrupt_at` are signalled, and dropped at `stop_at`; whatever has
     /// not ended halfway from there to `give_up_at` blocks its thread, and is recorded as
     /// interrupted without it. Whoever is there at `give_up_at` is left behind.

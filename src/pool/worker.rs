@@ -1,4 +1,4 @@
-//! One worker: take a turn, execute, report with the next turn.
+//! One worker: get a dispatch, execute, report with the call for the next one.
 
 use std::{
     any::Any,
@@ -23,7 +23,7 @@ use tracing::{Instrument as _, debug, info_span, warn};
 use super::{Settings, desk::Desk, retry::backoff, threads::Lease};
 use crate::{
     handler::{Error, Execution, Output, Registry, Transcript, Written},
-    store::{self, Assignment, Finished, Outcome, Store, Turn},
+    store::{self, Assignment, Dispatch, Finished, Outcome, Store},
     supervisor::message_of,
     task::{Data, RetryPolicy, WorkerId},
     telemetry::Throttle,
@@ -110,7 +110,7 @@ impl Worker {
         if let Err(error) = self.store.retire(vec![self.id]).await {
             debug!(worker = %self.id, %error, "the store gives it nothing more");
         }
-        match self.store.turn(self.id, Some(finished)).await {
+        match self.store.next_dispatch(self.id, Some(finished)).await {
             Ok(_) => self.leave().await,
             Err(store::Error::Crashed(_)) => {}
             Err(error) => {
@@ -128,15 +128,15 @@ impl Worker {
     async fn work(self, mut finished: Option<Finished>) {
         let generation = self.desk.generation();
         loop {
-            let turn = self.store.turn(self.id, finished.take()).await;
+            let dispatch = self.store.next_dispatch(self.id, finished.take()).await;
             crate::failpoint::hit("worker");
-            match turn {
-                Ok(Turn::Run(assignment)) => match self.execute(assignment, generation).await {
+            match dispatch {
+                Ok(Dispatch::Run(assignment)) => match self.execute(assignment, generation).await {
                     Some(ended) => finished = Some(ended),
                     // It was judged, and somebody else goes on.
                     None => return,
                 },
-                Ok(Turn::Stop) => break,
+                Ok(Dispatch::Stop) => break,
                 Err(store::Error::Crashed(_)) => return,
                 Err(error) => {
                     return warn!(worker = %self.id, %error, "a worker stops: its report has no taker");

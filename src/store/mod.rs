@@ -136,17 +136,17 @@ pub trait Store: History {
     /// [`Error::Draining`], [`Error::Failed`].
     fn join(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// A worker's turn: records how its last execution ended, if it had one,
+    /// A worker asks for its next dispatch: records how its last execution ended, if it had one,
     /// and answers with the next task as soon as there is one. The start of
-    /// that task is committed then. A worker has one turn at a time.
+    /// that task is committed then. A worker has one such call at a time.
     ///
     /// # Errors
     /// [`Error::Failed`].
-    fn turn(
+    fn next_dispatch(
         &self,
         worker: WorkerId,
         finished: Option<Finished>,
-    ) -> BoxFuture<'_, Result<Turn, Error>>;
+    ) -> BoxFuture<'_, Result<Dispatch, Error>>;
 
     /// Records that a worker has left the crew.
     ///
@@ -154,8 +154,8 @@ pub trait Store: History {
     /// [`Error::Draining`], [`Error::Failed`].
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Answers the next turn of these workers, or the one that they wait in, with
-    /// [`Turn::Stop`].
+    /// Answers the next call for a dispatch of these workers, or the one that they wait in, with
+    /// [`Dispatch::Stop`].
     ///
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`].
@@ -180,7 +180,7 @@ pub trait Store: History {
     fn overview(&self, queue: Option<Arc<str>>) -> BoxFuture<'_, Result<Overview, Error>>;
 
     /// Starts no task from now on, refuses new ones, and answers workers that
-    /// wait for a turn with [`Turn::Stop`].
+    /// wait for a dispatch with [`Dispatch::Stop`].
     ///
     /// # Errors
     /// [`Error::Failed`].
@@ -357,7 +357,7 @@ pub struct Finished {
 
 /// What a worker does next.
 #[derive(Debug)]
-pub enum Turn {
+pub enum Dispatch {
     /// Execute this.
     Run(Assignment),
     /// Leave: nothing starts any more.

@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use super::{
-    Error, Finished, Output, Overview, Page, Query, QueueChange, Store, Submission, Submitted,
-    Task, Turn,
+    Dispatch, Error, Finished, Output, Overview, Page, Query, QueueChange, Store, Submission,
+    Submitted, Task,
     clock::WallClock,
     directory::{Directory, DirectoryError},
     engine::{Closed, Message, Reply, watch_disk},
@@ -394,13 +394,13 @@ impl Store for SqliteStore {
         Box::pin(self.command(move |reply| Message::Join(worker, reply)))
     }
 
-    fn turn(
+    fn next_dispatch(
         &self,
         worker: WorkerId,
         finished: Option<Finished>,
-    ) -> BoxFuture<'_, Result<Turn, Error>> {
+    ) -> BoxFuture<'_, Result<Dispatch, Error>> {
         let finished = finished.map(Box::new);
-        Box::pin(self.command(move |reply| Message::Turn(worker, finished, reply)))
+        Box::pin(self.command(move |reply| Message::NextDispatch(worker, finished, reply)))
     }
 
     fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>> {

@@ -3,7 +3,7 @@
 use taskyard::{
     event::Seq,
     proto::v1::EventType::{WorkerStarted, WorkerStopped},
-    store::Turn,
+    store::Dispatch,
     task::{State, WorkerId},
 };
 
@@ -59,8 +59,8 @@ pub async fn a_retired_worker_that_is_busy_is_told_to_stop_at_its_next_turn(
     patient(yard.store.retire(vec![run.worker])).await.expect("it retires");
     assert_eq!(yard.state(first).await, State::Running);
     assert!(!run.given.cancel.is_cancelled(), "it is not interrupted");
-    let turn = patient(yard.store.turn(run.worker, Some(run.finished(done())))).await;
-    assert!(matches!(turn, Ok(Turn::Stop)), "{turn:?}");
+    let dispatch = patient(yard.store.next_dispatch(run.worker, Some(run.finished(done())))).await;
+    assert!(matches!(dispatch, Ok(Dispatch::Stop)), "{dispatch:?}");
     assert_eq!(yard.state(first).await, State::Succeeded, "what it reports counts");
     assert_eq!(yard.state(second).await, State::Queued, "and it is given nothing more");
     assert_eq!(yard.run(broken()).await, second);

@@ -9,7 +9,7 @@ use taskyard::{
         self,
         EventType::{Draining, Submitted},
     },
-    store::{Error, Outcome, QueueChange, Turn},
+    store::{Dispatch, Error, Outcome, QueueChange},
     task::{Due, NewTask, State, WorkerId},
 };
 
@@ -61,12 +61,12 @@ pub async fn a_drain_stops_the_crew_and_loses_nothing(provider: &impl Provider) 
     let batch = || vec![yard.ready(task("a"))];
     assert_eq!(patient(yard.store.submit_all(batch())).await, Err(Error::Draining));
     assert_eq!(patient(yard.store.submit_atomic(batch())).await, Err(Error::Draining));
-    let turn = patient(yard.store.turn(WorkerId(99), None)).await;
-    assert!(matches!(turn, Ok(Turn::Stop)), "{turn:?}");
+    let dispatch = patient(yard.store.next_dispatch(WorkerId(99), None)).await;
+    assert!(matches!(dispatch, Ok(Dispatch::Stop)), "{dispatch:?}");
     assert_eq!(yard.state(busy).await, State::Running, "what runs goes on");
     let finished = reports.finished(Outcome::Interrupted);
-    let turn = patient(yard.store.turn(reports.worker, Some(finished))).await;
-    assert!(matches!(turn, Ok(Turn::Stop)), "{turn:?}");
+    let dispatch = patient(yard.store.next_dispatch(reports.worker, Some(finished))).await;
+    assert!(matches!(dispatch, Ok(Dispatch::Stop)), "{dispatch:?}");
     assert_eq!(yard.state(busy).await, State::Queued);
     assert_eq!(yard.get(busy).await.lifecycle.failures, 0);
     yard = yard.restart().await;

@@ -9,8 +9,8 @@ use taskyard::{
     events::Hub,
     queue::{Book, Overrides},
     store::{
-        Assignment, Error, Finished, Outcome, Overview, QueueChange, QueueStatus, Recovered, Store,
-        Submission, Submitted, Task, Turn, weight,
+        Assignment, Dispatch, Error, Finished, Outcome, Overview, QueueChange, QueueStatus,
+        Recovered, Store, Submission, Submitted, Task, weight,
     },
     task::{NewTask, State, TaskId, WorkerId},
 };
@@ -58,34 +58,34 @@ impl Run {
     }
 }
 
-/// A worker in its turn.
+/// A worker that waits for its next dispatch.
 pub struct Waiting {
     pub worker: WorkerId,
-    turn: Pin<Box<dyn Future<Output = Result<Turn, Error>> + Send>>,
+    dispatch: Pin<Box<dyn Future<Output = Result<Dispatch, Error>> + Send>>,
 }
 
 impl Waiting {
     /// Whether it has no answer yet. Call [`Yard::settle`] before.
     pub async fn is_idle(&mut self) -> bool {
-        match poll!(&mut self.turn) {
+        match poll!(&mut self.dispatch) {
             Poll::Pending => true,
             Poll::Ready(answer) => {
-                self.turn = Box::pin(std::future::ready(answer));
+                self.dispatch = Box::pin(std::future::ready(answer));
                 false
             }
         }
     }
 
     pub async fn run(self) -> Run {
-        match patient(self.turn).await {
-            Ok(Turn::Run(given)) => Run { worker: self.worker, given },
+        match patient(self.dispatch).await {
+            Ok(Dispatch::Run(given)) => Run { worker: self.worker, given },
             other => panic!("{} is given no task: {other:?}", self.worker),
         }
     }
 
     pub async fn stop(self) {
-        let answer = patient(self.turn).await;
-        assert!(matches!(answer, Ok(Turn::Stop)), "{} is not to stop: {answer:?}", self.worker);
+        let answer = patient(self.dispatch).await;
+        assert!(matches!(answer, Ok(Dispatch::Stop)), "{} is not to stop: {answer:?}", self.worker);
     }
 }
 
@@ -197,7 +197,7 @@ impl<'p, P: Provider> Yard<'p, P> {
         worker
     }
 
-    /// Another worker joins the crew, and is in its turn when this answers.
+    /// Another worker joins the crew, and waits for a dispatch when this answers.
     pub async fn wait(&mut self) -> Waiting {
         let worker = self.hire().await;
         self.wait_as(worker).await
@@ -205,8 +205,8 @@ impl<'p, P: Provider> Yard<'p, P> {
 
     pub async fn wait_as(&self, worker: WorkerId) -> Waiting {
         let store = Arc::clone(&self.store);
-        let turn = Box::pin(async move { store.turn(worker, None).await });
-        let mut waiting = Waiting { worker, turn };
+        let dispatch = Box::pin(async move { store.next_dispatch(worker, None).await });
+        let mut waiting = Waiting { worker, dispatch };
         // On its way once it was polled.
         waiting.is_idle().await;
         self.settle().await;
@@ -222,8 +222,8 @@ impl<'p, P: Provider> Yard<'p, P> {
     pub async fn next(&self, run: Run, outcome: Outcome) -> Run {
         let (worker, finished) = (run.worker, run.finished(outcome));
         let store = Arc::clone(&self.store);
-        let turn = Box::pin(async move { store.turn(worker, Some(finished)).await });
-        Waiting { worker, turn }.run().await
+        let dispatch = Box::pin(async move { store.next_dispatch(worker, Some(finished)).await });
+        Waiting { worker, dispatch }.run().await
     }
 
     /// A worker reports, and leaves the crew: no task is given to it.
@@ -233,8 +233,11 @@ impl<'p, P: Provider> Yard<'p, P> {
 
     pub async fn report(&self, worker: WorkerId, finished: Finished) {
         patient(self.store.retire(vec![worker])).await.expect("it retires");
-        let turn = patient(self.store.turn(worker, Some(finished))).await;
-        assert!(matches!(turn, Ok(Turn::Stop)), "a retired worker is told to stop: {turn:?}");
+        let dispatch = patient(self.store.next_dispatch(worker, Some(finished))).await;
+        assert!(
+            matches!(dispatch, Ok(Dispatch::Stop)),
+            "a retired worker is told to stop: {dispatch:?}"
+        );
         patient(self.store.leave(worker)).await.expect("it leaves");
     }
 

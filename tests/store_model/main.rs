@@ -20,7 +20,7 @@ const WORKERS: u32 = 3;
 enum Step {
     Submit { queue: usize, priority: i32, due: u8, attempts: u32, request: Option<(u8, u8)> },
     Cancel(prop::sample::Index),
-    Turn { worker: u32, outcome: u8 },
+    NextDispatch { worker: u32, outcome: u8 },
     Redrive(prop::sample::Index),
     Pause { queue: usize, paused: bool },
     Crash,
@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<prop::sample::Index>().prop_map(Step::Cancel),
         3 => any::<prop::sample::Index>().prop_map(Step::Redrive),
         1 => (0..2usize, any::<bool>()).prop_map(|(queue, paused)| Step::Pause { queue, paused }),
-        12 => (1..=WORKERS, any::<u8>()).prop_map(|(worker, outcome)| Step::Turn { worker, outcome }),
+        12 => (1..=WORKERS, any::<u8>()).prop_map(|(worker, outcome)| Step::NextDispatch { worker, outcome }),
         2 => Just(Step::Crash),
         1 => any::<u8>().prop_map(Step::Restart),
     ]
@@ -97,7 +97,9 @@ async fn run(durability: Durability, steps: Vec<Step>) {
             Step::Cancel(which) => rig.cancel(which.index(rig.model.tasks.len())).await,
             Step::Redrive(which) => rig.redrive(which.index(rig.model.tasks.len())).await,
             Step::Pause { queue, paused } => rig.pause(queue, paused).await,
-            Step::Turn { worker, outcome: of } => rig.turn(worker, outcome(of)).await,
+            Step::NextDispatch { worker, outcome: of } => {
+                rig.next_dispatch(worker, outcome(of)).await
+            }
             Step::Crash => rig = rig.crash().await,
             Step::Restart(reports) => rig = rig.restart(reports).await,
         }

@@ -20,8 +20,8 @@ use taskyard::{
     events::Hub,
     proto::v1::{self, EventType},
     store::{
-        Error, Finished, Outcome, Query, Settings, SqliteStore, Store, Submission, Submitted, Turn,
-        WallClock, open,
+        Dispatch, Error, Finished, Outcome, Query, Settings, SqliteStore, Store, Submission,
+        Submitted, WallClock, open,
     },
     task::{Data, Due, NewTask, State, TaskId, WorkerId},
 };
@@ -55,9 +55,9 @@ impl Opened {
     }
 
     async fn run_next(&self, finished: Option<Finished>) -> (TaskId, Finished) {
-        let turn = timeout(PATIENCE, self.store.turn(WorkerId(1), finished)).await;
-        let turn = turn.expect("there is work");
-        let Ok(Turn::Run(assignment)) = turn else { panic!("{turn:?}") };
+        let dispatch = timeout(PATIENCE, self.store.next_dispatch(WorkerId(1), finished)).await;
+        let dispatch = dispatch.expect("there is work");
+        let Ok(Dispatch::Run(assignment)) = dispatch else { panic!("{dispatch:?}") };
         let (task, attempt) = (assignment.task, assignment.attempt);
         let outcome = Outcome::Succeeded(Data::Empty);
         (task, Finished { task, attempt, outcome, ran: Duration::ZERO, output: None })
@@ -97,7 +97,7 @@ async fn whoever_got_no_answer_asks_again_and_gets_the_same_task() {
 async fn a_worker_that_has_gone_is_given_nothing() {
     let yard = Opened::new().await;
     {
-        let mut gone = yard.store.turn(WorkerId(2), None);
+        let mut gone = yard.store.next_dispatch(WorkerId(2), None);
         assert!(poll!(&mut gone).is_pending());
     }
     let submitted = yard.submit(new_task("a", &Data::Empty)).await.unwrap();
@@ -185,8 +185,8 @@ fn load(yard: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize>) 
             // Until the store is closed.
             loop {
                 let reported = finished.as_ref().map(|finished: &Finished| finished.task);
-                let turn = store.turn(WorkerId(worker), finished.take()).await;
-                let Ok(Turn::Run(assignment)) = turn else { return };
+                let dispatch = store.next_dispatch(WorkerId(worker), finished.take()).await;
+                let Ok(Dispatch::Run(assignment)) = dispatch else { return };
                 heard.lock().unwrap().ended.extend(reported);
                 let (task, attempt) = (assignment.task, assignment.attempt);
                 let outcome = Outcome::Succeeded(Data::Empty);

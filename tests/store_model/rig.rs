@@ -13,8 +13,8 @@ use taskyard::{
     proto::v1,
     queue::{self, Counts},
     store::{
-        self, Assignment, Error, Finished, Outcome, Query, QueueChange, Recovered, Settings,
-        SqliteStore, Store, Submission, Submitted, Turn, WallClock, open,
+        self, Assignment, Dispatch, Error, Finished, Outcome, Query, QueueChange, Recovered,
+        Settings, SqliteStore, Store, Submission, Submitted, WallClock, open,
     },
     task::{Data, Due, NewTask, RetryPolicy, State, TaskId, WorkerId},
 };
@@ -28,7 +28,7 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// Places in a queue.
 pub const PLACES: u64 = 5;
 
-type PendingTurn = Pin<Box<dyn Future<Output = Result<Turn, Error>> + Send>>;
+type PendingDispatch = Pin<Box<dyn Future<Output = Result<Dispatch, Error>> + Send>>;
 
 pub fn gate(places: u64) -> Arc<Admission> {
     let defaults = queue::Settings { max_tasks: places, ..queue::Settings::default() };
@@ -83,7 +83,7 @@ pub struct Rig {
     hub: Hub,
     gate: Arc<Admission>,
     pub model: Model,
-    pending: BTreeMap<u32, PendingTurn>,
+    pending: BTreeMap<u32, PendingDispatch>,
     assignments: BTreeMap<u32, Assignment>,
     tail: Tail,
     seen: usize,
@@ -226,7 +226,7 @@ impl Rig {
     }
 
     /// A worker reports, if it has run something, and asks for work.
-    pub async fn turn(&mut self, worker: u32, outcome: Outcome) {
+    pub async fn next_dispatch(&mut self, worker: u32, outcome: Outcome) {
         if self.model.waiting.contains(&worker) {
             return;
         }
@@ -236,13 +236,13 @@ impl Rig {
         });
         let reported = finished.is_some().then(|| self.model.report(worker, &outcome));
         let store = Arc::clone(&self.store);
-        let mut turn: PendingTurn =
-            Box::pin(async move { store.turn(WorkerId(worker), finished).await });
+        let mut dispatch: PendingDispatch =
+            Box::pin(async move { store.next_dispatch(WorkerId(worker), finished).await });
         // The command is on its way once it was polled.
-        if let std::task::Poll::Ready(early) = poll!(&mut turn) {
-            turn = Box::pin(std::future::ready(early));
+        if let std::task::Poll::Ready(early) = poll!(&mut dispatch) {
+            dispatch = Box::pin(std::future::ready(early));
         }
-        self.pending.insert(worker, turn);
+        self.pending.insert(worker, dispatch);
         self.model.waiting.push_back(worker);
         if let Some(at) = reported {
             self.settle_due(at).await;
@@ -256,7 +256,7 @@ impl Rig {
         if !retried {
             return;
         }
-        // Answered after what the turn has committed.
+        // Answered after what the call has committed.
         let unknown = TaskId::new(1 << 40, 0);
         let answer = self.store.cancel(vec![unknown], Vec::new()).await;
         assert_eq!(answer, Ok(vec![Err(Error::NotFound(unknown))]));
@@ -267,9 +267,9 @@ impl Rig {
 
     async fn start_next(&mut self) {
         let Some(worker) = self.model.next_start() else { return };
-        let turn = self.pending.remove(&worker).expect("it waits");
-        let turn = timeout(PATIENCE, turn).await.expect("a task is ready").unwrap();
-        let Turn::Run(assignment) = turn else { panic!("nothing to run: {turn:?}") };
+        let dispatch = self.pending.remove(&worker).expect("it waits");
+        let dispatch = timeout(PATIENCE, dispatch).await.expect("a task is ready").unwrap();
+        let Dispatch::Run(assignment) = dispatch else { panic!("nothing to run: {dispatch:?}") };
         let at = self.model.start(assignment.task);
         let task = &self.model.tasks[at];
         assert_eq!((assignment.attempt, assignment.failures), (task.attempt, task.failures));
@@ -292,9 +292,9 @@ impl Rig {
     pub async fn restart(mut self, reports: u8) -> Self {
         self.store.drain().await.unwrap();
         self.model.drain();
-        for (_, turn) in std::mem::take(&mut self.pending) {
-            let turn = timeout(PATIENCE, turn).await.expect("told to stop");
-            assert!(matches!(turn, Ok(Turn::Stop)), "{turn:?}");
+        for (_, dispatch) in std::mem::take(&mut self.pending) {
+            let dispatch = timeout(PATIENCE, dispatch).await.expect("told to stop");
+            assert!(matches!(dispatch, Ok(Dispatch::Stop)), "{dispatch:?}");
         }
         let place = self.gate.readmit("a", 1);
         let late = Submission { task: new_task("a", &Data::Empty), fingerprint: [0; 16] };
@@ -308,8 +308,8 @@ impl Rig {
             self.model.report(worker, &outcome);
             let Assignment { task, attempt, .. } = assignment;
             let finished = Finished { task, attempt, outcome, ran: Duration::ZERO, output: None };
-            let turn = self.store.turn(WorkerId(worker), Some(finished)).await;
-            assert!(matches!(turn, Ok(Turn::Stop)), "{turn:?}");
+            let dispatch = self.store.next_dispatch(WorkerId(worker), Some(finished)).await;
+            assert!(matches!(dispatch, Ok(Dispatch::Stop)), "{dispatch:?}");
         }
         self.check().await;
         assert_eq!(self.store.close().await, Ok(self.model.live().count() as u64));
@@ -344,7 +344,7 @@ impl Rig {
             self.cancel(at).await;
         }
         for worker in self.model.busy.keys().copied().collect::<Vec<_>>() {
-            self.turn(worker, Outcome::Stopped).await;
+            self.next_dispatch(worker, Outcome::Stopped).await;
         }
         self.check().await;
         assert_eq!(self.model.live().count(), 0);

@@ -8,7 +8,7 @@ use super::{Effect, Engine, Entry, GroupError, Message, Reply, alone, queues::Ta
 use crate::{
     event::{Event, EventType, Subject},
     store::{
-        Error, Finished, Turn, clock,
+        Dispatch, Error, Finished, clock,
         journal::{AttemptRow, FinishRow, WrittenLive},
         ready::{Alarm, QueueId},
     },
@@ -46,7 +46,9 @@ impl Engine<'_> {
             Message::SubmitAtomic(all, reply) => self.submit_atomic(all, reply),
             Message::Cancel(tasks, among, reply) => self.cancel_all(tasks, &among, reply),
             Message::Redrive(tasks, among, reply) => self.redrive_all(tasks, &among, reply),
-            Message::Turn(worker, finished, reply) => self.turn(worker, finished, reply),
+            Message::NextDispatch(worker, finished, reply) => {
+                self.next_dispatch(worker, finished, reply)
+            }
             Message::Join(worker, reply) => {
                 self.give_up(worker)?;
                 self.tell_crew(EventType::WorkerStarted, Some(worker));
@@ -194,11 +196,11 @@ impl Engine<'_> {
         }
     }
 
-    fn turn(
+    fn next_dispatch(
         &mut self,
         worker: WorkerId,
         finished: Option<Box<Finished>>,
-        reply: Reply<Turn>,
+        reply: Reply<Dispatch>,
     ) -> Applied {
         let recorded = match finished {
             // A report that was refused says nothing of what the worker had.
@@ -214,7 +216,7 @@ impl Engine<'_> {
         recorded
     }
 
-    /// Lets a worker go: now if it waits for a task, else at its next turn.
+    /// Lets a worker go: now if it waits for a task, else at its next dispatch.
     fn retire(&mut self, worker: WorkerId) {
         self.retiring.insert(worker);
         if let Some(at) = self.idle.iter().position(|(idle, _)| *idle == worker)

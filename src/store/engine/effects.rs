@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::{Admitted, Kept},
     queue::Settings,
-    store::{Assignment, Error, Submitted, Turn},
+    store::{Assignment, Dispatch, Error, Submitted},
     task::WorkerId,
 };
 
@@ -32,9 +32,9 @@ pub enum Effect {
     /// A command for several tasks has its outcomes.
     Each(Reply<Vec<Result<(), Error>>>, Result<Vec<Result<(), Error>>, Error>),
     /// A worker executes this next.
-    Assign(WorkerId, Reply<Turn>, Box<Assignment>),
+    Assign(WorkerId, Reply<Dispatch>, Box<Assignment>),
     /// A worker leaves.
-    Stop(Reply<Turn>),
+    Stop(Reply<Dispatch>),
     /// A handler should stop.
     Signal(CancellationToken),
     /// A place in a queue is free.
@@ -55,9 +55,9 @@ impl Effect {
             Self::Done(reply, outcome) => drop(reply.send(outcome)),
             Self::Each(reply, outcomes) => drop(reply.send(outcomes)),
             Self::Assign(worker, reply, assignment) => {
-                return reply.send(Ok(Turn::Run(*assignment))).is_err().then_some(worker);
+                return reply.send(Ok(Dispatch::Run(*assignment))).is_err().then_some(worker);
             }
-            Self::Stop(reply) => drop(reply.send(Ok(Turn::Stop))),
+            Self::Stop(reply) => drop(reply.send(Ok(Dispatch::Stop))),
             Self::Signal(cancel) => cancel.cancel(),
             Self::Vacate(place) => drop(place),
             Self::Configure(queue, settings) => queue.configure(settings),

@@ -6,7 +6,9 @@ use tokio::sync::oneshot;
 
 use super::effects::{Reply, refuse};
 use crate::{
-    store::{Error, Finished, Outcome, Overview, QueueChange, Submitted, Turn, prepared::Prepared},
+    store::{
+        Dispatch, Error, Finished, Outcome, Overview, QueueChange, Submitted, prepared::Prepared,
+    },
     task::{State, TaskId, WorkerId},
 };
 
@@ -24,7 +26,7 @@ pub enum Message {
     /// Let tasks live again, of those in these states.
     Redrive(Vec<TaskId>, Vec<State>, Reply<Vec<Result<(), Error>>>),
     /// A worker reports, and asks for work.
-    Turn(WorkerId, Option<Box<Finished>>, Reply<Turn>),
+    NextDispatch(WorkerId, Option<Box<Finished>>, Reply<Dispatch>),
     /// A worker joins the crew.
     Join(WorkerId, Reply<()>),
     /// Workers are to leave.
@@ -52,7 +54,7 @@ impl Message {
             Self::Submit(prepared, _) => rows_of(prepared),
             Self::SubmitAll(all, _) | Self::SubmitAtomic(all, _) => all.iter().map(rows_of).sum(),
             Self::Cancel(tasks, ..) | Self::Redrive(tasks, ..) => tasks.len() * AROUND,
-            Self::Turn(_, Some(finished), _) => rows_of_end(finished),
+            Self::NextDispatch(_, Some(finished), _) => rows_of_end(finished),
             _ => 0,
         }
     }
@@ -71,7 +73,7 @@ impl Message {
             | Self::Change(_, _, reply)
             | Self::Drain(reply) => refuse(reply, cause),
             Self::Overview(_, reply) => refuse(reply, cause),
-            Self::Turn(_, _, reply) => refuse(reply, cause),
+            Self::NextDispatch(_, _, reply) => refuse(reply, cause),
             Self::Close(reply) => return Some(reply),
         }
         None

@@ -39,7 +39,7 @@ use tokio::{
 };
 
 use super::{
-    Error, Overview, Turn,
+    Dispatch, Error, Overview,
     clock::{Clock, Uptime},
     directory::Directory,
     identity::Identity,
@@ -98,12 +98,12 @@ pub struct Engine<'c> {
     pub newest_ended: i64,
     pub max_crashes: u32,
     /// Workers that wait for a task, in the order in which they came.
-    pub idle: VecDeque<(WorkerId, Reply<Turn>)>,
+    pub idle: VecDeque<(WorkerId, Reply<Dispatch>)>,
     /// What each worker runs, by its number: which task, and which attempt.
     pub running: ByNumber<(u64, u32)>,
     /// Workers that were given a task and could not be told.
     pub lost: Vec<WorkerId>,
-    /// Workers that are to leave at their next turn.
+    /// Workers that are to leave at their next dispatch.
     pub retiring: HashSet<WorkerId>,
     pub draining: bool,
     pub group: Group,

@@ -36,7 +36,8 @@ use crate::{
     events::{BoxFuture, Ended, EventBatch, History, Hub, Tail, Unreadable},
     queue::Book,
     store::{
-        Error, Finished, Outcome, QueueChange, Settings, Submission, Submitted, Turn, WallClock,
+        Dispatch, Error, Finished, Outcome, QueueChange, Settings, Submission, Submitted,
+        WallClock,
         journal::{
             Fault,
             memory::{self, MemoryDisk},
@@ -55,7 +56,7 @@ const STEPS: usize = 120;
 enum Worker {
     Idle,
     /// It has asked for a task.
-    Waits(oneshot::Receiver<Result<Turn, Error>>),
+    Waits(oneshot::Receiver<Result<Dispatch, Error>>),
     Runs {
         task: TaskId,
         attempt: u32,
@@ -201,7 +202,7 @@ impl Simulation {
             let message = match self.random.random_range(0..20) {
                 0..6 => self.submission(),
                 6..7 => Some(self.atomic()),
-                7..15 => self.turn(),
+                7..15 => self.next_dispatch(),
                 15..17 => Some(self.cancellation()),
                 17..18 => Some(self.redrive()),
                 18..19 => Some(self.change()),
@@ -269,7 +270,7 @@ impl Simulation {
         Message::SubmitAtomic(prepared, reply)
     }
 
-    fn turn(&mut self) -> Option<Message> {
+    fn next_dispatch(&mut self) -> Option<Message> {
         let worker = self.random.random_range(1..=WORKERS);
         let finished = match self.workers.get(&worker)? {
             Worker::Waits(_) => return None,
@@ -287,7 +288,7 @@ impl Simulation {
         // Some are not there any more when they are given something.
         let next = if self.chance(5) { Worker::Idle } else { Worker::Waits(answer) };
         self.workers.insert(worker, next);
-        Some(Message::Turn(WorkerId(worker), finished, reply))
+        Some(Message::NextDispatch(WorkerId(worker), finished, reply))
     }
 
     fn outcome(&mut self) -> Outcome {
@@ -420,7 +421,7 @@ impl Simulation {
             let Worker::Waits(answer) = state else { continue };
             let Ok(answer) = answer.try_recv() else { continue };
             *state = match answer {
-                Ok(Turn::Run(given)) => {
+                Ok(Dispatch::Run(given)) => {
                     let number = given.task.number();
                     assert!(
                         self.assigned.insert((number, given.attempt)),
@@ -433,7 +434,7 @@ impl Simulation {
                     self.story.runs(number, given.attempt, *worker);
                     Worker::Runs { task: given.task, attempt: given.attempt }
                 }
-                Ok(Turn::Stop) => Worker::Idle,
+                Ok(Dispatch::Stop) => Worker::Idle,
                 Err(Error::Failed(_)) => {
                     assert!(failed);
                     Worker::Idle
@@ -569,7 +570,7 @@ impl Simulation {
                 };
                 let (reply, answer) = oneshot::channel();
                 self.workers.insert(worker, Worker::Waits(answer));
-                messages.push(Message::Turn(WorkerId(worker), finished, reply));
+                messages.push(Message::NextDispatch(WorkerId(worker), finished, reply));
             }
             self.group(messages);
             self.check();

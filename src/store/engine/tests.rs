@@ -19,7 +19,7 @@ use crate::{
     events::{Hub, Invalid},
     queue::{Book, Counts, Field, Overrides, WrongBackoffs},
     store::{
-        Error, Finished, Outcome, Overview, QueueChange, Settings, Submission, Submitted, Turn,
+        Dispatch, Error, Finished, Outcome, Overview, QueueChange, Settings, Submission, Submitted,
         WallClock, prepared::Prepared, recovery, sqlite, weight,
     },
     task::{Data, Due, NewTask, RetryPolicy, State, WorkerId},
@@ -124,17 +124,21 @@ impl Bench {
         self.overview(Some(queue)).counts
     }
 
-    fn turn(&mut self, worker: u32, finished: Option<Finished>) -> Option<Result<Turn, Error>> {
+    fn next_dispatch(
+        &mut self,
+        worker: u32,
+        finished: Option<Finished>,
+    ) -> Option<Result<Dispatch, Error>> {
         let (reply, answer) = oneshot::channel();
         let finished = finished.map(Box::new);
-        self.group(vec![Message::Turn(WorkerId(worker), finished, reply)]);
+        self.group(vec![Message::NextDispatch(WorkerId(worker), finished, reply)]);
         told(answer)
     }
 
     /// Which task a worker is given, and how it reports its success.
     fn start(&mut self, worker: u32) -> Finished {
-        let turn = self.turn(worker, None);
-        let Some(Ok(Turn::Run(given))) = turn else { panic!("{turn:?}") };
+        let dispatch = self.next_dispatch(worker, None);
+        let Some(Ok(Dispatch::Run(given))) = dispatch else { panic!("{dispatch:?}") };
         let outcome = Outcome::Succeeded(Data::Empty);
         let (task, attempt, ran) = (given.task, given.attempt, Duration::ZERO);
         Finished { task, attempt, outcome, ran, output: None }
@@ -205,10 +209,10 @@ fn a_task_whose_worker_was_not_told_is_ready_again_at_once() {
     let submitted = bench.submit(task("a"));
     let (reply, answer) = oneshot::channel();
     // It asks, and goes while its task is being given to it.
-    let turn = Message::Turn(WorkerId(1), None, reply);
+    let dispatch = Message::NextDispatch(WorkerId(1), None, reply);
     bench.engine.group.now = bench.engine.clock.moment();
     let mut closing = None;
-    bench.engine.write_group(&mut vec![turn].into_iter(), &mut closing).expect("it is written");
+    bench.engine.write_group(&mut vec![dispatch].into_iter(), &mut closing).expect("it is written");
     drop(answer);
     let effects: Vec<_> = bench.engine.group.effects.drain(..).collect();
     let lost: Vec<_> = effects.into_iter().filter_map(super::Effect::perform).collect();
@@ -239,15 +243,15 @@ fn a_worker_that_begins_anew_has_lost_its_task() {
     assert_eq!((anew.task, anew.attempt), (first, 3));
     // What is reported late changes nothing, also not what runs now.
     for stale in [late, again] {
-        let other = bench.turn(2, Some(stale));
-        if let Some(Ok(Turn::Run(given))) = other {
+        let other = bench.next_dispatch(2, Some(stale));
+        if let Some(Ok(Dispatch::Run(given))) = other {
             assert_eq!(given.task, second);
         }
         assert_eq!(bench.engine.index.get(first.number()).expect("it lives").life.attempt, 3);
     }
     assert_eq!(bench.counts("a").running, 2);
     assert_eq!(bench.slots(), 2);
-    bench.turn(1, Some(anew));
+    bench.next_dispatch(1, Some(anew));
     assert_eq!(bench.counts("a").succeeded, 1);
 }
 
@@ -400,7 +404,7 @@ fn what_is_young_is_not_trimmed_for_a_step_of_the_clock() {
     let keyed = NewTask { request_id: Some("key".into()), ..task("a") };
     let id = bench.submit(keyed.clone()).task;
     let done = bench.start(1);
-    bench.turn(1, Some(done));
+    bench.next_dispatch(1, Some(done));
     for hours in [25, 24 * 365, -24 * 365, 0] {
         bench.ahead.store(hours * HOUR, Ordering::Relaxed);
         for restarts in 0..2 {
