@@ -12,11 +12,11 @@
 //! Workers and their handlers run on threads of their own (`threads`). An execution whose
 //! handler blocks its thread cannot look at the clock, so another looks for it (`watchdog`).
 
-mod desk;
 mod retry;
 mod threads;
 mod watchdog;
 mod worker;
+mod worker_state;
 
 use std::{
     collections::BTreeMap,
@@ -41,11 +41,11 @@ use crate::{
     task::WorkerId,
 };
 
-use desk::Desk;
 use threads::Threads;
 use worker::{Tally, Worker};
+use worker_state::WorkerState;
 
-pub use desk::{Running, WorkerStatus};
+pub use worker_state::{Running, WorkerStatus};
 
 /// How the crew behaves.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ struct Crew {
     /// How many there are to be.
     size: u32,
     /// Who is there, or has yet to leave.
-    members: BTreeMap<WorkerId, Arc<Desk>>,
+    members: BTreeMap<WorkerId, Arc<WorkerState>>,
     /// Nobody joins any more.
     closed: bool,
     /// Workers whose handlers block the last threads have left, and are to be replaced.
@@ -188,7 +188,7 @@ impl Pool {
     /// The crew as it stands.
     pub fn status(&self) -> Status {
         let crew = self.shared.crew();
-        let workers = crew.members.iter().map(|(id, desk)| desk.status(*id)).collect();
+        let workers = crew.members.iter().map(|(id, state)| state.status(*id)).collect();
         Status { size: crew.size, workers }
     }
 
@@ -263,20 +263,20 @@ impl Shared {
             if crew.members.contains_key(&id) {
                 continue;
             }
-            let desk = Arc::new(Desk::new());
-            let worker = self.worker(id, Arc::clone(&desk), missing)?;
+            let state = Arc::new(WorkerState::new());
+            let worker = self.worker(id, Arc::clone(&state), missing)?;
             missing -= 1;
-            crew.members.insert(id, desk);
+            crew.members.insert(id, state);
             let runtime = worker.lease.runtime().clone();
-            self.spawn(id, &runtime, &Arc::clone(&worker.desk), worker.run());
+            self.spawn(id, &runtime, &Arc::clone(&worker.state), worker.run());
         }
         Ok(())
     }
 
-    fn worker(&self, id: WorkerId, desk: Arc<Desk>, missing: usize) -> io::Result<Worker> {
+    fn worker(&self, id: WorkerId, state: Arc<WorkerState>, missing: usize) -> io::Result<Worker> {
         Ok(Worker {
             id,
-            desk,
+            state,
             store: Arc::clone(&self.store),
             registry: Arc::clone(&self.registry),
             settings: self.settings,
@@ -291,14 +291,14 @@ impl Shared {
         &self,
         id: WorkerId,
         runtime: &Handle,
-        desk: &Arc<Desk>,
+        state: &Arc<WorkerState>,
         work: impl Future<Output = ()> + Send + 'static,
     ) {
         let leaving = Leaving {
             pool: Weak::clone(&self.this),
             id,
-            desk: Arc::clone(desk),
-            generation: desk.generation(),
+            state: Arc::clone(state),
+            generation: state.generation(),
         };
         let work = self.supervisor.task(format!("{id}"), async move {
             let _leaving = leaving;
@@ -327,14 +327,14 @@ impl Shared {
 struct Leaving {
     pool: Weak<Shared>,
     id: WorkerId,
-    desk: Arc<Desk>,
+    state: Arc<WorkerState>,
     generation: u64,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
         let Some(pool) = self.pool.upgrade() else { return };
-        if self.desk.generation() == self.generation {
+        if self.state.generation() == self.generation {
             pool.crew().members.remove(&self.id);
             pool.left.notify_waiters();
         }
@@ -343,7 +343,7 @@ impl Drop for Leaving {
 
 impl Crew {
     fn staying(&self) -> usize {
-        self.members.values().filter(|desk| !desk.is_leaving()).count()
+        self.members.values().filter(|state| !state.is_leaving()).count()
     }
 
     /// Marks as leaving those that are too many: idle ones before busy ones,
@@ -351,9 +351,9 @@ impl Crew {
     fn choose_leaving(&mut self) -> Vec<WorkerId> {
         let too_many = self.staying().saturating_sub(self.size as usize);
         let mut staying: Vec<_> =
-            self.members.iter().filter(|(_, desk)| !desk.is_leaving()).collect();
-        staying.sort_by_key(|(id, desk)| (desk.is_busy(), std::cmp::Reverse(**id)));
+            self.members.iter().filter(|(_, state)| !state.is_leaving()).collect();
+        staying.sort_by_key(|(id, state)| (state.is_busy(), std::cmp::Reverse(**id)));
         let leaving = staying.into_iter().take(too_many);
-        leaving.inspect(|(_, desk)| desk.leave()).map(|(id, _)| *id).collect()
+        leaving.inspect(|(_, state)| state.leave()).map(|(id, _)| *id).collect()
     }
 }

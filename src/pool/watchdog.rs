@@ -15,8 +15,8 @@ use tracing::warn;
 
 use super::{
     Shared,
-    desk::{Desk, InHand},
     worker::{failed, timed_out},
+    worker_state::{InHand, WorkerState},
 };
 use crate::{
     store::{Finished, Outcome},
@@ -43,15 +43,15 @@ pub async fn watch(pool: Weak<Shared>) {
 
 impl Shared {
     fn take_over_the_overdue(&self, now: Instant) {
-        for (id, desk) in self.desks() {
+        for (id, state) in self.states() {
             let mut outcome = None;
-            let taken = desk.take_if(|in_hand| {
+            let taken = state.take_if(|in_hand| {
                 outcome = self.overdue(in_hand, now);
                 outcome.is_some()
             });
             if let Some((in_hand, outcome)) = taken.zip(outcome) {
                 let runtime = None;
-                self.replace(id, desk, in_hand, outcome, runtime);
+                self.replace(id, state, in_hand, outcome, runtime);
             }
         }
     }
@@ -71,16 +71,16 @@ impl Shared {
     /// Takes over whatever has not ended, as interrupted. What goes on has only to report,
     /// which needs no thread for handlers.
     pub fn take_over_all(&self) {
-        for (id, desk) in self.desks() {
-            if let Some(in_hand) = desk.take_if(|_| true) {
+        for (id, state) in self.states() {
+            if let Some(in_hand) = state.take_if(|_| true) {
                 let runtime = Some(Handle::current());
-                self.replace(id, desk, in_hand, Outcome::Interrupted, runtime);
+                self.replace(id, state, in_hand, Outcome::Interrupted, runtime);
             }
         }
     }
 
-    fn desks(&self) -> Vec<(WorkerId, Arc<Desk>)> {
-        self.crew().members.iter().map(|(id, desk)| (*id, Arc::clone(desk))).collect()
+    fn states(&self) -> Vec<(WorkerId, Arc<WorkerState>)> {
+        self.crew().members.iter().map(|(id, state)| (*id, Arc::clone(state))).collect()
     }
 
     /// What becomes of an execution, if its worker should have judged it by now. The handler
@@ -104,7 +104,7 @@ impl Shared {
     fn replace(
         &self,
         id: WorkerId,
-        desk: Arc<Desk>,
+        state: Arc<WorkerState>,
         in_hand: InHand,
         outcome: Outcome,
         runtime: Option<Handle>,
@@ -120,21 +120,21 @@ impl Shared {
         self.tally.count(&outcome);
         let (task, attempt, ran) = (running.task, running.attempt, since.elapsed());
         let finished = Finished { task, attempt, outcome, ran, output: None };
-        match self.worker(id, desk, 1) {
+        match self.worker(id, state, 1) {
             Ok(worker) if runtime.is_none() && worker.lease.is_shared() => {
                 warn!(
                     worker = %id,
                     "its handler blocks the last thread for handlers: it leaves, and another one \
                      comes when a handler returns"
                 );
-                worker.desk.leave();
+                worker.state.leave();
                 self.crew().short_of_threads = true;
-                let desk = Arc::clone(&worker.desk);
-                self.spawn(id, &Handle::current(), &desk, worker.give_up(finished));
+                let state = Arc::clone(&worker.state);
+                self.spawn(id, &Handle::current(), &state, worker.give_up(finished));
             }
             Ok(worker) => {
                 let runtime = runtime.unwrap_or_else(|| worker.lease.runtime().clone());
-                self.spawn(id, &runtime, &Arc::clone(&worker.desk), worker.succeed(finished));
+                self.spawn(id, &runtime, &Arc::clone(&worker.state), worker.succeed(finished));
             }
             Err(error) => warn!(worker = %id, %error, "its worker cannot go on"),
         }

@@ -20,7 +20,7 @@ use tokio::select;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info_span, warn};
 
-use super::{Settings, desk::Desk, retry::backoff, threads::Lease};
+use super::{Settings, retry::backoff, threads::Lease, worker_state::WorkerState};
 use crate::{
     handler::{Error, Execution, Output, Registry, Transcript, Written},
     store::{self, Assignment, Dispatch, Finished, Outcome, Store},
@@ -35,7 +35,7 @@ static PANICKED: Throttle = Throttle::new("handlers panicked");
 /// A member of the crew.
 pub struct Worker {
     pub id: WorkerId,
-    pub desk: Arc<Desk>,
+    pub state: Arc<WorkerState>,
     pub store: Arc<dyn Store>,
     pub registry: Arc<Registry>,
     pub settings: Settings,
@@ -126,7 +126,7 @@ impl Worker {
     }
 
     async fn work(self, mut finished: Option<Finished>) {
-        let generation = self.desk.generation();
+        let generation = self.state.generation();
         loop {
             let dispatch = self.store.next_dispatch(self.id, finished.take()).await;
             crate::failpoint::hit("worker");
@@ -154,11 +154,11 @@ impl Worker {
             let began = Instant::now();
             // Handlers hear of a drain, too, by this signal.
             let signal = assignment.cancel.child_token();
-            self.desk.begin(&assignment, signal.clone(), began);
+            self.state.begin(&assignment, signal.clone(), began);
             let written = Written::default();
             let outcome = self.outcome_of(assignment, signal, written.clone()).await;
             let ran = began.elapsed();
-            if !self.desk.end(generation, ran) {
+            if !self.state.end(generation, ran) {
                 warn!(
                     ?ran,
                     outcome = name_of(&outcome),

@@ -38,7 +38,7 @@ pub use queues::{
     Update, empty_queue, queue, queue_listing, queue_name, queue_page, update, wrong_backoffs,
 };
 pub use stats::{stats, target_wait};
-pub use submission::{Desk, Rules, unknown_queue};
+pub use submission::{Rules, SubmissionValidator, unknown_queue};
 pub use tokens::Pages;
 pub use watches::{Watch, WatchStart, watch};
 

@@ -33,19 +33,19 @@ const DEFAULT_QUEUE: &str = "default";
 /// Declared queues that are named to somebody who asked for another.
 const MAX_QUEUES_NAMED: usize = 20;
 
-/// Where submissions are checked, one after the other. It remembers the queue of
+/// Checks submissions, one after the other. It remembers the queue of
 /// the last one, so many for one queue look it up once; it is not to be kept for
 /// longer than one call, or its settings grow old.
 #[derive(Debug)]
-pub struct Desk<'a> {
+pub struct SubmissionValidator<'a> {
     rules: Rules,
     registry: &'a Registry,
     admission: &'a Admission,
     last: Option<(Arc<str>, queue::Settings)>,
 }
 
-impl<'a> Desk<'a> {
-    /// A desk that knows of no queue yet.
+impl<'a> SubmissionValidator<'a> {
+    /// A validator that knows of no queue yet.
     pub fn new(rules: Rules, registry: &'a Registry, admission: &'a Admission) -> Self {
         Self { rules, registry, admission, last: None }
     }

@@ -46,9 +46,9 @@ impl Submitter {
     ) -> Result<Vec<Outcome>, Status> {
         let mut results = Results { of: requests.iter().map(|_| None).collect() };
         let mut chunk = Vec::new();
-        let mut desk = self.desk();
+        let mut validator = self.validator();
         for (at, request) in requests.into_iter().enumerate() {
-            let (submission, when_full) = match desk.check(request) {
+            let (submission, when_full) = match validator.check(request) {
                 Ok(checked) => checked,
                 Err(wrong) => {
                     results.set(at, Err(status::invalid(&wrong)));
@@ -138,9 +138,9 @@ impl Submitter {
     ) -> Result<(Vec<Submission>, WhenFull), Status> {
         let mut wrong: Vec<Violation> = Vec::new();
         let (mut tasks, mut when_full) = (Vec::with_capacity(requests.len()), WhenFull::Wait);
-        let mut desk = self.desk();
+        let mut validator = self.validator();
         for (at, request) in requests.into_iter().enumerate() {
-            match desk.check(request) {
+            match validator.check(request) {
                 Ok((task, WhenFull::Wait)) => tasks.push(task),
                 Ok((task, WhenFull::Reject)) => {
                     when_full = WhenFull::Reject;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
-    convert::{self, Desk, Rules},
+    convert::{self, Rules, SubmissionValidator},
     deadline::within,
     status,
 };
@@ -78,7 +78,7 @@ impl Submitter {
         request: v1::SubmitRequest,
         deadline: Option<Instant>,
     ) -> Result<Ready, Status> {
-        let checked = self.desk().check(request);
+        let checked = self.validator().check(request);
         let (submission, when_full) = checked.map_err(|wrong| status::invalid(&wrong))?;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(status::refused(&submission.task.queue, Refused::Deadline));
@@ -117,8 +117,8 @@ impl Submitter {
         }
     }
 
-    fn desk(&self) -> Desk<'_> {
-        Desk::new(self.rules, &self.registry, &self.admission)
+    fn validator(&self) -> SubmissionValidator<'_> {
+        SubmissionValidator::new(self.rules, &self.registry, &self.admission)
     }
 
     /// A place for a task, if there is one at once.

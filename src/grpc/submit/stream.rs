@@ -32,8 +32,8 @@ use crate::{
     admission::{Admitted, Patience},
     events::BoxFuture,
     grpc::{
-        EncodedSubmitStreamResponse, Ending, acks::AckWriter, convert::Desk, deadline::passed,
-        status,
+        EncodedSubmitStreamResponse, Ending, acks::AckWriter, convert::SubmissionValidator,
+        deadline::passed, status,
     },
     handler::Violation,
     proto::v1,
@@ -218,11 +218,11 @@ impl Reader {
     /// Reads what has arrived; waits only if that is nothing.
     fn fill(&mut self, chunk: &mut Chunk, cx: &mut Context<'_>) -> Poll<()> {
         let Self { submitter, requests, held, end, .. } = self;
-        let mut desk = submitter.desk();
+        let mut validator = submitter.validator();
         while held.is_none() && end.is_none() && !chunk.is_full() {
             match requests.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(request))) => {
-                    match take(submitter, &mut desk, request, chunk) {
+                    match take(submitter, &mut validator, request, chunk) {
                         Taken::Decided => {}
                         Taken::Waits(waits) => *held = Some(waits),
                         Taken::Ends(status) => *end = Some(Err(status)),
@@ -260,12 +260,12 @@ enum Taken {
 /// Puts a request into the chunk, if it can be decided at once.
 fn take(
     submitter: &Submitter,
-    desk: &mut Desk<'_>,
+    validator: &mut SubmissionValidator<'_>,
     v1::SubmitStreamRequest { sequence, request }: v1::SubmitStreamRequest,
     chunk: &mut Chunk,
 ) -> Taken {
     let checked = match request {
-        Some(request) => desk.check(request),
+        Some(request) => validator.check(request),
         None => Err(vec![Violation::new("request", "is required")]),
     };
     let (submission, when_full) = match checked {

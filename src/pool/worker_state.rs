@@ -60,9 +60,9 @@ pub struct InHand {
     pub cancelled: Option<Instant>,
 }
 
-/// Where a worker notes what it does.
+/// What one worker is doing, as it notes it.
 #[derive(Debug)]
-pub struct Desk {
+pub struct WorkerState {
     joined: Instant,
     notes: Mutex<Notes>,
 }
@@ -86,7 +86,7 @@ impl Notes {
     }
 }
 
-impl Desk {
+impl WorkerState {
     pub fn new() -> Self {
         Self { joined: Instant::now(), notes: Mutex::default() }
     }
@@ -117,7 +117,7 @@ impl Desk {
         });
     }
 
-    /// Which of the workers that one after the other sit here.
+    /// Which of the workers that one after the other have this state.
     pub fn generation(&self) -> u64 {
         self.notes().taken
     }
