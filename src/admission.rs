@@ -1,16 +1,16 @@
 //! Who may hand in a task, and when.
 //!
 //! Owns the limits of every queue and the line of callers that wait for room.
-//! Yields an [`Admitted`], without which the store takes nothing. Must not know
+//! Yields a [`Permit`], without which the store takes nothing. Must not know
 //! RPC types or files.
 //!
-//! An [`Admitted`] *is* the task's place: it travels with the task into the
-//! store, and gives the place back when it is dropped, which is when the task
+//! A [`Permit`] *is* the task's share of its queue: it travels with the task into the
+//! store, and is given back when it is dropped, which is when the task
 //! starts, is cancelled, or was never committed. So no path can forget to.
 
 mod drain_rate;
 mod hold;
-mod room;
+mod queue_gate;
 
 use std::{
     collections::HashMap,
@@ -22,9 +22,9 @@ use crate::queue::{Book, Settings};
 
 pub use hold::Hold;
 use hold::Holds;
-use room::{Entry, Room};
+use queue_gate::{Entry, QueueGate};
 
-pub use room::Entering;
+pub use queue_gate::Handoff;
 
 /// How much may wait.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ pub enum Limit {
     Line,
 }
 
-/// Why there is no place.
+/// Why there is no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The queue is full.
@@ -154,18 +154,18 @@ pub enum Refused {
     StoreFailed,
 }
 
-/// Proof that a task has a place in its queue; dropping it gives the place back.
+/// Proof that a task was admitted to its queue; dropping it gives the permit back.
 #[derive(Debug)]
-pub struct Admitted {
-    room: Arc<Room>,
+pub struct Permit {
+    gate: Arc<QueueGate>,
     bytes: u64,
-    entering: Option<Entering>,
+    handoff: Option<Handoff>,
 }
 
-impl Admitted {
-    /// The queue that it is a place in.
+impl Permit {
+    /// The queue that it is for.
     pub fn queue(&self) -> &Arc<str> {
-        &self.room.queue
+        &self.gate.queue
     }
 
     /// The bytes that it takes of the queue's limit.
@@ -176,77 +176,77 @@ impl Admitted {
     /// What keeps the next caller in the line until this one's task is on its way to the
     /// store; `None` if nobody waits for that. To be dropped then: so tasks of callers that
     /// waited reach the store in the order of the line, whichever thread wakes first.
-    pub fn take_entering(&mut self) -> Option<Entering> {
-        self.entering.take()
+    pub fn take_handoff(&mut self) -> Option<Handoff> {
+        self.handoff.take()
     }
 }
 
-impl Drop for Admitted {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.room.leave(1, self.bytes);
+        self.gate.leave(1, self.bytes);
     }
 }
 
-/// Places for tasks that must go together; dropping it gives back those that
+/// Permits for tasks that must go together; dropping it gives back those that
 /// were not taken.
 #[derive(Debug)]
-pub struct Places {
-    room: Arc<Room>,
+pub struct Permits {
+    gate: Arc<QueueGate>,
     tasks: u64,
     bytes: u64,
-    /// Of a caller from the line. It goes with the first place that is taken, as all of them
+    /// Of a caller from the line. It goes with the first permit that is taken, as all of them
     /// are handed to the store together.
-    entering: Option<Entering>,
+    handoff: Option<Handoff>,
 }
 
-impl Places {
-    /// Takes the place of one task; `None` if that is more than is left.
-    pub fn take(&mut self, bytes: u64) -> Option<Admitted> {
-        // Both or neither: a place that is taken and not handed out is never given back.
+impl Permits {
+    /// Takes the permit of one task; `None` if that is more than is left.
+    pub fn take(&mut self, bytes: u64) -> Option<Permit> {
+        // Both or neither: a permit that is taken and not handed out is never given back.
         let (tasks, left) = (self.tasks.checked_sub(1)?, self.bytes.checked_sub(bytes)?);
         (self.tasks, self.bytes) = (tasks, left);
-        let entering = self.entering.take();
-        Some(Admitted { room: Arc::clone(&self.room), bytes, entering })
+        let handoff = self.handoff.take();
+        Some(Permit { gate: Arc::clone(&self.gate), bytes, handoff })
     }
 }
 
-impl Drop for Places {
+impl Drop for Permits {
     fn drop(&mut self) {
         if self.tasks > 0 || self.bytes > 0 {
-            self.room.leave(self.tasks, self.bytes);
+            self.gate.leave(self.tasks, self.bytes);
         }
     }
 }
 
 /// A queue that exists for as long as this is held, whether it has tasks or not.
 #[derive(Clone, Debug)]
-pub struct Kept {
-    room: Arc<Room>,
+pub struct QueueHandle {
+    gate: Arc<QueueGate>,
 }
 
-impl Kept {
+impl QueueHandle {
     /// Its name.
     pub fn queue(&self) -> &Arc<str> {
-        &self.room.queue
+        &self.gate.queue
     }
 
     /// Gives it other settings; callers in line that fit now are let in.
     pub fn configure(&self, settings: Settings) {
-        self.room.configure(settings);
+        self.gate.configure(settings);
     }
 
     /// Bytes of the tasks that wait in it, and callers that wait for room.
     pub fn waiting(&self) -> (u64, u64) {
-        let state = lock(&self.room.state);
+        let state = lock(&self.gate.state);
         (state.used.bytes(), state.line.len() as u64)
     }
 }
 
-/// The gate in front of all queues.
+/// The gates of all queues.
 #[derive(Debug)]
 pub struct Admission {
     limits: Limits,
-    rooms: Mutex<HashMap<Arc<str>, Arc<Room>>>,
+    gates: Mutex<HashMap<Arc<str>, Arc<QueueGate>>>,
     /// Why nobody is let in any more, once that is so.
     closed: OnceLock<Refused>,
     /// Why nobody is let in for now.
@@ -257,7 +257,7 @@ impl Admission {
     /// A gate with nothing behind it.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, rooms: Mutex::default(), closed: OnceLock::new(), holds: Holds::default() }
+        Self { limits, gates: Mutex::default(), closed: OnceLock::new(), holds: Holds::default() }
     }
 
     /// The settings of a queue, existing or not; `None` if it may not exist.
@@ -265,8 +265,8 @@ impl Admission {
         if !self.limits.book.allows(queue) {
             return None;
         }
-        if let Some(room) = lock(&self.rooms).get(queue) {
-            return Some(lock(&room.state).settings);
+        if let Some(gate) = lock(&self.gates).get(queue) {
+            return Some(lock(&gate.state).settings);
         }
         Some(self.limits.book.settings(queue))
     }
@@ -284,12 +284,12 @@ impl Admission {
         }
     }
 
-    /// Finds a place for a task of `bytes` in `queue`.
+    /// Gets a permit for a task of `bytes` in `queue`.
     ///
     /// Callers that wait are served strictly in the order of their arrival, so
     /// a large task is not overtaken by small ones for ever. The next one is served when the
-    /// one before has handed its task to the store ([`Admitted::take_entering`]), or has given
-    /// its place back. Dropping the future leaves the line.
+    /// one before has handed its task to the store ([`Permit::take_handoff`]), or has given
+    /// its permit back. Dropping the future leaves the line.
     ///
     /// # Errors
     /// See [`Refused`].
@@ -299,13 +299,13 @@ impl Admission {
         bytes: u64,
         when_full: WhenFull,
         patience: Patience,
-    ) -> Result<Admitted, Refused> {
-        let mut places = self.admit_together(queue, 1, bytes, when_full, patience).await?;
-        places.take(bytes).ok_or(Refused::UnknownQueue)
+    ) -> Result<Permit, Refused> {
+        let mut permits = self.admit_together(queue, 1, bytes, when_full, patience).await?;
+        permits.take(bytes).ok_or(Refused::UnknownQueue)
     }
 
-    /// Finds places for `tasks` tasks of `bytes` in all that must go together. Who
-    /// needs places in several queues waits in one line only, and holds none while
+    /// Gets permits for `tasks` tasks of `bytes` in all that must go together. Who
+    /// needs permits in several queues waits in one line only, and holds none while
     /// it does: otherwise one queue that is stuck would fill the others.
     ///
     /// # Errors
@@ -317,92 +317,92 @@ impl Admission {
         bytes: u64,
         when_full: WhenFull,
         patience: Patience,
-    ) -> Result<Places, Refused> {
-        let room = self.room(queue)?;
+    ) -> Result<Permits, Refused> {
+        let gate = self.gate(queue)?;
         self.holds.check()?;
-        let turn = match room.enter(tasks, bytes, when_full)? {
-            Entry::Inside(places) => return Ok(places),
-            Entry::InLine(turn) => turn,
+        let pending = match gate.enter(tasks, bytes, when_full)? {
+            Entry::Inside(permits) => return Ok(permits),
+            Entry::InLine(pending) => pending,
         };
         // The line may have been emptied just before this caller joined it.
         self.check_open()?;
         self.holds.check()?;
         let (Patience::Deadline(until) | Patience::Full(until)) = patience else {
-            return turn.granted().await.unwrap_or_else(|| Err(self.closed_because()));
+            return pending.granted().await.unwrap_or_else(|| Err(self.closed_because()));
         };
-        match tokio::time::timeout_at(until, turn.granted()).await {
+        match tokio::time::timeout_at(until, pending.granted()).await {
             // The line is emptied without an answer only when the gate closes.
             Ok(granted) => granted.unwrap_or_else(|| Err(self.closed_because())),
             Err(_) if matches!(patience, Patience::Deadline(_)) => Err(Refused::Deadline),
-            Err(_) => Err(room.full(tasks, bytes)),
+            Err(_) => Err(gate.full(tasks, bytes)),
         }
     }
 
-    /// Finds a place at once, or says why there is none.
+    /// Gets a permit at once, or says why there is none.
     ///
     /// # Errors
     /// See [`Refused`].
-    pub fn try_admit(&self, queue: &str, bytes: u64) -> Result<Admitted, Refused> {
-        let room = self.room(queue)?;
+    pub fn try_admit(&self, queue: &str, bytes: u64) -> Result<Permit, Refused> {
+        let gate = self.gate(queue)?;
         self.holds.check()?;
-        match room.enter(1, bytes, WhenFull::Reject)? {
-            Entry::Inside(mut places) => places.take(bytes).ok_or(Refused::UnknownQueue),
-            Entry::InLine(_) => Err(room.full(1, bytes)),
+        match gate.enter(1, bytes, WhenFull::Reject)? {
+            Entry::Inside(mut permits) => permits.take(bytes).ok_or(Refused::UnknownQueue),
+            Entry::InLine(_) => Err(gate.full(1, bytes)),
         }
     }
 
-    /// A place for a task that the store already holds, whatever the limits
+    /// A permit for a task that the store already holds, whatever the limits
     /// say: at recovery, after an interruption, for a retry.
     #[must_use]
-    pub fn readmit(&self, queue: &str, bytes: u64) -> Admitted {
-        let room = self.held_room(queue);
-        let mut state = lock(&room.state);
+    pub fn readmit(&self, queue: &str, bytes: u64) -> Permit {
+        let gate = self.known_gate(queue);
+        let mut state = lock(&gate.state);
         state.used.add(1, bytes);
         drop(state);
-        Admitted { room, bytes, entering: None }
+        Permit { gate, bytes, handoff: None }
     }
 
-    /// Keeps a queue that the store knows, whatever the limits say.
+    /// A handle of a queue that the store knows, whatever the limits say.
     #[must_use]
-    pub fn keep(&self, queue: &str) -> Kept {
-        Kept { room: self.held_room(queue) }
+    pub fn handle(&self, queue: &str) -> QueueHandle {
+        QueueHandle { gate: self.known_gate(queue) }
     }
 
-    /// Keeps a queue that may be new.
+    /// A handle of a queue that may be new.
     ///
     /// # Errors
     /// See [`Refused`].
-    pub fn try_keep(&self, queue: &str) -> Result<Kept, Refused> {
-        self.room(queue).map(|room| Kept { room })
+    pub fn try_handle(&self, queue: &str) -> Result<QueueHandle, Refused> {
+        self.gate(queue).map(|gate| QueueHandle { gate })
     }
 
-    fn held_room(&self, queue: &str) -> Arc<Room> {
-        let mut rooms = lock(&self.rooms);
-        if let Some(room) = rooms.get(queue) {
-            return Arc::clone(room);
+    fn known_gate(&self, queue: &str) -> Arc<QueueGate> {
+        let mut gates = lock(&self.gates);
+        if let Some(gate) = gates.get(queue) {
+            return Arc::clone(gate);
         }
-        let room = Room::new(Arc::from(queue), self.limits.book.settings(queue));
-        rooms.insert(Arc::clone(&room.queue), Arc::clone(&room));
-        room
+        let gate = QueueGate::new(Arc::from(queue), self.limits.book.settings(queue));
+        gates.insert(Arc::clone(&gate.queue), Arc::clone(&gate));
+        gate
     }
 
     /// Refuses all from now on, those in line included, with the first cause that
     /// is given.
     pub fn close(&self, cause: Refused) {
         self.closed.get_or_init(|| cause);
-        for room in lock(&self.rooms).values() {
-            lock(&room.state).line.clear();
+        for gate in lock(&self.gates).values() {
+            lock(&gate.state).line.clear();
         }
     }
 
     /// Refuses new tasks while `hold` stands, those in line included, and tells them
-    /// to come back after `retry_after`. What the store has goes on: places are given
+    /// to come back after `retry_after`. What the store has goes on: permits are given
     /// back and taken again ([`readmit`](Self::readmit)), and queues can be changed.
     pub fn hold(&self, hold: Hold, retry_after: Duration) {
         if self.holds.set(hold, retry_after) {
-            let rooms: Vec<_> = lock(&self.rooms).values().map(Arc::clone).collect();
-            for room in rooms {
-                room.send_away(Refused::Held { hold, retry_after });
+            let gates: Vec<_> = lock(&self.gates).values().map(Arc::clone).collect();
+            for gate in gates {
+                gate.send_away(Refused::Held { hold, retry_after });
             }
         }
     }
@@ -420,26 +420,26 @@ impl Admission {
         self.closed.get().copied().unwrap_or(Refused::Draining)
     }
 
-    fn room(&self, queue: &str) -> Result<Arc<Room>, Refused> {
-        let mut rooms = lock(&self.rooms);
+    fn gate(&self, queue: &str) -> Result<Arc<QueueGate>, Refused> {
+        let mut gates = lock(&self.gates);
         // Read under the lock that `close` takes after it has set the flag.
         self.check_open()?;
         if !self.limits.book.allows(queue) {
             return Err(Refused::UnknownQueue);
         }
-        if let Some(room) = rooms.get(queue) {
-            return Ok(Arc::clone(room));
+        if let Some(gate) = gates.get(queue) {
+            return Ok(Arc::clone(gate));
         }
-        if rooms.len() >= self.limits.queues {
-            // A room that nobody else holds is empty.
-            rooms.retain(|_, room| Arc::strong_count(room) > 1);
+        if gates.len() >= self.limits.queues {
+            // The queue of a gate that nobody else holds is empty.
+            gates.retain(|_, gate| Arc::strong_count(gate) > 1);
         }
-        if rooms.len() >= self.limits.queues {
+        if gates.len() >= self.limits.queues {
             return Err(Refused::TooManyQueues(self.limits.queues));
         }
-        let room = Room::new(Arc::from(queue), self.limits.book.settings(queue));
-        rooms.insert(Arc::clone(&room.queue), Arc::clone(&room));
-        Ok(room)
+        let gate = QueueGate::new(Arc::from(queue), self.limits.book.settings(queue));
+        gates.insert(Arc::clone(&gate.queue), Arc::clone(&gate));
+        Ok(gate)
     }
 }
 

@@ -9,7 +9,7 @@ fn gate(tasks: u64, bytes: u64) -> Arc<Admission> {
     Arc::new(Admission::new(Limits { book, queues: 2, room_timeout }))
 }
 
-async fn take(gate: &Admission, bytes: u64) -> Admitted {
+async fn take(gate: &Admission, bytes: u64) -> Permit {
     gate.admit("q", bytes, WhenFull::Reject, Patience::Unlimited).await.expect("there is room")
 }
 
@@ -18,19 +18,19 @@ async fn stand_in_line(
     gate: &Arc<Admission>,
     bytes: u64,
     patience: Patience,
-) -> tokio::task::JoinHandle<Result<Admitted, Refused>> {
+) -> tokio::task::JoinHandle<Result<Permit, Refused>> {
     let before = in_line(gate);
     let caller = Arc::clone(gate);
-    let turn =
+    let pending =
         tokio::spawn(async move { caller.admit("q", bytes, WhenFull::Wait, patience).await });
-    while in_line(gate) == before && !turn.is_finished() {
+    while in_line(gate) == before && !pending.is_finished() {
         tokio::task::yield_now().await;
     }
-    turn
+    pending
 }
 
 fn in_line(gate: &Admission) -> usize {
-    lock(&gate.rooms).get("q").map_or(0, |room| lock(&room.state).line.len())
+    lock(&gate.gates).get("q").map_or(0, |gate| lock(&gate.state).line.len())
 }
 
 #[tokio::test]
@@ -61,11 +61,11 @@ async fn callers_are_served_in_the_order_of_arrival() {
     for bytes in 1..=20 {
         line.push(stand_in_line(&gate, bytes, Patience::Unlimited).await);
     }
-    for (place, turn) in line.into_iter().enumerate() {
+    for (at, pending) in line.into_iter().enumerate() {
         drop(held);
-        held = turn.await.unwrap().expect("granted");
-        assert_eq!(held.bytes, place as u64 + 1, "someone was overtaken");
-        assert_eq!(in_line(&gate), 19 - place, "one place serves one caller");
+        held = pending.await.unwrap().expect("granted");
+        assert_eq!(held.bytes, at as u64 + 1, "someone was overtaken");
+        assert_eq!(in_line(&gate), 19 - at, "one permit serves one caller");
     }
 }
 
@@ -82,13 +82,13 @@ async fn the_next_in_line_is_let_in_when_the_one_before_is_on_its_way_to_the_sto
     let refused = gate.try_admit("q", 3).expect_err("somebody is on the way");
     assert!(matches!(refused, Refused::Full { .. }), "{refused:?}");
 
-    drop(first.take_entering().expect("it stood in line"));
+    drop(first.take_handoff().expect("it stood in line"));
     let second = second.await.unwrap().expect("granted");
     assert_eq!((first.bytes, second.bytes), (1, 2));
     // One that goes away before it gets there keeps nobody out.
     drop((first, second));
     let mut newcomer = gate.try_admit("q", 3).expect("there is room");
-    assert!(newcomer.take_entering().is_none(), "nobody waits behind one who did not");
+    assert!(newcomer.take_handoff().is_none(), "nobody waits behind one who did not");
 }
 
 #[tokio::test]
@@ -188,11 +188,11 @@ async fn tasks_that_go_together_get_in_together() {
         tokio::task::yield_now().await;
     }
     drop(held);
-    let mut places = together.await.unwrap().expect("granted");
-    let mut first = places.take(10).expect("one of three");
-    assert!(places.take(30).is_none(), "more bytes than are left");
-    drop(places);
-    drop(first.take_entering());
+    let mut permits = together.await.unwrap().expect("granted");
+    let mut first = permits.take(10).expect("one of three");
+    assert!(permits.take(30).is_none(), "more bytes than are left");
+    drop(permits);
+    drop(first.take_handoff());
     // What was not taken is free again.
     take(&gate, 80).await;
     drop(first);
@@ -202,13 +202,13 @@ async fn tasks_that_go_together_get_in_together() {
 async fn a_queue_with_other_limits_lets_in_whoever_fits_and_sends_away_who_never_will() {
     let gate = gate(1, 100);
     let _held = take(&gate, 10).await;
-    let kept = gate.keep("q");
+    let handle = gate.handle("q");
     let large = stand_in_line(&gate, 60, Patience::Unlimited).await;
     let small = stand_in_line(&gate, 10, Patience::Unlimited).await;
     let waits = stand_in_line(&gate, 45, Patience::Unlimited).await;
     let behind = stand_in_line(&gate, 70, Patience::Unlimited).await;
-    assert_eq!(kept.waiting(), (10, 4));
-    kept.configure(Settings { max_tasks: 5, max_bytes: 50, ..Settings::default() });
+    assert_eq!(handle.waiting(), (10, 4));
+    handle.configure(Settings { max_tasks: 5, max_bytes: 50, ..Settings::default() });
     // Also behind one that only has to wait.
     for (never, bytes) in [(large, 60), (behind, 70)] {
         let never = never.await.unwrap().unwrap_err();
@@ -248,11 +248,11 @@ async fn what_the_store_holds_already_comes_back_over_the_limit() {
 async fn a_place_that_cannot_be_taken_is_not_lost() {
     let gate = gate(2, 100);
     let together = gate.admit_together("q", 2, 10, WhenFull::Reject, Patience::Unlimited);
-    let mut places = together.await.expect("there is room");
-    assert!(places.take(11).is_none(), "it is more than was asked for");
-    let taken = [places.take(5), places.take(5)];
+    let mut permits = together.await.expect("there is room");
+    assert!(permits.take(11).is_none(), "it is more than was asked for");
+    let taken = [permits.take(5), permits.take(5)];
     assert!(taken.iter().all(Option::is_some));
-    drop((places, taken));
+    drop((permits, taken));
     let _both = [take(&gate, 50).await, take(&gate, 50).await];
 }
 
@@ -301,7 +301,7 @@ async fn a_hold_refuses_everyone_until_it_is_released() {
     assert_eq!(gate.try_admit("q", 1).unwrap_err(), refused);
     // What is in the store goes on, and can be administered.
     drop(gate.readmit("q", 1));
-    gate.try_keep("q").expect("a queue can be changed");
+    gate.try_handle("q").expect("a queue can be changed");
     gate.release(Hold::LogFull);
     take(&gate, 1).await;
     let waiting = stand_in_line(&gate, 100, Patience::Unlimited).await;

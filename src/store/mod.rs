@@ -31,7 +31,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{Admitted, Refused},
+    admission::{Permit, Refused},
     event::Seq,
     events::{BoxFuture, History},
     queue::WrongBackoffs,
@@ -63,12 +63,12 @@ pub use verify::{Verified, VerifyError, verify};
 /// command if it was already taken. Every method answers [`Error::Crashed`] once its part of
 /// the store has failed.
 pub trait Store: History {
-    /// Takes a task. `place` is given back when the task starts or ends.
+    /// Takes a task. `permit` is given back when the task starts or ends.
     ///
     /// # Errors
     /// [`Error::RequestIdReused`], [`Error::Draining`], [`Error::Failed`],
     /// [`Error::Damaged`].
-    fn submit(&self, task: Submission, place: Admitted) -> BoxFuture<'_, Result<Submitted, Error>>;
+    fn submit(&self, task: Submission, permit: Permit) -> BoxFuture<'_, Result<Submitted, Error>>;
 
     /// Takes several tasks, in order and in one commit. The outer result is the
     /// commit's; each task has its own within.
@@ -78,7 +78,7 @@ pub trait Store: History {
     /// [`Error::Damaged`].
     fn submit_all(
         &self,
-        tasks: Vec<(Submission, Admitted)>,
+        tasks: Vec<(Submission, Permit)>,
     ) -> BoxFuture<'_, Result<Vec<Result<Submitted, Error>>, Error>>;
 
     /// Takes all of these tasks, in order and in one commit, or none.
@@ -88,11 +88,11 @@ pub trait Store: History {
     /// wrong with each task that keeps the others out.
     fn submit_atomic(
         &self,
-        tasks: Vec<(Submission, Admitted)>,
+        tasks: Vec<(Submission, Permit)>,
     ) -> BoxFuture<'_, Result<Vec<Submitted>, Error>>;
 
     /// The outcome of a submission whose `request_id` is known already; it needs
-    /// no place. `None` if the `request_id` is new.
+    /// no permit. `None` if the `request_id` is new.
     ///
     /// # Errors
     /// [`Error::RequestIdReused`], [`Error::Unreadable`], [`Error::Damaged`].

@@ -26,7 +26,7 @@ use super::{
     sqlite::{self, Circumstances, DatabaseError, Location, SqliteJournal, Trust},
 };
 use crate::{
-    admission::{Admission, Admitted},
+    admission::{Admission, Permit},
     config::{Durability, Retention},
     event::Seq,
     events::{BoxFuture, EventBatch, HeldOpen, History, Hub, Unreadable},
@@ -266,16 +266,16 @@ impl SqliteStore {
         self.submission((), message).await
     }
 
-    /// A command with tasks. Whoever waits in a line behind them is let in (`entering` is
+    /// A command with tasks. Whoever waits in a line behind them is let in (`handoff` is
     /// dropped) once the engine has them in its order.
     async fn submission<E, T>(
         &self,
-        entering: E,
+        handoff: E,
         message: impl FnOnce(Reply<T>) -> Message,
     ) -> Result<T, Error> {
         let (reply, outcome) = oneshot::channel();
         let sent = self.engine.send(message(reply)).await;
-        drop(entering);
+        drop(handoff);
         if sent.is_ok()
             && let Ok(outcome) = outcome.await
         {
@@ -316,26 +316,26 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn submit(&self, task: Submission, place: Admitted) -> BoxFuture<'_, Result<Submitted, Error>> {
-        let mut prepared = Box::new(Prepared::new(task, place));
-        let entering = prepared.place.take_entering();
-        Box::pin(self.submission(entering, |reply| Message::Submit(prepared, reply)))
+    fn submit(&self, task: Submission, permit: Permit) -> BoxFuture<'_, Result<Submitted, Error>> {
+        let mut prepared = Box::new(Prepared::new(task, permit));
+        let handoff = prepared.permit.take_handoff();
+        Box::pin(self.submission(handoff, |reply| Message::Submit(prepared, reply)))
     }
 
     fn submit_all(
         &self,
-        tasks: Vec<(Submission, Admitted)>,
+        tasks: Vec<(Submission, Permit)>,
     ) -> BoxFuture<'_, Result<Vec<Result<Submitted, Error>>, Error>> {
-        let (prepared, entering) = Prepared::all(tasks);
-        Box::pin(self.submission(entering, |reply| Message::SubmitAll(prepared, reply)))
+        let (prepared, handoff) = Prepared::all(tasks);
+        Box::pin(self.submission(handoff, |reply| Message::SubmitAll(prepared, reply)))
     }
 
     fn submit_atomic(
         &self,
-        tasks: Vec<(Submission, Admitted)>,
+        tasks: Vec<(Submission, Permit)>,
     ) -> BoxFuture<'_, Result<Vec<Submitted>, Error>> {
-        let (prepared, entering) = Prepared::all(tasks);
-        Box::pin(self.submission(entering, |reply| Message::SubmitAtomic(prepared, reply)))
+        let (prepared, handoff) = Prepared::all(tasks);
+        Box::pin(self.submission(handoff, |reply| Message::SubmitAtomic(prepared, reply)))
     }
 
     fn repeated(

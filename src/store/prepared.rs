@@ -2,7 +2,7 @@
 //! before the engine is, so that its one thread does only what must be in order.
 
 use crate::{
-    admission::{Admitted, Entering},
+    admission::{Handoff, Permit},
     store::{
         Submission,
         record::{LabelsRecord, TaskRecord},
@@ -10,33 +10,33 @@ use crate::{
     task::NewTask,
 };
 
-/// A task, its place, and its row.
+/// A task, its permit, and its row.
 #[derive(Debug)]
 pub struct Prepared {
     pub task: NewTask,
     pub fingerprint: [u8; 16],
-    pub place: Admitted,
+    pub permit: Permit,
     pub record: Vec<u8>,
     pub labels: Option<Vec<u8>>,
 }
 
 impl Prepared {
     /// Encodes the row.
-    pub fn new(submission: Submission, place: Admitted) -> Self {
+    pub fn new(submission: Submission, permit: Permit) -> Self {
         let Submission { task, fingerprint } = submission;
         let record = TaskRecord::of(&task).to_bytes();
         let labels = LabelsRecord::to_bytes(&task.labels);
-        Self { task, fingerprint, place, record, labels }
+        Self { task, fingerprint, permit, record, labels }
     }
 
     /// Encodes the rows of several; with what keeps those in line behind them.
-    pub fn all(tasks: Vec<(Submission, Admitted)>) -> (Vec<Self>, Vec<Entering>) {
-        let mut entering = Vec::new();
-        let prepared = tasks.into_iter().map(|(submission, mut place)| {
-            entering.extend(place.take_entering());
-            Self::new(submission, place)
+    pub fn all(tasks: Vec<(Submission, Permit)>) -> (Vec<Self>, Vec<Handoff>) {
+        let mut handoff = Vec::new();
+        let prepared = tasks.into_iter().map(|(submission, mut permit)| {
+            handoff.extend(permit.take_handoff());
+            Self::new(submission, permit)
         });
-        (prepared.collect(), entering)
+        (prepared.collect(), handoff)
     }
 }
 

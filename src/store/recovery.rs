@@ -141,7 +141,7 @@ fn take_over_queues(
         let settings = engine.queues.set_overrides(id, overrides, &mut engine.ready);
         engine.queues.set_paused(id, row.paused, &mut engine.ready);
         if let (Some(queue), Some(settings)) = (engine.queues.get(id), settings) {
-            queue.kept.configure(settings);
+            queue.handle.configure(settings);
         }
     }
     for row in tallies {
@@ -242,7 +242,7 @@ fn damaged(error: GroupError) -> DatabaseError {
 fn entry_of(engine: &mut Engine<'_>, row: &LiveHead, waits: bool) -> Entry {
     let now = engine.group.now;
     let queue = engine.queues.ensure(&row.queue, &mut engine.ready, &now);
-    let place = waits.then(|| engine.admission.readmit(&row.queue, row.bytes));
+    let permit = waits.then(|| engine.admission.readmit(&row.queue, row.bytes));
     // Of an interval, only the time of the wall clock at which it was to end is left;
     // whatever that clock says by now, no more remains of it than its length.
     let left = row.due.since(now.wall).min(row.interval.unwrap_or(Duration::MAX));
@@ -269,7 +269,7 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveHead, waits: bool) -> Entry {
         alarm,
         bytes: row.bytes,
         has_labels: row.has_labels,
-        place,
+        permit,
         execution: None,
     }
 }

@@ -29,9 +29,9 @@ async fn again<P: Provider>(yard: &Yard<'_, P>, key: &str) -> Submitted {
 async fn reused<P: Provider>(yard: &Yard<'_, P>, key: &str, task: TaskId) {
     let asked = patient(yard.store.repeated(key.to_owned(), OTHER)).await;
     assert_eq!(asked, Err(Error::RequestIdReused(task)));
-    let (submission, place) = yard.ready(keyed("a", key));
+    let (submission, permit) = yard.ready(keyed("a", key));
     let submission = Submission { fingerprint: OTHER, ..submission };
-    let submitted = patient(yard.store.submit(submission, place)).await;
+    let submitted = patient(yard.store.submit(submission, permit)).await;
     assert_eq!(submitted, Err(Error::RequestIdReused(task)));
 }
 
@@ -89,17 +89,17 @@ pub async fn a_request_is_known_over_restarts_crashes_and_redrives(provider: &im
 pub async fn a_task_that_was_never_taken_leaves_its_request_free(provider: &impl Provider) {
     let yard = Yard::new(provider).await;
     let used = yard.submit(keyed("a", "used")).await;
-    let (mut reused, place) = yard.ready(keyed("a", "used"));
+    let (mut reused, permit) = yard.ready(keyed("a", "used"));
     reused.fingerprint = OTHER;
-    let clashing = vec![yard.ready(keyed("a", "free")), (reused, place)];
+    let clashing = vec![yard.ready(keyed("a", "free")), (reused, permit)];
     let answer = patient(yard.store.submit_atomic(clashing)).await;
     assert_eq!(answer, Err(Error::NotAll(vec![(1, Error::RequestIdReused(used))])));
     let asked = patient(yard.store.repeated("free".to_owned(), FINGERPRINT)).await;
     assert_eq!(asked, Ok(None));
     let yard = yard.crash().await;
-    let (mut free, place) = yard.ready(keyed("a", "free"));
+    let (mut free, permit) = yard.ready(keyed("a", "free"));
     free.fingerprint = OTHER;
-    let submitted = patient(yard.store.submit(free, place)).await.expect("accepted");
+    let submitted = patient(yard.store.submit(free, permit)).await.expect("accepted");
     assert_eq!((submitted.existing, submitted.task.number()), (false, used.number() + 1));
     yard.check().await;
 }

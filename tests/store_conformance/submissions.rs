@@ -1,7 +1,7 @@
 //! Several tasks at once.
 
 use taskyard::{
-    admission::Admitted,
+    admission::Permit,
     event::Seq,
     proto::v1::EventType,
     queue::Overrides,
@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// A submission that has the key of another one, and other content.
-fn clashing<P: Provider>(yard: &Yard<'_, P>, key: &str) -> (Submission, Admitted) {
-    let (submission, place) = yard.ready(keyed("a", key));
-    (Submission { fingerprint: [9; 16], ..submission }, place)
+fn clashing<P: Provider>(yard: &Yard<'_, P>, key: &str) -> (Submission, Permit) {
+    let (submission, permit) = yard.ready(keyed("a", key));
+    (Submission { fingerprint: [9; 16], ..submission }, permit)
 }
 
 /// Finds that these events are of one commit.
@@ -59,10 +59,10 @@ pub async fn each_task_of_a_batch_has_its_own_result(provider: &impl Provider) {
     let queued = State::Queued;
     assert_eq!(states, [queued, queued, queued, queued, State::Scheduled]);
     assert_eq!(yard.all().await.len(), 4);
-    // Four of eight places are taken: the others were given back.
-    let places: Vec<_> = (0..4).map(|_| yard.place(&task("a"))).collect();
-    assert!(yard.gate.try_admit("a", 1).is_err(), "a place was given back twice");
-    drop(places);
+    // Four of eight permits are taken: the others were given back.
+    let permits: Vec<_> = (0..4).map(|_| yard.permit(&task("a"))).collect();
+    assert!(yard.gate.try_admit("a", 1).is_err(), "a permit was given back twice");
+    drop(permits);
     yard.check().await;
 }
 
@@ -148,9 +148,9 @@ pub async fn an_atomic_batch_is_refused_as_a_whole(provider: &impl Provider) {
     yard.settle().await;
     assert!(third.is_idle().await, "nothing of it starts");
     assert_eq!((yard.hub.newest(), yard.all().await.len()), (newest, 2), "nothing happened");
-    // Both tasks run, so all places are free again.
-    let places: Vec<_> = (0..10).map(|_| yard.place(&task("a"))).collect();
-    drop(places);
+    // Both tasks run, so all permits are free again.
+    let permits: Vec<_> = (0..10).map(|_| yard.permit(&task("a"))).collect();
+    drop(permits);
     let yard = yard.crash().await;
     assert_eq!(yard.all().await.len(), 2);
     yard.check().await;

@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin, sync::Arc, task::Poll};
 
 use futures_util::poll;
 use taskyard::{
-    admission::{Admission, Admitted, Limits},
+    admission::{Admission, Limits, Permit},
     config::Retention,
     events::Hub,
     queue::{Book, Overrides},
@@ -136,20 +136,20 @@ impl<'p, P: Provider> Yard<'p, P> {
         Self::open(provider, home, setup).await
     }
 
-    /// A place for a task, which there must be.
-    pub fn place(&self, task: &NewTask) -> Admitted {
+    /// A permit for a task, which there must be.
+    pub fn permit(&self, task: &NewTask) -> Permit {
         self.gate.try_admit(&task.queue, weight(task)).expect("there is room")
     }
 
-    /// A task with its place, on its way.
-    pub fn ready(&self, task: NewTask) -> (Submission, Admitted) {
-        let place = self.place(&task);
-        (Submission { task, fingerprint: FINGERPRINT }, place)
+    /// A task with its permit, on its way.
+    pub fn ready(&self, task: NewTask) -> (Submission, Permit) {
+        let permit = self.permit(&task);
+        (Submission { task, fingerprint: FINGERPRINT }, permit)
     }
 
     pub async fn try_submit(&self, task: NewTask) -> Result<Submitted, Error> {
-        let (submission, place) = self.ready(task);
-        patient(self.store.submit(submission, place)).await
+        let (submission, permit) = self.ready(task);
+        patient(self.store.submit(submission, permit)).await
     }
 
     pub async fn submit(&self, task: NewTask) -> TaskId {

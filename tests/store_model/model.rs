@@ -79,7 +79,7 @@ impl Model {
         (0..self.tasks.len()).filter(|at| !self.tasks[*at].state.is_terminal())
     }
 
-    /// Places that are taken in a queue.
+    /// Permits that are taken in a queue.
     pub fn waits_in(&self, queue: &str) -> usize {
         let waits = |task: &&Task| matches!(task.state, State::Queued | State::Scheduled);
         self.tasks.iter().filter(waits).filter(|task| task.queue == queue).count()
@@ -123,7 +123,7 @@ impl Model {
         self.tell(EventType::Submitted, at);
     }
 
-    /// The store gave this task to the worker in front. Returns its place.
+    /// The store gave this task to the worker in front. Returns its permit.
     pub fn start(&mut self, id: TaskId) -> usize {
         let worker = self.waiting.pop_front().expect("a worker waits");
         let at = usize::try_from(id.number()).unwrap() - 1;
@@ -151,7 +151,7 @@ impl Model {
         self.tell(what, at);
     }
 
-    /// A worker's execution ended. Returns its task's place.
+    /// A worker's execution ended. Returns its task's permit.
     pub fn report(&mut self, worker: u32, outcome: &Outcome) -> usize {
         let at = self.busy[&worker];
         let task = &mut self.tasks[at];

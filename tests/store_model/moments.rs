@@ -50,8 +50,8 @@ impl Opened {
     }
 
     async fn submit(&self, task: NewTask) -> Result<Submitted, Error> {
-        let place = self.gate.admit("a", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
-        self.store.submit(Submission { task, fingerprint: [1; 16] }, place).await
+        let permit = self.gate.admit("a", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
+        self.store.submit(Submission { task, fingerprint: [1; 16] }, permit).await
     }
 
     async fn run_next(&self, finished: Option<Finished>) -> (TaskId, Finished) {
@@ -168,11 +168,11 @@ fn load(yard: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize>) 
         let (heard, count) = (Arc::clone(heard), count.clone());
         load.spawn(async move {
             for _ in 0..30 {
-                let place =
+                let permit =
                     gate.admit("a", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
                 let task = new_task("a", &Data::Bytes(vec![7; 500].into()));
                 let submission = Submission { task, fingerprint: [0; 16] };
-                let submitted = store.submit(submission, place).await.unwrap();
+                let submitted = store.submit(submission, permit).await.unwrap();
                 heard.lock().unwrap().submitted.push(submitted.task);
                 count.send_modify(|count| *count += 1);
             }

@@ -25,13 +25,13 @@ use crate::model::{Model, QUEUES, Task, Told};
 
 /// Only a hang exceeds it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
-/// Places in a queue.
+/// Permits of a queue.
 pub const PLACES: u64 = 5;
 
 type PendingDispatch = Pin<Box<dyn Future<Output = Result<Dispatch, Error>> + Send>>;
 
-pub fn gate(places: u64) -> Arc<Admission> {
-    let defaults = queue::Settings { max_tasks: places, ..queue::Settings::default() };
+pub fn gate(permits: u64) -> Arc<Admission> {
+    let defaults = queue::Settings { max_tasks: permits, ..queue::Settings::default() };
     let book = queue::Book { defaults, ..queue::Book::default() };
     Arc::new(Admission::new(Limits { book, queues: 10, room_timeout: PATIENCE }))
 }
@@ -129,14 +129,14 @@ impl Rig {
 
     pub async fn submit(&mut self, task: NewTask, request: Option<u8>, content: u8) {
         let queue = QUEUES.into_iter().find(|queue| **queue == *task.queue).unwrap();
-        let place = self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
+        let permit = self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
         let full = self.model.waits_in(queue) as u64 >= PLACES;
-        assert_eq!(place.is_err(), full, "a place in queue {queue}: {place:?}");
-        let Ok(place) = place else { return };
+        assert_eq!(permit.is_err(), full, "a permit in queue {queue}: {permit:?}");
+        let Ok(permit) = permit else { return };
         let request_id = request.map(|key| format!("request-{key}"));
         let submission =
             Submission { task: NewTask { request_id, ..task.clone() }, fingerprint: [content; 16] };
-        let answer = self.store.submit(submission, place).await;
+        let answer = self.store.submit(submission, permit).await;
         let known = request.and_then(|key| self.model.requests.get(&key).copied());
         if let Some((first, at)) = known {
             let task = &self.model.tasks[at];
@@ -296,9 +296,9 @@ impl Rig {
             let dispatch = timeout(PATIENCE, dispatch).await.expect("told to stop");
             assert!(matches!(dispatch, Ok(Dispatch::Stop)), "{dispatch:?}");
         }
-        let place = self.gate.readmit("a", 1);
+        let permit = self.gate.readmit("a", 1);
         let late = Submission { task: new_task("a", &Data::Empty), fingerprint: [0; 16] };
-        assert_eq!(self.store.submit(late, place).await, Err(Error::Draining));
+        assert_eq!(self.store.submit(late, permit).await, Err(Error::Draining));
         for (worker, assignment) in std::mem::take(&mut self.assignments) {
             let outcome = match reports >> (2 * worker) & 3 {
                 0 => continue,
@@ -335,7 +335,7 @@ impl Rig {
         rig
     }
 
-    /// Ends every task, and finds all places free again.
+    /// Ends every task, and finds all permits free again.
     pub async fn finish(mut self) {
         for queue in 0..QUEUES.len() {
             self.pause(queue, false).await;
@@ -349,14 +349,14 @@ impl Rig {
         self.check().await;
         assert_eq!(self.model.live().count(), 0);
         for queue in QUEUES {
-            let mut places = Vec::new();
+            let mut permits = Vec::new();
             for _ in 0..PLACES {
-                let place =
+                let permit =
                     self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
-                places.push(place.expect("a place was not given back"));
+                permits.push(permit.expect("a permit was not given back"));
             }
             let more = self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
-            more.expect_err("a place was given back twice");
+            more.expect_err("a permit was given back twice");
         }
         assert_eq!(self.store.close().await, Ok(0));
     }

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::{Place, Submitter, may_be_known, may_wait};
+use super::{LateAdmission, Submitter, may_be_known, may_wait};
 use crate::{
-    admission::{Admitted, Patience, Places, Refused, WhenFull},
+    admission::{Patience, Permit, Permits, Refused, WhenFull},
     grpc::{BoundedSubmitBatchRequest, convert, deadline::within, status},
     handler::Violation,
     proto::v1::{self, submit_result::Result as Outcome},
@@ -55,18 +55,18 @@ impl Submitter {
                     continue;
                 }
             };
-            let refused = match self.place_now(&submission) {
-                Ok(place) => {
-                    chunk.push((at, submission, place));
+            let refused = match self.admit_now(&submission) {
+                Ok(permit) => {
+                    chunk.push((at, submission, permit));
                     continue;
                 }
                 Err(refused) => refused,
             };
             // What is not committed makes no room.
             within(deadline, self.commit_chunk(std::mem::take(&mut chunk), &mut results)).await?;
-            match self.place_later(&submission, when_full, patience, refused).await {
-                Ok(Place::Free(place)) => chunk.push((at, submission, place)),
-                Ok(Place::NotNeeded(submitted)) => results.set(at, Ok(self.ack(submitted))),
+            match self.admit_later(&submission, when_full, patience, refused).await {
+                Ok(LateAdmission::Admitted(permit)) => chunk.push((at, submission, permit)),
+                Ok(LateAdmission::Known(submitted)) => results.set(at, Ok(self.ack(submitted))),
                 // Nobody waits for what the others would get now.
                 Err(late) if late.code() == Code::DeadlineExceeded => {
                     results.fill(&late);
@@ -82,14 +82,14 @@ impl Submitter {
     /// Commits tasks, and notes what became of each.
     async fn commit_chunk(
         &self,
-        chunk: Vec<(usize, Submission, Admitted)>,
+        chunk: Vec<(usize, Submission, Permit)>,
         results: &mut Results,
     ) -> Result<(), Status> {
         if chunk.is_empty() {
             return Ok(());
         }
         let (numbers, tasks): (Vec<usize>, Vec<_>) =
-            chunk.into_iter().map(|(at, submission, place)| (at, (submission, place))).unzip();
+            chunk.into_iter().map(|(at, submission, permit)| (at, (submission, permit))).unzip();
         match self.store.submit_all(tasks).await {
             Ok(outcomes) => {
                 for (at, outcome) in numbers.into_iter().zip(outcomes) {
@@ -117,17 +117,17 @@ impl Submitter {
         let (tasks, when_full) = self.check_all(requests)?;
         let may_be_repeated = tasks.iter().all(|task| task.task.request_id.is_some());
         let at_first = if may_be_repeated { WhenFull::Reject } else { when_full };
-        let places = match self.places(&tasks, at_first, patience).await {
+        let permits = match self.permits(&tasks, at_first, patience).await {
             Err((_, refused)) if may_be_repeated && may_be_known(refused) => {
                 if let Some(known) = within(deadline, self.all_repeated(&tasks)).await? {
                     return Ok(known);
                 }
-                self.places(&tasks, when_full, patience).await
+                self.permits(&tasks, when_full, patience).await
             }
-            places => places,
+            permits => permits,
         };
-        let places = places.map_err(|(queue, refused)| status::refused(&queue, refused))?;
-        let commit = self.store.submit_atomic(tasks.into_iter().zip(places).collect());
+        let permits = permits.map_err(|(queue, refused)| status::refused(&queue, refused))?;
+        let commit = self.store.submit_atomic(tasks.into_iter().zip(permits).collect());
         within(deadline, async { commit.await.map_err(|error| status::store(&error)) }).await
     }
 
@@ -156,57 +156,57 @@ impl Submitter {
         if wrong.is_empty() { Ok((tasks, when_full)) } else { Err(status::invalid(&wrong)) }
     }
 
-    /// A place for each task, in order; or the queue that refused, and why.
+    /// A permit for each task, in order; or the queue that refused, and why.
     ///
-    /// All places are looked for at once. Where a queue is full, all that were found
+    /// All permits are looked for at once. Where a queue is full, all that were found
     /// are given back, as their queues' other submitters can use them meanwhile; then
     /// this waits in that queue's line, and with what it gets there looks for the
     /// rest again. So it holds nothing while it waits, and two batches never wait for
     /// each other.
-    async fn places(
+    async fn permits(
         &self,
         tasks: &[Submission],
         when_full: WhenFull,
         patience: Patience,
-    ) -> Result<Vec<Admitted>, (Arc<str>, Refused)> {
+    ) -> Result<Vec<Permit>, (Arc<str>, Refused)> {
         let mut wanted: BTreeMap<&Arc<str>, (u64, u64)> = BTreeMap::new();
         for Submission { task, .. } in tasks {
             let (tasks, bytes) = wanted.entry(&task.queue).or_default();
             *tasks += 1;
             *bytes += store::weight(task);
         }
-        let mut places: BTreeMap<&Arc<str>, Places> = BTreeMap::new();
-        while let Err((queue, refused)) = self.rest_at_once(&wanted, &mut places).await {
-            places.clear();
+        let mut permits: BTreeMap<&Arc<str>, Permits> = BTreeMap::new();
+        while let Err((queue, refused)) = self.rest_at_once(&wanted, &mut permits).await {
+            permits.clear();
             if !may_wait(when_full, refused) {
                 return Err((Arc::clone(queue), refused));
             }
             let (tasks, bytes) = wanted.get(queue).copied().unwrap_or_default();
             let found = self.admission.admit_together(queue, tasks, bytes, when_full, patience);
-            places.insert(queue, found.await.map_err(|refused| (Arc::clone(queue), refused))?);
+            permits.insert(queue, found.await.map_err(|refused| (Arc::clone(queue), refused))?);
         }
-        let place = |Submission { task, .. }: &Submission| {
-            let place = places.get_mut(&task.queue).and_then(|of| of.take(store::weight(task)));
+        let permit = |Submission { task, .. }: &Submission| {
+            let permit = permits.get_mut(&task.queue).and_then(|of| of.take(store::weight(task)));
             // There is one: they were counted above.
-            place.ok_or_else(|| (Arc::clone(&task.queue), Refused::UnknownQueue))
+            permit.ok_or_else(|| (Arc::clone(&task.queue), Refused::UnknownQueue))
         };
-        tasks.iter().map(place).collect()
+        tasks.iter().map(permit).collect()
     }
 
-    /// Adds to `places` those that are wanted of the other queues, without waiting;
+    /// Adds to `permits` those that are wanted of the other queues, without waiting;
     /// or tells the first queue that refused, and why.
     async fn rest_at_once<'a>(
         &self,
         wanted: &BTreeMap<&'a Arc<str>, (u64, u64)>,
-        places: &mut BTreeMap<&'a Arc<str>, Places>,
+        permits: &mut BTreeMap<&'a Arc<str>, Permits>,
     ) -> Result<(), (&'a Arc<str>, Refused)> {
         for (queue, (tasks, bytes)) in wanted {
-            if places.contains_key(queue) {
+            if permits.contains_key(queue) {
                 continue;
             }
             let (reject, any) = (WhenFull::Reject, Patience::Unlimited);
             let found = self.admission.admit_together(queue, *tasks, *bytes, reject, any);
-            places.insert(queue, found.await.map_err(|refused| (*queue, refused))?);
+            permits.insert(queue, found.await.map_err(|refused| (*queue, refused))?);
         }
         Ok(())
     }
@@ -233,15 +233,15 @@ struct Results {
 
 impl Results {
     fn set(&mut self, at: usize, result: Result<v1::SubmitResponse, Status>) {
-        if let Some(place) = self.of.get_mut(at) {
-            *place = Some(result);
+        if let Some(slot) = self.of.get_mut(at) {
+            *slot = Some(result);
         }
     }
 
     /// Nothing more becomes of the others than this.
     fn fill(&mut self, status: &Status) {
-        for place in self.of.iter_mut().filter(|place| place.is_none()) {
-            *place = Some(Err(status.clone()));
+        for slot in self.of.iter_mut().filter(|slot| slot.is_none()) {
+            *slot = Some(Err(status.clone()));
         }
     }
 

@@ -1,9 +1,9 @@
 //! Tasks that are handed in: one, a batch, or a stream of them.
 //!
-//! Owns the way from a request to its acknowledgement: check, find a place,
+//! Owns the way from a request to its acknowledgement: check, get a permit,
 //! commit. One rule holds for all three: nobody waits for room, in whichever
-//! queue, while it holds places of tasks that are not committed. Those tasks cannot
-//! start, so the room might never come; and others could use their places.
+//! queue, while it holds permits of tasks that are not committed. Those tasks cannot
+//! start, so the room might never come; and others could use their permits.
 
 mod batch;
 mod stream;
@@ -19,7 +19,7 @@ use super::{
     status,
 };
 use crate::{
-    admission::{Admission, Admitted, Patience, Refused, WhenFull},
+    admission::{Admission, Patience, Permit, Refused, WhenFull},
     events::Hub,
     handler::Registry,
     proto::v1,
@@ -69,7 +69,7 @@ impl Submitter {
         Ok(self.ack(submitted))
     }
 
-    /// Checks one task, and finds a place for it.
+    /// Checks one task, and gets a permit for it.
     ///
     /// # Errors
     /// Why it may not be taken.
@@ -83,14 +83,14 @@ impl Submitter {
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(status::refused(&submission.task.queue, Refused::Deadline));
         }
-        let refused = match self.place_now(&submission) {
-            Ok(place) => return Ok(Ready::New(submission, place)),
+        let refused = match self.admit_now(&submission) {
+            Ok(permit) => return Ok(Ready::New(submission, permit)),
             Err(refused) => refused,
         };
         let patience = self.admission.patience(deadline);
-        Ok(match self.place_later(&submission, when_full, patience, refused).await? {
-            Place::Free(place) => Ready::New(submission, place),
-            Place::NotNeeded(submitted) => Ready::Known(submitted),
+        Ok(match self.admit_later(&submission, when_full, patience, refused).await? {
+            LateAdmission::Admitted(permit) => Ready::New(submission, permit),
+            LateAdmission::Known(submitted) => Ready::Known(submitted),
         })
     }
 
@@ -100,8 +100,8 @@ impl Submitter {
     /// Those of the store.
     pub async fn commit(&self, ready: Ready) -> Result<Submitted, Status> {
         match ready {
-            Ready::New(submission, place) => {
-                self.store.submit(submission, place).await.map_err(|error| status::store(&error))
+            Ready::New(submission, permit) => {
+                self.store.submit(submission, permit).await.map_err(|error| status::store(&error))
             }
             Ready::Known(submitted) => Ok(submitted),
         }
@@ -121,21 +121,21 @@ impl Submitter {
         SubmissionValidator::new(self.rules, &self.registry, &self.admission)
     }
 
-    /// A place for a task, if there is one at once.
-    fn place_now(&self, submission: &Submission) -> Result<Admitted, Refused> {
+    /// A permit for a task, if there is one at once.
+    fn admit_now(&self, submission: &Submission) -> Result<Permit, Refused> {
         self.admission.try_admit(&submission.task.queue, store::weight(&submission.task))
     }
 
-    /// What is left to try for a task that was refused a place. One that is there
+    /// What is left to try for a task that was refused a permit. One that is there
     /// already, under its `request_id`, needs none, however full the queue is;
     /// another may wait in line, if it wants to.
-    fn place_later(
+    fn admit_later(
         &self,
         submission: &Submission,
         when_full: WhenFull,
         patience: Patience,
         refused: Refused,
-    ) -> impl Future<Output = Result<Place, Status>> + Send + use<> {
+    ) -> impl Future<Output = Result<LateAdmission, Status>> + Send + use<> {
         let (store, admission) = (Arc::clone(&self.store), Arc::clone(&self.admission));
         let (queue, bytes) = (Arc::clone(&submission.task.queue), store::weight(&submission.task));
         let request_id = submission.task.request_id.clone().filter(|_| may_be_known(refused));
@@ -148,14 +148,14 @@ impl Submitter {
                     return Err(status::refused(&queue, patience.over(refused)));
                 };
                 if let Some(submitted) = repeated.map_err(|error| status::store(&error))? {
-                    return Ok(Place::NotNeeded(submitted));
+                    return Ok(LateAdmission::Known(submitted));
                 }
             }
             if !may_wait(when_full, refused) {
                 return Err(status::refused(&queue, refused));
             }
-            let place = admission.admit(&queue, bytes, when_full, patience).await;
-            place.map(Place::Free).map_err(|refused| status::refused(&queue, refused))
+            let permit = admission.admit(&queue, bytes, when_full, patience).await;
+            permit.map(LateAdmission::Admitted).map_err(|refused| status::refused(&queue, refused))
         }
     }
 }
@@ -166,18 +166,18 @@ impl Submitter {
     reason = "nearly all are new: a box would be one allocation more for each task"
 )]
 pub enum Ready {
-    /// It has its place.
-    New(Submission, Admitted),
+    /// It has its permit.
+    New(Submission, Permit),
     /// It was committed long ago.
     Known(Submitted),
 }
 
-/// What a submission needs before it can be committed.
-enum Place {
-    /// It has it.
-    Free(Admitted),
-    /// It was committed long ago.
-    NotNeeded(Submitted),
+/// What a submission got that was refused at first.
+enum LateAdmission {
+    /// A permit.
+    Admitted(Permit),
+    /// No permit: it was committed long ago.
+    Known(Submitted),
 }
 
 /// Whether a task that was refused may be there already.
@@ -196,7 +196,7 @@ fn may_be_known(refused: Refused) -> bool {
     }
 }
 
-/// Whether a task that was refused may get its place later.
+/// Whether a task that was refused may get its permit later.
 fn may_wait(when_full: WhenFull, refused: Refused) -> bool {
     when_full == WhenFull::Wait && matches!(refused, Refused::Full { .. })
 }

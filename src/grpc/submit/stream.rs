@@ -4,7 +4,7 @@
 //! chunk, commits the chunk, and reads on meanwhile. A chunk is read only when
 //! there is room for its acknowledgements, and [`MAX_CHUNKS`] of them have room:
 //! so a client that does not read them is not read any further, and the driver
-//! never waits for its client while it holds places of a queue.
+//! never waits for its client while it holds permits of a queue.
 //!
 //! What a stream holds is bounded: [`MAX_CHUNKS`] chunks, each of at most
 //! [`MAX_CHUNK_TASKS`] tasks and of [`MAX_CHUNK_BYTES`] and one task more; the
@@ -27,9 +27,9 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::pb;
 use tracing::Instrument as _;
 
-use super::{Place, Submitter, is_final, may_be_known, may_wait};
+use super::{LateAdmission, Submitter, is_final, may_be_known, may_wait};
 use crate::{
-    admission::{Admitted, Patience},
+    admission::{Patience, Permit},
     events::BoxFuture,
     grpc::{
         EncodedSubmitStreamResponse, Ending, acks::AckWriter, convert::SubmissionValidator,
@@ -97,7 +97,7 @@ struct Reader {
     messages: mpsc::Sender<Message>,
     /// Room for the acknowledgements of the chunk that is read next.
     room: Option<OwnedPermit<Message>>,
-    /// A request that waits for its place: nothing is read past it.
+    /// A request that waits for its permit: nothing is read past it.
     held: Option<Box<Held>>,
     /// Nothing more is read: because the client has said all, or because of this.
     end: Option<Result<(), Status>>,
@@ -106,7 +106,7 @@ struct Reader {
 struct Held {
     sequence: u64,
     submission: Submission,
-    place: BoxFuture<'static, Result<Place, Status>>,
+    permit: BoxFuture<'static, Result<LateAdmission, Status>>,
 }
 
 /// A chunk whose acknowledgements can be sent.
@@ -186,9 +186,9 @@ impl Reader {
         let mut chunk = Chunk::default();
         while chunk.requests.is_empty() && self.end.is_none() {
             if let Some(held) = &mut self.held {
-                let place = held.place.as_mut().await;
+                let permit = held.permit.as_mut().await;
                 if let Some(held) = self.held.take() {
-                    self.settle(*held, place, &mut chunk);
+                    self.settle(*held, permit, &mut chunk);
                 }
             }
             poll_fn(|cx| self.fill(&mut chunk, cx)).await;
@@ -199,16 +199,16 @@ impl Reader {
         Some((self.room.take()?, chunk))
     }
 
-    /// A request that was held has its place, or has it not.
+    /// A request that was held has its permit, or has it not.
     fn settle(
         &mut self,
         Held { sequence, submission, .. }: Held,
-        place: Result<Place, Status>,
+        permit: Result<LateAdmission, Status>,
         chunk: &mut Chunk,
     ) {
-        match place {
-            Ok(Place::Free(place)) => chunk.add(sequence, submission, place),
-            Ok(Place::NotNeeded(task)) => chunk.requests.push((sequence, Decided::Known(task))),
+        match permit {
+            Ok(LateAdmission::Admitted(permit)) => chunk.add(sequence, submission, permit),
+            Ok(LateAdmission::Known(task)) => chunk.requests.push((sequence, Decided::Known(task))),
             // Nobody gets in any more.
             Err(status) if status.code() == Code::Unavailable => self.end = Some(Err(status)),
             Err(status) => chunk.refuse(sequence, &status),
@@ -275,9 +275,9 @@ fn take(
             return Taken::Decided;
         }
     };
-    let refused = match submitter.place_now(&submission) {
-        Ok(place) => {
-            chunk.add(sequence, submission, place);
+    let refused = match submitter.admit_now(&submission) {
+        Ok(permit) => {
+            chunk.add(sequence, submission, permit);
             return Taken::Decided;
         }
         Err(refused) => refused,
@@ -286,8 +286,8 @@ fn take(
     if known || may_wait(when_full, refused) {
         // Only the stream's end bounds the wait: this is how a full queue pushes back.
         let patience = Patience::Unlimited;
-        let place = Box::pin(submitter.place_later(&submission, when_full, patience, refused));
-        return Taken::Waits(Box::new(Held { sequence, submission, place }));
+        let permit = Box::pin(submitter.admit_later(&submission, when_full, patience, refused));
+        return Taken::Waits(Box::new(Held { sequence, submission, permit }));
     }
     let status = status::refused(&submission.task.queue, refused);
     if is_final(refused) {
@@ -302,7 +302,7 @@ fn take(
 struct Chunk {
     /// Each with its sequence number.
     requests: Vec<(u64, Decided)>,
-    tasks: Vec<(Submission, Admitted)>,
+    tasks: Vec<(Submission, Permit)>,
     bytes: u64,
 }
 
@@ -321,10 +321,10 @@ impl Chunk {
         self.requests.len() >= MAX_CHUNK_TASKS || self.bytes >= MAX_CHUNK_BYTES
     }
 
-    fn add(&mut self, sequence: u64, submission: Submission, place: Admitted) {
-        self.bytes += place.bytes();
+    fn add(&mut self, sequence: u64, submission: Submission, permit: Permit) {
+        self.bytes += permit.bytes();
         self.requests.push((sequence, Decided::Committed));
-        self.tasks.push((submission, place));
+        self.tasks.push((submission, permit));
     }
 
     fn refuse(&mut self, sequence: u64, status: &Status) {

@@ -327,7 +327,7 @@ impl Engine<'_> {
         self.queues.count(entry.queue, state, Tally { tasks: 1, bytes });
         self.group.tallied.insert(entry.queue);
         self.group.ended[usize::from(state == State::Failed)].push(number);
-        self.group.effects.extend(entry.place.map(Effect::Vacate));
+        self.group.effects.extend(entry.permit.map(Effect::ReleasePermit));
         Ok(())
     }
 
@@ -338,7 +338,7 @@ impl Engine<'_> {
         let columns = entry.execution_columns();
         let execution = entry.execution.take();
         if let Some(queue) = self.queues.get(entry.queue) {
-            entry.place = Some(self.admission.readmit(queue.name(), entry.bytes));
+            entry.permit = Some(self.admission.readmit(queue.name(), entry.bytes));
             let rests = entry.life.state == State::Scheduled;
             let written = WrittenLive {
                 interval: Some(told.retry_after.filter(|_| rests).unwrap_or_default()),

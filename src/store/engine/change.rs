@@ -76,14 +76,14 @@ impl Engine<'_> {
                 return Ok(Err(Error::Damaged(damage)));
             }
         };
-        // A place is for what waits, not for what came of it.
+        // A permit is for what waits, not for what came of it.
         let outputs = self.records.bytes_of_outputs(number)?;
         let bytes = ended.bytes.saturating_sub(outputs);
         if let Some(cause) = full.get(&ended.queue) {
             return Ok(Err(no_room(&ended.queue, *cause)));
         }
-        let place = match self.admission.try_admit(&ended.queue, bytes) {
-            Ok(place) => place,
+        let permit = match self.admission.try_admit(&ended.queue, bytes) {
+            Ok(permit) => permit,
             Err(cause) => {
                 if matches!(
                     cause,
@@ -127,7 +127,7 @@ impl Engine<'_> {
             alarm: Alarm::Steady(now.steady),
             bytes,
             has_labels: ended.labels.is_some(),
-            place: Some(place),
+            permit: Some(permit),
             execution: None,
         };
         self.await_turn(number, &entry);
@@ -156,8 +156,8 @@ impl Engine<'_> {
         let now = self.group.now;
         let id = match self.queues.find(name) {
             Some(id) => id,
-            None => match self.admission.try_keep(name) {
-                Ok(kept) => self.queues.add(kept, &mut self.ready, &now),
+            None => match self.admission.try_handle(name) {
+                Ok(handle) => self.queues.add(handle, &mut self.ready, &now),
                 Err(cause) => {
                     self.group.effects.push(Effect::Done(reply, Err(no_room(name, cause))));
                     return;
@@ -169,7 +169,7 @@ impl Engine<'_> {
             QueueChange::Resume => self.pause(id, false),
             QueueChange::Settings(fields, values) => {
                 let Some(queue) = self.queues.get(id) else { return };
-                let (kept, before) = (queue.kept.clone(), queue.overrides);
+                let (handle, before) = (queue.handle.clone(), queue.overrides);
                 let configured = self.admission.book().settings(name);
                 let overrides = match before.changed(&fields, &values, configured) {
                     Ok(overrides) => overrides,
@@ -180,7 +180,7 @@ impl Engine<'_> {
                     }
                 };
                 let settings = self.queues.set_overrides(id, overrides, &mut self.ready);
-                let configure = settings.map(|settings| Effect::Configure(kept, settings));
+                let configure = settings.map(|settings| Effect::Configure(handle, settings));
                 self.group.effects.extend(configure);
             }
         }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{Admitted, Kept},
+    admission::{Permit, QueueHandle},
     queue::Settings,
     store::{Assignment, Dispatch, Error, Submitted},
     task::WorkerId,
@@ -37,10 +37,10 @@ pub enum Effect {
     Stop(Reply<Dispatch>),
     /// A handler should stop.
     Signal(CancellationToken),
-    /// A place in a queue is free.
-    Vacate(Admitted),
+    /// A permit of a queue is given back.
+    ReleasePermit(Permit),
     /// A queue has other settings.
-    Configure(Kept, Settings),
+    Configure(QueueHandle, Settings),
 }
 
 impl Effect {
@@ -59,7 +59,7 @@ impl Effect {
             }
             Self::Stop(reply) => drop(reply.send(Ok(Dispatch::Stop))),
             Self::Signal(cancel) => cancel.cancel(),
-            Self::Vacate(place) => drop(place),
+            Self::ReleasePermit(permit) => drop(permit),
             Self::Configure(queue, settings) => queue.configure(settings),
         }
         None
@@ -74,7 +74,7 @@ impl Effect {
             Self::Done(reply, _) => refuse(reply, cause),
             Self::Each(reply, _) => refuse(reply, cause),
             Self::Assign(_, reply, _) | Self::Stop(reply) => refuse(reply, cause),
-            Self::Signal(_) | Self::Vacate(_) | Self::Configure(..) => {}
+            Self::Signal(_) | Self::ReleasePermit(_) | Self::Configure(..) => {}
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::mix::ClassId;
 use crate::{
-    admission::Admitted,
+    admission::Permit,
     store::{
         journal::{LiveRow, WrittenLive},
         ready::{Alarm, QueueId, Rank},
@@ -37,8 +37,8 @@ pub struct Entry {
     pub bytes: u64,
     /// It has labels.
     pub has_labels: bool,
-    /// Its place in the queue, while it waits.
-    pub place: Option<Admitted>,
+    /// Its permit in the queue, while it waits.
+    pub permit: Option<Permit>,
     /// Its execution, while it runs.
     pub execution: Option<Box<Execution>>,
 }

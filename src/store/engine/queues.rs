@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{index::Index, meter::Meter};
 use crate::{
-    admission::{Admission, Kept},
+    admission::{Admission, QueueHandle},
     queue::{Block, Counts, Overrides, Settings},
     store::{
         Overview, QueueStatus,
@@ -20,7 +20,7 @@ use crate::{
 /// A queue.
 #[derive(Debug)]
 pub struct Queue {
-    pub kept: Kept,
+    pub handle: QueueHandle,
     pub settings: Settings,
     pub overrides: Overrides,
     pub paused: bool,
@@ -49,7 +49,7 @@ fn end(state: State) -> usize {
 
 impl Queue {
     pub fn name(&self) -> &Arc<str> {
-        self.kept.queue()
+        self.handle.queue()
     }
 
     pub fn tally(&self, state: State) -> Tally {
@@ -92,22 +92,22 @@ impl Queues {
         self.table.get_mut(id.0 as usize).and_then(Option::as_mut)
     }
 
-    /// The queue of this name, which may be new here. Its place was admitted.
+    /// The queue of this name, which may be new here. It was admitted.
     pub fn ensure(&mut self, name: &str, ready: &mut Ready, now: &Moment) -> QueueId {
         match self.find(name) {
             Some(id) => id,
-            None => self.add(self.admission.keep(name), ready, now),
+            None => self.add(self.admission.handle(name), ready, now),
         }
     }
 
-    pub fn add(&mut self, kept: Kept, ready: &mut Ready, now: &Moment) -> QueueId {
-        let name = Arc::clone(kept.queue());
+    pub fn add(&mut self, handle: QueueHandle, ready: &mut Ready, now: &Moment) -> QueueId {
+        let name = Arc::clone(handle.queue());
         let book = self.admission.book();
         let settings = book.settings(&name);
         let declared = book.declared.contains_key(&name);
         let id = ready.add(&settings);
         let queue = Queue {
-            kept,
+            handle,
             settings,
             overrides: Overrides::default(),
             paused: false,
@@ -116,11 +116,11 @@ impl Queues {
             ended: Default::default(),
             meter: Meter::new(now.instant),
         };
-        let place = id.0 as usize;
-        if place >= self.table.len() {
-            self.table.resize_with(place + 1, || None);
+        let at = id.0 as usize;
+        if at >= self.table.len() {
+            self.table.resize_with(at + 1, || None);
         }
-        self.table[place] = Some(queue);
+        self.table[at] = Some(queue);
         self.by_name.insert(name, id);
         id
     }
@@ -234,7 +234,7 @@ impl Queues {
         let counts = self.counts(id, ready);
         let queue = self.get_mut(id)?;
         let next = ready.next_of(id).and_then(|number| index.get(number));
-        let (waiting_bytes, waiting_callers) = queue.kept.waiting();
+        let (waiting_bytes, waiting_callers) = queue.handle.waiting();
         Some(QueueStatus {
             name: Arc::clone(queue.name()),
             settings: queue.settings,

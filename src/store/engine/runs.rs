@@ -19,7 +19,7 @@ use crate::{
 type Applied = Result<(), GroupError>;
 
 /// What a start needs of a task that is not in the index.
-struct Kept {
+struct StartContent {
     labels: Option<Box<[u8]>>,
     /// Or how its record is damaged.
     run: Result<(Data, Duration, task::RetryPolicy), String>,
@@ -55,11 +55,11 @@ impl Engine<'_> {
         let now = self.group.now;
         let started = now.wall;
         let cancel = CancellationToken::new();
-        let Kept { labels, run } = match self.group.fresh.remove(&number) {
+        let StartContent { labels, run } = match self.group.fresh.remove(&number) {
             Some((task, labels)) => {
-                Kept { labels, run: Ok((task.payload, task.timeout, task.retry)) }
+                StartContent { labels, run: Ok((task.payload, task.timeout, task.retry)) }
             }
-            None => self.read_kept(number)?,
+            None => self.read_content(number)?,
         };
         let Some(entry) = self.index.get_mut(number) else {
             return Err(GroupError::Inconsistent(number));
@@ -73,7 +73,7 @@ impl Engine<'_> {
         let waited = clock::span(started.since(entry.due), measured);
         let execution = Execution { worker, started, waited, labels, cancel: cancel.clone() };
         entry.execution = Some(Box::new(execution));
-        self.group.effects.extend(entry.place.take().map(Effect::Vacate));
+        self.group.effects.extend(entry.permit.take().map(Effect::ReleasePermit));
         let kind = Arc::clone(&entry.kind);
         self.mix.no_longer_waits(entry.class, entry.priority);
         self.mix.started(worker, entry.class, now.instant);
@@ -113,26 +113,26 @@ impl Engine<'_> {
         }))
     }
 
-    fn read_kept(&mut self, number: u64) -> Result<Kept, GroupError> {
+    fn read_content(&mut self, number: u64) -> Result<StartContent, GroupError> {
         let (bytes, labels) = match alone(self.records.record(number))? {
             Ok(Some(found)) => found,
-            Ok(None) => return self.damaged_kept(number, "it is not there".into()),
-            Err(damage) => return self.damaged_kept(number, damage.to_string()),
+            Ok(None) => return self.damaged_content(number, "it is not there".into()),
+            Err(damage) => return self.damaged_content(number, damage.to_string()),
         };
         let run = match TaskRecord::from_bytes(&bytes) {
             Ok(mut record) => Ok((record.take_payload(), record.timeout(), record.retry())),
             Err(damage) => Err(damage.to_string()),
         };
-        Ok(Kept { labels, run })
+        Ok(StartContent { labels, run })
     }
 
     /// What is told of a task that cannot run has its labels, if these can be read.
-    fn damaged_kept(&mut self, number: u64, damage: String) -> Result<Kept, GroupError> {
+    fn damaged_content(&mut self, number: u64, damage: String) -> Result<StartContent, GroupError> {
         let labels = match self.labels(number) {
             Err(GroupError::Journal(JournalError::Damaged(_))) => None,
             labels => labels?,
         };
-        Ok(Kept { labels, run: Err(damage) })
+        Ok(StartContent { labels, run: Err(damage) })
     }
 
     pub(super) fn finish(&mut self, finished: Finished) -> Applied {

@@ -246,10 +246,10 @@ impl Simulation {
 
     fn prepared(&mut self) -> Option<(Wanted, Prepared)> {
         let (task, fingerprint) = self.task();
-        let place = self.gate.try_admit(&task.queue, weight(&task)).ok()?;
+        let permit = self.gate.try_admit(&task.queue, weight(&task)).ok()?;
         let (request_id, payload) = (task.request_id.clone(), task.payload.clone());
         let submission = Submission { task, fingerprint: [fingerprint; 16] };
-        Some((Wanted { request_id, fingerprint, payload }, Prepared::new(submission, place)))
+        Some((Wanted { request_id, fingerprint, payload }, Prepared::new(submission, permit)))
     }
 
     fn submission(&mut self) -> Option<Message> {

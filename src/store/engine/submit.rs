@@ -120,7 +120,7 @@ impl Engine<'_> {
     }
 
     fn accept(&mut self, prepared: Prepared) -> Submitted {
-        let Prepared { task, fingerprint, place, record, labels } = prepared;
+        let Prepared { task, fingerprint, permit, record, labels } = prepared;
         let now = self.group.now;
         let (due, interval, alarm) = due(task.due, &now);
         self.newest_task += 1;
@@ -148,7 +148,7 @@ impl Engine<'_> {
             record,
         });
         let max_attempts = task.retry.max_attempts;
-        let bytes = place.bytes();
+        let bytes = permit.bytes();
         let priority = task.priority;
         self.records.put_live(LiveRow {
             number,
@@ -167,7 +167,7 @@ impl Engine<'_> {
         if let Some(request_id) = request_id {
             self.records.insert_request(request_id, RequestRow { task: number, fingerprint });
         }
-        let queue = self.queues.ensure(place.queue(), &mut self.ready, &now);
+        let queue = self.queues.ensure(permit.queue(), &mut self.ready, &now);
         let kind = self.index.share(&task.kind);
         let entry = Entry {
             life,
@@ -180,7 +180,7 @@ impl Engine<'_> {
             alarm: alarm.unwrap_or(Alarm::Steady(now.steady)),
             bytes,
             has_labels: labels.is_some(),
-            place: Some(place),
+            permit: Some(permit),
             execution: None,
         };
         if life.state == State::Queued && self.group.fresh.len() < self.idle.len() {

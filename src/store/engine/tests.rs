@@ -101,8 +101,8 @@ impl Bench {
     }
 
     fn prepared(&self, task: NewTask, fingerprint: u8) -> Prepared {
-        let place = self.gate.try_admit(&task.queue, weight(&task)).expect("there is room");
-        Prepared::new(Submission { task, fingerprint: [fingerprint; 16] }, place)
+        let permit = self.gate.try_admit(&task.queue, weight(&task)).expect("there is room");
+        Prepared::new(Submission { task, fingerprint: [fingerprint; 16] }, permit)
     }
 
     fn submit(&mut self, task: NewTask) -> Submitted {

@@ -205,7 +205,7 @@ fn check_task(number: u64, told: &Told, content: &Content, engine: &Engine<'_>) 
         state => state,
     };
     assert_eq!((state, entry.life.attempt), (told.state, told.attempt), "{number}");
-    assert_eq!(entry.place.is_some(), state == State::Queued, "who waits has a place");
+    assert_eq!(entry.permit.is_some(), state == State::Queued, "who waits has a permit");
     assert_eq!(entry.execution.is_some(), state == State::Running);
 }
 
@@ -291,18 +291,18 @@ fn check_slots(content: &Content, engine: &Engine<'_>) {
     }
 }
 
-/// What waits has its places, and nothing else has any.
+/// What waits has its permits, and nothing else has any.
 fn check_places(content: &Content, engine: &Engine<'_>) {
     let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
     for (number, row) in &content.live {
         let entry = engine.index.get(*number).expect("it lives");
-        if entry.place.is_some() {
+        if entry.permit.is_some() {
             *bytes.entry(&row.queue).or_default() += row.bytes;
         }
     }
     for queue in super::QUEUES {
         let id = engine.queues.find(queue);
-        let used = id.and_then(|id| engine.queues.get(id)).map(|queue| queue.kept.waiting().0);
+        let used = id.and_then(|id| engine.queues.get(id)).map(|queue| queue.handle.waiting().0);
         assert_eq!(used.unwrap_or(0), bytes.get(queue).copied().unwrap_or(0), "{queue}");
     }
 }

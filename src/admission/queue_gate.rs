@@ -9,20 +9,20 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Limit, MAX_WAITING_BYTES, MAX_WAITING_CALLERS, Places, Refused, WhenFull,
+    Limit, MAX_WAITING_BYTES, MAX_WAITING_CALLERS, Permits, Refused, WhenFull,
     drain_rate::DrainRate, lock,
 };
 use crate::queue::Settings;
 
 /// One queue's settings, what is used of its limits, and its line.
 #[derive(Debug)]
-pub struct Room {
+pub struct QueueGate {
     pub queue: Arc<str>,
-    pub state: Mutex<RoomState>,
+    pub state: Mutex<QueueGateState>,
 }
 
 #[derive(Debug)]
-pub struct RoomState {
+pub struct QueueGateState {
     pub settings: Settings,
     /// What is used of the limits.
     pub used: Used,
@@ -31,9 +31,9 @@ pub struct RoomState {
     /// What stands in line.
     in_line: Used,
     next_ticket: u64,
-    /// A caller from the line has its place, and its task is not on its way to the store yet.
+    /// A caller from the line has its permit, and its task is not on its way to the store yet.
     /// Nobody else is let in meanwhile: tasks reach the store in the order of the line.
-    entering: bool,
+    handoff_pending: bool,
     drain: DrainRate,
 }
 
@@ -83,18 +83,18 @@ impl Used {
 pub struct Waiting {
     tasks: u64,
     bytes: u64,
-    grant: oneshot::Sender<Result<Places, Refused>>,
+    grant: oneshot::Sender<Result<Permits, Refused>>,
 }
 
 /// Somebody who leaves the line, and with what.
-type Served = (Waiting, Result<Places, Refused>);
+type Served = (Waiting, Result<Permits, Refused>);
 
 pub enum Entry {
-    Inside(Places),
-    InLine(Turn),
+    Inside(Permits),
+    InLine(PendingPermit),
 }
 
-impl RoomState {
+impl QueueGateState {
     fn fits(&self, tasks: u64, bytes: u64) -> bool {
         self.used.and(tasks, bytes).is_within(&self.settings)
     }
@@ -136,15 +136,15 @@ impl RoomState {
     }
 }
 
-impl Room {
+impl QueueGate {
     pub fn new(queue: Arc<str>, settings: Settings) -> Arc<Self> {
-        let state = RoomState {
+        let state = QueueGateState {
             settings,
             used: Used::default(),
             line: BTreeMap::new(),
             in_line: Used::default(),
             next_ticket: 0,
-            entering: false,
+            handoff_pending: false,
             drain: DrainRate::new(Instant::now()),
         };
         Arc::new(Self { queue, state: Mutex::new(state) })
@@ -161,13 +161,15 @@ impl Room {
             return Err(never);
         }
         let is_let_in = match when_full {
-            WhenFull::Wait => state.line.is_empty() && !state.entering && state.fits(tasks, bytes),
+            WhenFull::Wait => {
+                state.line.is_empty() && !state.handoff_pending && state.fits(tasks, bytes)
+            }
             // Who stands in line may do so only until the one before has entered: that takes
             // no room from whoever fits beside all of them.
             WhenFull::Reject => state.behind_line(tasks, bytes).is_within(&state.settings),
         };
         if is_let_in {
-            return Ok(Entry::Inside(self.seat(&mut state, tasks, bytes)));
+            return Ok(Entry::Inside(self.reserve(&mut state, tasks, bytes)));
         }
         if when_full == WhenFull::Reject {
             return Err(state.refusal(tasks, bytes));
@@ -182,7 +184,7 @@ impl Room {
         state.next_ticket += 1;
         state.in_line.add(tasks, bytes);
         state.line.insert(ticket, Waiting { tasks, bytes, grant });
-        Ok(Entry::InLine(Turn { room: Arc::clone(self), ticket, tasks, bytes, granted }))
+        Ok(Entry::InLine(PendingPermit { gate: Arc::clone(self), ticket, tasks, bytes, granted }))
     }
 
     pub fn configure(self: &Arc<Self>, settings: Settings) {
@@ -218,9 +220,9 @@ impl Room {
 
     /// Takes the front of the line if it fits. The next one is served once this one has
     /// entered.
-    fn serve_line(self: &Arc<Self>, state: &mut RoomState) -> Vec<Served> {
+    fn serve_line(self: &Arc<Self>, state: &mut QueueGateState) -> Vec<Served> {
         let mut served = Vec::new();
-        while !state.entering
+        while !state.handoff_pending
             && let Some((_, first)) = state.line.first_key_value()
         {
             let (tasks, bytes) = (first.tasks, first.bytes);
@@ -229,17 +231,17 @@ impl Room {
             }
             let Some((_, waiting)) = state.line.pop_first() else { break };
             state.in_line.remove(tasks, bytes);
-            state.entering = true;
-            let mut places = self.seat(state, tasks, bytes);
-            places.entering = Some(Entering { room: Arc::clone(self) });
-            served.push((waiting, Ok(places)));
+            state.handoff_pending = true;
+            let mut permits = self.reserve(state, tasks, bytes);
+            permits.handoff = Some(Handoff { gate: Arc::clone(self) });
+            served.push((waiting, Ok(permits)));
         }
         served
     }
 
-    fn seat(self: &Arc<Self>, state: &mut RoomState, tasks: u64, bytes: u64) -> Places {
+    fn reserve(self: &Arc<Self>, state: &mut QueueGateState, tasks: u64, bytes: u64) -> Permits {
         state.used.add(tasks, bytes);
-        Places { room: Arc::clone(self), tasks, bytes, entering: None }
+        Permits { gate: Arc::clone(self), tasks, bytes, handoff: None }
     }
 
     /// What a caller is told that has waited for room for as long as it does.
@@ -250,22 +252,22 @@ impl Room {
 
 /// A caller from the line is on its way into the store; dropping it lets the next one in.
 #[derive(Debug)]
-pub struct Entering {
-    room: Arc<Room>,
+pub struct Handoff {
+    gate: Arc<QueueGate>,
 }
 
-impl Drop for Entering {
+impl Drop for Handoff {
     fn drop(&mut self) {
         let granted = {
-            let mut state = lock(&self.room.state);
-            state.entering = false;
-            self.room.serve_line(&mut state)
+            let mut state = lock(&self.gate.state);
+            state.handoff_pending = false;
+            self.gate.serve_line(&mut state)
         };
         hand_over(granted);
     }
 }
 
-/// Hands places over once the room's lock is free: places whose caller has
+/// Hands permits over once the gate's lock is free: permits whose caller has
 /// gone are dropped here, which takes the lock again to pass them on.
 fn hand_over(served: Vec<Served>) {
     for (waiting, answer) in served {
@@ -283,32 +285,32 @@ fn never_fits(settings: &Settings, tasks: u64, bytes: u64) -> Option<Refused> {
     }
 }
 
-/// A caller's stand in the line; dropping it leaves the line.
-pub struct Turn {
-    room: Arc<Room>,
+/// A permit that a caller waits for in the line; dropping it leaves the line.
+pub struct PendingPermit {
+    gate: Arc<QueueGate>,
     ticket: u64,
     tasks: u64,
     bytes: u64,
-    granted: oneshot::Receiver<Result<Places, Refused>>,
+    granted: oneshot::Receiver<Result<Permits, Refused>>,
 }
 
-impl Turn {
+impl PendingPermit {
     /// `None` if the line is emptied without an answer.
-    pub async fn granted(mut self) -> Option<Result<Places, Refused>> {
+    pub async fn granted(mut self) -> Option<Result<Permits, Refused>> {
         (&mut self.granted).await.ok()
     }
 }
 
-impl Drop for Turn {
+impl Drop for PendingPermit {
     fn drop(&mut self) {
         let granted = {
-            let mut state = lock(&self.room.state);
+            let mut state = lock(&self.gate.state);
             if state.line.remove(&self.ticket).is_none() {
                 return;
             }
             state.in_line.remove(self.tasks, self.bytes);
             // If this caller stood in front, the next one may fit.
-            self.room.serve_line(&mut state)
+            self.gate.serve_line(&mut state)
         };
         hand_over(granted);
     }
