@@ -56,10 +56,10 @@ impl Declaration<'_> {
         let env = get("env").map(|value| self.env(value)).unwrap_or_default();
         let max_output = get("max_output").and_then(|value| self.max_output(value));
         let at = get("max_output").map_or_else(|| self.at.clone(), Spanned::span);
-        let place = self.document.place(&at, &format!("{}.max_output", self.path));
+        let location = self.document.location(&at, &format!("{}.max_output", self.path));
         let max_output = max_output.unwrap_or(ExecCommand::DEFAULT_MAX_OUTPUT);
         let command = ExecCommand { command, working_dir, env, max_output };
-        self.sources.commands.insert(name.into(), (place, command));
+        self.sources.commands.insert(name.into(), (location, command));
     }
 
     fn command(&mut self, value: Option<&Spanned<DeValue>>) -> Vec<String> {

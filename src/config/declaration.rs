@@ -1,6 +1,6 @@
 //! A table `[KIND.NAME]` of the file, which declares one thing of a kind.
 //!
-//! Owns what all declarations share: their places, and how a problem with one of
+//! Owns what all declarations share: their locations, and how a problem with one of
 //! their keys is told. Must not know what any kind holds.
 
 use std::ops::Range;
@@ -13,7 +13,7 @@ use toml::{
 use super::{
     file::{Document, type_of, unknown},
     load::Sources,
-    problem::Place,
+    problem::Location,
 };
 
 /// The reading of one declaration.
@@ -92,9 +92,9 @@ impl Declaration<'_> {
         self.document.refuse(self.sources, &at, &self.path_of(key), wrong);
     }
 
-    /// The place of a span that belongs to `key`.
-    pub fn place(&self, key: &str, at: &Range<usize>) -> Place {
-        self.document.place(at, &self.path_of(key))
+    /// The location of a span that belongs to `key`.
+    pub fn location(&self, key: &str, at: &Range<usize>) -> Location {
+        self.document.location(at, &self.path_of(key))
     }
 
     fn path_of(&self, key: &str) -> String {

@@ -9,7 +9,7 @@ use taskyard_text::closest;
 
 use super::{
     load::Sources,
-    problem::Place,
+    problem::Location,
     settings::{PREFIX, Setting},
     table,
 };
@@ -39,15 +39,15 @@ fn read_one(
     name: &str,
     value: &OsStr,
 ) {
-    let place = Place::Variable(name.into());
+    let location = Location::Variable(name.into());
     if let Some((_, setting)) = settings.iter().find(|(variable, _)| variable == name) {
-        sources.set_os(setting, place, value);
+        sources.set_os(setting, location, value);
     } else if name == CONFIG {
-        sources.file.get_or_insert((place, value.into()));
+        sources.file.get_or_insert((location, value.into()));
     } else if !NOT_SETTINGS.contains(&name) && !is_service_link(name) {
         let known = settings.iter().map(|(variable, _)| variable.as_str()).chain([CONFIG]);
         sources.refuse(
-            place,
+            location,
             match closest(name, known) {
                 Some(meant) => format!("is not a setting; did you mean {meant}?"),
                 None => "is not a setting; unset it, or see taskyard serve --help".into(),

@@ -11,7 +11,7 @@ use toml::{
     de::{DeInteger, DeTable, DeValue},
 };
 
-use super::{commands, load::Sources, problem::Place, queues, settings::Setting, table};
+use super::{commands, load::Sources, problem::Location, queues, settings::Setting, table};
 
 /// The key of the table in which the commands are declared.
 pub const COMMANDS: &str = "exec";
@@ -26,7 +26,7 @@ const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 const MAX_FILE: u64 = 1 << 20;
 
 /// Adds what the file at `path` sets, which `named_by` a flag or a variable.
-pub fn read(sources: &mut Sources, named_by: Place, path: &OsStr) {
+pub fn read(sources: &mut Sources, named_by: Location, path: &OsStr) {
     let name = path.to_string_lossy();
     match content(path) {
         Ok(text) => Document::new(&name, &text).read(sources),
@@ -77,7 +77,8 @@ impl<'t> Document<'t> {
         for error in errors {
             let span = error.span().unwrap_or(self.text.len()..self.text.len());
             if self.broken.insert(self.line(span.start)) {
-                sources.refuse(self.place(&span, ""), format!("is not TOML: {}", error.message()));
+                sources
+                    .refuse(self.location(&span, ""), format!("is not TOML: {}", error.message()));
             }
         }
         for (key, value) in table.get_ref() {
@@ -96,7 +97,7 @@ impl<'t> Document<'t> {
             return commands::read(self, sources, value);
         }
         if name == QUEUES {
-            return queues::read(self, sources, self.place(&key.span(), QUEUES), value);
+            return queues::read(self, sources, self.location(&key.span(), QUEUES), value);
         }
         if let Some(setting) = table::settings().find(|setting| setting.key() == name) {
             return self.read_setting(sources, setting, value);
@@ -119,7 +120,7 @@ impl<'t> Document<'t> {
         };
         match text {
             _ if self.is_broken(&value.span()) => {}
-            Some(text) => sources.set(setting, self.place(&value.span(), &key), text),
+            Some(text) => sources.set(setting, self.location(&value.span(), &key), text),
             None => {
                 let wrong = format!("is {}; write {}", type_of(value.get_ref()), setting.right());
                 self.refuse(sources, &value.span(), &key, wrong);
@@ -136,15 +137,15 @@ impl<'t> Document<'t> {
         wrong: impl Into<String>,
     ) {
         if !self.is_broken(span) {
-            sources.refuse(self.place(span, key), wrong);
+            sources.refuse(self.location(span, key), wrong);
         }
     }
 
-    /// The place at which a span begins.
-    pub fn place(&self, span: &Range<usize>, key: &str) -> Place {
+    /// The location at which a span begins.
+    pub fn location(&self, span: &Range<usize>, key: &str) -> Location {
         let line = self.line(span.start);
         let before = self.text.get(self.lines[line - 1]..span.start).unwrap_or_default();
-        Place::File {
+        Location::File {
             file: self.name.into(),
             line,
             column: before.chars().count() + 1,

@@ -14,7 +14,7 @@ use taskyard_text::units::{show_duration, show_size};
 
 use super::{
     Config, ExecCommand, environment, file,
-    problem::{Place, Problem, Problems},
+    problem::{Location, Problem, Problems},
     queues::Declared,
     settings::Setting,
     table::{self, GROUPS},
@@ -75,8 +75,8 @@ pub fn load(
     let mut variables = Sources::default();
     environment::read(&mut variables, environment);
     let mut sources = Sources::default();
-    if let Some((place, path)) = flags.file.take().or(variables.file.take()) {
-        file::read(&mut sources, place, &path);
+    if let Some((location, path)) = flags.file.take().or(variables.file.take()) {
+        file::read(&mut sources, location, &path);
     }
     sources.then(variables).then(flags).into_config()
 }
@@ -85,14 +85,14 @@ pub fn load(
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     /// The configuration file that is named here.
-    pub file: Option<(Place, OsString)>,
+    pub file: Option<(Location, OsString)>,
     values: Vec<Value>,
-    /// The declared commands, each with the place that says its `max_output`.
-    pub commands: BTreeMap<String, (Place, ExecCommand)>,
+    /// The declared commands, each with the location that says its `max_output`.
+    pub commands: BTreeMap<String, (Location, ExecCommand)>,
     /// The declared queues.
     pub queues: BTreeMap<String, Declared>,
     /// Where the file begins to declare queues.
-    pub queues_at: Option<Place>,
+    pub queues_at: Option<Location>,
     problems: Vec<Problem>,
 }
 
@@ -100,37 +100,37 @@ pub(super) struct Sources {
 #[derive(Debug)]
 struct Value {
     setting: &'static Setting,
-    place: Place,
+    location: Location,
     text: String,
 }
 
 impl Sources {
     /// Notes a value; it is checked when all are known.
-    pub fn set(&mut self, setting: &'static Setting, place: Place, text: String) {
-        self.values.push(Value { setting, place, text });
+    pub fn set(&mut self, setting: &'static Setting, location: Location, text: String) {
+        self.values.push(Value { setting, location, text });
     }
 
     /// [`Self::set`] with what the operating system handed over.
-    pub fn set_os(&mut self, setting: &'static Setting, place: Place, text: &OsStr) {
+    pub fn set_os(&mut self, setting: &'static Setting, location: Location, text: &OsStr) {
         match text.to_str() {
-            Some(text) => self.set(setting, place, text.into()),
-            None => self.refuse(place, format!("is not UTF-8 text; write {}", setting.right())),
+            Some(text) => self.set(setting, location, text.into()),
+            None => self.refuse(location, format!("is not UTF-8 text; write {}", setting.right())),
         }
     }
 
     /// Notes a problem.
-    pub fn refuse(&mut self, place: Place, wrong: impl Into<String>) {
-        self.problems.push(Problem { place, wrong: wrong.into() });
+    pub fn refuse(&mut self, location: Location, wrong: impl Into<String>) {
+        self.problems.push(Problem { location, wrong: wrong.into() });
     }
 
     fn read_flags(&mut self, matches: &ArgMatches) {
         for setting in table::settings() {
             if let Some(text) = matches.get_one::<OsString>(setting.name) {
-                self.set_os(setting, Place::Flag(setting.name.into()), text);
+                self.set_os(setting, Location::Flag(setting.name.into()), text);
             }
         }
         if let Some(path) = matches.get_one::<OsString>(CONFIG) {
-            self.file = Some((Place::Flag(CONFIG.into()), path.clone()));
+            self.file = Some((Location::Flag(CONFIG.into()), path.clone()));
         }
     }
 
@@ -146,21 +146,21 @@ impl Sources {
 
     fn into_config(mut self) -> Result<Config, Problems> {
         let mut config = Config::default();
-        let mut places = Places::default();
-        for Value { setting, place, text } in std::mem::take(&mut self.values) {
+        let mut locations = Locations::default();
+        for Value { setting, location, text } in std::mem::take(&mut self.values) {
             match setting.apply(&mut config, &text) {
-                Ok(()) => places.accept(setting, place),
+                Ok(()) => locations.accept(setting, location),
                 Err(wrong) => {
-                    places.refused.push(setting.name);
-                    self.refuse(place, wrong);
+                    locations.refused.push(setting.name);
+                    self.refuse(location, wrong);
                 }
             }
         }
-        self.check_message_size(&config, &places);
-        self.check_result_size(&config, &places);
-        self.check_backoff(&config, &places);
-        self.check_queues(&config, &places);
-        self.check_backoff_of_queues(&config, &places);
+        self.check_message_size(&config, &locations);
+        self.check_result_size(&config, &locations);
+        self.check_backoff(&config, &locations);
+        self.check_queues(&config, &locations);
+        self.check_backoff_of_queues(&config, &locations);
         config.queues =
             self.queues.into_iter().map(|(name, declared)| (name, declared.own)).collect();
         config.exec =
@@ -171,14 +171,14 @@ impl Sources {
         }
     }
 
-    fn check_message_size(&mut self, config: &Config, places: &Places) {
+    fn check_message_size(&mut self, config: &Config, locations: &Locations) {
         let needed = config.max_payload.saturating_add(MESSAGE_OVERHEAD);
-        if config.max_message >= needed || places.are_doubtful(&["max-message", "max-payload"]) {
+        if config.max_message >= needed || locations.are_doubtful(&["max-message", "max-payload"]) {
             return;
         }
-        if let Some(place) = places.of("max-message").or(places.of("max-payload")) {
+        if let Some(location) = locations.of("max-message").or(locations.of("max-payload")) {
             self.refuse(
-                place,
+                location,
                 format!(
                     "a max_message of {} has no room for a max_payload of {}; \
                  write a max_message of at least {}, or a smaller max_payload",
@@ -190,12 +190,12 @@ impl Sources {
         }
     }
 
-    fn check_result_size(&mut self, config: &Config, places: &Places) {
-        if places.are_doubtful(&["max-result"]) {
+    fn check_result_size(&mut self, config: &Config, locations: &Locations) {
+        if locations.are_doubtful(&["max-result"]) {
             return;
         }
         let mut problems = Vec::new();
-        for (place, command) in self.commands.values() {
+        for (location, command) in self.commands.values() {
             let needed = ExecCommand::max_result_size(command.max_output);
             if needed > config.max_result {
                 let wrong = format!(
@@ -205,61 +205,61 @@ impl Sources {
                     size(needed),
                     size(config.max_result),
                 );
-                problems.push(Problem { place: place.clone(), wrong });
+                problems.push(Problem { location: location.clone(), wrong });
             }
         }
         self.problems.extend(problems);
     }
 
-    fn check_backoff(&mut self, config: &Config, places: &Places) {
-        if config.max_backoff >= config.initial_backoff || places.are_doubtful(&BACKOFFS) {
+    fn check_backoff(&mut self, config: &Config, locations: &Locations) {
+        if config.max_backoff >= config.initial_backoff || locations.are_doubtful(&BACKOFFS) {
             return;
         }
-        if let Some(place) = places.of("max-backoff").or(places.of("initial-backoff")) {
-            self.refuse(place, shrinking(config.max_backoff, config.initial_backoff));
+        if let Some(location) = locations.of("max-backoff").or(locations.of("initial-backoff")) {
+            self.refuse(location, shrinking(config.max_backoff, config.initial_backoff));
         }
     }
 
-    fn check_backoff_of_queues(&mut self, config: &Config, places: &Places) {
+    fn check_backoff_of_queues(&mut self, config: &Config, locations: &Locations) {
         let defaults = config.book().defaults;
-        let inherited = places.are_doubtful(&BACKOFFS);
+        let inherited = locations.are_doubtful(&BACKOFFS);
         let mut problems = Vec::new();
         for declared in self.queues.values() {
             let both = declared.initial_backoff.is_some() && declared.max_backoff.is_some();
             let known = !declared.doubtful && (both || !inherited);
             let settings = declared.own.over(defaults);
-            let place = declared.max_backoff.as_ref().or(declared.initial_backoff.as_ref());
-            if let Some(place) =
-                place.filter(|_| known && settings.max_backoff < settings.initial_backoff)
+            let location = declared.max_backoff.as_ref().or(declared.initial_backoff.as_ref());
+            if let Some(location) =
+                location.filter(|_| known && settings.max_backoff < settings.initial_backoff)
             {
                 let wrong = shrinking(settings.max_backoff, settings.initial_backoff);
-                problems.push(Problem { place: place.clone(), wrong });
+                problems.push(Problem { location: location.clone(), wrong });
             }
         }
         self.problems.extend(problems);
     }
 
-    fn check_queues(&mut self, config: &Config, places: &Places) {
+    fn check_queues(&mut self, config: &Config, locations: &Locations) {
         let declared = self.queues.len();
-        let named = places.of("fixed-queues").filter(|_| config.fixed_queues && declared == 0);
-        if let Some(place) = named {
+        let named = locations.of("fixed-queues").filter(|_| config.fixed_queues && declared == 0);
+        if let Some(location) = named {
             self.refuse(
-                place,
+                location,
                 "is true, but no queue is declared; declare one as a table [queues.NAME] \
                  in the configuration file, or write false",
             );
         }
-        let Some(place) = self.queues_at.clone() else { return };
+        let Some(location) = self.queues_at.clone() else { return };
         if declared > MAX_DECLARED {
             let wrong = format!("declares {declared} queues; write at most {MAX_DECLARED}");
-            self.refuse(place, wrong);
-        } else if declared > config.max_queues && !places.are_doubtful(&["max-queues"]) {
+            self.refuse(location, wrong);
+        } else if declared > config.max_queues && !locations.are_doubtful(&["max-queues"]) {
             let wrong = format!(
                 "declares {declared} queues, and max_queues is {}; \
                  write fewer or a larger max_queues",
                 config.max_queues,
             );
-            self.refuse(place, wrong);
+            self.refuse(location, wrong);
         }
     }
 }
@@ -282,17 +282,17 @@ fn size(bytes: usize) -> String {
 
 /// Where the values that apply were written.
 #[derive(Debug, Default)]
-struct Places {
-    accepted: BTreeMap<&'static str, Place>,
+struct Locations {
+    accepted: BTreeMap<&'static str, Location>,
     refused: Vec<&'static str>,
 }
 
-impl Places {
-    fn accept(&mut self, setting: &Setting, place: Place) {
-        self.accepted.insert(setting.name, place);
+impl Locations {
+    fn accept(&mut self, setting: &Setting, location: Location) {
+        self.accepted.insert(setting.name, location);
     }
 
-    fn of(&self, name: &str) -> Option<Place> {
+    fn of(&self, name: &str) -> Option<Location> {
         self.accepted.get(name).cloned()
     }
 

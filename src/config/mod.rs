@@ -20,7 +20,7 @@ mod settings;
 mod table;
 
 pub use load::{args, load};
-pub use problem::{Place, Problem, Problems};
+pub use problem::{Location, Problem, Problems};
 
 use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 

@@ -1,13 +1,13 @@
 //! What is wrong with a configuration, and where.
 //!
-//! Owns the wording of places and of the whole list. Must not know what can be set.
+//! Owns the wording of locations and of the whole list. Must not know what can be set.
 
 use std::fmt;
 
 /// Where a value was written. Ordered as problems are listed: the file from top
 /// to bottom, then the environment, then the command line.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum Location {
     /// In the configuration file. Written `taskyard.toml:3:11 workers`.
     File {
         /// The file, as it was named.
@@ -16,7 +16,7 @@ pub enum Place {
         line: usize,
         /// Column in characters, from 1.
         column: usize,
-        /// The key, with the tables that it is in; empty if the place has none.
+        /// The key, with the tables that it is in; empty if the location has none.
         key: String,
     },
     /// In a variable of the environment. Written `TASKYARD_WORKERS`.
@@ -25,7 +25,7 @@ pub enum Place {
     Flag(String),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { file, line, column, key } => {
@@ -42,19 +42,19 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// Where it is.
-    pub place: Place,
+    pub location: Location,
     /// What is wrong, with the value cut to a bounded length, and what would be right.
     pub wrong: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.wrong)
+        write!(f, "{}: {}", self.location, self.wrong)
     }
 }
 
 /// Everything that is wrong with a configuration: at least one problem, in the
-/// order of their places.
+/// order of their locations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 

@@ -18,7 +18,7 @@ use super::{
     declaration::{self, Declaration},
     file::{Document, QUEUES, scalar},
     load::Sources,
-    problem::Place,
+    problem::Location,
 };
 use crate::queue::{self, Field, Overrides, Rate};
 
@@ -31,15 +31,15 @@ pub struct Declared {
     /// What it says.
     pub own: Overrides,
     /// Where it says `initial_backoff`, and that it is one.
-    pub initial_backoff: Option<Place>,
+    pub initial_backoff: Option<Location>,
     /// Where it says `max_backoff`, and that it is one.
-    pub max_backoff: Option<Place>,
+    pub max_backoff: Option<Location>,
     /// One of the two is there and was refused: what is meant is unknown.
     pub doubtful: bool,
 }
 
 /// Adds the queues that the file declares.
-pub fn read(document: &Document, sources: &mut Sources, key: Place, value: &Spanned<DeValue>) {
+pub fn read(document: &Document, sources: &mut Sources, key: Location, value: &Spanned<DeValue>) {
     sources.queues_at = Some(key);
     declaration::each(document, sources, QUEUES, value, |mut declaration, name, value| {
         if !queue::is_name(name) {
@@ -87,16 +87,16 @@ impl<'t, 'i> Reading<'_, '_, 't, 'i> {
             max_backoff: self.duration(Field::MaxBackoff, &queue::BACKOFF),
             attempt_timeout: self.duration(Field::AttemptTimeout, &queue::ATTEMPT_TIMEOUT),
         };
-        let place = |field: Field, read: bool| {
+        let location = |field: Field, read: bool| {
             let value = self.get(field.name()).filter(|_| read)?;
-            Some(self.declaration.place(field.name(), &value.span()))
+            Some(self.declaration.location(field.name(), &value.span()))
         };
         let refused = |field: Field, read: bool| !read && self.get(field.name()).is_some();
         let (initial, max) = (own.initial_backoff.is_some(), own.max_backoff.is_some());
         Declared {
             own,
-            initial_backoff: place(Field::InitialBackoff, initial),
-            max_backoff: place(Field::MaxBackoff, max),
+            initial_backoff: location(Field::InitialBackoff, initial),
+            max_backoff: location(Field::MaxBackoff, max),
             doubtful: refused(Field::InitialBackoff, initial) || refused(Field::MaxBackoff, max),
         }
     }

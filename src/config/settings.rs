@@ -1,6 +1,6 @@
 //! What a setting is.
 //!
-//! Owns its names, in all three places, and its help. Must not know any one of
+//! Owns its names, in all three locations, and its help. Must not know any one of
 //! them (the `table` does), or where a value came from.
 
 use std::{ops::RangeInclusive, time::Duration};

@@ -35,10 +35,10 @@ impl Given<'_> {
         problems.iter().map(|problem| without_file(problem).to_string()).collect()
     }
 
-    /// The places of the problems, the file's name left out.
-    fn places(&self) -> Vec<String> {
+    /// The locations of the problems, the file's name left out.
+    fn locations(&self) -> Vec<String> {
         let problems = self.load().expect_err("has problems");
-        problems.iter().map(|problem| without_file(problem).place.to_string()).collect()
+        problems.iter().map(|problem| without_file(problem).location.to_string()).collect()
     }
 }
 
@@ -60,7 +60,7 @@ fn load_from(flags: &[&str], variables: Vec<(OsString, OsString)>) -> Result<Con
 
 fn without_file(problem: &Problem) -> Problem {
     let mut problem = problem.clone();
-    if let Place::File { file, .. } = &mut problem.place {
+    if let Location::File { file, .. } = &mut problem.location {
         *file = "FILE".into();
     }
     problem
@@ -231,7 +231,11 @@ fn bounds_are_included_and_what_is_beyond_is_not() {
         }
         for value in beyond {
             let flag = format!("{setting}={value}");
-            assert_eq!(Given { flags: &[&flag], ..Given::default() }.places(), [setting], "{flag}");
+            assert_eq!(
+                Given { flags: &[&flag], ..Given::default() }.locations(),
+                [setting],
+                "{flag}"
+            );
         }
     }
 }
@@ -255,8 +259,11 @@ fn variables_of_others_are_left_alone() {
 fn a_file_may_begin_with_a_byte_order_mark() {
     let with = from_file("\u{feff}workers = 3\n").load();
     assert!(with.is_ok() && with == from_file("workers = 3\n").load(), "{with:?}");
-    // Places are told as an editor shows them.
-    assert_eq!(from_file("\u{feff}workrs = 3\n").places(), from_file("workrs = 3\n").places());
+    // Locations are told as an editor shows them.
+    assert_eq!(
+        from_file("\u{feff}workrs = 3\n").locations(),
+        from_file("workrs = 3\n").locations()
+    );
 }
 
 #[test]
@@ -270,15 +277,15 @@ fn a_message_has_room_for_a_payload() {
     let flags = &["--max-payload", "4MiB", "--max-message", "4160KiB"];
     assert!(Given { flags, ..Given::default() }.load().is_ok());
     let flags = &["--max-payload", "4MiB", "--max-message", "big"];
-    assert_eq!(Given { flags, ..Given::default() }.places(), ["--max-message"]);
+    assert_eq!(Given { flags, ..Given::default() }.locations(), ["--max-message"]);
 }
 
 #[test]
 fn a_result_has_room_for_an_output() {
     let file = "max_result = \"1MiB\"\n[exec.a]\ncommand = [\"a\"]\nmax_output = \"90KiB\"\n";
-    assert_eq!(from_file(file).places(), ["FILE:4:14 exec.a.max_output"]);
+    assert_eq!(from_file(file).locations(), ["FILE:4:14 exec.a.max_output"]);
     let file = "max_result = 1024\n[exec.a]\ncommand = [\"a\"]\n";
-    assert_eq!(from_file(file).places(), ["FILE:2:7 exec.a.max_output"]);
+    assert_eq!(from_file(file).locations(), ["FILE:2:7 exec.a.max_output"]);
 }
 
 #[test]
@@ -311,7 +318,7 @@ fn a_backoff_does_not_shrink() {
     let given = Given { flags, ..Given::default() };
     assert_eq!(given.problems(), [format!("--max-backoff: {wrong}")]);
     let flags = &["--initial-backoff", "2m", "--max-backoff", "soon"];
-    assert_eq!(Given { flags, ..Given::default() }.places(), ["--max-backoff"]);
+    assert_eq!(Given { flags, ..Given::default() }.locations(), ["--max-backoff"]);
     let flags = &["--initial-backoff", "2m", "--max-backoff", "2m"];
     assert!(Given { flags, ..Given::default() }.load().is_ok());
 }

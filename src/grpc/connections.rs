@@ -1,9 +1,9 @@
 //! The connections below the services.
 //!
-//! Owns accepting, the handshake's time limit, and the end of connections; `places` knows
-//! how many there may be. The ready-made server waits for ever, at shutdown, on a client
-//! that says nothing or never acknowledges; so each connection here is a task
-//! that can be ended from below, whatever its client does.
+//! Owns accepting, the handshake's time limit, and the end of connections;
+//! `connection_slots` knows how many there may be. The ready-made server waits for ever,
+//! at shutdown, on a client that says nothing or never acknowledges; so each connection
+//! here is a task that can be ended from below, whatever its client does.
 
 use std::{
     future::poll_fn,
@@ -26,8 +26,8 @@ use tower::{Service, ServiceExt as _};
 use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
+    connection_slots::{ConnectionSlots, Limits, SlotService},
     http2::{self, Http2, Patience, RequestBody},
-    places::{Limits, Placed, Places},
     shares::Budgets,
     socket::{Outbox, Received, Socket},
 };
@@ -91,7 +91,7 @@ impl Connections {
             tasks: connections.tasks.clone(),
             finish: connections.finish.clone(),
             abort: connections.abort.clone(),
-            places: Places::new(settings.limits),
+            slots: ConnectionSlots::new(settings.limits),
             settings,
         };
         let accept = supervisor.task("accept-loop", acceptor.accept(listener, service));
@@ -124,7 +124,7 @@ struct Acceptor {
     tasks: TaskTracker,
     finish: CancellationToken,
     abort: CancellationToken,
-    places: Places,
+    slots: ConnectionSlots,
     settings: Settings,
 }
 
@@ -177,17 +177,17 @@ impl Acceptor {
             abort: self.abort.child_token(),
             ..self.clone()
         };
-        let place = self.places.take(peer.ip()).or_else(|crowded| {
-            // Ended at once when another needs the place: a goodbye would wait for calls that
+        let slot = self.slots.take(peer.ip()).or_else(|crowded| {
+            // Ended at once when another needs the slot: a goodbye would wait for calls that
             // never end, and for as long the connection would count nowhere.
-            let for_operator = self.places.take_for_operator(peer.ip(), &connection.abort);
+            let for_operator = self.slots.take_for_operator(peer.ip(), &connection.abort);
             let closed = for_operator.is_none();
             CROWDED.line(|left_out| {
                 warn!(%peer, closed, left_out, "a connection finds no place: {crowded}");
             });
             for_operator.ok_or(())
         });
-        let Ok(place) = place else { return };
+        let Ok(slot) = slot else { return };
         // Small messages must not wait for acknowledgements.
         if let Err(error) = stream.set_nodelay(true) {
             return debug!(%peer, %error, "a connection was gone before it was served");
@@ -199,7 +199,7 @@ impl Acceptor {
             request.extensions_mut().insert(shares.clone());
             request
         });
-        let service = Placed::new(service, place, connection.finish.clone());
+        let service = SlotService::new(service, slot, connection.finish.clone());
         let serve = async move {
             if let Err(error) = connection.serve(stream, service).await {
                 debug!(%error, "a connection ended");

@@ -42,7 +42,7 @@ use crate::{
 };
 
 use threads::Threads;
-use worker::{Tally, Worker};
+use worker::{DrainCounts, Worker};
 use worker_state::WorkerState;
 
 pub use worker_state::{Running, WorkerStatus};
@@ -76,7 +76,7 @@ struct Shared {
     this: Weak<Shared>,
     /// What is under way for a caller that may leave.
     errands: TaskTracker,
-    tally: Arc<Tally>,
+    drain_counts: Arc<DrainCounts>,
     interrupt: CancellationToken,
     stop_handlers: CancellationToken,
 }
@@ -140,7 +140,7 @@ impl Pool {
             left: Notify::new(),
             this: Weak::clone(this),
             errands: TaskTracker::new(),
-            tally: Arc::default(),
+            drain_counts: Arc::default(),
             interrupt: CancellationToken::new(),
             stop_handlers: CancellationToken::new(),
         });
@@ -207,7 +207,7 @@ impl Pool {
     /// of a drain.
     pub fn begin_drain(&self) {
         self.shared.crew().closed = true;
-        self.shared.tally.begin_drain();
+        self.shared.drain_counts.begin_drain();
     }
 
     /// Waits for the workers to leave, which they do when the store answers
@@ -241,7 +241,7 @@ impl Pool {
         self.shared.errands.close();
         // They end with the store, which is yet to be closed, at the latest.
         drop(tokio::time::timeout_at(give_up_at, self.shared.errands.wait()).await);
-        let (finished, interrupted) = self.shared.tally.ended_in_drain();
+        let (finished, interrupted) = self.shared.drain_counts.ended_in_drain();
         Drained { finished, interrupted, stuck: self.shared.crew().members.len() }
     }
 }
@@ -280,7 +280,7 @@ impl Shared {
             store: Arc::clone(&self.store),
             registry: Arc::clone(&self.registry),
             settings: self.settings,
-            tally: Arc::clone(&self.tally),
+            drain_counts: Arc::clone(&self.drain_counts),
             interrupt: self.interrupt.clone(),
             stop_handlers: self.stop_handlers.clone(),
             lease: self.threads.lease(missing)?,

@@ -117,7 +117,7 @@ impl Shared {
             worker = %id,
             "a handler blocks its thread: its attempt has ended without it"
         );
-        self.tally.count(&outcome);
+        self.drain_counts.count(&outcome);
         let (task, attempt, ran) = (running.task, running.attempt, since.elapsed());
         let finished = Finished { task, attempt, outcome, ran, output: None };
         match self.worker(id, state, 1) {

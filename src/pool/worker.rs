@@ -39,7 +39,7 @@ pub struct Worker {
     pub store: Arc<dyn Store>,
     pub registry: Arc<Registry>,
     pub settings: Settings,
-    pub tally: Arc<Tally>,
+    pub drain_counts: Arc<DrainCounts>,
     /// The drain's grace period is over: handlers should stop.
     pub interrupt: CancellationToken,
     /// The drain's patience is over: handlers are dropped.
@@ -50,13 +50,13 @@ pub struct Worker {
 
 /// Counts, for the report of a drain, how executions ended in it.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct DrainCounts {
     draining: AtomicBool,
     finished: AtomicU64,
     interrupted: AtomicU64,
 }
 
-impl Tally {
+impl DrainCounts {
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
@@ -166,7 +166,7 @@ impl Worker {
                 );
                 return None;
             }
-            self.tally.count(&outcome);
+            self.drain_counts.count(&outcome);
             debug!(?ran, outcome = name_of(&outcome), "execution ended");
             let output = match outcome {
                 Outcome::Succeeded(_) => None,

@@ -18,8 +18,8 @@ use super::{
     Settings,
     clock::Clock,
     engine::{
-        ByNumber, DiskWatch, Engine, Entry, Group, GroupError, Index, LogKeeper, Mix, Queues,
-        Tally, Upkeep,
+        ByNumber, DiskWatch, EndedCount, Engine, Entry, Group, GroupError, Index, LogKeeper, Mix,
+        Queues, Upkeep,
     },
     identity::Identity,
     journal::{Found, Journal, LiveHead, QueueRow, Records, SlotRow, TallyRow},
@@ -147,7 +147,7 @@ fn take_over_queues(
     for row in tallies {
         if row.tasks > 0 {
             let id = engine.queues.ensure(&row.queue, &mut engine.ready, &now);
-            engine.queues.count(id, row.state, Tally { tasks: row.tasks, bytes: row.bytes });
+            engine.queues.count(id, row.state, EndedCount { tasks: row.tasks, bytes: row.bytes });
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! How what is wrong is told: all of it, each with its place and what would be right.
+//! How what is wrong is told: all of it, each with its location and what would be right.
 
 use super::*;
 
@@ -63,21 +63,22 @@ fn a_long_value_is_cut() {
 
 #[test]
 fn columns_count_characters() {
-    let places = from_file("exec = { \"é\" = 1 }").places();
-    assert_eq!(places, ["FILE:1:10 exec.é", "FILE:1:16 exec.é"]);
+    let locations = from_file("exec = { \"é\" = 1 }").locations();
+    assert_eq!(locations, ["FILE:1:10 exec.é", "FILE:1:16 exec.é"]);
 }
 
 #[test]
 fn every_syntax_error_is_told_and_nothing_is_guessed_from_its_line() {
-    let places = from_file("workers = = 3\nmax_attempts = 0\nlog_format = text\n[exec\n").places();
-    assert_eq!(places, ["FILE:1:11", "FILE:2:16 max_attempts", "FILE:3:14", "FILE:4:6"]);
+    let locations =
+        from_file("workers = = 3\nmax_attempts = 0\nlog_format = text\n[exec\n").locations();
+    assert_eq!(locations, ["FILE:1:11", "FILE:2:16 max_attempts", "FILE:3:14", "FILE:4:6"]);
 }
 
 #[test]
 fn a_broken_table_is_one_problem() {
-    let places =
-        from_file("[exec.a\ncommand = [\"a\"]\nmax_output = 1\n[exec.b]\nx = 1\n").places();
-    assert_eq!(places, ["FILE:1:8", "FILE:4:7 exec.b.command", "FILE:5:1 exec.b.x"]);
+    let locations =
+        from_file("[exec.a\ncommand = [\"a\"]\nmax_output = 1\n[exec.b]\nx = 1\n").locations();
+    assert_eq!(locations, ["FILE:1:8", "FILE:4:7 exec.b.command", "FILE:5:1 exec.b.x"]);
 }
 
 #[test]
@@ -112,7 +113,7 @@ env = 1
 d = 1
 "#;
     assert_eq!(
-        from_file(file).places(),
+        from_file(file).locations(),
         [
             "FILE:3:11 exec.a.command",
             "FILE:4:15 exec.a.working_dir",
@@ -130,5 +131,5 @@ d = 1
             "FILE:15:5 exec.d",
         ]
     );
-    assert_eq!(from_file("exec = 3").places(), ["FILE:1:8 exec"]);
+    assert_eq!(from_file("exec = 3").locations(), ["FILE:1:8 exec"]);
 }

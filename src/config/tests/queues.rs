@@ -127,11 +127,11 @@ fn the_backoff_of_a_queue_is_held_against_what_it_inherits() {
     assert!(Given { flags, file, ..Given::default() }.load().is_ok());
     // What is inherited is unknown: only its own problem is told.
     let flags = &["--max-backoff", "soon"];
-    assert_eq!(Given { flags, file, ..Given::default() }.places(), ["--max-backoff"]);
+    assert_eq!(Given { flags, file, ..Given::default() }.locations(), ["--max-backoff"]);
     let flags = &["--initial-backoff", "3m", "--max-backoff", "4m"];
     let file = Some("[queues.a]\nmax_backoff = \"2m\"\n");
     assert_eq!(
-        Given { flags, file, ..Given::default() }.places(),
+        Given { flags, file, ..Given::default() }.locations(),
         ["FILE:2:15 queues.a.max_backoff"]
     );
 }
@@ -163,7 +163,7 @@ fn there_are_no_more_declared_queues_than_may_exist() {
         ["FILE:1:2 queues: declares 3 queues, and max_queues is 2; \
           write fewer or a larger max_queues"]
     );
-    assert_eq!(given(&["--max-queues", "few"]).places(), ["--max-queues"]);
+    assert_eq!(given(&["--max-queues", "few"]).locations(), ["--max-queues"]);
     let file = queues(10_001);
     let given = Given { flags: &["--max-queues", "100000"], file: Some(&file), ..Given::default() };
     assert_eq!(given.problems(), ["FILE:1:2 queues: declares 10001 queues; write at most 10000"]);

@@ -25,8 +25,8 @@ use crate::{
     event::Seq,
     events::Hub,
     grpc::{
+        connection_slots::Address,
         convert,
-        places::Address,
         status::{self, Crowd},
     },
     proto::v1,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, Engine, Entry, GroupError, Message, Reply, alone, queues::Tally};
+use super::{Effect, Engine, Entry, GroupError, Message, Reply, alone, queues::EndedCount};
 use crate::{
     event::{Event, EventType, Subject},
     store::{
@@ -324,7 +324,7 @@ impl Engine<'_> {
             result: result.cloned(),
             failure: failure.cloned(),
         });
-        self.queues.count(entry.queue, state, Tally { tasks: 1, bytes });
+        self.queues.count(entry.queue, state, EndedCount { tasks: 1, bytes });
         self.group.tallied.insert(entry.queue);
         self.group.ended[usize::from(state == State::Failed)].push(number);
         self.group.effects.extend(entry.permit.map(Effect::ReleasePermit));

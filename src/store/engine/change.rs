@@ -256,8 +256,8 @@ impl Engine<'_> {
         for id in std::mem::take(&mut self.group.tallied) {
             let Some(queue) = self.queues.get(id) else { continue };
             let count = |state| {
-                let tally = queue.tally(state);
-                (tally.tasks, tally.bytes)
+                let count = queue.ended_count(state);
+                (count.tasks, count.bytes)
             };
             self.records.put_tallies(queue.name(), super::queues::ENDS.map(count));
         }

@@ -59,7 +59,7 @@ pub use index::{ByNumber, Entry, Index};
 pub use log::LogKeeper;
 pub use message::Message;
 pub use mix::Mix;
-pub use queues::{ENDS, Queues, Tally};
+pub use queues::{ENDS, EndedCount, Queues};
 pub use upkeep::Upkeep;
 
 /// Commands in one group.

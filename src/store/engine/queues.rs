@@ -29,13 +29,13 @@ pub struct Queue {
     /// Tasks that wait for their due time.
     pub scheduled: u64,
     /// By the ways in which tasks end.
-    ended: [Tally; 3],
+    ended: [EndedCount; 3],
     pub meter: Meter,
 }
 
 /// Tasks that have ended in one way, and are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct EndedCount {
     pub tasks: u64,
     pub bytes: u64,
 }
@@ -52,7 +52,7 @@ impl Queue {
         self.handle.queue()
     }
 
-    pub fn tally(&self, state: State) -> Tally {
+    pub fn ended_count(&self, state: State) -> EndedCount {
         self.ended[end(state)]
     }
 }
@@ -64,7 +64,7 @@ pub struct Queues {
     table: Vec<Option<Queue>>,
     by_name: HashMap<Arc<str>, QueueId>,
     /// All queues' ended tasks: those that did not fail, and those that did.
-    pub kept: [Tally; 2],
+    pub kept: [EndedCount; 2],
     /// What went through all of them.
     pub meter: Meter,
 }
@@ -149,11 +149,11 @@ impl Queues {
     }
 
     /// A task has ended.
-    pub fn count(&mut self, id: QueueId, state: State, more: Tally) {
+    pub fn count(&mut self, id: QueueId, state: State, more: EndedCount) {
         if let Some(queue) = self.get_mut(id) {
-            let tally = &mut queue.ended[end(state)];
-            tally.tasks += more.tasks;
-            tally.bytes += more.bytes;
+            let count = &mut queue.ended[end(state)];
+            count.tasks += more.tasks;
+            count.bytes += more.bytes;
             let kept = &mut self.kept[usize::from(state == State::Failed)];
             kept.tasks += more.tasks;
             kept.bytes += more.bytes;
@@ -163,9 +163,9 @@ impl Queues {
     /// A task that had ended is trimmed, or lives again.
     pub fn uncount(&mut self, id: QueueId, state: State, bytes: u64) {
         if let Some(queue) = self.get_mut(id) {
-            let tally = &mut queue.ended[end(state)];
-            tally.tasks = tally.tasks.saturating_sub(1);
-            tally.bytes = tally.bytes.saturating_sub(bytes);
+            let count = &mut queue.ended[end(state)];
+            count.tasks = count.tasks.saturating_sub(1);
+            count.bytes = count.bytes.saturating_sub(bytes);
             let kept = &mut self.kept[usize::from(state == State::Failed)];
             kept.tasks = kept.tasks.saturating_sub(1);
             kept.bytes = kept.bytes.saturating_sub(bytes);
@@ -191,7 +191,7 @@ impl Queues {
     pub fn counts(&self, id: QueueId, ready: &Ready) -> Counts {
         let Some(queue) = self.get(id) else { return Counts::default() };
         let (queued, running) = ready.load(id);
-        let [succeeded, failed, cancelled] = queue.ended.map(|tally| tally.tasks);
+        let [succeeded, failed, cancelled] = queue.ended.map(|count| count.tasks);
         Counts { scheduled: queue.scheduled, queued, running, succeeded, failed, cancelled }
     }
 

@@ -19,8 +19,8 @@ pub fn scan(text: &str, max_depth: usize) -> Result<(), Wrong> {
             b'{' | b'[' if scan.inside.len() >= max_depth => {
                 return Err(scan.wrong(Why::TooDeep(max_depth)));
             }
-            b'{' => scan.enter(Place::Object { name: (0, 0), is_named: false }),
-            b'[' => scan.enter(Place::List(0)),
+            b'{' => scan.enter(Container::Object { name: (0, 0), is_named: false }),
+            b'[' => scan.enter(Container::List(0)),
             b'}' | b']' => scan.leave(),
             b',' => scan.next(),
             b'-' | b'0'..=b'9' => scan.number()?,
@@ -33,12 +33,12 @@ pub fn scan(text: &str, max_depth: usize) -> Result<(), Wrong> {
 struct Scan<'t> {
     text: &'t str,
     at: usize,
-    /// The objects and lists around this place.
-    inside: Vec<Place>,
+    /// The objects and lists around this container.
+    inside: Vec<Container>,
 }
 
 /// Where in an object or a list.
-enum Place {
+enum Container {
     /// The name begins and ends here; it was read, and what it names follows.
     Object {
         name: (usize, usize),
@@ -48,8 +48,8 @@ enum Place {
 }
 
 impl Scan<'_> {
-    fn enter(&mut self, place: Place) {
-        self.inside.push(place);
+    fn enter(&mut self, container: Container) {
+        self.inside.push(container);
         self.at += 1;
     }
 
@@ -61,8 +61,8 @@ impl Scan<'_> {
     /// The next name or element.
     fn next(&mut self) {
         match self.inside.last_mut() {
-            Some(Place::Object { is_named, .. }) => *is_named = false,
-            Some(Place::List(at)) => *at += 1,
+            Some(Container::Object { is_named, .. }) => *is_named = false,
+            Some(Container::List(at)) => *at += 1,
             None => {}
         }
         self.at += 1;
@@ -82,7 +82,8 @@ impl Scan<'_> {
         }
         let end = end.min(bytes.len());
         self.at = end + 1;
-        if let Some(Place::Object { name, is_named: is_named @ false }) = self.inside.last_mut() {
+        if let Some(Container::Object { name, is_named: is_named @ false }) = self.inside.last_mut()
+        {
             (*name, *is_named) = ((begin, end), true);
         }
     }
@@ -102,13 +103,13 @@ impl Scan<'_> {
 
     fn wrong(&self, why: Why) -> Wrong {
         let mut path = String::new();
-        for place in &self.inside {
-            match place {
-                Place::Object { name: (begin, end), .. } => {
+        for container in &self.inside {
+            match container {
+                Container::Object { name: (begin, end), .. } => {
                     path.push('.');
                     path.push_str(self.text.get(*begin..*end).unwrap_or_default());
                 }
-                Place::List(at) => {
+                Container::List(at) => {
                     path.push('[');
                     path.push_str(&at.to_string());
                     path.push(']');

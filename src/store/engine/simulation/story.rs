@@ -266,9 +266,9 @@ fn check_ended(content: &Content) {
         *count = (count.0 + 1, count.1 + row.bytes);
     }
     for (queue, tallies) in &content.tallies {
-        for (state, tally) in ENDS.iter().zip(tallies) {
+        for (state, told) in ENDS.iter().zip(tallies) {
             let count = counts.remove(&(&**queue, *state)).unwrap_or_default();
-            assert_eq!(count, *tally, "{queue} {state:?}");
+            assert_eq!(count, *told, "{queue} {state:?}");
         }
     }
     assert!(counts.is_empty(), "{counts:?} are not counted");

@@ -56,7 +56,7 @@ struct Service {
 struct Lane {
     /// What it has been charged for its starts; the lowest starts next.
     pass: f64,
-    place: Place,
+    state: LaneState,
     stride: f64,
     ahead: Vec<(usize, u64)>,
     behind: Vec<(usize, u64)>,
@@ -79,7 +79,7 @@ struct Lane {
 
 /// Where a queue is to be found.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum LaneState {
     /// Nowhere: it has nothing to start, or may not.
     Aside,
     /// Among those that can start something, by its pass.
@@ -159,27 +159,27 @@ impl Play {
     /// Puts a queue where it belongs after a change.
     fn settle(&mut self, queue: usize) {
         let lane = &mut self.lanes[queue];
-        match lane.place {
-            Place::Aside => {}
-            Place::InTurn(pass) => drop(self.in_turn.remove(&(pass, queue))),
-            Place::Later(at) => drop(self.later.remove(&(at, queue))),
+        match lane.state {
+            LaneState::Aside => {}
+            LaneState::InTurn(pass) => drop(self.in_turn.remove(&(pass, queue))),
+            LaneState::Later(at) => drop(self.later.remove(&(at, queue))),
         }
         lane.let_arrive(self.now);
-        lane.place = match lane.next_change() {
+        lane.state = match lane.next_change() {
             Some(at) if at <= self.now => {
                 // A rest is neither paid for nor paid back.
-                if !matches!(lane.place, Place::InTurn(_)) {
+                if !matches!(lane.state, LaneState::InTurn(_)) {
                     lane.pass = lane.pass.max(self.pass);
                 }
-                Place::InTurn(At(lane.pass))
+                LaneState::InTurn(At(lane.pass))
             }
-            Some(at) if at.is_finite() => Place::Later(At(at)),
-            _ => Place::Aside,
+            Some(at) if at.is_finite() => LaneState::Later(At(at)),
+            _ => LaneState::Aside,
         };
-        match lane.place {
-            Place::Aside => {}
-            Place::InTurn(pass) => drop(self.in_turn.insert((pass, queue))),
-            Place::Later(at) => drop(self.later.insert((at, queue))),
+        match lane.state {
+            LaneState::Aside => {}
+            LaneState::InTurn(pass) => drop(self.in_turn.insert((pass, queue))),
+            LaneState::Later(at) => drop(self.later.insert((at, queue))),
         }
     }
 
@@ -248,7 +248,7 @@ impl Lane {
         Self {
             // Which queue's turn it is, is not known.
             pass: stride * random.random::<f64>(),
-            place: Place::Aside,
+            state: LaneState::Aside,
             stride,
             ahead: queue.ahead.clone(),
             behind: queue.behind.clone(),

@@ -1,10 +1,10 @@
 //! Which connections are served, and how.
 //!
-//! Owns the count of connections, in all and by address, and the few places beyond them
+//! Owns the count of connections, in all and by address, and the few slots beyond them
 //! that are kept for operators: whoever comes when nothing else is free gets one of these,
 //! and is served health checks, `AdminService` and reflection there, nothing else. So a
 //! probe, a drain and a look at what is going on are never shut out, whoever holds the
-//! other places. Must not know HTTP/2.
+//! other slots. Must not know HTTP/2.
 
 use std::{
     collections::HashMap,
@@ -37,9 +37,9 @@ pub struct Limits {
     pub per_address: usize,
 }
 
-/// All places. Clones are the same.
+/// All slots. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Places(Arc<Shared>);
+pub struct ConnectionSlots(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -65,16 +65,16 @@ struct Operator {
     leave: CancellationToken,
 }
 
-/// A place, which is free again when this is dropped.
+/// A slot, which is free again when this is dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Places,
+pub struct ConnectionSlot {
+    slots: ConnectionSlots,
     address: Address,
     /// One of those for operators.
     operator: Option<u64>,
 }
 
-/// Why there was no ordinary place.
+/// Why there was no ordinary slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crowded {
     /// There are as many connections as may be.
@@ -112,17 +112,17 @@ impl Address {
     }
 }
 
-impl Places {
+impl ConnectionSlots {
     /// None is taken.
     pub fn new(limits: Limits) -> Self {
         Self(Arc::new(Shared { limits, taken: Mutex::default() }))
     }
 
-    /// A place for a connection from `peer`; else why there is none.
+    /// A slot for a connection from `peer`; else why there is none.
     ///
     /// # Errors
     /// There are too many connections, in all or from there.
-    pub fn take(&self, peer: IpAddr) -> Result<Place, Crowded> {
+    pub fn take(&self, peer: IpAddr) -> Result<ConnectionSlot, Crowded> {
         let Limits { connections, per_address } = self.0.limits;
         let address = Address::of(peer);
         let mut taken = self.taken();
@@ -135,13 +135,17 @@ impl Places {
         }
         taken.ordinary += 1;
         taken.by_address.insert(address, from_there + 1);
-        Ok(Place { places: self.clone(), address, operator: None })
+        Ok(ConnectionSlot { slots: self.clone(), address, operator: None })
     }
 
-    /// A place for an operator, for whoever comes when there is no other. The oldest one that
+    /// A slot for an operator, for whoever comes when there is no other. The oldest one that
     /// serves no call has to `leave` for it; among those of the same address, if that
     /// has as many as it may. `None` if all of these serve a call.
-    pub fn take_for_operator(&self, peer: IpAddr, leave: &CancellationToken) -> Option<Place> {
+    pub fn take_for_operator(
+        &self,
+        peer: IpAddr,
+        leave: &CancellationToken,
+    ) -> Option<ConnectionSlot> {
         let address = Address::of(peer);
         let mut taken = self.taken();
         let operators = &mut taken.operators;
@@ -157,7 +161,7 @@ impl Places {
         taken.next_id += 1;
         let leave = leave.clone();
         taken.operators.push(Operator { id, address, calls: 0, leave });
-        Some(Place { places: self.clone(), address, operator: Some(id) })
+        Some(ConnectionSlot { slots: self.clone(), address, operator: Some(id) })
     }
 
     /// Held by one task for a moment, and never across an await.
@@ -173,24 +177,24 @@ impl Places {
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Whether it is one of those for operators.
     pub fn is_for_operators(&self) -> bool {
         self.operator.is_some()
     }
 
-    /// A call is served here, for as long as the guard lives: the place is not given to
+    /// A call is served here, for as long as the guard lives: the slot is not given to
     /// somebody else meanwhile. `None` if it has been already.
     pub fn serve_call(&self) -> Option<ServedCall> {
         let id = self.operator?;
-        let places = self.places.clone();
-        places.change_calls(id, |calls| *calls += 1).then_some(ServedCall { places, id })
+        let slots = self.slots.clone();
+        slots.change_calls(id, |calls| *calls += 1).then_some(ServedCall { slots, id })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut taken = self.places.taken();
+        let mut taken = self.slots.taken();
         if let Some(id) = self.operator {
             return taken.operators.retain(|operator| operator.id != id);
         }
@@ -204,38 +208,38 @@ impl Drop for Place {
     }
 }
 
-/// See [`Place::serve_call`].
+/// See [`ConnectionSlot::serve_call`].
 #[derive(Debug)]
 pub struct ServedCall {
-    places: Places,
+    slots: ConnectionSlots,
     id: u64,
 }
 
 impl Drop for ServedCall {
     fn drop(&mut self) {
-        self.places.change_calls(self.id, |calls| *calls -= 1);
+        self.slots.change_calls(self.id, |calls| *calls -= 1);
     }
 }
 
-/// A service on a connection that has a place. One for operators serves calls that end by
+/// A service on a connection that has a slot. One for operators serves calls that end by
 /// themselves and do none of the work that the other connections are for; other calls are
 /// answered with [`status::too_many_connections`], and the connection is closed after that:
-/// its client is to come back, and may find an ordinary place then.
+/// its client is to come back, and may find an ordinary slot then.
 #[derive(Clone)]
-pub struct Placed<S> {
+pub struct SlotService<S> {
     inner: S,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     leave: CancellationToken,
 }
 
-impl<S> Placed<S> {
+impl<S> SlotService<S> {
     /// `inner`, on a connection that leaves once `leave` is cancelled.
-    pub fn new(inner: S, place: Place, leave: CancellationToken) -> Self {
-        Self { inner, place: Arc::new(place), leave }
+    pub fn new(inner: S, slot: ConnectionSlot, leave: CancellationToken) -> Self {
+        Self { inner, slot: Arc::new(slot), leave }
     }
 }
 
-impl<S, B> Service<Request<B>> for Placed<S>
+impl<S, B> Service<Request<B>> for SlotService<S>
 where
     S: Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -250,12 +254,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if !self.place.is_for_operators() {
+        if !self.slot.is_for_operators() {
             return Either::Left(self.inner.call(request));
         }
         match Operation::of(request.uri().path()) {
             Some(Operation::Short) => {
-                let served = self.place.serve_call();
+                let served = self.slot.serve_call();
                 let call = self.inner.call(request);
                 Either::Right(Box::pin(async move {
                     let answer = call.await;
@@ -299,8 +303,8 @@ impl Operation {
 mod tests {
     use super::*;
 
-    fn places(connections: usize, per_address: usize) -> Places {
-        Places::new(Limits { connections, per_address })
+    fn slots(connections: usize, per_address: usize) -> ConnectionSlots {
+        ConnectionSlots::new(Limits { connections, per_address })
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -329,46 +333,46 @@ mod tests {
 
     #[test]
     fn places_are_counted_in_all_and_by_address_and_given_back() {
-        let places = places(3, 2);
+        let slots = slots(3, 2);
         let (a, b, c) = (ip("192.0.2.1"), ip("192.0.2.2"), ip("192.0.2.3"));
-        let first = places.take(a).unwrap();
-        let second = places.take(a).unwrap();
-        assert_eq!(places.take(a).unwrap_err(), Crowded::Address(2));
-        let other = places.take(b).unwrap();
-        assert_eq!(places.take(c).unwrap_err(), Crowded::Server(3));
+        let first = slots.take(a).unwrap();
+        let second = slots.take(a).unwrap();
+        assert_eq!(slots.take(a).unwrap_err(), Crowded::Address(2));
+        let other = slots.take(b).unwrap();
+        assert_eq!(slots.take(c).unwrap_err(), Crowded::Server(3));
         drop(other);
         drop(first);
-        let again = places.take(a).unwrap();
-        let third = places.take(c).unwrap();
+        let again = slots.take(a).unwrap();
+        let third = slots.take(c).unwrap();
         drop((second, again, third));
-        assert_eq!(places.taken().ordinary, 0);
-        assert!(places.taken().by_address.is_empty());
+        assert_eq!(slots.taken().ordinary, 0);
+        assert!(slots.taken().by_address.is_empty());
     }
 
     #[test]
     fn operators_get_a_place_and_those_who_serve_nothing_leave_for_them() {
-        let places = places(0, 0);
+        let slots = slots(0, 0);
         let come = |address: &str| {
             let leave = CancellationToken::new();
-            places.take_for_operator(ip(address), &leave).map(|place| (place, leave))
+            slots.take_for_operator(ip(address), &leave).map(|slot| (slot, leave))
         };
-        // One address may not take the places of others.
+        // One address may not take the slots of others.
         let flood: Vec<_> = (0..100).map(|_| come("192.0.2.1").unwrap()).collect();
         let stay = flood.iter().filter(|(_, leave)| !leave.is_cancelled()).count();
         assert_eq!(stay, OPERATOR_CONNECTIONS_PER_ADDRESS);
         // Nor those of its own that serve a call.
-        let calls: Vec<_> = flood.iter().filter_map(|(place, _)| place.serve_call()).collect();
+        let calls: Vec<_> = flood.iter().filter_map(|(slot, _)| slot.serve_call()).collect();
         assert_eq!(calls.len(), stay, "who had to leave serves none");
         assert!(come("192.0.2.1").is_none());
         // All others together: the oldest leaves.
         let others: Vec<_> = (2..20).map(|n| come(&format!("192.0.2.{n}")).unwrap()).collect();
-        assert_eq!(places.taken().operators.len() as u64, OPERATOR_CONNECTIONS);
+        assert_eq!(slots.taken().operators.len() as u64, OPERATOR_CONNECTIONS);
         assert!(others[0].1.is_cancelled() && !others[17].1.is_cancelled());
         drop(calls);
         drop(others);
         assert!(come("192.0.2.1").is_some(), "its calls have ended");
         drop(flood);
-        assert!(places.taken().operators.is_empty());
+        assert!(slots.taken().operators.is_empty());
     }
 
     #[test]
