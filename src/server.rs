@@ -14,8 +14,8 @@ use crate::{
     drain,
     events::{History, Hub},
     grpc::{
-        self, Admin, Budgets, ConnectionLimits, ConnectionSettings, Connections, Ending, Feed,
-        Health, Service, Sources, Submitter, WatchLimits, WatchSettings, Watchers,
+        self, Admin, Budgets, ConnectionLimits, ConnectionSettings, Connections, Feed, Health,
+        Service, ShutdownTokens, Sources, Submitter, WatchLimits, WatchSettings, Watchers,
     },
     handler::Registry,
     pool::{self, Pool},
@@ -32,7 +32,7 @@ pub struct Server {
     pool: Pool,
     connections: Connections,
     health: Health,
-    ending: Ending,
+    shutdown: ShutdownTokens,
     switch: drain::Switch,
     failing: Failing,
     supervisor: Supervisor,
@@ -122,9 +122,10 @@ impl Server {
             watchers.clone(),
             switch.clone(),
         );
-        let ending = Ending { supervisor: supervisor.clone(), ..Ending::default() };
-        let service = Service::new(Arc::clone(&store), submitter, watchers, ending.clone());
-        let routes = grpc::routes(service, admin, health.clone(), &ending, config.max_message)?;
+        let shutdown =
+            ShutdownTokens { supervisor: supervisor.clone(), ..ShutdownTokens::default() };
+        let service = Service::new(Arc::clone(&store), submitter, watchers, shutdown.clone());
+        let routes = grpc::routes(service, admin, health.clone(), &shutdown, config.max_message)?;
         let settings = connection_settings(config);
         let connections = Connections::serve(listener, routes, settings, &supervisor);
         info!(workers = config.workers, "listening on {address}");
@@ -132,7 +133,7 @@ impl Server {
         let failing = Failing {
             health: health.clone(),
             admission: Arc::clone(&admission),
-            ending: ending.clone(),
+            shutdown: shutdown.clone(),
             hub: hub.clone(),
         };
         Ok(Self {
@@ -147,7 +148,7 @@ impl Server {
             pool,
             connections,
             health,
-            ending,
+            shutdown,
             switch,
             supervisor,
             drain_timeout: config.drain_timeout,
@@ -205,7 +206,7 @@ impl Server {
         info!(?bound, "draining");
         self.health.stop_serving();
         self.admission.close(Refused::Draining);
-        self.ending.draining.cancel();
+        self.shutdown.draining.cancel();
         self.pool.begin_drain();
         match tokio::time::timeout_at(plan.interrupt_at, self.store.drain()).await {
             Ok(Ok(())) => {}
@@ -228,7 +229,7 @@ impl Server {
         };
         // While connections are still there to carry it.
         self.switch.tell(failure.clone().map_or(Ok(report), Err));
-        self.ending.closing.cancel();
+        self.shutdown.closing.cancel();
         self.health.end_watches(failure.clone());
         let end_by = plan.end_by.min(Instant::now() + LAST_WORDS);
         let all_closed = self.connections.close(end_by).await;
@@ -431,7 +432,7 @@ fn watch_store(
 struct Failing {
     health: Health,
     admission: Arc<Admission>,
-    ending: Ending,
+    shutdown: ShutdownTokens,
     hub: Hub,
 }
 
@@ -442,7 +443,7 @@ impl Failing {
         self.health.stop_serving();
         self.admission.close(Refused::ServerFailed);
         self.hub.fail(failure.to_string().into());
-        self.ending.draining.cancel();
+        self.shutdown.draining.cancel();
     }
 
     fn watch(&self, supervisor: &Supervisor) -> AbortOnDropHandle<()> {

@@ -21,8 +21,8 @@ use taskyard::{
     event::{Event, EventType, Seq, Subject},
     events::{self, Chronicle, Encoder, EventBatch, History, Incarnation, Publisher, Unreadable},
     grpc::{
-        self, Admin, Ending, Feed, Front, Health, Rules, Service, Sources, Submitter, WatchLimits,
-        WatchSettings, Watchers,
+        self, Admin, Feed, Front, Health, Rules, Service, ShutdownTokens, Sources, Submitter,
+        WatchLimits, WatchSettings, Watchers,
     },
     handler::Registry,
     pool::{self, Pool},
@@ -239,8 +239,8 @@ async fn taskyard_service() -> Result<(Front<Routes>, Source, Arc<dyn Store>), E
         Submitter::new(Arc::clone(&store), Arc::clone(&admission), registry, hub, rules);
     let admin =
         Admin::new(Arc::clone(&store), admission, pool, watchers.clone(), Switch::default());
-    let ending = Ending::default();
-    let service = Service::new(Arc::clone(&store), submitter, watchers, ending.clone());
-    let routes = grpc::routes(service, admin, Health::serving(), &ending, config.max_message)?;
+    let shutdown = ShutdownTokens::default();
+    let service = Service::new(Arc::clone(&store), submitter, watchers, shutdown.clone());
+    let routes = grpc::routes(service, admin, Health::serving(), &shutdown, config.max_message)?;
     Ok((routes, Source { publisher, encoder: Encoder::new(Seq(0)) }, store))
 }

@@ -39,7 +39,7 @@ pub use front::Front;
 pub use health::Health;
 pub use request::BoundedSubmitBatchRequest;
 pub use response::EncodedWatchEventsResponse;
-pub use service::{Ending, Service};
+pub use service::{Service, ShutdownTokens};
 pub use shares::Budgets;
 pub use submit::Submitter;
 pub use watch::{Feed, Limits as WatchLimits, Sources, WatchSettings, Watchers};
@@ -72,7 +72,7 @@ pub fn routes(
     service: Service,
     admin: Admin,
     health: Health,
-    ending: &Ending,
+    shutdown: &ShutdownTokens,
     max_message: usize,
 ) -> Result<Front<Routes>, prost::DecodeError> {
     let described = [
@@ -82,7 +82,7 @@ pub fn routes(
         pb::v1::FILE_DESCRIPTOR_SET,
         pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
-    let reflection = Reflection::new(&described, ending.closing.clone())?;
+    let reflection = Reflection::new(&described, shutdown.closing.clone())?;
     let tasks = stubs::v1::task_service_server::TaskServiceServer::new(service)
         .max_decoding_message_size(max_message)
         .max_encoding_message_size(usize::MAX);

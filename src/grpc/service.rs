@@ -29,7 +29,7 @@ const DEFAULT_WAIT: Duration = Duration::from_hours(1);
 
 /// How the server's end is told to calls that wait.
 #[derive(Clone, Debug, Default)]
-pub struct Ending {
+pub struct ShutdownTokens {
     /// No task is taken any more.
     pub draining: CancellationToken,
     /// The store is closed, and nobody needs to wait for a task any more.
@@ -38,7 +38,7 @@ pub struct Ending {
     pub supervisor: Supervisor,
 }
 
-impl Ending {
+impl ShutdownTokens {
     /// What callers are told who would have to wait longer than the server lives.
     pub(super) fn status(&self) -> Status {
         match self.supervisor.failure() {
@@ -54,7 +54,7 @@ pub struct Service {
     store: Arc<dyn Store>,
     submitter: Submitter,
     watchers: Watchers,
-    ending: Ending,
+    shutdown: ShutdownTokens,
 }
 
 impl Service {
@@ -64,9 +64,9 @@ impl Service {
         store: Arc<dyn Store>,
         submitter: Submitter,
         watchers: Watchers,
-        ending: Ending,
+        shutdown: ShutdownTokens,
     ) -> Self {
-        Self { store, submitter, watchers, ending }
+        Self { store, submitter, watchers, shutdown }
     }
 
     async fn read(&self, task: TaskId) -> Result<v1::Task, Status> {
@@ -172,8 +172,8 @@ impl task_service_server::TaskService for Service {
         request: Request<tonic::Streaming<v1::SubmitStreamRequest>>,
     ) -> Result<Response<Acks>, Status> {
         let deadline = deadline_of(&request);
-        let (submitter, ending) = (self.submitter.clone(), self.ending.clone());
-        Ok(Response::new(Acks::begin(submitter, request.into_inner(), deadline, ending)))
+        let (submitter, shutdown) = (self.submitter.clone(), self.shutdown.clone());
+        Ok(Response::new(Acks::begin(submitter, request.into_inner(), deadline, shutdown)))
     }
 
     type SubmitAndWatchStream = WatchStream;
@@ -186,16 +186,16 @@ impl task_service_server::TaskService for Service {
         let ready = self.submitter.prepare(request.into_inner(), deadline).await?;
         // Not before: whoever waits for room watches nothing yet. A watcher too many
         // enqueues nothing.
-        let seat = self.watchers.seat(peer)?;
+        let guard = self.watchers.register(peer)?;
         // Open before the task is committed, so that its events arrive by themselves.
         let live = self.watchers.tail(None);
         let task = within(deadline, self.submitter.commit(ready)).await?;
         let ack = self.submitter.ack(task);
         Ok(watch(if task.existing {
             let past = within(deadline, self.past(task.task)).await?;
-            self.watchers.follow_existing(&task, ack, past, deadline, seat)
+            self.watchers.follow_existing(&task, ack, past, deadline, guard)
         } else {
-            self.watchers.follow_new(&task, ack, live, deadline, seat)
+            self.watchers.follow_new(&task, ack, live, deadline, guard)
         }))
     }
 
@@ -256,9 +256,9 @@ impl task_service_server::TaskService for Service {
             tokio::select! {
                 () = ended => {}
                 () = tokio::time::sleep(timeout.unwrap_or(DEFAULT_WAIT)) => {}
-                () = self.ending.closing.cancelled() => {
+                () = self.shutdown.closing.cancelled() => {
                     let read = self.read_in_room(id, shares.as_ref()).await?;
-                    return if is_terminal(&read.0) { Ok(read) } else { Err(self.ending.status()) };
+                    return if is_terminal(&read.0) { Ok(read) } else { Err(self.shutdown.status()) };
                 }
                 // It will not end any more, as far as this server can tell.
                 failed = self.store_failed() => {

@@ -13,7 +13,7 @@ use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::convert;
-use super::{shares::MAX_STREAMS, watch::End};
+use super::{shares::MAX_STREAMS, watch::CloseReason};
 use crate::{
     events::{Ended, Hub, Invalid, TooManyWaiters, Unreadable},
     handler::Violation,
@@ -388,17 +388,17 @@ pub fn too_many_watchers(crowd: Crowd) -> Status {
 
 /// A watch that is ended from without. `cursor` is empty if its snapshot was not told
 /// to its end: to go on after any would leave out the rest.
-pub fn watch_over(end: End, cursor: &str) -> Status {
-    let (code, reason, why) = match end {
-        End::Stalled => (
+pub fn watch_over(closed: CloseReason, cursor: &str) -> Status {
+    let (code, reason, why) = match closed {
+        CloseReason::Stalled => (
             Code::ResourceExhausted,
             "WATCH_STALLED",
             "the watch is ended, as its messages were not read for too long",
         ),
-        End::Deadline => {
+        CloseReason::Deadline => {
             (Code::DeadlineExceeded, "DEADLINE", "the watch was open until its deadline")
         }
-        End::Lifetime => {
+        CloseReason::Lifetime => {
             (Code::Unavailable, "WATCH_LIFETIME", "the watch was open for as long as it may")
         }
     };
@@ -409,14 +409,14 @@ pub fn watch_over(end: End, cursor: &str) -> Status {
             details(reason, [("cursor", cursor.to_owned())]),
         ),
     };
-    match end {
-        End::Stalled => {
+    match closed {
+        CloseReason::Stalled => {
             details.add_quota_failure_violation("watch_stall_timeout", message.clone());
         }
-        End::Lifetime => {
+        CloseReason::Lifetime => {
             details.set_retry_info(Some(LIFETIME_RETRY));
         }
-        End::Deadline => {}
+        CloseReason::Deadline => {}
     }
     Status::with_error_details(code, message, details)
 }

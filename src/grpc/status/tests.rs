@@ -248,9 +248,9 @@ fn what_the_library_says_of_a_message_is_repaired() {
 #[test]
 fn the_end_of_a_watch_says_where_to_go_on() {
     let over = [
-        (End::Stalled, Code::ResourceExhausted, "WATCH_STALLED", false),
-        (End::Lifetime, Code::Unavailable, "WATCH_LIFETIME", true),
-        (End::Deadline, Code::DeadlineExceeded, "DEADLINE", false),
+        (CloseReason::Stalled, Code::ResourceExhausted, "WATCH_STALLED", false),
+        (CloseReason::Lifetime, Code::Unavailable, "WATCH_LIFETIME", true),
+        (CloseReason::Deadline, Code::DeadlineExceeded, "DEADLINE", false),
     ];
     for (end, code, expected, may_retry) in over {
         for cursor in ["c1", ""] {

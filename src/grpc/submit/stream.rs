@@ -32,7 +32,7 @@ use crate::{
     admission::{Patience, Permit},
     events::BoxFuture,
     grpc::{
-        EncodedSubmitStreamResponse, Ending, acks::AckWriter, convert::SubmissionValidator,
+        EncodedSubmitStreamResponse, ShutdownTokens, acks::AckWriter, convert::SubmissionValidator,
         deadline::passed, status,
     },
     handler::Violation,
@@ -57,17 +57,17 @@ pub struct Acks {
 }
 
 impl Acks {
-    /// Begins to take tasks, until `ending` says that nobody is taken any more.
+    /// Begins to take tasks, until `shutdown` says that nobody is taken any more.
     pub fn begin(
         submitter: Submitter,
         requests: Streaming<v1::SubmitStreamRequest>,
         deadline: Option<Instant>,
-        ending: Ending,
+        shutdown: ShutdownTokens,
     ) -> Self {
         let (sender, messages) = mpsc::channel(MAX_CHUNKS);
         let reader =
             Reader { submitter, requests, messages: sender, room: None, held: None, end: None };
-        let driver = tokio::spawn(drive(reader, deadline, ending).in_current_span());
+        let driver = tokio::spawn(drive(reader, deadline, shutdown).in_current_span());
         Self { messages, driver: Some(AbortOnDropHandle::new(driver)) }
     }
 }
@@ -116,18 +116,18 @@ type Committed = Result<(OwnedPermit<Message>, Message), Status>;
 async fn drive(
     mut reader: Reader,
     deadline: Option<Instant>,
-    ending: Ending,
+    shutdown: ShutdownTokens,
 ) -> Result<(), Status> {
     let mut in_flight = FuturesOrdered::new();
     let mut deadline = pin!(passed(deadline));
-    let mut draining = pin!(ending.draining.cancelled());
+    let mut draining = pin!(shutdown.draining.cancelled());
     let end = loop {
         crate::failpoint::hit("stream");
         select! {
             biased;
             () = &mut deadline => return Err(status::deadline()),
             Some(committed) = in_flight.next() => send(committed)?,
-            () = &mut draining => break Err(ending.status()),
+            () = &mut draining => break Err(shutdown.status()),
             read = reader.read() => match read {
                 Some((room, chunk)) => {
                     in_flight.push_back(commit(reader.submitter.clone(), room, chunk));

@@ -12,10 +12,10 @@ use prost::Message as _;
 use tokio::select;
 
 use super::{
-    ends::{End, Ends},
-    figures::Figures,
-    pulse::Pulse,
-    seat::{Step, Steps},
+    close::{CloseFuture, CloseReason},
+    guard::{Step, Steps},
+    heartbeat::HeartbeatTimer,
+    stats::WatchStats,
 };
 use crate::{
     event::Seq,
@@ -62,9 +62,9 @@ pub struct Follower {
     phase: Phase,
     hub: Hub,
     history: Arc<dyn History>,
-    figures: Arc<Figures>,
-    pulse: Pulse,
-    ends: Ends,
+    stats: Arc<WatchStats>,
+    heartbeat: HeartbeatTimer,
+    closed: CloseFuture,
 }
 
 enum Phase {
@@ -84,11 +84,11 @@ impl Follower {
         life: Life,
         submitted: SubmitResponse,
         (hub, history): (Hub, Arc<dyn History>),
-        figures: Arc<Figures>,
-        pulse: Pulse,
-        ends: Ends,
+        stats: Arc<WatchStats>,
+        heartbeat: HeartbeatTimer,
+        closed: CloseFuture,
     ) -> Steps {
-        figures.begin(life.tail.cursor());
+        stats.begin(life.tail.cursor());
         let follower = Self {
             task: life.task.number(),
             tail: life.tail,
@@ -98,9 +98,9 @@ impl Follower {
             phase: Phase::Beginning(submitted),
             hub,
             history,
-            figures,
-            pulse,
-            ends,
+            stats,
+            heartbeat,
+            closed,
         };
         // In a place of its own: every message moves it, twice.
         Box::pin(stream::unfold(Box::new(follower), Self::step))
@@ -120,7 +120,7 @@ impl Follower {
             Phase::Draining => Err(status::draining()),
             Phase::Over => return None,
         };
-        self.pulse.sent();
+        self.heartbeat.sent();
         Some((step, self))
     }
 
@@ -130,9 +130,9 @@ impl Follower {
             let before = self.tail.cursor();
             let next = select! {
                 biased;
-                end = &mut self.ends => return Some(Err(self.over(end))),
+                reason = &mut self.closed => return Some(Err(self.over(reason))),
                 // Before the events: others' events must not silence it.
-                () = self.pulse.silence() => {
+                () = self.heartbeat.silence() => {
                     self.phase = Phase::Following;
                     return Some(Ok(self.control(Control::Heartbeat)));
                 }
@@ -201,9 +201,9 @@ impl Follower {
                 break;
             }
         }
-        self.figures.moved(cursor, self.tail.reads_history());
+        self.stats.moved(cursor, self.tail.reads_history());
         if count > 0 {
-            self.figures.hand(Some(cursor), count);
+            self.stats.hand(Some(cursor), count);
         }
         let cursor = self.hub.cursor(cursor).to_string();
         Some(EncodedWatchEventsResponse { cursor, events: events.freeze(), control: None })
@@ -225,12 +225,12 @@ impl Follower {
         }
     }
 
-    fn over(&self, end: End) -> tonic::Status {
+    fn over(&self, end: CloseReason) -> tonic::Status {
         status::watch_over(end, &self.hub.cursor(self.tail.cursor()).to_string())
     }
 
     fn control(&self, control: Control) -> EncodedWatchEventsResponse {
-        self.figures.hand(Some(self.tail.cursor()), 0);
+        self.stats.hand(Some(self.tail.cursor()), 0);
         let cursor = self.hub.cursor(self.tail.cursor()).to_string();
         EncodedWatchEventsResponse { cursor, events: Bytes::new(), control: Some(control) }
     }

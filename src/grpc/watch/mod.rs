@@ -5,13 +5,13 @@
 //! costs nothing but its connection. Owns who may watch, and for how long; must not
 //! know how events are stored or encoded.
 
-mod ends;
-mod figures;
+mod close;
 mod follow;
-mod pulse;
+mod guard;
+mod heartbeat;
 mod registry;
-mod seat;
 mod snapshot;
+mod stats;
 mod turn;
 mod watcher;
 
@@ -22,11 +22,11 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
 use self::{
-    ends::{Limit, ends, limit},
+    close::{Limit, closed, limit},
     follow::{Follower, Life},
-    pulse::Pulse,
+    guard::WatcherInfo,
+    heartbeat::HeartbeatTimer,
     registry::Registry,
-    seat::Who,
     snapshot::Snapshot,
     watcher::{Terms, Watcher},
 };
@@ -44,10 +44,10 @@ use crate::{
     task::TaskId,
 };
 
-pub use ends::End;
+pub use close::CloseReason;
 pub use follow::Past;
+pub use guard::{WatchGuard, WatchStream};
 pub use registry::Limits;
-pub use seat::{Seat, WatchStream};
 
 /// Tasks of a filter that are shown to whoever lists the watchers.
 const MAX_SHOWN_TASKS: usize = 10;
@@ -138,7 +138,7 @@ impl Watchers {
             }
         };
         let heartbeat = watch.heartbeat.unwrap_or(self.settings.heartbeat);
-        let seat = self.registry.seat(Who { peer, filter: shown(&watch.interest) })?;
+        let guard = self.registry.register(WatcherInfo { peer, filter: shown(&watch.interest) })?;
         let tail = self.tail(after);
         let terms = Terms {
             snapshot: watch
@@ -149,16 +149,16 @@ impl Watchers {
             over_gaps: watch.over_gaps,
             from_oldest: watch.start == WatchStart::Oldest,
         };
-        let figures = Arc::clone(seat.figures());
-        let (feed, pulse) = (self.sources.feed.clone(), Pulse::new(heartbeat));
+        let stats = Arc::clone(guard.stats());
+        let (feed, timer) = (self.sources.feed.clone(), HeartbeatTimer::new(heartbeat));
         let limit = self.limit(deadline);
-        let steps = Watcher::begin(tail, terms, feed, figures, pulse, ends(limit));
-        Ok(seat.take(steps, limit))
+        let steps = Watcher::begin(tail, terms, feed, stats, timer, closed(limit));
+        Ok(guard.take(steps, limit))
     }
 
     /// A place among the watchers, for one who will follow a task.
-    pub(super) fn seat(&self, peer: Option<SocketAddr>) -> Result<Seat, Status> {
-        self.registry.seat(Who { peer, filter: None })
+    pub(super) fn register(&self, peer: Option<SocketAddr>) -> Result<WatchGuard, Status> {
+        self.registry.register(WatcherInfo { peer, filter: None })
     }
 
     /// The events after `after`, or only those to come.
@@ -173,10 +173,10 @@ impl Watchers {
         ack: v1::SubmitResponse,
         tail: Tail,
         deadline: Option<Instant>,
-        seat: Seat,
+        guard: WatchGuard,
     ) -> WatchStream {
         let life = Life { task: task.task, tail, past: Past::default() };
-        self.follow(life, ack, deadline, seat)
+        self.follow(life, ack, deadline, guard)
     }
 
     /// Follows a task from before, from its first event that is still kept.
@@ -187,11 +187,11 @@ impl Watchers {
         ack: v1::SubmitResponse,
         past: Past,
         deadline: Option<Instant>,
-        seat: Seat,
+        guard: WatchGuard,
     ) -> WatchStream {
         let past = Past { newest: self.hub().newest(), ..past };
         let tail = self.tail(Some(task.seq.previous()));
-        self.follow(Life { task: task.task, tail, past }, ack, deadline, seat)
+        self.follow(Life { task: task.task, tail, past }, ack, deadline, guard)
     }
 
     fn follow(
@@ -199,15 +199,15 @@ impl Watchers {
         life: Life,
         ack: v1::SubmitResponse,
         deadline: Option<Instant>,
-        seat: Seat,
+        guard: WatchGuard,
     ) -> WatchStream {
-        seat.follows(life.task);
+        guard.follows(life.task);
         let Feed { hub, history } = self.sources.feed.clone();
-        let pulse = Pulse::new(self.settings.heartbeat);
-        let figures = Arc::clone(seat.figures());
+        let timer = HeartbeatTimer::new(self.settings.heartbeat);
+        let stats = Arc::clone(guard.stats());
         let limit = self.limit(deadline);
-        let steps = Follower::begin(life, ack, (hub, history), figures, pulse, ends(limit));
-        seat.take(steps, limit)
+        let steps = Follower::begin(life, ack, (hub, history), stats, timer, closed(limit));
+        guard.take(steps, limit)
     }
 
     fn limit(&self, deadline: Option<Instant>) -> Limit {

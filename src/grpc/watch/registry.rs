@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::{
-    ends::End,
-    seat::{Entry, Seat, Who},
+    close::CloseReason,
+    guard::{Entry, WatchGuard, WatcherInfo},
 };
 use crate::{
     event::Seq,
@@ -89,7 +89,7 @@ impl Listed {
 
     /// Notes whether it has something to read and does not; why it is to be ended, if it
     /// is. One that reads comes to its end by itself.
-    fn look(&mut self, now: Instant, stall_timeout: Option<Duration>) -> Option<End> {
+    fn look(&mut self, now: Instant, stall_timeout: Option<Duration>) -> Option<CloseReason> {
         let (turn, limit) = (&self.entry.turn, self.entry.limit());
         let asks = turn.asks();
         let Some(limit) = limit.filter(|_| !turn.is_servers() && asks == self.asks) else {
@@ -99,7 +99,7 @@ impl Listed {
         let since = *self.stalled.get_or_insert(now);
         let over = limit.filter(|(at, _)| *at <= now).map(|(_, end)| end);
         let is_stalled = stall_timeout.is_some_and(|timeout| now - since >= timeout);
-        over.or(is_stalled.then_some(End::Stalled))
+        over.or(is_stalled.then_some(CloseReason::Stalled))
     }
 }
 
@@ -118,13 +118,13 @@ impl Registry {
     ///
     /// # Errors
     /// `TOO_MANY_WATCHERS`, and which of the limits it is.
-    pub fn seat(self: &Arc<Self>, who: Who) -> Result<Seat, Status> {
+    pub fn register(self: &Arc<Self>, who: WatcherInfo) -> Result<WatchGuard, Status> {
         let peer = who.peer;
         let mut book = self.book();
         self.check(&book, peer).map_err(status::too_many_watchers)?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry::new(id, who));
-        entry.figures.begin(self.hub.newest());
+        entry.stats.begin(self.hub.newest());
         let listed = Listed { entry: Arc::clone(&entry), asks: 0, stalled: None };
         book.entries.insert(id, listed);
         if let Some(peer) = peer {
@@ -132,7 +132,7 @@ impl Registry {
             *book.per_peer.entry(Address::of(peer.ip())).or_default() += 1;
         }
         drop(book);
-        Ok(Seat::new(entry, Arc::clone(self)))
+        Ok(WatchGuard::new(entry, Arc::clone(self)))
     }
 
     fn check(&self, book: &CrowdBook, peer: Option<SocketAddr>) -> Result<(), Crowd> {
@@ -160,7 +160,7 @@ impl Registry {
         let (newest, now) = (self.hub.newest(), Instant::now());
         let mut filters = 0;
         let mut shown = |(entry, stalled): (Arc<Entry>, Option<Instant>)| {
-            let figures = &entry.figures;
+            let stats = &entry.stats;
             let filter = entry.filter.clone().filter(|filter| {
                 filters += filter.encoded_len();
                 filters <= MAX_LISTED_FILTERS
@@ -169,11 +169,11 @@ impl Registry {
                 watcher: entry.id,
                 peer: entry.peer.map(|peer| peer.to_string()).unwrap_or_default(),
                 start_time: Some(entry.began.into()),
-                cursor: self.cursor(figures.handed()),
-                lag_events: newest.0.saturating_sub(figures.read().0),
+                cursor: self.cursor(stats.handed()),
+                lag_events: newest.0.saturating_sub(stats.read().0),
                 stalled_for: stalled.map(|since| convert::duration(now - since)),
-                reads_history: figures.reads_history(),
-                sent_events: figures.sent(),
+                reads_history: stats.reads_history(),
+                sent_events: stats.sent(),
                 filter,
                 follows_task_id: entry.follows.get().map(ToString::to_string).unwrap_or_default(),
             }
@@ -187,7 +187,11 @@ impl Registry {
 
     /// Notes who has something to read and does not read; takes those off the list
     /// who did not for `stall_timeout`, or beyond their own time.
-    fn sweep(&self, now: Instant, stall_timeout: Option<Duration>) -> Vec<(Arc<Entry>, End)> {
+    fn sweep(
+        &self,
+        now: Instant,
+        stall_timeout: Option<Duration>,
+    ) -> Vec<(Arc<Entry>, CloseReason)> {
         let mut book = self.book();
         let looked = book.entries.values_mut().filter_map(|listed| {
             let end = listed.look(now, stall_timeout)?;
@@ -237,7 +241,7 @@ pub async fn sweep(registry: Weak<Registry>, stall_timeout: Option<Duration>) {
         let Some(registry) = registry.upgrade() else { return };
         let now = Instant::now();
         for (entry, end) in registry.sweep(now, stall_timeout) {
-            let cursor = registry.cursor(entry.figures.handed());
+            let cursor = registry.cursor(entry.stats.handed());
             UNREAD.line(|left_out| {
                 tracing::info!(
                     watcher = entry.id,

@@ -8,11 +8,11 @@ use tokio::select;
 
 use super::{
     Feed,
-    ends::Ends,
-    figures::Figures,
-    pulse::Pulse,
-    seat::{Step, Steps},
+    close::CloseFuture,
+    guard::{Step, Steps},
+    heartbeat::HeartbeatTimer,
     snapshot::Snapshot,
+    stats::WatchStats,
 };
 use crate::{
     event::Seq,
@@ -68,9 +68,9 @@ pub struct Watcher {
     held: Option<(EventBatch, Seq)>,
     phase: Phase,
     feed: Feed,
-    figures: Arc<Figures>,
-    pulse: Pulse,
-    ends: Ends,
+    stats: Arc<WatchStats>,
+    heartbeat: HeartbeatTimer,
+    closed: CloseFuture,
 }
 
 impl Watcher {
@@ -79,13 +79,13 @@ impl Watcher {
         tail: Tail,
         terms: Terms,
         feed: Feed,
-        figures: Arc<Figures>,
-        pulse: Pulse,
-        ends: Ends,
+        stats: Arc<WatchStats>,
+        heartbeat: HeartbeatTimer,
+        closed: CloseFuture,
     ) -> Steps {
-        figures.begin(tail.cursor());
+        stats.begin(tail.cursor());
         if terms.snapshot.is_some() {
-            figures.hand(None, 0);
+            stats.hand(None, 0);
         }
         let watcher = Self {
             tail,
@@ -95,9 +95,9 @@ impl Watcher {
             held: None,
             phase: Phase::Beginning,
             feed,
-            figures,
-            pulse,
-            ends,
+            stats,
+            heartbeat,
+            closed,
         };
         // In a place of its own: every message moves it, twice.
         Box::pin(stream::unfold(Box::new(watcher), Self::step))
@@ -124,7 +124,7 @@ impl Watcher {
         if step.is_err() {
             self.phase = Phase::Over;
         }
-        self.pulse.sent();
+        self.heartbeat.sent();
         Some((step, self))
     }
 
@@ -136,7 +136,7 @@ impl Watcher {
                 let before = self.tail.cursor();
                 let next = select! {
                     biased;
-                    end = &mut self.ends => return Err(self.ended(end)),
+                    reason = &mut self.closed => return Err(self.ended(reason)),
                     next = next(&mut self.tail, self.terms.filter.is_some()) => next,
                 };
                 match next {
@@ -163,9 +163,9 @@ impl Watcher {
         };
         let part = select! {
             biased;
-            end = &mut self.ends => return Err(self.ended(end)),
+            reason = &mut self.closed => return Err(self.ended(reason)),
             part = snapshot.next() => part.map_err(|error| status::store(&error))?,
-            () = self.pulse.silence() => return Ok(self.control(Control::Heartbeat)),
+            () = self.heartbeat.silence() => return Ok(self.control(Control::Heartbeat)),
         };
         Ok(if let Some(part) = part {
             self.control(Control::Snapshot(part))
@@ -187,7 +187,7 @@ impl Watcher {
                     return Ok(message);
                 }
                 // Others' events must neither silence it nor keep its thread.
-                if self.pulse.is_due() {
+                if self.heartbeat.is_due() {
                     return Ok(self.control(Control::Heartbeat));
                 }
                 for _ in 0..looks {
@@ -205,9 +205,9 @@ impl Watcher {
             let is_filtered = self.terms.filter.is_some();
             let next = select! {
                 biased;
-                end = &mut self.ends => return Err(self.ended(end)),
+                reason = &mut self.closed => return Err(self.ended(reason)),
                 next = next(&mut self.tail, is_filtered) => next,
-                () = self.pulse.silence() => return Ok(self.control(Control::Heartbeat)),
+                () = self.heartbeat.silence() => return Ok(self.control(Control::Heartbeat)),
             };
             match next {
                 Ok(batch) => {
@@ -228,7 +228,7 @@ impl Watcher {
         let Some(picked) = filter.pick(&batch, after, MAX_PIECE_BYTES) else {
             return Err(status::watch_ended(&Unreadable::damaged(after).into(), &self.feed.hub));
         };
-        self.figures.moved(picked.upto, self.tail.reads_history());
+        self.stats.moved(picked.upto, self.tail.reads_history());
         let message = (picked.count > 0)
             .then(|| self.message(picked.upto, picked.events, picked.count, None));
         if picked.upto < batch.last() {
@@ -238,7 +238,7 @@ impl Watcher {
     }
 
     fn piece(&self, piece: &EventBatch) -> Message {
-        self.figures.moved(piece.last(), self.tail.reads_history());
+        self.stats.moved(piece.last(), self.tail.reads_history());
         let count = piece.last().0 + 1 - piece.first().0;
         self.message(piece.last(), piece.data().clone(), count, None)
     }
@@ -266,7 +266,7 @@ impl Watcher {
         }
         let (from, to) = (self.tail.cursor(), oldest.previous());
         self.tail = self.feed.tail(Some(to));
-        self.figures.moved(to, true);
+        self.stats.moved(to, true);
         Ok(self.control(Control::Gap(WatchGap {
             from_cursor: self.feed.hub.cursor(from).to_string(),
             to_cursor: self.feed.hub.cursor(to).to_string(),
@@ -274,7 +274,7 @@ impl Watcher {
         })))
     }
 
-    fn ended(&self, end: super::ends::End) -> tonic::Status {
+    fn ended(&self, end: super::close::CloseReason) -> tonic::Status {
         status::watch_over(end, &self.cursor(self.resume(self.tail.cursor())))
     }
 
@@ -284,7 +284,7 @@ impl Watcher {
 
     fn message(&self, after: Seq, events: Bytes, count: u64, control: Option<Control>) -> Message {
         let after = self.resume(after);
-        self.figures.hand(after, count);
+        self.stats.hand(after, count);
         EncodedWatchEventsResponse { cursor: self.cursor(after), events, control }
     }
 

@@ -70,11 +70,11 @@ impl Yard {
         };
         let tail = self.hub.follow(Some(Seq(0)), Arc::clone(&history));
         let life = Life { task: TaskId::new(TASK, 0), tail, past };
-        let pulse = Pulse::new(Duration::from_hours(1));
+        let timer = HeartbeatTimer::new(Duration::from_hours(1));
         let events = (self.hub.clone(), history);
         let never = Box::pin(std::future::pending());
         let ack = SubmitResponse::default();
-        Follower::begin(life, ack, events, Arc::default(), pulse, never)
+        Follower::begin(life, ack, events, Arc::default(), timer, never)
     }
 }
 

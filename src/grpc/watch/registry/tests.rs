@@ -15,8 +15,8 @@ use crate::{
     grpc::{
         response::EncodedWatchEventsResponse,
         watch::{
-            ends::Limit,
-            seat::{Step, WatchStream},
+            close::Limit,
+            guard::{Step, WatchStream},
         },
     },
 };
@@ -54,10 +54,10 @@ impl Yard {
     /// A watcher far behind, and what hands it its messages.
     fn watch(&self, limit: Limit) -> (WatchStream, mpsc::UnboundedSender<Step>) {
         let (hand, mut handed) = mpsc::unbounded_channel();
-        let seat = self.registry.seat(Who { peer: None, filter: None }).unwrap();
-        seat.figures().begin(Seq(1));
+        let guard = self.registry.register(WatcherInfo { peer: None, filter: None }).unwrap();
+        guard.stats().begin(Seq(1));
         let steps = futures_util::stream::poll_fn(move |cx| handed.poll_recv(cx));
-        (seat.take(Box::pin(steps), limit), hand)
+        (guard.take(Box::pin(steps), limit), hand)
     }
 
     fn ask(&self, stream: &mut WatchStream) -> Poll<Option<Step>> {
@@ -71,7 +71,7 @@ impl Yard {
     }
 
     /// Who is ended after some more time, and why. Ends nobody.
-    fn sweep(&mut self, later: Duration) -> Vec<End> {
+    fn sweep(&mut self, later: Duration) -> Vec<CloseReason> {
         self.now += later;
         self.registry.sweep(self.now, Some(TIMEOUT)).into_iter().map(|(_, end)| end).collect()
     }
@@ -111,7 +111,7 @@ async fn whoever_does_not_ask_for_the_next_message_is() {
     assert_eq!(yard.sweep(Duration::ZERO), [], "it was asked since it was last looked at");
     assert_eq!(yard.sweep(Duration::ZERO), []);
     assert!(yard.is_stalled());
-    assert_eq!(yard.sweep(TIMEOUT), [End::Stalled]);
+    assert_eq!(yard.sweep(TIMEOUT), [CloseReason::Stalled]);
     assert_eq!(yard.sweep(TIMEOUT), [], "it has no place any more");
     drop(stream);
 }
@@ -124,20 +124,20 @@ async fn so_is_whoever_was_called_and_does_not_ask() {
     assert_eq!(yard.sweep(TIMEOUT), []);
     hand.send(Ok(message())).unwrap();
     assert_eq!(yard.sweep(TIMEOUT), []);
-    assert_eq!(yard.sweep(TIMEOUT), [End::Stalled]);
+    assert_eq!(yard.sweep(TIMEOUT), [CloseReason::Stalled]);
 }
 
 #[tokio::test]
 async fn whoever_is_ended_is_called_and_told_why_and_where_to_go_on() {
     for (handed, end, code) in [
-        (Some(Seq(4)), End::Stalled, Code::ResourceExhausted),
-        (Some(Seq(4)), End::Lifetime, Code::Unavailable),
-        (None, End::Stalled, Code::ResourceExhausted),
+        (Some(Seq(4)), CloseReason::Stalled, Code::ResourceExhausted),
+        (Some(Seq(4)), CloseReason::Lifetime, Code::Unavailable),
+        (None, CloseReason::Stalled, Code::ResourceExhausted),
     ] {
         let yard = Yard::new();
         let (mut stream, hand) = yard.watch(None);
         assert!(yard.ask(&mut stream).is_pending());
-        stream.entry().figures.hand(handed, 0);
+        stream.entry().stats.hand(handed, 0);
         assert!(!yard.is_called());
         stream.entry().stop(end);
         assert!(yard.is_called() && hand.is_closed(), "nothing is held for it any more");
@@ -152,7 +152,7 @@ async fn whoever_is_ended_is_called_and_told_why_and_where_to_go_on() {
 #[tokio::test]
 async fn whoever_does_not_read_is_ended_at_its_limit() {
     let mut yard = Yard::new();
-    let limit = Some((yard.now + TIMEOUT / 2, End::Lifetime));
+    let limit = Some((yard.now + TIMEOUT / 2, CloseReason::Lifetime));
     let (mut reading, _hand) = yard.watch(limit);
     let (mut unread, hand) = yard.watch(limit);
     assert!(yard.ask(&mut reading).is_pending());
@@ -161,6 +161,6 @@ async fn whoever_does_not_read_is_ended_at_its_limit() {
     for _ in 0..2 {
         assert_eq!(yard.sweep(TIMEOUT / 5), []);
     }
-    assert_eq!(yard.sweep(TIMEOUT / 5), [End::Lifetime], "the other one ends by itself");
+    assert_eq!(yard.sweep(TIMEOUT / 5), [CloseReason::Lifetime], "the other one ends by itself");
     assert!(yard.ask(&mut reading).is_pending());
 }

@@ -91,9 +91,9 @@ impl Yard {
             from_oldest: false,
         };
         let (tail, feed) = (self.feed.tail(Some(Seq(0))), self.feed.clone());
-        let pulse = Pulse::new(Duration::from_hours(1));
+        let timer = HeartbeatTimer::new(Duration::from_hours(1));
         let never = Box::pin(std::future::pending());
-        Watcher::begin(tail, terms, feed, Arc::default(), pulse, never)
+        Watcher::begin(tail, terms, feed, Arc::default(), timer, never)
     }
 
     fn cursor(&self, seq: u64) -> String {

@@ -16,9 +16,9 @@ use futures_util::Stream;
 use tonic::Status;
 
 use super::{
-    ends::{End, Limit},
-    figures::Figures,
+    close::{CloseReason, Limit},
     registry::Registry,
+    stats::WatchStats,
     turn::Turn,
 };
 use crate::{
@@ -34,9 +34,9 @@ pub type Step = Result<EncodedWatchEventsResponse, Status>;
 /// The messages of a watch.
 pub type Steps = Pin<Box<dyn Stream<Item = Step> + Send>>;
 
-/// Who asks for a place among the watchers.
+/// Who asks to become a watcher.
 #[derive(Debug)]
-pub struct Who {
+pub struct WatcherInfo {
     /// Where the connection comes from, if it is one of IP.
     pub peer: Option<SocketAddr>,
     /// What is asked for, as far as it is shown.
@@ -56,27 +56,27 @@ pub struct Entry {
     /// The task that it follows.
     pub follows: OnceLock<TaskId>,
     /// How it stands.
-    pub figures: Arc<Figures>,
+    pub stats: Arc<WatchStats>,
     /// Whether it waits for the server, or the server for its client.
     pub turn: Arc<Turn>,
     /// When it is over, if it ever is; set when its messages begin.
     limit: OnceLock<Limit>,
     /// Why it was stopped, if it was.
-    stopped: OnceLock<End>,
+    stopped: OnceLock<CloseReason>,
     steps: Mutex<Option<Steps>>,
     call: Option<Arc<Call>>,
 }
 
 impl Entry {
     /// A watcher that the present call is.
-    pub fn new(id: u64, who: Who) -> Self {
+    pub fn new(id: u64, who: WatcherInfo) -> Self {
         Self {
             id,
             peer: who.peer,
             began: SystemTime::now(),
             filter: who.filter,
             follows: OnceLock::new(),
-            figures: Arc::default(),
+            stats: Arc::default(),
             turn: Arc::default(),
             limit: OnceLock::new(),
             stopped: OnceLock::new(),
@@ -92,9 +92,9 @@ impl Entry {
 
     /// Ends it, and lets go of all that it holds. Its client is told as soon as there
     /// is room for a message.
-    pub fn stop(&self, end: End) {
+    pub fn stop(&self, reason: CloseReason) {
         // The first reason stays.
-        let _ = self.stopped.set(end);
+        let _ = self.stopped.set(reason);
         self.let_go();
         self.turn.call();
     }
@@ -117,21 +117,21 @@ impl Entry {
     }
 }
 
-/// A place among the watchers; given up when dropped.
-pub struct Seat {
+/// What keeps a watcher registered; dropping it removes the watcher.
+pub struct WatchGuard {
     entry: Arc<Entry>,
     registry: Arc<Registry>,
 }
 
-impl Seat {
-    /// A place that `registry` has given.
+impl WatchGuard {
+    /// Of an entry of `registry`.
     pub(super) fn new(entry: Arc<Entry>, registry: Arc<Registry>) -> Self {
         Self { entry, registry }
     }
 
     /// Where the watcher writes how it stands.
-    pub fn figures(&self) -> &Arc<Figures> {
-        &self.entry.figures
+    pub fn stats(&self) -> &Arc<WatchStats> {
+        &self.entry.stats
     }
 
     /// It follows one task.
@@ -146,11 +146,11 @@ impl Seat {
         // A watcher has one stream.
         let _ = self.entry.limit.set(limit);
         let waker = Waker::from(Arc::clone(&self.entry.turn));
-        WatchStream { seat: self, waker, over: false }
+        WatchStream { guard: self, waker, over: false }
     }
 }
 
-impl Drop for Seat {
+impl Drop for WatchGuard {
     fn drop(&mut self) {
         self.registry.remove(&self.entry);
         self.entry.let_go();
@@ -159,7 +159,7 @@ impl Drop for Seat {
 
 /// What a `WatchEvents` call answers with.
 pub struct WatchStream {
-    seat: Seat,
+    guard: WatchGuard,
     /// What the messages wake; it wakes the connection.
     waker: Waker,
     over: bool,
@@ -169,7 +169,7 @@ pub struct WatchStream {
 impl WatchStream {
     /// The watcher, as the registry knows it.
     pub fn entry(&self) -> &Entry {
-        &self.seat.entry
+        &self.guard.entry
     }
 }
 
@@ -181,13 +181,13 @@ impl Stream for WatchStream {
         if this.over {
             return Poll::Ready(None);
         }
-        let entry = &this.seat.entry;
+        let entry = &this.guard.entry;
         entry.turn.asked(cx.waker());
         let mut steps = entry.steps();
         let Some(running) = steps.as_mut() else {
             this.over = true;
-            let end = entry.stopped.get().copied().unwrap_or(End::Stalled);
-            let cursor = this.seat.registry.cursor(entry.figures.handed());
+            let end = entry.stopped.get().copied().unwrap_or(CloseReason::Stalled);
+            let cursor = this.guard.registry.cursor(entry.stats.handed());
             return Poll::Ready(Some(Err(status::watch_over(end, &cursor))));
         };
         let cx = &mut Context::from_waker(&this.waker);

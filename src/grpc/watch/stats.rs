@@ -10,16 +10,16 @@ use crate::event::Seq;
 /// Stands for no event to resume after.
 const NOTHING: u64 = u64::MAX;
 
-/// What a watcher says of itself.
+/// What a watcher tells of itself.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub struct WatchStats {
     read: AtomicU64,
     handed: AtomicU64,
     sent: AtomicU64,
     reads_history: AtomicBool,
 }
 
-impl Figures {
+impl WatchStats {
     /// Those of a watcher that begins after `cursor`.
     pub fn begin(&self, cursor: Seq) {
         self.read.store(cursor.0, Relaxed);

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// Why a watch is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum CloseReason {
     /// It was open for as long as its caller allows.
     Deadline,
     /// It was open for as long as the server allows.
@@ -16,20 +16,23 @@ pub enum End {
 }
 
 /// When a watch is over, and why; `None` if nothing but its client ends it.
-pub type Limit = Option<(Instant, End)>;
+pub type Limit = Option<(Instant, CloseReason)>;
 
 /// Completes when a watch is over.
-pub type Ends = Pin<Box<dyn Future<Output = End> + Send>>;
+pub type CloseFuture = Pin<Box<dyn Future<Output = CloseReason> + Send>>;
 
 /// The limit of a watch that begins now.
 pub fn limit(deadline: Option<Instant>, lifetime: Option<Duration>) -> Limit {
     let over = lifetime.map(|lifetime| Instant::now() + jittered(lifetime, rand::random()));
-    let limits = [deadline.map(|at| (at, End::Deadline)), over.map(|at| (at, End::Lifetime))];
+    let limits = [
+        deadline.map(|at| (at, CloseReason::Deadline)),
+        over.map(|at| (at, CloseReason::Lifetime)),
+    ];
     limits.into_iter().flatten().min_by_key(|(at, _)| *at)
 }
 
 /// The end of a watch that has this limit.
-pub fn ends(limit: Limit) -> Ends {
+pub fn closed(limit: Limit) -> CloseFuture {
     Box::pin(async move {
         match limit {
             Some((at, end)) => {
@@ -61,9 +64,9 @@ mod tests {
     async fn what_comes_first_ends_it() {
         let (soon, late) = (Duration::from_secs(1), Duration::from_secs(9));
         let deadline = |span| Some(Instant::now() + span);
-        assert_eq!(ends(limit(deadline(soon), Some(late))).await, End::Deadline);
-        assert_eq!(ends(limit(deadline(late), Some(soon))).await, End::Lifetime);
-        let never = tokio::time::timeout(Duration::from_hours(9), ends(limit(None, None)));
+        assert_eq!(closed(limit(deadline(soon), Some(late))).await, CloseReason::Deadline);
+        assert_eq!(closed(limit(deadline(late), Some(soon))).await, CloseReason::Lifetime);
+        let never = tokio::time::timeout(Duration::from_hours(9), closed(limit(None, None)));
         assert!(never.await.is_err());
     }
 }

@@ -6,13 +6,13 @@ use tokio::time::{Instant, Sleep};
 
 /// Beats when nothing was sent for an interval. A message costs a look at the
 /// clock and no timer: the timer is set anew only when it fires too early.
-pub struct Pulse {
+pub struct HeartbeatTimer {
     interval: Duration,
     sent: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Pulse {
+impl HeartbeatTimer {
     /// As if something was sent now.
     pub fn new(interval: Duration) -> Self {
         let sent = Instant::now();
@@ -50,14 +50,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_beats_once_nothing_was_sent_for_the_interval() {
         let interval = Duration::from_secs(10);
-        let (began, mut pulse) = (Instant::now(), Pulse::new(interval));
+        let (began, mut timer) = (Instant::now(), HeartbeatTimer::new(interval));
         let mut beats = Vec::new();
         tokio::time::advance(Duration::from_secs(7)).await;
-        pulse.sent();
+        timer.sent();
         for _ in 0..3 {
-            pulse.silence().await;
+            timer.silence().await;
             beats.push(began.elapsed().as_secs());
-            pulse.sent();
+            timer.sent();
         }
         assert_eq!(beats, [17, 27, 37]);
     }
