@@ -19,7 +19,7 @@ use taskyard::{
     config::{Config, Durability},
     drain::Switch,
     event::{Event, EventType, Seq, Subject},
-    events::{self, Chronicle, Encoder, EventBatch, History, Incarnation, Publisher, Unreadable},
+    events::{self, CursorCodec, Encoder, EventBatch, History, Incarnation, Publisher, Unreadable},
     grpc::{
         self, Admin, Feed, Front, Health, Rules, Service, ShutdownTokens, Sources, Submitter,
         WatchLimits, WatchSettings, Watchers,
@@ -223,7 +223,7 @@ async fn taskyard_service() -> Result<(Front<Routes>, Source, Arc<dyn Store>), E
         &Supervisor::default(),
     )?;
     let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
-    let (publisher, hub) = events::hub(Seq(0), Chronicle::new(1, incarnations));
+    let (publisher, hub) = events::hub(Seq(0), CursorCodec::new(1, incarnations));
     let feed = Feed { hub: hub.clone(), history: Arc::new(NoHistory) };
     let sources = Sources { feed, store: Arc::clone(&store), pool: pool.clone() };
     let limits = WatchLimits { watchers: WATCHERS, per_connection: WATCHERS, per_peer: WATCHERS };

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::Outline;
+use super::BatchIndex;
 use crate::event::Seq;
 
 /// The events of one commit, each encoded as it stands in a response: the field
@@ -23,10 +23,10 @@ struct Parts {
     data: Bytes,
     ended: Arc<[u64]>,
     /// Parsed from the data by the first who asks.
-    outline: OnceLock<Option<Outline>>,
+    index: OnceLock<Option<BatchIndex>>,
 }
 
-/// The outline says nothing that the data does not.
+/// The index says nothing that the data does not.
 impl PartialEq for EventBatch {
     fn eq(&self, other: &Self) -> bool {
         let parts = |batch: &Self| (batch.0.first, batch.0.last);
@@ -45,7 +45,7 @@ impl EventBatch {
     }
 
     fn of(first: Seq, last: Seq, data: Bytes, ended: Arc<[u64]>) -> Self {
-        Self(Arc::new(Parts { first, last, data, ended, outline: OnceLock::new() }))
+        Self(Arc::new(Parts { first, last, data, ended, index: OnceLock::new() }))
     }
 
     /// Its first event.
@@ -65,13 +65,13 @@ impl EventBatch {
 
     /// Where which event lies; `None` if the encoding is damaged, or has another
     /// number of events than it should.
-    pub fn outline(&self) -> Option<&Outline> {
-        let outlined = || {
-            let outline = Outline::of(self.data())?;
+    pub fn index(&self) -> Option<&BatchIndex> {
+        let indexed = || {
+            let index = BatchIndex::of(self.data())?;
             let count = (self.last().0 + 1).checked_sub(self.first().0)?;
-            (outline.events().len() as u64 == count).then_some(outline)
+            (index.events().len() as u64 == count).then_some(index)
         };
-        self.0.outline.get_or_init(outlined).as_ref()
+        self.0.index.get_or_init(indexed).as_ref()
     }
 
     /// Numbers of the tasks that ended by it.

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use crate::{
         event::Seq,
-        events::{Chronicle, EventBatch, Hub, Incarnation, Publisher, hub},
+        events::{CursorCodec, EventBatch, Hub, Incarnation, Publisher, hub},
         task::TaskId,
     };
 
@@ -108,7 +108,7 @@ mod tests {
 
     fn new_hub() -> (Publisher, Hub) {
         let incarnation = Incarnation { mark: 1, first: Seq(1) };
-        hub(Seq(0), Chronicle::new(1, vec![incarnation]))
+        hub(Seq(0), CursorCodec::new(1, vec![incarnation]))
     }
 
     fn end(publisher: &Publisher, tasks: &[u64]) {

@@ -8,12 +8,12 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{EventBatch, EventOutline, Outline, batch::entry_length};
+use super::{BatchIndex, EventBatch, IndexedEvent, batch::entry_length};
 use crate::{event::Seq, proto::v1, task::TaskId};
 
 /// What a watcher asks for. What is set must all match; what is empty matches any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Interest {
+pub struct EventFilterSpec {
     /// Any of these queues.
     pub queues: Vec<String>,
     /// Any of these kinds.
@@ -28,7 +28,7 @@ pub struct Interest {
     pub labels: BTreeMap<String, String>,
 }
 
-/// An interest, made ready to be compared with very many events.
+/// A specification, made ready to be compared with very many events.
 #[derive(Clone, Debug)]
 pub struct EventFilter {
     /// A bit for each type; all are set if any type will do.
@@ -46,30 +46,30 @@ type Names = Box<[Box<str>]>;
 
 /// What a filter takes out of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picked {
+pub struct Selection {
     /// The events, encoded as they are in the batch.
     pub events: Bytes,
     /// How many they are.
     pub count: u64,
     /// The last event that was looked at: the batch's last one, unless what was
-    /// picked has reached the limit.
+    /// selected has reached the limit.
     pub upto: Seq,
 }
 
 impl EventFilter {
     /// Makes a filter; `None` if everything is wanted.
     #[must_use]
-    pub fn new(interest: Interest) -> Option<Self> {
-        if interest == Interest::default() {
+    pub fn new(spec: EventFilterSpec) -> Option<Self> {
+        if spec == EventFilterSpec::default() {
             return None;
         }
         let bit = |number: &i32| u32::try_from(*number).ok().and_then(|bit| 1u64.checked_shl(bit));
-        let types = match interest.types.as_slice() {
+        let types = match spec.types.as_slice() {
             [] => u64::MAX,
             types => types.iter().filter_map(bit).fold(0, |all, bit| all | bit),
         };
         let names = |names: Vec<String>| names.into_iter().map(String::into_boxed_str).collect();
-        let mut tasks = interest.tasks;
+        let mut tasks = spec.tasks;
         tasks.sort_unstable();
         tasks.dedup();
         let entry = |(key, value)| {
@@ -79,22 +79,22 @@ impl EventFilter {
         Some(Self {
             types,
             tasks: tasks.into_boxed_slice(),
-            queues: names(interest.queues),
-            kinds: names(interest.kinds),
-            workers: names(interest.workers),
-            labels: interest.labels.into_iter().map(entry).collect(),
+            queues: names(spec.queues),
+            kinds: names(spec.kinds),
+            workers: names(spec.workers),
+            labels: spec.labels.into_iter().map(entry).collect(),
         })
     }
 
     /// Takes the matching events after `after` out of a batch, up to `max_bytes` (or
     /// one event). `None` if the batch is damaged.
     #[must_use]
-    pub fn pick(&self, batch: &EventBatch, after: Seq, max_bytes: usize) -> Option<Picked> {
-        let outline = batch.outline()?;
+    pub fn select(&self, batch: &EventBatch, after: Seq, max_bytes: usize) -> Option<Selection> {
+        let index = batch.index()?;
         let data: &[u8] = batch.data();
         let (mut runs, mut bytes, mut count) = (Vec::<Range<usize>>::new(), 0, 0);
         let mut upto = batch.last();
-        let mut take = |at: usize, event: &EventOutline| {
+        let mut take = |at: usize, event: &IndexedEvent| {
             let seq = Seq(batch.first().0 + at as u64);
             if seq <= after || !self.wants(event, data) {
                 return true;
@@ -112,27 +112,27 @@ impl EventFilter {
             true
         };
         if self.tasks.is_empty() {
-            outline.events().iter().enumerate().all(|(at, event)| take(at, event));
+            index.events().iter().enumerate().all(|(at, event)| take(at, event));
         } else {
-            self.of_tasks(outline).into_iter().all(|(at, event)| take(at, event));
+            self.of_tasks(index).into_iter().all(|(at, event)| take(at, event));
         }
-        Some(Picked { events: joined(batch.data(), &runs, bytes), count, upto })
+        Some(Selection { events: joined(batch.data(), &runs, bytes), count, upto })
     }
 
     /// The events of the wanted tasks, in order: each task is looked up, or each event,
     /// whichever are fewer.
-    fn of_tasks<'o>(&self, outline: &'o Outline) -> Vec<(usize, &'o EventOutline)> {
-        if outline.events().len() < self.tasks.len() {
-            let is_wanted = |event: &EventOutline| {
+    fn of_tasks<'i>(&self, index: &'i BatchIndex) -> Vec<(usize, &'i IndexedEvent)> {
+        if index.events().len() < self.tasks.len() {
+            let is_wanted = |event: &IndexedEvent| {
                 event.task.is_some_and(|task| self.tasks.binary_search(&task).is_ok())
             };
-            let events = outline.events().iter().enumerate();
+            let events = index.events().iter().enumerate();
             return events.filter(|(_, event)| is_wanted(event)).collect();
         }
         let of_task = |task: &TaskId| {
             // The number leads to it, and the tag tells it from another store's.
             let task = *task;
-            outline.of_task(task.number()).filter(move |(_, event)| event.task == Some(task))
+            index.of_task(task.number()).filter(move |(_, event)| event.task == Some(task))
         };
         let mut events: Vec<_> = self.tasks.iter().flat_map(of_task).collect();
         events.sort_unstable_by_key(|(at, _)| *at);
@@ -140,7 +140,7 @@ impl EventFilter {
     }
 
     /// Whether it matches in everything but the task.
-    fn wants(&self, event: &EventOutline, data: &[u8]) -> bool {
+    fn wants(&self, event: &IndexedEvent, data: &[u8]) -> bool {
         let bit = u32::try_from(event.event_type).ok().and_then(|bit| 1u64.checked_shl(bit));
         let any_type = self.types == u64::MAX;
         (any_type || bit.is_some_and(|bit| self.types & bit != 0))

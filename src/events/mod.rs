@@ -11,10 +11,10 @@
 //! and slows nobody.
 
 mod batch;
+mod batch_index;
 mod completions;
 mod encode;
 mod filter;
-mod outline;
 mod tail;
 
 use std::{
@@ -32,12 +32,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{event::Seq, task::TaskId};
 
 pub use batch::EventBatch;
+pub use batch_index::{BatchIndex, IndexedEvent};
 pub use completions::{Completion, Completions, MAX_WAITERS, TooManyWaiters};
 pub use encode::{Encoder, MAX_BATCH_BYTES};
-pub use filter::{EventFilter, Interest, Picked};
-pub use outline::{EventOutline, Outline};
+pub use filter::{EventFilter, EventFilterSpec, Selection};
 pub use tail::{Ended, MAX_PIECE_BYTES, Tail};
-pub use taskyard_domain::cursor::{Chronicle, Cursor, Incarnation, Invalid, MARK_BITS, NotACursor};
+pub use taskyard_domain::cursor::{
+    Cursor, CursorCodec, Incarnation, Invalid, MARK_BITS, NotACursor,
+};
 
 /// Batches that the broadcast keeps for watchers that are a little behind: at most
 /// 32 MiB, as each has at most [`MAX_BATCH_BYTES`]. Whoever is further behind reads
@@ -97,7 +99,7 @@ struct Shared {
     over: AtomicBool,
     /// The oldest event that is kept.
     oldest: AtomicU64,
-    chronicle: Chronicle,
+    codec: CursorCodec,
     completions: Completions,
     /// Why nothing more comes, if not because the store was closed.
     failure: OnceLock<Ended>,
@@ -172,7 +174,7 @@ pub struct Hub {
 
 /// Both ends, for a store whose newest event is `newest`.
 #[must_use]
-pub fn hub(newest: Seq, chronicle: Chronicle) -> (Publisher, Hub) {
+pub fn hub(newest: Seq, codec: CursorCodec) -> (Publisher, Hub) {
     let (sender, _) = broadcast::channel(BROADCAST_BATCHES);
     let completions = Completions::default();
     let shared = Arc::new(Shared {
@@ -181,7 +183,7 @@ pub fn hub(newest: Seq, chronicle: Chronicle) -> (Publisher, Hub) {
         moved: Notify::new(),
         over: AtomicBool::new(false),
         oldest: AtomicU64::new(1),
-        chronicle,
+        codec,
         completions,
         failure: OnceLock::new(),
         broken: CancellationToken::new(),
@@ -206,7 +208,7 @@ impl Hub {
     /// The cursor after event `seq`.
     #[must_use]
     pub fn cursor(&self, seq: Seq) -> Cursor {
-        self.shared.chronicle.cursor(seq)
+        self.shared.codec.cursor(seq)
     }
 
     /// Waits until event `seq`, which somebody has read from the store, is published:
@@ -238,7 +240,7 @@ impl Hub {
     /// [`Invalid`], if this store never gave out the cursor.
     pub fn resolve(&self, cursor: Cursor) -> Result<Seq, Invalid> {
         let expected = Seq(self.shared.expected.load(Ordering::Acquire));
-        self.shared.chronicle.resolve(cursor, expected)
+        self.shared.codec.resolve(cursor, expected)
     }
 
     /// Follows the events after `after`, or only those to come.

@@ -106,7 +106,7 @@ impl Tail {
         Ok(piece)
     }
 
-    /// The batch with the next events, as it was committed: so its outline is
+    /// The batch with the next events, as it was committed: so its index is
     /// shared with everybody else. It may begin with events up to the cursor as
     /// it was before, which have been delivered, or were not asked for. Dropping
     /// the future loses nothing.

@@ -1,6 +1,6 @@
 use super::*;
 
 mod batches;
-mod chronicle;
+mod cursor_codec;
 mod tails;
 mod whole;

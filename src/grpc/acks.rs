@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::{
         event::Seq,
-        events::{Chronicle, Incarnation, hub},
+        events::{CursorCodec, Incarnation, hub},
         grpc::status,
         proto::v1,
         task::{State, TaskId},
@@ -146,7 +146,7 @@ mod tests {
             outcomes in vec((any::<u64>(), proptest::option::of(submitted())), 0..9),
         ) {
             let incarnation = Incarnation { mark: 7, first: Seq(1) };
-            let (_publisher, hub) = hub(Seq(0), Chronicle::new(3, vec![incarnation]));
+            let (_publisher, hub) = hub(Seq(0), CursorCodec::new(3, vec![incarnation]));
             let mut writer = AckWriter::new(&hub, outcomes.len());
             let mut acks = Vec::new();
             for (sequence, outcome) in outcomes {

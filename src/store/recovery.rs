@@ -32,7 +32,7 @@ use crate::{
     admission::Admission,
     config::Durability,
     event::Seq,
-    events::{self, Chronicle, Encoder, Hub, Incarnation},
+    events::{self, CursorCodec, Encoder, Hub, Incarnation},
     task::{Lifecycle, State, Timestamp},
 };
 
@@ -72,8 +72,8 @@ pub fn recover<'j>(
     let mut incarnations = found.starts;
     incarnations.push(incarnation);
     let forgotten = forget_unneeded(&mut incarnations, found.oldest_event);
-    let chronicle = Chronicle::new(identity.cursor_mark(), incarnations);
-    let (publisher, hub) = events::hub(newest_event, chronicle);
+    let codec = CursorCodec::new(identity.cursor_mark(), incarnations);
+    let (publisher, hub) = events::hub(newest_event, codec);
     let (failed, failure) = watch::channel(None);
     let clock = Clock::new(settings.clock.clone(), found.uptime);
     let now = clock.moment();

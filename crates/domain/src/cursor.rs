@@ -98,13 +98,13 @@ pub struct Incarnation {
 
 /// A store's mark and incarnations: makes cursors and checks them.
 #[derive(Clone, Debug)]
-pub struct Chronicle {
+pub struct CursorCodec {
     store: u32,
     incarnations: Vec<Incarnation>,
 }
 
-impl Chronicle {
-    /// The chronicle of a store; its incarnations that are remembered, in the order of
+impl CursorCodec {
+    /// The codec of a store's cursors; its incarnations that are remembered, in the order of
     /// their starts, at least one.
     #[must_use]
     pub fn new(store: u32, incarnations: Vec<Incarnation>) -> Self {

@@ -1,4 +1,4 @@
-//! What is picked, against a filter that decodes every event.
+//! What is selected, against a filter that decodes every event.
 
 use proptest::{
     collection::{btree_map, vec},
@@ -57,7 +57,7 @@ fn batch(events: &[Said]) -> EventBatch {
 }
 
 /// Few tasks or very many, so that either may be looked up in the other.
-fn interest() -> impl Strategy<Value = Interest> {
+fn spec() -> impl Strategy<Value = EventFilterSpec> {
     let tasks = prop_oneof![
         Just(Vec::new()),
         vec(1..40u64, 1..4),
@@ -67,23 +67,23 @@ fn interest() -> impl Strategy<Value = Interest> {
     let queues = proptest::sample::subsequence(QUEUES.to_vec(), 0..=2);
     let types = proptest::sample::subsequence(TYPES.to_vec(), 0..=2);
     let labels = prop_oneof![Just(Labels::new()), labels(2)];
-    (tasks, queues, types, labels).prop_map(|(tasks, queues, types, labels)| Interest {
+    (tasks, queues, types, labels).prop_map(|(tasks, queues, types, labels)| EventFilterSpec {
         // Another store's task of the same number is another one.
         tasks: tasks.into_iter().map(|task| TaskId::new(task, 5 + task % 10 / 9)).collect(),
         queues: queues.into_iter().map(str::to_owned).collect(),
         types: types.into_iter().map(|of| of as i32).collect(),
         labels,
-        ..Interest::default()
+        ..EventFilterSpec::default()
     })
 }
 
-fn wants(interest: &Interest, event: &v1::Event) -> bool {
+fn wants(spec: &EventFilterSpec, event: &v1::Event) -> bool {
     let named = |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
-    let tasks: Vec<_> = interest.tasks.iter().map(ToString::to_string).collect();
+    let tasks: Vec<_> = spec.tasks.iter().map(ToString::to_string).collect();
     named(&tasks, &event.task_id)
-        && named(&interest.queues, &event.queue)
-        && (interest.types.is_empty() || interest.types.contains(&event.r#type))
-        && interest.labels.iter().all(|(key, value)| event.labels.get(key) == Some(value))
+        && named(&spec.queues, &event.queue)
+        && (spec.types.is_empty() || spec.types.contains(&event.r#type))
+        && spec.labels.iter().all(|(key, value)| event.labels.get(key) == Some(value))
 }
 
 fn decoded(data: &[u8]) -> Vec<v1::Event> {
@@ -94,30 +94,30 @@ proptest! {
     #[test]
     fn what_is_picked_in_pieces_of_any_size_is_what_is_wanted(
         events in vec(said(), 1..60),
-        interest in interest(),
+        spec in spec(),
         seen in any::<proptest::sample::Index>(),
         max_bytes in 1..2_000usize,
     ) {
         let batch = batch(&events);
-        let Some(filter) = EventFilter::new(interest.clone()) else { return Ok(()) };
+        let Some(filter) = EventFilter::new(spec.clone()) else { return Ok(()) };
         let mut after = Seq(100 + seen.index(events.len() + 1) as u64);
         let mut expected = decoded(batch.data());
-        expected.retain(|event| event.seq > after.0 && wants(&interest, event));
-        let mut picked = Vec::new();
+        expected.retain(|event| event.seq > after.0 && wants(&spec, event));
+        let mut selected = Vec::new();
         loop {
-            let piece = filter.pick(&batch, after, max_bytes).expect("it is whole");
+            let piece = filter.select(&batch, after, max_bytes).expect("it is whole");
             let events = decoded(&piece.events);
             prop_assert_eq!(events.len() as u64, piece.count);
             prop_assert!(piece.events.len() <= max_bytes || piece.count == 1);
             prop_assert!(events.iter().all(|event| event.seq <= piece.upto.0));
-            picked.extend(events);
+            selected.extend(events);
             if piece.upto >= batch.last() {
                 break;
             }
             prop_assert!(piece.upto > after, "it does not get on");
             after = piece.upto;
         }
-        prop_assert_eq!(picked, expected);
+        prop_assert_eq!(selected, expected);
     }
 }
 
@@ -131,7 +131,7 @@ fn a_damaged_batch_is_none() {
         labels: Labels::new(),
     }]);
     let cut = EventBatch::new(Seq(1), Seq(1), data.data().slice(1..), Box::default());
-    let interest = Interest { queues: vec!["a".into()], ..Interest::default() };
-    let filter = EventFilter::new(interest).expect("a filter");
-    assert_eq!(filter.pick(&cut, Seq(0), 1_000), None);
+    let spec = EventFilterSpec { queues: vec!["a".into()], ..EventFilterSpec::default() };
+    let filter = EventFilter::new(spec).expect("a filter");
+    assert_eq!(filter.select(&cut, Seq(0), 1_000), None);
 }

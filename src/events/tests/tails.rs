@@ -70,7 +70,7 @@ struct Yard {
 impl Yard {
     fn with(log: Log) -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
-        let (publisher, hub) = hub(Seq(0), Chronicle::new(1, incarnations));
+        let (publisher, hub) = hub(Seq(0), CursorCodec::new(1, incarnations));
         let encoder = Encoder::new(Seq(0));
         Self { publisher: Some(publisher), encoder, log: Arc::new(log), hub }
     }

@@ -30,7 +30,7 @@ struct Yard {
 impl Yard {
     fn new() -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
-        let (publisher, hub) = hub(Seq(0), Chronicle::new(1, incarnations));
+        let (publisher, hub) = hub(Seq(0), CursorCodec::new(1, incarnations));
         Self { publisher, encoder: Encoder::new(Seq(0)), log: Arc::default(), hub }
     }
 
@@ -94,7 +94,7 @@ async fn all_who_follow_share_one_outline() {
     let (mut one, mut other) = (yard.follow(None), yard.follow(None));
     yard.commit(3);
     let (one, other) = (one.next_batch().await.unwrap(), other.next_batch().await.unwrap());
-    let (first, second) = (one.outline().unwrap(), other.outline().unwrap());
+    let (first, second) = (one.index().unwrap(), other.index().unwrap());
     assert!(std::ptr::eq(first, second), "it was parsed twice");
     assert_eq!(first.events().len(), 3);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Checks, MAX_KIND, NO_TIME, check_labels, check_queue, state_of, time_of};
 use crate::{
-    events::Interest,
+    events::EventFilterSpec,
     proto::v1,
     store::{Filter, TimeRange},
     task::{State, TaskId, Timestamp},
@@ -40,7 +40,7 @@ pub(super) fn filter(given: v1::TaskFilter, checks: &mut Checks) -> Filter {
 }
 
 /// Checks a filter of events, which stands in the field `filter`.
-pub(super) fn event_filter(given: v1::EventFilter, checks: &mut Checks) -> Interest {
+pub(super) fn event_filter(given: v1::EventFilter, checks: &mut Checks) -> EventFilterSpec {
     let check_worker = |field: &str, name: &str, checks: &mut Checks| {
         if name.is_empty() || name.len() > MAX_WORKER {
             checks.wrong(field, format!("a worker's name has 1 to {MAX_WORKER} bytes"));
@@ -52,7 +52,7 @@ pub(super) fn event_filter(given: v1::EventFilter, checks: &mut Checks) -> Inter
     check_types(&given.types, checks);
     names("filter.workers", &given.workers, check_worker, checks);
     check_labels("filter.labels", &given.labels, checks);
-    Interest {
+    EventFilterSpec {
         queues: given.queues,
         kinds: given.kinds,
         tasks,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Checks, filters::event_filter};
 use crate::{
-    events::{Cursor, Interest},
+    events::{Cursor, EventFilterSpec},
     handler::Violation,
     proto::v1,
 };
@@ -17,7 +17,7 @@ pub struct Watch {
     /// Silence before a heartbeat, if the watcher says.
     pub heartbeat: Option<Duration>,
     /// Which events it wants.
-    pub interest: Interest,
+    pub filter_spec: EventFilterSpec,
     /// First the tasks that have not ended.
     pub snapshot: bool,
     /// It ends once it has caught up.
@@ -60,11 +60,11 @@ pub fn watch(request: v1::WatchEventsRequest) -> Result<Watch, Vec<Violation>> {
             false
         }
     };
-    let interest = event_filter(request.filter.unwrap_or_default(), &mut checks);
+    let filter_spec = event_filter(request.filter.unwrap_or_default(), &mut checks);
     checks.finish(Watch {
         start,
         heartbeat,
-        interest,
+        filter_spec,
         snapshot: request.include_snapshot,
         stop_when_caught_up: request.stop_when_caught_up,
         over_gaps,

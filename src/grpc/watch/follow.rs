@@ -1,6 +1,6 @@
 //! One task, followed to its end.
 //!
-//! A follower is a watcher of one task's events. It looks them up in the outline
+//! A follower is a watcher of one task's events. It looks them up in the index
 //! of each batch, which is parsed once for all followers, so that a thousand of
 //! them do not decode everything a thousand times.
 
@@ -187,7 +187,7 @@ impl Follower {
     fn pick(&mut self, batch: &EventBatch, before: Seq) -> Option<EncodedWatchEventsResponse> {
         self.begun = true;
         let (mut events, mut count, mut cursor) = (BytesMut::new(), 0, batch.last());
-        for (at, event) in batch.outline()?.of_task(self.task) {
+        for (at, event) in batch.index()?.of_task(self.task) {
             let seq = Seq(batch.first().0 + at as u64);
             if seq <= before {
                 continue;

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     event::Seq,
-    events::{EventFilter, History, Hub, Interest, Tail},
+    events::{EventFilter, EventFilterSpec, History, Hub, Tail},
     pool::Pool,
     proto::v1,
     store::{Asker, Store, Submitted},
@@ -138,13 +138,14 @@ impl Watchers {
             }
         };
         let heartbeat = watch.heartbeat.unwrap_or(self.settings.heartbeat);
-        let guard = self.registry.register(WatcherInfo { peer, filter: shown(&watch.interest) })?;
+        let guard =
+            self.registry.register(WatcherInfo { peer, filter: shown(&watch.filter_spec) })?;
         let tail = self.tail(after);
         let terms = Terms {
             snapshot: watch
                 .snapshot
-                .then(|| Snapshot::new(&self.sources, &watch.interest, Asker(peer))),
-            filter: EventFilter::new(watch.interest),
+                .then(|| Snapshot::new(&self.sources, &watch.filter_spec, Asker(peer))),
+            filter: EventFilter::new(watch.filter_spec),
             stop_when_caught_up: watch.stop_when_caught_up,
             over_gaps: watch.over_gaps,
             from_oldest: watch.start == WatchStart::Oldest,
@@ -216,13 +217,13 @@ impl Watchers {
 }
 
 /// What is kept of a filter to be shown, if there is one: it may name very many tasks.
-fn shown(interest: &Interest) -> Option<v1::EventFilter> {
-    (*interest != Interest::default()).then(|| v1::EventFilter {
-        queues: interest.queues.clone(),
-        kinds: interest.kinds.clone(),
-        task_ids: interest.tasks.iter().take(MAX_SHOWN_TASKS).map(TaskId::to_string).collect(),
-        types: interest.types.clone(),
-        workers: interest.workers.clone(),
-        labels: interest.labels.clone(),
+fn shown(filter_spec: &EventFilterSpec) -> Option<v1::EventFilter> {
+    (*filter_spec != EventFilterSpec::default()).then(|| v1::EventFilter {
+        queues: filter_spec.queues.clone(),
+        kinds: filter_spec.kinds.clone(),
+        task_ids: filter_spec.tasks.iter().take(MAX_SHOWN_TASKS).map(TaskId::to_string).collect(),
+        types: filter_spec.types.clone(),
+        workers: filter_spec.workers.clone(),
+        labels: filter_spec.labels.clone(),
     })
 }

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::Sources;
 use crate::{
-    events::{BoxFuture, Interest},
+    events::{BoxFuture, EventFilterSpec},
     grpc::convert,
     proto::v1,
     store::{self, Asker, Filter, Query, Store},
@@ -52,8 +52,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// One of what a watcher is interested in, as it stands when it is read.
-    pub fn new(sources: &Sources, interest: &Interest, asker: Asker) -> Self {
-        let mut named: Vec<_> = interest.tasks.clone();
+    pub fn new(sources: &Sources, spec: &EventFilterSpec, asker: Asker) -> Self {
+        let mut named: Vec<_> = spec.tasks.clone();
         named.sort_unstable();
         named.dedup();
         Self {
@@ -61,9 +61,9 @@ impl Snapshot {
             asker,
             filter: Filter {
                 states: State::ALL.into_iter().filter(|state| !state.is_terminal()).collect(),
-                queues: interest.queues.clone(),
-                kinds: interest.kinds.clone(),
-                labels: interest.labels.clone(),
+                queues: spec.queues.clone(),
+                kinds: spec.kinds.clone(),
+                labels: spec.labels.clone(),
                 ..Filter::default()
             },
             named: (!named.is_empty()).then(|| named.into()),

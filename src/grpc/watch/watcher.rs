@@ -183,7 +183,7 @@ impl Watcher {
                     return Ok(self.piece(&batch));
                 }
                 let looks = 1 + batch.data().len() / BYTES_OF_A_LOOK;
-                if let Some(message) = self.pick(batch, after)? {
+                if let Some(message) = self.select(batch, after)? {
                     return Ok(message);
                 }
                 // Others' events must neither silence it nor keep its thread.
@@ -223,16 +223,16 @@ impl Watcher {
     }
 
     /// What is wanted of a batch; `None` if that is nothing.
-    fn pick(&mut self, batch: EventBatch, after: Seq) -> Result<Option<Message>, tonic::Status> {
+    fn select(&mut self, batch: EventBatch, after: Seq) -> Result<Option<Message>, tonic::Status> {
         let Some(filter) = &self.terms.filter else { return Ok(None) };
-        let Some(picked) = filter.pick(&batch, after, MAX_PIECE_BYTES) else {
+        let Some(selection) = filter.select(&batch, after, MAX_PIECE_BYTES) else {
             return Err(status::watch_ended(&Unreadable::damaged(after).into(), &self.feed.hub));
         };
-        self.stats.moved(picked.upto, self.tail.reads_history());
-        let message = (picked.count > 0)
-            .then(|| self.message(picked.upto, picked.events, picked.count, None));
-        if picked.upto < batch.last() {
-            self.held = Some((batch, picked.upto));
+        self.stats.moved(selection.upto, self.tail.reads_history());
+        let message = (selection.count > 0)
+            .then(|| self.message(selection.upto, selection.events, selection.count, None));
+        if selection.upto < batch.last() {
+            self.held = Some((batch, selection.upto));
         }
         Ok(message)
     }
@@ -301,7 +301,7 @@ impl Watcher {
 
 type Message = EncodedWatchEventsResponse;
 
-/// What follows, in pieces that are sent as they are, or whole, so that the outline
+/// What follows, in pieces that are sent as they are, or whole, so that the index
 /// is shared. Dropping the future loses nothing.
 async fn next(tail: &mut Tail, whole: bool) -> Result<EventBatch, Ended> {
     if whole { tail.next_batch().await } else { tail.next().await }

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use super::*;
 use crate::{
     event::{Event, EventType as Type, Subject},
-    events::{BoxFuture, Chronicle, Encoder, Incarnation, Publisher, hub},
+    events::{BoxFuture, CursorCodec, Encoder, Incarnation, Publisher, hub},
     task::Timestamp,
 };
 
@@ -41,7 +41,7 @@ struct Yard {
 impl Yard {
     fn keeping_from(oldest: u64) -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
-        let (publisher, hub) = hub(Seq(0), Chronicle::new(1, incarnations));
+        let (publisher, hub) = hub(Seq(0), CursorCodec::new(1, incarnations));
         let log = Arc::new(Log { batches: Mutex::default(), oldest: Seq(oldest) });
         Self { publisher, encoder: Encoder::new(Seq(0)), log, hub }
     }

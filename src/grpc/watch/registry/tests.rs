@@ -11,7 +11,7 @@ use tonic::Code;
 
 use super::*;
 use crate::{
-    events::{Chronicle, Incarnation, hub},
+    events::{CursorCodec, Incarnation, hub},
     grpc::{
         response::EncodedWatchEventsResponse,
         watch::{
@@ -42,7 +42,7 @@ struct Yard {
 impl Yard {
     fn new() -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
-        let (_, hub) = hub(Seq(9), Chronicle::new(1, incarnations));
+        let (_, hub) = hub(Seq(9), CursorCodec::new(1, incarnations));
         let limits = Limits { watchers: 9, per_connection: 9, per_peer: 9 };
         Self {
             registry: Arc::new(Registry::new(hub, limits)),

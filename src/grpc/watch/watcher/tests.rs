@@ -16,7 +16,9 @@ use tonic_types::StatusExt as _;
 use super::*;
 use crate::{
     event::{Event, EventType, Subject},
-    events::{BoxFuture, Chronicle, Encoder, History, Incarnation, Interest, Publisher, hub},
+    events::{
+        BoxFuture, CursorCodec, Encoder, EventFilterSpec, History, Incarnation, Publisher, hub,
+    },
     proto::v1,
     task::{TaskId, Timestamp},
 };
@@ -53,7 +55,7 @@ struct Yard {
 impl Yard {
     fn new() -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
-        let (publisher, hub) = hub(Seq(0), Chronicle::new(1, incarnations));
+        let (publisher, hub) = hub(Seq(0), CursorCodec::new(1, incarnations));
         let log = Arc::new(Log {
             batches: Mutex::default(),
             oldest: AtomicU64::new(1),
@@ -84,7 +86,7 @@ impl Yard {
     fn watch(&self, queue: Option<&str>, over_gaps: bool) -> Steps {
         let queues = queue.map(str::to_owned).into_iter().collect();
         let terms = Terms {
-            filter: EventFilter::new(Interest { queues, ..Interest::default() }),
+            filter: EventFilter::new(EventFilterSpec { queues, ..EventFilterSpec::default() }),
             snapshot: None,
             stop_when_caught_up: true,
             over_gaps,

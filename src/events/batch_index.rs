@@ -3,7 +3,7 @@
 //! A watcher that is interested in some events only must not decode all of them:
 //! there may be a thousand such watchers, and very many events. So a batch is
 //! parsed once, when the first of them asks, and all of them look things up in
-//! the same outline. It reads the encoded bytes, so that batches of the broadcast
+//! the same index. It reads the encoded bytes, so that batches of the broadcast
 //! and of history are alike.
 
 use std::ops::Range;
@@ -13,17 +13,17 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use super::batch::entry_length;
 use crate::task::TaskId;
 
-/// The outline of a batch.
+/// The index of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outline {
-    events: Vec<EventOutline>,
+pub struct BatchIndex {
+    events: Vec<IndexedEvent>,
     /// The events of tasks: the task's number and the event's place, sorted.
     by_task: Vec<(u64, u32)>,
 }
 
-/// What the outline knows of an event.
+/// What the index knows of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventOutline {
+pub struct IndexedEvent {
     /// Its bytes in the batch, with tag and length.
     pub bytes: Range<usize>,
     /// Its type, a number of `taskyard.v1.EventType`.
@@ -62,7 +62,7 @@ impl Span {
     }
 }
 
-impl Outline {
+impl BatchIndex {
     /// Parses a batch; `None` if it is damaged.
     #[must_use]
     pub(super) fn of(data: &[u8]) -> Option<Self> {
@@ -81,13 +81,13 @@ impl Outline {
     }
 
     /// All events, in order.
-    pub fn events(&self) -> &[EventOutline] {
+    pub fn events(&self) -> &[IndexedEvent] {
         &self.events
     }
 
     /// The events of the task of this number, in order, each with its place in
     /// the batch.
-    pub fn of_task(&self, number: u64) -> impl Iterator<Item = (usize, &EventOutline)> {
+    pub fn of_task(&self, number: u64) -> impl Iterator<Item = (usize, &IndexedEvent)> {
         let first = self.by_task.partition_point(|(task, _)| *task < number);
         let of_task = self.by_task[first..].iter().take_while(move |(task, _)| *task == number);
         of_task.filter_map(|(_, at)| {
@@ -97,10 +97,10 @@ impl Outline {
     }
 }
 
-/// The outline of the encoded event that lies at `bytes`, with its tag and length.
-fn parse(data: &[u8], bytes: Range<usize>) -> Option<EventOutline> {
+/// The index of the encoded event that lies at `bytes`, with its tag and length.
+fn parse(data: &[u8], bytes: Range<usize>) -> Option<IndexedEvent> {
     let end = bytes.end;
-    let mut event = EventOutline {
+    let mut event = IndexedEvent {
         bytes: bytes.clone(),
         event_type: 0,
         task: None,
