@@ -21,7 +21,7 @@ use taskyard::{
     event::{Event, EventType, Seq, Subject},
     events::{self, CursorCodec, Encoder, EventBatch, History, Incarnation, Publisher, Unreadable},
     grpc::{
-        self, Admin, Feed, Front, Health, Rules, Service, ShutdownTokens, Sources, Submitter,
+        self, Admin, Feed, Health, Middleware, Rules, Service, ShutdownTokens, Sources, Submitter,
         WatchLimits, WatchSettings, Watchers,
     },
     handler::Registry,
@@ -192,7 +192,7 @@ impl History for NoHistory {
 
 /// All services as they are served, above a store that stays empty and events that
 /// come from elsewhere.
-async fn taskyard_service() -> Result<(Front<Routes>, Source, Arc<dyn Store>), Error> {
+async fn taskyard_service() -> Result<(Middleware<Routes>, Source, Arc<dyn Store>), Error> {
     let config = Config { workers: 1.try_into()?, ..Config::default() };
     let admission = Arc::new(Admission::new(Limits {
         book: config.book(),

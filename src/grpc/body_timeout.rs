@@ -48,7 +48,7 @@ pub enum Expected {
 }
 
 /// The body of a request that must arrive in time.
-pub struct Arriving<B> {
+pub struct BodyTimeout<B> {
     body: B,
     expected: Expected,
     frames: Frames,
@@ -73,7 +73,7 @@ enum RoomOf {
     Had(#[expect(dead_code, reason = "dropped, when it is no longer needed")] Room, u64),
 }
 
-impl<B> Arriving<B> {
+impl<B> BodyTimeout<B> {
     /// Lets `body` arrive, which has `place` among those of its connection.
     pub fn new(
         body: B,
@@ -151,7 +151,7 @@ impl<B> Arriving<B> {
     }
 }
 
-impl<B> http_body::Body for Arriving<B>
+impl<B> http_body::Body for BodyTimeout<B>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -271,13 +271,13 @@ mod tests {
         }
     }
 
-    fn stuck(came: &[&[u8]], expected: Expected) -> Arriving<Stuck> {
+    fn stuck(came: &[&[u8]], expected: Expected) -> BodyTimeout<Stuck> {
         let came = came.iter().map(|data| Bytes::copy_from_slice(data)).collect();
-        Arriving::new(Stuck(came), expected, None, None)
+        BodyTimeout::new(Stuck(came), expected, None, None)
     }
 
     /// Reads what has come, and how it ends.
-    async fn end(mut body: Arriving<Stuck>) -> Status {
+    async fn end(mut body: BodyTimeout<Stuck>) -> Status {
         loop {
             let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
             if let Err(error) = next.expect("an end") {
@@ -293,7 +293,8 @@ mod tests {
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         let header = [&[0], &length[..]].concat();
         let came = [header.into(), message.into()].into();
-        let mut body = Arriving::new(Stuck(came), Expected::Messages, Some(shares.clone()), None);
+        let mut body =
+            BodyTimeout::new(Stuck(came), Expected::Messages, Some(shares.clone()), None);
         for _ in 0..2 {
             let part = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
             assert!(part.expect("a part").is_ok());
@@ -341,7 +342,7 @@ mod tests {
     const NEARLY: Duration = ARRIVAL_TIMEOUT.checked_sub(Duration::from_secs(3)).unwrap();
 
     /// Reads what has come. Whether there is time for what has not.
-    async fn is_waited_for(body: &mut Arriving<Stuck>) -> bool {
+    async fn is_waited_for(body: &mut BodyTimeout<Stuck>) -> bool {
         loop {
             match poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await {
                 Poll::Ready(frame) if frame.as_ref().expect("a frame").is_ok() => {}
@@ -397,7 +398,7 @@ mod tests {
         let rest = [vec![7; 2 * SMALL - 9], header(4 * SMALL)].concat();
         let came = [first, rest].map(Bytes::from);
         let stuck = Stuck(came.into_iter().collect());
-        let mut body = Arriving::new(stuck, Expected::Messages, Some(shares), None);
+        let mut body = BodyTimeout::new(stuck, Expected::Messages, Some(shares), None);
         let began = Instant::now();
         let status = loop {
             let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;

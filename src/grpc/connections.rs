@@ -29,7 +29,7 @@ use super::{
     connection_slots::{ConnectionSlots, Limits, SlotService},
     http2::{self, Http2, Patience, RequestBody},
     shares::Budgets,
-    socket::{Outbox, Received, Socket},
+    socket::{CoalescingWriter, Received, Socket},
 };
 use crate::{supervisor::Supervisor, telemetry::Throttle};
 
@@ -217,7 +217,7 @@ impl Acceptor {
         crate::failpoint::hit("connection");
         let calls = TaskTracker::new();
         let received = Received::default();
-        let (socket, outbox) = Socket::new(stream, received.clone());
+        let (socket, writer) = Socket::new(stream, received.clone());
         let patience = Patience {
             timeout: self.settings.response_stall_timeout,
             pressure: self.settings.budgets.pressure(),
@@ -246,7 +246,7 @@ impl Acceptor {
                 {
                     // It had no calls to finish, or has finished them, and does
                     // not acknowledge the end; nor is there more for it to read.
-                    let written = outbox.written();
+                    let written = writer.written();
                     if calls.is_empty() && written.is_some() && written == written_before {
                         return Ok(());
                     }
@@ -259,7 +259,7 @@ impl Acceptor {
                         return Ok(());
                     }
                 }
-                ended = last_in_line(&mut connection, &outbox) => return ended,
+                ended = last_in_line(&mut connection, &writer) => return ended,
             }
         }
     }
@@ -279,7 +279,10 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 /// calls that are ready end first, and the connection then writes all their
 /// answers with one system call. On an idle runtime it costs a turn of the
 /// scheduler, less than a microsecond.
-async fn last_in_line<S>(connection: &mut Http2<S>, outbox: &Outbox) -> Result<(), http2::Error>
+async fn last_in_line<S>(
+    connection: &mut Http2<S>,
+    writer: &CoalescingWriter,
+) -> Result<(), http2::Error>
 where
     S: Service<Request<RequestBody>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -294,7 +297,7 @@ where
         }
         stepped_back = false;
         let polled = connection.poll(cx);
-        outbox.write_out(cx);
+        writer.write_out(cx);
         polled
     })
     .await

@@ -17,7 +17,7 @@ use tower::{BoxError, Service};
 use tracing::{Instrument as _, info_span};
 
 use super::{
-    arrival::{Arriving, Expected},
+    body_timeout::{BodyTimeout, Expected},
     deadline::Deadline,
     large,
     shares::{Call, Reserved, Shares},
@@ -30,20 +30,20 @@ const MAX_METADATA: usize = 16 << 10;
 /// What HTTP/2 counts for each header besides its name and value. RFC 9113, 6.5.2.
 const HEADER_OVERHEAD: usize = 32;
 
-/// A service behind the front.
+/// A service behind the middleware.
 #[derive(Clone, Debug)]
-pub struct Front<S> {
+pub struct Middleware<S> {
     inner: S,
 }
 
-impl<S> Front<S> {
-    /// Puts the front before `inner`.
+impl<S> Middleware<S> {
+    /// Puts the middleware before `inner`.
     pub fn new(inner: S) -> Self {
         Self { inner }
     }
 }
 
-impl<S, B> Service<Request<B>> for Front<S>
+impl<S, B> Service<Request<B>> for Middleware<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + Clone
@@ -83,8 +83,8 @@ where
             _ => None,
         };
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-        let arriving = |body| Body::new(Arriving::new(body, expected, shares.clone(), place));
-        let request = request.map(arriving);
+        let bounded = |body| Body::new(BodyTimeout::new(body, expected, shares.clone(), place));
+        let request = request.map(bounded);
         if let Some((shares, call)) = shares.zip(may_be_large(&path)) {
             // Not called before it has its room.
             let mut inner = self.inner.clone();
@@ -307,12 +307,12 @@ mod tests {
                 }
             }
         });
-        let mut front = Front::new(reads_all);
+        let mut middleware = Middleware::new(reads_all);
         for (path, _) in methods() {
             // A header, and less than it says.
             let body = Stuck(Some(Bytes::from_static(&[0, 0, 0, 0, 9, 1])));
             let request = Request::post(&path).header("content-type", "application/grpc");
-            let answer = front.call(request.body(body).unwrap());
+            let answer = middleware.call(request.body(body).unwrap());
             let hour = Duration::from_hours(1);
             let answer = tokio::time::timeout(hour, answer).await.expect(&path).unwrap();
             let status = Status::from_header_map(answer.headers()).expect("a status");

@@ -7,7 +7,7 @@
 
 mod acks;
 mod admin;
-mod arrival;
+mod body_timeout;
 mod bulk;
 mod calls;
 mod codec;
@@ -15,10 +15,10 @@ mod connection_slots;
 mod connections;
 mod convert;
 mod deadline;
-mod front;
 mod health;
 mod http2;
 mod large;
+mod middleware;
 mod reflection;
 mod request;
 mod response;
@@ -35,8 +35,8 @@ pub use codec::Codec;
 pub use connection_slots::{Limits as ConnectionLimits, OPERATOR_CONNECTIONS};
 pub use connections::{Connections, Settings as ConnectionSettings};
 pub use convert::Rules;
-pub use front::Front;
 pub use health::Health;
+pub use middleware::Middleware;
 pub use request::BoundedSubmitBatchRequest;
 pub use response::EncodedWatchEventsResponse;
 pub use service::{Service, ShutdownTokens};
@@ -74,7 +74,7 @@ pub fn routes(
     health: Health,
     shutdown: &ShutdownTokens,
     max_message: usize,
-) -> Result<Front<Routes>, prost::DecodeError> {
+) -> Result<Middleware<Routes>, prost::DecodeError> {
     let described = [
         proto::FILE_DESCRIPTOR_SET,
         // So that generic clients can show the details of errors.
@@ -95,5 +95,5 @@ pub fn routes(
         .add_service(health)
         .add_service(ServerReflectionServer::new(reflection.clone()))
         .add_service(v1alpha::ServerReflectionServer::new(reflection));
-    Ok(Front::new(routes.prepare()))
+    Ok(Middleware::new(routes.prepare()))
 }

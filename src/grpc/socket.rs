@@ -54,7 +54,7 @@ impl Received {
 /// The end of a socket that the connection has.
 pub struct Socket {
     reader: OwnedReadHalf,
-    outbox: Outbox,
+    writer: CoalescingWriter,
     received: Received,
     /// Bytes received in this turn.
     of_turn: usize,
@@ -62,7 +62,7 @@ pub struct Socket {
 
 /// The end that whoever gives the connection its turns has.
 #[derive(Clone)]
-pub struct Outbox(Arc<Mutex<Collected>>);
+pub struct CoalescingWriter(Arc<Mutex<Collected>>);
 
 struct Collected {
     writer: OwnedWriteHalf,
@@ -77,15 +77,15 @@ struct Collected {
 
 impl Socket {
     /// Both ends of `stream`. What it receives is counted in `received`.
-    pub fn new(stream: TcpStream, received: Received) -> (Self, Outbox) {
+    pub fn new(stream: TcpStream, received: Received) -> (Self, CoalescingWriter) {
         let (reader, writer) = stream.into_split();
         let collected = Collected { writer, bytes: Vec::new(), taken: 0, written: 0, failed: None };
-        let outbox = Outbox(Arc::new(Mutex::new(collected)));
-        (Self { reader, outbox: outbox.clone(), received, of_turn: 0 }, outbox)
+        let writer = CoalescingWriter(Arc::new(Mutex::new(collected)));
+        (Self { reader, writer: writer.clone(), received, of_turn: 0 }, writer)
     }
 }
 
-impl Outbox {
+impl CoalescingWriter {
     /// Hands to the system what was collected, as far as it takes it; the rest when it
     /// takes more.
     pub fn write_out(&self, cx: &mut Context<'_>) {
@@ -172,11 +172,11 @@ impl AsyncWrite for Socket {
 
     /// Nothing: it is written out at the end of the turn.
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.outbox.collected().failed.take().map_or(Ok(()), Err))
+        Poll::Ready(self.writer.collected().failed.take().map_or(Ok(()), Err))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut collected = self.outbox.collected();
+        let mut collected = self.writer.collected();
         ready!(collected.poll_write_out(cx))?;
         Pin::new(&mut collected.writer).poll_shutdown(cx)
     }
@@ -186,7 +186,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut collected = self.outbox.collected();
+        let mut collected = self.writer.collected();
         let room = ready!(collected.poll_room(cx))?;
         let coming: usize = bufs.iter().map(|buf| buf.len()).sum();
         if collected.bytes.len() + coming > FEW {
@@ -221,17 +221,17 @@ mod tests {
     const PATIENCE: Duration = Duration::from_mins(1);
 
     /// Both ends of the server's socket, and the client's.
-    async fn connected() -> (Socket, Outbox, TcpStream) {
+    async fn connected() -> (Socket, CoalescingWriter, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let (socket, outbox) = Socket::new(stream, Received::default());
-        (socket, outbox, client)
+        let (socket, writer) = Socket::new(stream, Received::default());
+        (socket, writer, client)
     }
 
-    async fn end_turn(outbox: &Outbox) {
+    async fn end_turn(writer: &CoalescingWriter) {
         let turn = |cx: &mut Context<'_>| {
-            outbox.write_out(cx);
+            writer.write_out(cx);
             Poll::Ready(())
         };
         poll_fn(turn).await;
@@ -239,13 +239,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_written_in_a_turn_goes_out_at_its_end() {
-        let (mut socket, outbox, mut client) = connected().await;
+        let (mut socket, writer, mut client) = connected().await;
         socket.write_all(b"one ").await.unwrap();
         socket.flush().await.unwrap();
         socket.write_all(b"other").await.unwrap();
-        assert_eq!(outbox.collected().bytes, b"one other");
-        end_turn(&outbox).await;
-        assert_eq!(outbox.collected().bytes.capacity(), 0, "it is given back");
+        assert_eq!(writer.collected().bytes, b"one other");
+        end_turn(&writer).await;
+        assert_eq!(writer.collected().bytes.capacity(), 0, "it is given back");
         let mut bytes = [0; 9];
         timeout(PATIENCE, client.read_exact(&mut bytes)).await.expect("it hangs").unwrap();
         assert_eq!(&bytes, b"one other");
@@ -253,10 +253,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_that_does_not_read_holds_up_a_bounded_number_of_bytes() {
-        let (mut socket, outbox, mut client) = connected().await;
+        let (mut socket, writer, mut client) = connected().await;
         let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_be_bytes).collect();
         let mut written = Vec::<u8>::new();
-        // Until neither the system nor the outbox takes more.
+        // Until neither the system nor the writer takes more.
         loop {
             let chunk = io::IoSlice::new(&bytes[written.len() % 1_000..]);
             let write = poll_fn(|cx| {
@@ -265,7 +265,7 @@ mod tests {
             let Poll::Ready(count) = write.await else { break };
             let count = count.unwrap();
             written.extend(chunk.iter().chain(chunk.iter()).take(count));
-            assert!(outbox.collected().bytes.len() <= MAX_COLLECTED);
+            assert!(writer.collected().bytes.len() <= MAX_COLLECTED);
         }
         let reads = tokio::spawn(async move {
             let mut read = Vec::new();
@@ -278,7 +278,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_learns_that_what_it_wrote_was_lost() {
-        let (mut socket, outbox, client) = connected().await;
+        let (mut socket, writer, client) = connected().await;
         client.set_zero_linger().unwrap();
         drop(client);
         let failed = async {
@@ -286,7 +286,7 @@ mod tests {
                 if socket.write_all(b"lost").await.is_err() || socket.flush().await.is_err() {
                     return;
                 }
-                end_turn(&outbox).await;
+                end_turn(&writer).await;
                 tokio::task::yield_now().await;
             }
         };
