@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::ready::Moment;
+use super::ready::EngineTime;
 use crate::task::Timestamp;
 
 /// The system's wall clock. A test can let it step.
@@ -114,9 +114,9 @@ impl Clock {
         Self { wall, began, began_at, uptime_before }
     }
 
-    /// How long the store had been running at this moment.
-    pub fn uptime(&self, moment: &Moment) -> Uptime {
-        self.uptime_before.after(moment.instant.duration_since(self.began))
+    /// How long the store had been running at this time.
+    pub fn uptime(&self, now: &EngineTime) -> Uptime {
+        self.uptime_before.after(now.instant.duration_since(self.began))
     }
 
     /// When the process began.
@@ -136,9 +136,9 @@ impl Clock {
     }
 
     /// Now, by both.
-    pub fn moment(&self) -> Moment {
+    pub fn now(&self) -> EngineTime {
         let instant = self.wall.instant();
         let steady = self.began_at.after(instant.duration_since(self.began));
-        Moment { wall: self.wall.now(), steady, instant }
+        EngineTime { wall: self.wall.now(), steady, instant }
     }
 }

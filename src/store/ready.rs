@@ -47,16 +47,16 @@ const CATCH_UP: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(pub u32);
 
-/// A task's place in the order of its queue.
+/// A task's key in the order of its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
+pub struct ReadyKey {
     priority: Reverse<i32>,
     due: Timestamp,
     number: u64,
 }
 
-impl Rank {
-    /// The place of task `number`.
+impl ReadyKey {
+    /// The key of task `number`.
     pub fn new(priority: i32, due: Timestamp, number: u64) -> Self {
         Self { priority: Reverse(priority), due, number }
     }
@@ -64,7 +64,7 @@ impl Rank {
 
 /// When a task becomes due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Alarm {
+pub enum DueTimer {
     /// At this time of the wall clock.
     Wall(Timestamp),
     /// At this time of the steady clock, which does not step: the end of an
@@ -72,11 +72,11 @@ pub enum Alarm {
     Steady(Timestamp),
 }
 
-impl Alarm {
+impl DueTimer {
     /// Of a task that is due since `due` by the wall clock: since when that is by the
     /// clock that does not step, as far as the wall clock can be believed. No task is
     /// due since a time that has not come.
-    pub fn rung(due: Timestamp, now: &Moment) -> Self {
+    pub fn elapsed(due: Timestamp, now: &EngineTime) -> Self {
         Self::Steady(now.steady.before(now.wall.since(due)))
     }
 
@@ -88,9 +88,9 @@ impl Alarm {
     }
 }
 
-/// The two clocks at one moment.
+/// The time by both clocks, at which the engine decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct EngineTime {
     /// The wall clock, which may step.
     pub wall: Timestamp,
     /// The wall clock of the process's start, plus what has passed since then.
@@ -99,10 +99,10 @@ pub struct Moment {
     pub instant: Instant,
 }
 
-/// Everything that waits.
+/// The queues of all that waits.
 #[derive(Debug, Default)]
-pub struct Ready {
-    lanes: Vec<Lane>,
+pub struct ReadyQueues {
+    lanes: Vec<QueueLane>,
     free: Vec<QueueId>,
     /// The queues that may start a task, by pass. Equals always stand in the same
     /// order, so that the starts repeat in a pattern that keeps the shares.
@@ -121,20 +121,20 @@ type Later = (Timestamp, Reverse<i32>, u64);
 
 /// One queue.
 #[derive(Debug)]
-struct Lane {
-    waiting: BTreeSet<Rank>,
+struct QueueLane {
+    waiting: BTreeSet<ReadyKey>,
     running: u32,
     paused: bool,
     max_running: u32,
     stride: u128,
     limiter: Option<Limiter>,
     pass: u128,
-    stand: Stand,
+    state: LaneState,
 }
 
 /// Where a queue is to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stand {
+enum LaneState {
     /// Nowhere: it has nothing to start, or may not.
     Aside,
     /// Among the turns.
@@ -143,7 +143,7 @@ enum Stand {
     Held(Instant),
 }
 
-impl Lane {
+impl QueueLane {
     fn new(settings: &Settings) -> Self {
         let mut lane = Self {
             waiting: BTreeSet::new(),
@@ -153,7 +153,7 @@ impl Lane {
             stride: STRIDE,
             limiter: None,
             pass: 0,
-            stand: Stand::Aside,
+            state: LaneState::Aside,
         };
         lane.configure(settings);
         lane
@@ -211,10 +211,10 @@ impl Limiter {
     }
 }
 
-impl Ready {
+impl ReadyQueues {
     /// Adds a queue.
     pub fn add(&mut self, settings: &Settings) -> QueueId {
-        let lane = Lane::new(settings);
+        let lane = QueueLane::new(settings);
         if let Some(id) = self.free.pop() {
             self.lanes[id.0 as usize] = lane;
             return id;
@@ -244,14 +244,14 @@ impl Ready {
     }
 
     /// Adds a task that is due.
-    pub fn push(&mut self, id: QueueId, rank: Rank) {
-        self.lane(id).waiting.insert(rank);
+    pub fn push(&mut self, id: QueueId, key: ReadyKey) {
+        self.lane(id).waiting.insert(key);
         self.settle(id);
     }
 
     /// Takes a task out that is due.
-    pub fn remove(&mut self, id: QueueId, rank: Rank) {
-        self.lane(id).waiting.remove(&rank);
+    pub fn remove(&mut self, id: QueueId, key: ReadyKey) {
+        self.lane(id).waiting.remove(&key);
         self.settle(id);
     }
 
@@ -263,7 +263,7 @@ impl Ready {
             let lane = &mut self.lanes[id.0 as usize];
             if let Some(Err(until)) = lane.limiter.as_ref().map(|limiter| limiter.take(now)) {
                 self.stand_aside(id);
-                self.lane(id).stand = Stand::Held(until);
+                self.lane(id).state = LaneState::Held(until);
                 self.held.insert((until, id));
                 continue;
             }
@@ -299,7 +299,7 @@ impl Ready {
 
     /// The next task of a queue.
     pub fn next_of(&self, id: QueueId) -> Option<u64> {
-        self.lanes[id.0 as usize].waiting.first().map(|rank| rank.number)
+        self.lanes[id.0 as usize].waiting.first().map(|key| key.number)
     }
 
     /// What holds the due tasks of a queue back.
@@ -309,7 +309,7 @@ impl Ready {
             Some(Block::Paused)
         } else if lane.running >= lane.max_running {
             Some(Block::MaxRunning)
-        } else if matches!(lane.stand, Stand::Held(until) if until > now) {
+        } else if matches!(lane.state, LaneState::Held(until) if until > now) {
             Some(Block::RateLimit)
         } else {
             None
@@ -331,17 +331,17 @@ impl Ready {
         }
     }
 
-    fn lane(&mut self, id: QueueId) -> &mut Lane {
+    fn lane(&mut self, id: QueueId) -> &mut QueueLane {
         &mut self.lanes[id.0 as usize]
     }
 
     fn stand_aside(&mut self, id: QueueId) {
-        match std::mem::replace(&mut self.lane(id).stand, Stand::Aside) {
-            Stand::Aside => {}
-            Stand::InTurn(pass) => {
+        match std::mem::replace(&mut self.lane(id).state, LaneState::Aside) {
+            LaneState::Aside => {}
+            LaneState::InTurn(pass) => {
                 self.turns.remove(&(pass, id));
             }
-            Stand::Held(until) => {
+            LaneState::Held(until) => {
                 self.held.remove(&(until, id));
             }
         }
@@ -351,38 +351,38 @@ impl Ready {
     fn settle(&mut self, id: QueueId) {
         let present = self.pass;
         let lane = self.lane(id);
-        match (lane.may_start(), lane.stand) {
+        match (lane.may_start(), lane.state) {
             (false, _) => self.stand_aside(id),
-            (true, Stand::Aside) => {
+            (true, LaneState::Aside) => {
                 lane.pass = lane.pass.max(present);
-                lane.stand = Stand::InTurn(lane.pass);
+                lane.state = LaneState::InTurn(lane.pass);
                 let place = (lane.pass, id);
                 self.turns.insert(place);
             }
-            (true, Stand::InTurn(_) | Stand::Held(_)) => {}
+            (true, LaneState::InTurn(_) | LaneState::Held(_)) => {}
         }
     }
 
     /// Adds a task that becomes due later.
-    pub fn push_later(&mut self, alarm: Alarm, priority: i32, number: u64) {
+    pub fn push_later(&mut self, timer: DueTimer, priority: i32, number: u64) {
         let priority = Reverse(priority);
-        match alarm {
-            Alarm::Wall(due) => self.wall.insert((due, priority, number)),
-            Alarm::Steady(due) => self.steady.insert((due, priority, number)),
+        match timer {
+            DueTimer::Wall(due) => self.wall.insert((due, priority, number)),
+            DueTimer::Steady(due) => self.steady.insert((due, priority, number)),
         };
     }
 
     /// Takes a task out that would have become due later.
-    pub fn remove_later(&mut self, alarm: Alarm, priority: i32, number: u64) {
+    pub fn remove_later(&mut self, timer: DueTimer, priority: i32, number: u64) {
         let priority = Reverse(priority);
-        match alarm {
-            Alarm::Wall(due) => self.wall.remove(&(due, priority, number)),
-            Alarm::Steady(due) => self.steady.remove(&(due, priority, number)),
+        match timer {
+            DueTimer::Wall(due) => self.wall.remove(&(due, priority, number)),
+            DueTimer::Steady(due) => self.steady.remove(&(due, priority, number)),
         };
     }
 
     /// Takes a task that has become due, the earliest first.
-    pub fn pop_due(&mut self, now: &Moment) -> Option<u64> {
+    pub fn pop_due(&mut self, now: &EngineTime) -> Option<u64> {
         let come = |set: &mut BTreeSet<Later>, now| {
             let (due, ..) = set.first()?;
             (*due <= now).then(|| set.pop_first())?.map(|(.., number)| number)
@@ -392,7 +392,7 @@ impl Ready {
 
     /// How long until the next task becomes due, as far as the clocks can tell:
     /// the wall clock may step, and is to be looked at again after `look_again`.
-    pub fn until_due(&self, now: &Moment, look_again: Duration) -> Option<Duration> {
+    pub fn until_due(&self, now: &EngineTime, look_again: Duration) -> Option<Duration> {
         let steady = self.steady.first().map(|(due, ..)| due.since(now.steady));
         let wall = self.wall.first().map(|(due, ..)| due.since(now.wall).min(look_again));
         [steady, wall].into_iter().flatten().min()

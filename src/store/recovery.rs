@@ -23,7 +23,7 @@ use super::{
     },
     identity::Identity,
     journal::{Found, Journal, LiveHead, QueueRow, Records, SlotRow, TallyRow},
-    ready::{Alarm, Ready},
+    ready::{DueTimer, ReadyQueues},
     record::QueueRecord,
     space::Space,
     sqlite::{DatabaseError, wait_out},
@@ -76,7 +76,7 @@ pub fn recover<'j>(
     let (publisher, hub) = events::hub(newest_event, codec);
     let (failed, failure) = watch::channel(None);
     let clock = Clock::new(settings.clock.clone(), found.uptime);
-    let now = clock.moment();
+    let now = clock.now();
     let mut engine = Engine {
         records: Records::new(journal),
         log_keeper: LogKeeper::new(settings.max_log / 4_096),
@@ -90,7 +90,7 @@ pub fn recover<'j>(
         directory: None,
         clock,
         index: Index::default(),
-        ready: Ready::default(),
+        ready: ReadyQueues::default(),
         encoder: Encoder::new(newest_event),
         upkeep: Upkeep::new(settings.retention),
         space: space_of(database, settings),
@@ -246,10 +246,10 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveHead, waits: bool) -> Entry {
     // Of an interval, only the time of the wall clock at which it was to end is left;
     // whatever that clock says by now, no more remains of it than its length.
     let left = row.due.since(now.wall).min(row.interval.unwrap_or(Duration::MAX));
-    let alarm = match row.interval {
-        _ if left.is_zero() => Alarm::rung(row.due, &now),
-        None => Alarm::Wall(row.due),
-        Some(_) => Alarm::Steady(now.steady.after(left)),
+    let timer = match row.interval {
+        _ if left.is_zero() => DueTimer::elapsed(row.due, &now),
+        None => DueTimer::Wall(row.due),
+        Some(_) => DueTimer::Steady(now.steady.after(left)),
     };
     let kind = engine.index.share(&row.kind);
     Entry {
@@ -266,7 +266,7 @@ fn entry_of(engine: &mut Engine<'_>, row: &LiveHead, waits: bool) -> Entry {
         priority: row.priority,
         max_attempts: row.max_attempts,
         due: row.due,
-        alarm,
+        timer,
         bytes: row.bytes,
         has_labels: row.has_labels,
         permit,

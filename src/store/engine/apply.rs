@@ -10,7 +10,7 @@ use crate::{
     store::{
         Dispatch, Error, Finished, clock,
         journal::{AttemptRow, FinishRow, WrittenLive},
-        ready::{Alarm, QueueId},
+        ready::{DueTimer, QueueId},
     },
     task::{self, Command, Data, Failure, State, TaskId, Told, WorkerId, invariants},
 };
@@ -116,12 +116,12 @@ impl Engine<'_> {
     /// Puts a waiting task where it will be found when it may start.
     pub(in crate::store) fn await_turn(&mut self, number: u64, entry: &Entry) {
         if entry.life.state == State::Scheduled {
-            self.ready.push_later(entry.alarm, entry.priority, number);
+            self.ready.push_later(entry.timer, entry.priority, number);
             if let Some(queue) = self.queues.get_mut(entry.queue) {
                 queue.scheduled += 1;
             }
         } else {
-            self.ready.push(entry.queue, entry.rank(number));
+            self.ready.push(entry.queue, entry.ready_key(number));
             self.mix.waits(entry.class, entry.priority);
         }
     }
@@ -151,7 +151,7 @@ impl Engine<'_> {
         if !among.is_empty() && !among.contains(&waiting) {
             return Ok(Err(Error::Moved { task: id, state: waiting }));
         }
-        let (queue, alarm, rank) = (entry.queue, entry.alarm, entry.rank(id.number()));
+        let (queue, timer, key) = (entry.queue, entry.timer, entry.ready_key(id.number()));
         let (class, priority) = (entry.class, entry.priority);
         let written = match alone(self.records.live(id.number()))? {
             Ok(written) => written,
@@ -170,11 +170,11 @@ impl Engine<'_> {
         )?;
         match waiting {
             State::Queued => {
-                self.ready.remove(queue, rank);
+                self.ready.remove(queue, key);
                 self.mix.no_longer_waits(class, priority);
             }
             State::Scheduled => {
-                self.ready.remove_later(alarm, priority, id.number());
+                self.ready.remove_later(timer, priority, id.number());
                 self.no_longer_scheduled(queue);
             }
             _ => {}
@@ -250,7 +250,7 @@ impl Engine<'_> {
         entry.life = after;
         if let (Told::RetryScheduled, Some(rest)) = (what, told.retry_after) {
             entry.due = self.group.now.wall.after(rest);
-            entry.alarm = Alarm::Steady(self.group.now.steady.after(rest));
+            entry.timer = DueTimer::Steady(self.group.now.steady.after(rest));
         }
         let queue = entry.queue;
         let worker = entry.execution.as_ref().map(|execution| execution.worker);
@@ -429,11 +429,11 @@ impl Engine<'_> {
             let budget = entry.budget(self.max_crashes);
             if let Ok((life, _)) = task::decide(entry.life, budget, Command::BecomeDue) {
                 entry.life = life;
-                if let Alarm::Wall(due) = entry.alarm {
-                    entry.alarm = Alarm::rung(due, &now);
+                if let DueTimer::Wall(due) = entry.timer {
+                    entry.timer = DueTimer::elapsed(due, &now);
                 }
-                let (queue, rank) = (entry.queue, entry.rank(number));
-                self.ready.push(queue, rank);
+                let (queue, key) = (entry.queue, entry.ready_key(number));
+                self.ready.push(queue, key);
                 self.mix.waits(entry.class, entry.priority);
                 self.no_longer_scheduled(queue);
                 self.arrived(queue);

@@ -9,7 +9,7 @@ use crate::{
     store::{
         Error, Overview, QueueChange,
         journal::{AttemptRow, Damage, FinishedTask, LiveRow, QueueRow},
-        ready::{Alarm, QueueId},
+        ready::{DueTimer, QueueId},
         record::{QueueRecord, TaskRecord},
     },
     task::{self, Budget, Command, Refusal, State, TaskId, invariants},
@@ -124,7 +124,7 @@ impl Engine<'_> {
             priority,
             max_attempts,
             due: now.wall,
-            alarm: Alarm::Steady(now.steady),
+            timer: DueTimer::Steady(now.steady),
             bytes,
             has_labels: ended.labels.is_some(),
             permit: Some(permit),

@@ -14,7 +14,7 @@ use crate::{
     admission::Permit,
     store::{
         journal::{LiveRow, WrittenLive},
-        ready::{Alarm, QueueId, Rank},
+        ready::{DueTimer, QueueId, ReadyKey},
     },
     task::{Budget, Lifecycle, Timestamp, WorkerId},
 };
@@ -33,7 +33,7 @@ pub struct Entry {
     pub due: Timestamp,
     /// What makes it due, while it is SCHEDULED; then since when it is, by the clock
     /// that does not step.
-    pub alarm: Alarm,
+    pub timer: DueTimer,
     pub bytes: u64,
     /// It has labels.
     pub has_labels: bool,
@@ -55,8 +55,8 @@ pub struct Execution {
 }
 
 impl Entry {
-    pub fn rank(&self, number: u64) -> Rank {
-        Rank::new(self.priority, self.alarm.time(), number)
+    pub fn ready_key(&self, number: u64) -> ReadyKey {
+        ReadyKey::new(self.priority, self.timer.time(), number)
     }
 
     pub fn budget(&self, max_crashes: u32) -> Budget {

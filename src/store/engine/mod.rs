@@ -44,7 +44,7 @@ use super::{
     directory::Directory,
     identity::Identity,
     journal::{EndedRow, Fault, JournalError, Records, SlotRow},
-    ready::{Moment, QueueId, Ready},
+    ready::{EngineTime, QueueId, ReadyQueues},
     space::Space,
 };
 use crate::{
@@ -88,7 +88,7 @@ pub struct Engine<'c> {
     pub index: Index,
     pub queues: Queues,
     pub mix: Mix,
-    pub ready: Ready,
+    pub ready: ReadyQueues,
     pub encoder: Encoder,
     pub upkeep: Upkeep,
     pub space: Space,
@@ -112,7 +112,7 @@ pub struct Engine<'c> {
 /// What a group gathers before its commit.
 #[derive(Debug)]
 pub struct Group {
-    pub now: Moment,
+    pub now: EngineTime,
     pub effects: Vec<Effect>,
     /// What the slots hold after the group: one row per worker, however many
     /// tasks it went through.
@@ -133,7 +133,7 @@ pub struct Group {
 }
 
 impl Group {
-    pub fn new(now: Moment) -> Self {
+    pub fn new(now: EngineTime) -> Self {
         Self {
             now,
             effects: Vec::new(),
@@ -210,7 +210,7 @@ impl Engine<'_> {
         if self.draining {
             return None;
         }
-        let now = self.clock.moment();
+        let now = self.clock.now();
         let due = self.ready.until_due(&now, LONGEST_SLEEP);
         // A queue that its rate holds back is of interest to a worker only.
         let release = self.ready.next_release().filter(|_| !self.idle.is_empty());
@@ -269,7 +269,7 @@ impl Engine<'_> {
         crate::failpoint::hit("engine.group");
         self.wait_for_log()?;
         self.begin()?;
-        self.group.now = self.clock.moment();
+        self.group.now = self.clock.now();
         for worker in std::mem::take(&mut self.lost) {
             self.give_up(worker)?;
         }

@@ -119,7 +119,7 @@ impl Engine<'_> {
     /// What ends in the group is to be kept from when it is committed.
     fn postpone(&mut self) {
         let before = self.uptime();
-        let now = self.clock.uptime(&self.clock.moment());
+        let now = self.clock.uptime(&self.clock.now());
         self.records.postpone(now);
         self.upkeep.postpone(before, now);
     }

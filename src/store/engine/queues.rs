@@ -1,7 +1,7 @@
 //! The queues that the store knows: their settings, how many tasks have ended in
 //! them, and what went through.
 //!
-//! Which tasks wait in them, and in what order, is [`Ready`]'s; how much may wait
+//! Which tasks wait in them, and in what order, is [`ReadyQueues`]'s; how much may wait
 //! is [`Admission`]'s, who is told of the settings here.
 
 use std::{collections::HashMap, sync::Arc};
@@ -12,7 +12,7 @@ use crate::{
     queue::{Block, Counts, Overrides, Settings},
     store::{
         Overview, QueueStatus,
-        ready::{Moment, QueueId, Ready},
+        ready::{EngineTime, QueueId, ReadyQueues},
     },
     task::{State, Timestamp},
 };
@@ -70,7 +70,7 @@ pub struct Queues {
 }
 
 impl Queues {
-    pub fn new(admission: Arc<Admission>, now: &Moment) -> Self {
+    pub fn new(admission: Arc<Admission>, now: &EngineTime) -> Self {
         Self {
             admission,
             table: Vec::new(),
@@ -93,14 +93,19 @@ impl Queues {
     }
 
     /// The queue of this name, which may be new here. It was admitted.
-    pub fn ensure(&mut self, name: &str, ready: &mut Ready, now: &Moment) -> QueueId {
+    pub fn ensure(&mut self, name: &str, ready: &mut ReadyQueues, now: &EngineTime) -> QueueId {
         match self.find(name) {
             Some(id) => id,
             None => self.add(self.admission.handle(name), ready, now),
         }
     }
 
-    pub fn add(&mut self, handle: QueueHandle, ready: &mut Ready, now: &Moment) -> QueueId {
+    pub fn add(
+        &mut self,
+        handle: QueueHandle,
+        ready: &mut ReadyQueues,
+        now: &EngineTime,
+    ) -> QueueId {
         let name = Arc::clone(handle.queue());
         let book = self.admission.book();
         let settings = book.settings(&name);
@@ -131,7 +136,7 @@ impl Queues {
         &mut self,
         id: QueueId,
         overrides: Overrides,
-        ready: &mut Ready,
+        ready: &mut ReadyQueues,
     ) -> Option<Settings> {
         let configured = self.admission.book().settings(self.get(id)?.name());
         let queue = self.get_mut(id)?;
@@ -141,7 +146,7 @@ impl Queues {
         Some(queue.settings)
     }
 
-    pub fn set_paused(&mut self, id: QueueId, paused: bool, ready: &mut Ready) {
+    pub fn set_paused(&mut self, id: QueueId, paused: bool, ready: &mut ReadyQueues) {
         if let Some(queue) = self.get_mut(id) {
             queue.paused = paused;
             ready.pause(id, paused);
@@ -173,7 +178,7 @@ impl Queues {
     }
 
     /// Forgets a queue of which nothing is left; tells its name if it was.
-    pub fn forget_unused(&mut self, id: QueueId, ready: &mut Ready) -> Option<Arc<str>> {
+    pub fn forget_unused(&mut self, id: QueueId, ready: &mut ReadyQueues) -> Option<Arc<str>> {
         let queue = self.get(id)?;
         let used = queue.declared
             || queue.paused
@@ -188,7 +193,7 @@ impl Queues {
         Some(name)
     }
 
-    pub fn counts(&self, id: QueueId, ready: &Ready) -> Counts {
+    pub fn counts(&self, id: QueueId, ready: &ReadyQueues) -> Counts {
         let Some(queue) = self.get(id) else { return Counts::default() };
         let (queued, running) = ready.load(id);
         let [succeeded, failed, cancelled] = queue.ended.map(|count| count.tasks);
@@ -199,10 +204,10 @@ impl Queues {
     pub fn overview(
         &mut self,
         only: Option<&str>,
-        (ready, index): (&Ready, &Index),
+        (ready, index): (&ReadyQueues, &Index),
         draining: bool,
         began_at: Timestamp,
-        now: &Moment,
+        now: &EngineTime,
     ) -> Overview {
         let mut named: Vec<_> = match only {
             Some(name) => self.by_name.get_key_value(name).into_iter().collect(),
@@ -227,9 +232,9 @@ impl Queues {
     fn status(
         &mut self,
         id: QueueId,
-        (ready, index): (&Ready, &Index),
+        (ready, index): (&ReadyQueues, &Index),
         draining: bool,
-        now: &Moment,
+        now: &EngineTime,
     ) -> Option<QueueStatus> {
         let counts = self.counts(id, ready);
         let queue = self.get_mut(id)?;

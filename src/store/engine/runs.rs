@@ -69,7 +69,7 @@ impl Engine<'_> {
         let (after, told) = decided.map_err(|_| GroupError::Inconsistent(number))?;
         debug_assert_eq!(invariants::check(before, Command::Start, after), Ok(()));
         entry.life = after;
-        let measured = now.steady.since(entry.alarm.time());
+        let measured = now.steady.since(entry.timer.time());
         let waited = clock::span(started.since(entry.due), measured);
         let execution = Execution { worker, started, waited, labels, cancel: cancel.clone() };
         entry.execution = Some(Box::new(execution));

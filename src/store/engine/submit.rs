@@ -9,7 +9,7 @@ use crate::{
         Error, Submitted,
         journal::{LiveRow, RequestRow, TaskRow},
         prepared::Prepared,
-        ready::{Alarm, Moment},
+        ready::{DueTimer, EngineTime},
     },
     task::{Due, Lifecycle, State, Timestamp},
 };
@@ -122,17 +122,17 @@ impl Engine<'_> {
     fn accept(&mut self, prepared: Prepared) -> Submitted {
         let Prepared { task, fingerprint, permit, record, labels } = prepared;
         let now = self.group.now;
-        let (due, interval, alarm) = due(task.due, &now);
+        let (due, interval, timer) = due(task.due, &now);
         self.newest_task += 1;
         let number = self.newest_task;
         let id = self.identity.task_id(number);
-        let life = Lifecycle::submitted(alarm.is_some());
+        let life = Lifecycle::submitted(timer.is_some());
 
         let (queue, kind) = (&*task.queue, &*task.kind);
         let labels_told = labels.as_deref().unwrap_or_default();
         let subject = Subject { id, queue, kind, attempt: 0, labels: labels_told };
         let mut event = Event::new(EventType::Submitted, now.wall, Some(subject));
-        event.next_due = alarm.map(|_| due);
+        event.next_due = timer.map(|_| due);
         let seq = self.encoder.push(&event);
 
         let labels = labels.map(Vec::into_boxed_slice);
@@ -177,7 +177,7 @@ impl Engine<'_> {
             priority,
             max_attempts,
             due,
-            alarm: alarm.unwrap_or(Alarm::Steady(now.steady)),
+            timer: timer.unwrap_or(DueTimer::Steady(now.steady)),
             bytes,
             has_labels: labels.is_some(),
             permit: Some(permit),
@@ -221,12 +221,12 @@ impl Engine<'_> {
 
 /// When a task may start, how long it waits for that, if it is not a time that it
 /// waits for, and what makes it due if that is later.
-fn due(due: Due, now: &Moment) -> (Timestamp, Option<Duration>, Option<Alarm>) {
+fn due(due: Due, now: &EngineTime) -> (Timestamp, Option<Duration>, Option<DueTimer>) {
     match due {
         Due::After(span) if !span.is_zero() => {
-            (now.wall.after(span), Some(span), Some(Alarm::Steady(now.steady.after(span))))
+            (now.wall.after(span), Some(span), Some(DueTimer::Steady(now.steady.after(span))))
         }
-        Due::At(time) if time > now.wall => (time, None, Some(Alarm::Wall(time))),
+        Due::At(time) if time > now.wall => (time, None, Some(DueTimer::Wall(time))),
         Due::Now | Due::After(_) | Due::At(_) => (now.wall, Some(Duration::ZERO), None),
     }
 }

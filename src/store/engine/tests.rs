@@ -180,7 +180,7 @@ fn a_group_moves_no_more_than_it_may_and_the_others_follow_in_their_order() {
         let counts = bench.counts("a");
         let moved = (group * STEP_DUE).min(all) as u64;
         assert_eq!((counts.queued, counts.scheduled), (moved, all as u64 - moved));
-        let now = bench.engine.clock.moment();
+        let now = bench.engine.clock.now();
         let wait = bench.engine.ready.until_due(&now, Duration::from_secs(9));
         let more = (moved < all as u64).then_some(Duration::ZERO);
         assert_eq!(wait, more, "the rest is not waited for");
@@ -210,7 +210,7 @@ fn a_task_whose_worker_was_not_told_is_ready_again_at_once() {
     let (reply, answer) = oneshot::channel();
     // It asks, and goes while its task is being given to it.
     let dispatch = Message::NextDispatch(WorkerId(1), None, reply);
-    bench.engine.group.now = bench.engine.clock.moment();
+    bench.engine.group.now = bench.engine.clock.now();
     let mut closing = None;
     bench.engine.write_group(&mut vec![dispatch].into_iter(), &mut closing).expect("it is written");
     drop(answer);
@@ -367,7 +367,7 @@ fn a_task_of_a_clock_that_was_ahead_waits_for_nothing_after_a_restart() {
     assert_eq!(state(&bench, plain), State::Queued);
     assert_eq!(state(&bench, delayed), State::Scheduled);
     assert_eq!(state(&bench, timed), State::Scheduled, "it is to start at that time");
-    let now = bench.engine.clock.moment();
+    let now = bench.engine.clock.now();
     let wait = bench.engine.ready.until_due(&now, Duration::MAX).expect("it waits");
     assert!(wait <= Duration::from_mins(5), "no longer than its delay: {wait:?}");
     let now = bench.settings.clock.now();

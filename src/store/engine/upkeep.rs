@@ -15,7 +15,7 @@ use crate::{
     store::{
         clock::Uptime,
         journal::{EndedRow, JournalError},
-        ready::Moment,
+        ready::EngineTime,
     },
 };
 
@@ -149,7 +149,7 @@ impl Engine<'_> {
     }
 
     /// How long until there is something to trim or to give back.
-    pub(super) fn until_upkeep(&self, now: &Moment) -> Option<Duration> {
+    pub(super) fn until_upkeep(&self, now: &EngineTime) -> Option<Duration> {
         let upkeep = &self.upkeep;
         if upkeep.space || self.too_many_events() {
             return Some(Duration::ZERO);

@@ -8,26 +8,26 @@ fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
     settings
 }
 
-fn plain(ready: &mut Ready) -> QueueId {
+fn plain(ready: &mut ReadyQueues) -> QueueId {
     ready.add(&Settings::default())
 }
 
-fn fill(ready: &mut Ready, id: QueueId, numbers: std::ops::Range<u64>) {
+fn fill(ready: &mut ReadyQueues, id: QueueId, numbers: std::ops::Range<u64>) {
     for number in numbers {
-        ready.push(id, Rank::new(0, Timestamp(0), number));
+        ready.push(id, ReadyKey::new(0, Timestamp(0), number));
     }
 }
 
-fn drain(ready: &mut Ready) -> Vec<u64> {
+fn drain(ready: &mut ReadyQueues) -> Vec<u64> {
     std::iter::from_fn(|| ready.pop(NOW())).collect()
 }
 
 #[test]
 fn starts_go_by_priority_then_due_time_then_submission() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let queue = plain(&mut ready);
     for (priority, due, number) in [(0, 5, 1), (0, 4, 2), (9, 9, 3), (0, 4, 4), (-1, 0, 5)] {
-        ready.push(queue, Rank::new(priority, Timestamp(due), number));
+        ready.push(queue, ReadyKey::new(priority, Timestamp(due), number));
     }
     assert_eq!(ready.next_of(queue), Some(3));
     assert_eq!(drain(&mut ready), [3, 2, 4, 1, 5]);
@@ -36,7 +36,7 @@ fn starts_go_by_priority_then_due_time_then_submission() {
 
 #[test]
 fn queues_take_turns() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let (flood, other) = (plain(&mut ready), plain(&mut ready));
     fill(&mut ready, flood, 0..4);
     fill(&mut ready, other, 10..11);
@@ -45,7 +45,7 @@ fn queues_take_turns() {
 
 #[test]
 fn queues_share_by_their_weights() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let heavy = ready.add(&settings(|s| s.weight = 3));
     let light = plain(&mut ready);
     fill(&mut ready, heavy, 0..1_000);
@@ -59,7 +59,7 @@ fn queues_share_by_their_weights() {
 
 #[test]
 fn a_rest_is_neither_paid_nor_charged() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let (busy, resting) = (plain(&mut ready), plain(&mut ready));
     fill(&mut ready, busy, 0..100);
     for number in 0..50 {
@@ -73,7 +73,7 @@ fn a_rest_is_neither_paid_nor_charged() {
 
 #[test]
 fn a_paused_queue_stands_aside() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let (paused, other) = (plain(&mut ready), plain(&mut ready));
     fill(&mut ready, paused, 0..2);
     ready.pause(paused, true);
@@ -87,7 +87,7 @@ fn a_paused_queue_stands_aside() {
 
 #[test]
 fn no_more_run_than_may() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let limited = ready.add(&settings(|s| s.max_running = Some(2)));
     let other = plain(&mut ready);
     fill(&mut ready, limited, 0..4);
@@ -105,7 +105,7 @@ fn no_more_run_than_may() {
 
 #[test]
 fn a_rate_lets_a_burst_through_and_then_holds_back() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let hourly = |burst| settings(|s| s.rate = Some(Rate { per_second: 1.0 / 3600.0, burst }));
     let limited = ready.add(&hourly(2));
     let other = plain(&mut ready);
@@ -128,7 +128,7 @@ fn a_rate_lets_a_burst_through_and_then_holds_back() {
 /// Starts of a second in which somebody looks every so often, which is how the
 /// engine does it.
 fn starts_in_a_second(rate: f64, look_every: Duration) -> f64 {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let limited = ready.add(&settings(|s| s.rate = Some(Rate { per_second: rate, burst: 1 })));
     fill(&mut ready, limited, 0..100_000);
     let began = NOW();
@@ -156,7 +156,7 @@ fn a_rate_is_reached_although_it_is_looked_at_late() {
 #[test]
 fn shares_are_kept_for_as_long_as_anybody_runs_it() {
     // After as many starts as 64 bits of passes would hold.
-    let mut ready = Ready { pass: u128::from(u64::MAX) - STRIDE, ..Ready::default() };
+    let mut ready = ReadyQueues { pass: u128::from(u64::MAX) - STRIDE, ..ReadyQueues::default() };
     let (heavy, light) = (ready.add(&settings(|s| s.weight = 3)), plain(&mut ready));
     fill(&mut ready, heavy, 0..1_000);
     fill(&mut ready, light, 1_000..2_000);
@@ -166,9 +166,9 @@ fn shares_are_kept_for_as_long_as_anybody_runs_it() {
 
 #[test]
 fn what_is_removed_does_not_start() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let queue = plain(&mut ready);
-    let only = Rank::new(0, Timestamp(0), 1);
+    let only = ReadyKey::new(0, Timestamp(0), 1);
     ready.push(queue, only);
     ready.remove(queue, only);
     ready.remove(queue, only);
@@ -179,7 +179,7 @@ fn what_is_removed_does_not_start() {
 
 #[test]
 fn the_place_of_a_queue_that_went_is_taken_by_the_next() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     let first = ready.add(&settings(|s| s.max_running = Some(1)));
     let _second = plain(&mut ready);
     ready.take_out(first);
@@ -189,17 +189,17 @@ fn the_place_of_a_queue_that_went_is_taken_by_the_next() {
     assert_eq!(drain(&mut ready), [0, 1, 2], "without the limits of the one before");
 }
 
-fn at(wall: i64, steady: i64) -> Moment {
-    Moment { wall: Timestamp(wall), steady: Timestamp(steady), instant: NOW() }
+fn at(wall: i64, steady: i64) -> EngineTime {
+    EngineTime { wall: Timestamp(wall), steady: Timestamp(steady), instant: NOW() }
 }
 
 #[test]
 fn later_tasks_become_due_in_the_order_of_their_times() {
-    let mut ready = Ready::default();
+    let mut ready = ReadyQueues::default();
     for (due, number) in [(30, 1), (10, 2), (20, 3)] {
-        ready.push_later(Alarm::Wall(Timestamp(due)), 0, number);
+        ready.push_later(DueTimer::Wall(Timestamp(due)), 0, number);
     }
-    ready.remove_later(Alarm::Wall(Timestamp(20)), 0, 3);
+    ready.remove_later(DueTimer::Wall(Timestamp(20)), 0, 3);
     let hour = Duration::from_hours(1);
     assert_eq!(ready.until_due(&at(4, 4), hour), Some(Duration::from_micros(6)));
     assert_eq!(ready.pop_due(&at(9, 9)), None);
@@ -211,9 +211,9 @@ fn later_tasks_become_due_in_the_order_of_their_times() {
 
 #[test]
 fn a_step_of_the_wall_clock_moves_times_and_no_intervals() {
-    let mut ready = Ready::default();
-    ready.push_later(Alarm::Wall(Timestamp(100)), 0, 1);
-    ready.push_later(Alarm::Steady(Timestamp(100)), 0, 2);
+    let mut ready = ReadyQueues::default();
+    ready.push_later(DueTimer::Wall(Timestamp(100)), 0, 1);
+    ready.push_later(DueTimer::Steady(Timestamp(100)), 0, 2);
     // The wall clock went back by 80.
     assert_eq!(ready.pop_due(&at(20, 100)), Some(2));
     assert_eq!(ready.pop_due(&at(20, 100)), None);

@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     queue::Settings,
     sizing::forecast::{self, Class as ForecastClass, Queue, Running, Situation},
-    store::ready::{Rank, Ready},
+    store::ready::{ReadyKey, ReadyQueues},
     task::Timestamp,
 };
 
@@ -132,7 +132,7 @@ struct Played {
     world: World,
     random: StdRng,
     began: Instant,
-    ready: Ready,
+    ready: ReadyQueues,
     queues: Vec<QueueId>,
     mix: Mix,
     tasks: Vec<Task>,
@@ -144,7 +144,7 @@ struct Played {
 
 impl Played {
     fn play(world: World, seed: u64) -> Score {
-        let mut ready = Ready::default();
+        let mut ready = ReadyQueues::default();
         let add = |weight: &u32| ready.add(&Settings { weight: *weight, ..Settings::default() });
         let queues = world.weights.iter().map(add).collect();
         let mut played = Self {
@@ -222,7 +222,7 @@ impl Played {
         self.tasks.push(Task { queue: source.queue, class, takes, submitted: now, probe });
         #[expect(clippy::cast_possible_truncation, reason = "days at most")]
         let due = Timestamp((now * 1e6) as i64);
-        self.ready.push(queue, Rank::new(0, due, number));
+        self.ready.push(queue, ReadyKey::new(0, due, number));
         self.mix.waits(class, 0);
     }
 
