@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use crate::queue::{Book, Settings};
+use crate::queue::{QueueConfig, Settings};
 
 pub use hold::Hold;
 use hold::Holds;
@@ -30,7 +30,7 @@ pub use queue_gate::Handoff;
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// What each queue may hold.
-    pub book: Book,
+    pub queue_config: QueueConfig,
     /// Queues in all.
     pub queues: usize,
     /// How long a caller without a deadline waits for room.
@@ -262,18 +262,18 @@ impl Admission {
 
     /// The settings of a queue, existing or not; `None` if it may not exist.
     pub fn settings(&self, queue: &str) -> Option<Settings> {
-        if !self.limits.book.allows(queue) {
+        if !self.limits.queue_config.allows(queue) {
             return None;
         }
         if let Some(gate) = lock(&self.gates).get(queue) {
             return Some(lock(&gate.state).settings);
         }
-        Some(self.limits.book.settings(queue))
+        Some(self.limits.queue_config.settings(queue))
     }
 
     /// What the configuration says of queues.
-    pub fn book(&self) -> &Book {
-        &self.limits.book
+    pub fn queue_config(&self) -> &QueueConfig {
+        &self.limits.queue_config
     }
 
     /// How long a caller with this deadline, or with none, waits.
@@ -381,7 +381,7 @@ impl Admission {
         if let Some(gate) = gates.get(queue) {
             return Arc::clone(gate);
         }
-        let gate = QueueGate::new(Arc::from(queue), self.limits.book.settings(queue));
+        let gate = QueueGate::new(Arc::from(queue), self.limits.queue_config.settings(queue));
         gates.insert(Arc::clone(&gate.queue), Arc::clone(&gate));
         gate
     }
@@ -424,7 +424,7 @@ impl Admission {
         let mut gates = lock(&self.gates);
         // Read under the lock that `close` takes after it has set the flag.
         self.check_open()?;
-        if !self.limits.book.allows(queue) {
+        if !self.limits.queue_config.allows(queue) {
             return Err(Refused::UnknownQueue);
         }
         if let Some(gate) = gates.get(queue) {
@@ -437,7 +437,7 @@ impl Admission {
         if gates.len() >= self.limits.queues {
             return Err(Refused::TooManyQueues(self.limits.queues));
         }
-        let gate = QueueGate::new(Arc::from(queue), self.limits.book.settings(queue));
+        let gate = QueueGate::new(Arc::from(queue), self.limits.queue_config.settings(queue));
         gates.insert(Arc::clone(&gate.queue), Arc::clone(&gate));
         Ok(gate)
     }

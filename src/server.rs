@@ -90,7 +90,7 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
 
         let admission = Arc::new(Admission::new(Limits {
-            book: config.book(),
+            queue_config: config.queue_config(),
             queues: config.max_queues,
             room_timeout: config.room_timeout,
         }));

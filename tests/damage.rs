@@ -10,7 +10,7 @@ use taskyard::{
     config::{Durability, Retention},
     event::Seq,
     events::{History as _, Hub, Unreadable},
-    queue::{Book, Overrides},
+    queue::{Overrides, QueueConfig},
     store::{
         Dispatch, Error, Exit, Filter, Finished, Outcome, Output, OutputStream, Query, QueueChange,
         Settings, SqliteStore, Store, Submission, Submitted, Task, WallClock, open, weight,
@@ -30,7 +30,8 @@ struct Opened {
 }
 
 async fn open_in(dir: &Path) -> Result<Opened, String> {
-    let limits = Limits { book: Book::default(), queues: 100, room_timeout: PATIENCE };
+    let limits =
+        Limits { queue_config: QueueConfig::default(), queues: 100, room_timeout: PATIENCE };
     let gate = Arc::new(Admission::new(limits));
     let settings = Settings {
         data_dir: dir.to_owned(),

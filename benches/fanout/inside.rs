@@ -195,7 +195,7 @@ impl History for NoHistory {
 async fn taskyard_service() -> Result<(Middleware<Routes>, Source, Arc<dyn Store>), Error> {
     let config = Config { workers: 1.try_into()?, ..Config::default() };
     let admission = Arc::new(Admission::new(Limits {
-        book: config.book(),
+        queue_config: config.queue_config(),
         queues: config.max_queues,
         room_timeout: config.room_timeout,
     }));

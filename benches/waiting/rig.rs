@@ -47,9 +47,9 @@ impl Rig {
             max_bytes: *queue::MAX_BYTES.end(),
             ..queue::Settings::default()
         };
-        let book = queue::Book { defaults, ..queue::Book::default() };
+        let queue_config = queue::QueueConfig { defaults, ..queue::QueueConfig::default() };
         let room_timeout = Duration::from_mins(1);
-        let gate = Arc::new(Admission::new(Limits { book, queues: 10, room_timeout }));
+        let gate = Arc::new(Admission::new(Limits { queue_config, queues: 10, room_timeout }));
         let settings = store::Settings {
             data_dir: dir.path().to_owned(),
             durability: Durability::Fsync,

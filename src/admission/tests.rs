@@ -5,8 +5,8 @@ use super::{drain_rate::DrainRate, *};
 fn gate(tasks: u64, bytes: u64) -> Arc<Admission> {
     let room_timeout = Duration::from_mins(1);
     let defaults = Settings { max_tasks: tasks, max_bytes: bytes, ..Settings::default() };
-    let book = Book { defaults, ..Book::default() };
-    Arc::new(Admission::new(Limits { book, queues: 2, room_timeout }))
+    let queue_config = QueueConfig { defaults, ..QueueConfig::default() };
+    Arc::new(Admission::new(Limits { queue_config, queues: 2, room_timeout }))
 }
 
 async fn take(gate: &Admission, bytes: u64) -> Permit {
@@ -222,8 +222,8 @@ async fn a_queue_with_other_limits_lets_in_whoever_fits_and_sends_away_who_never
 #[tokio::test]
 async fn fixed_queues_are_all_there_are() {
     let declared = [("mail".into(), crate::queue::Overrides::default())].into();
-    let book = Book { declared, fixed: true, ..Book::default() };
-    let gate = Admission::new(Limits { book, queues: 9, room_timeout: Duration::ZERO });
+    let queue_config = QueueConfig { declared, fixed: true, ..QueueConfig::default() };
+    let gate = Admission::new(Limits { queue_config, queues: 9, room_timeout: Duration::ZERO });
     gate.try_admit("mail", 1).expect("it is declared");
     assert_eq!(gate.try_admit("other", 1).unwrap_err(), Refused::UnknownQueue);
     assert_eq!(gate.settings("other"), None);

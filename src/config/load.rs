@@ -221,7 +221,7 @@ impl Sources {
     }
 
     fn check_backoff_of_queues(&mut self, config: &Config, locations: &Locations) {
-        let defaults = config.book().defaults;
+        let defaults = config.queue_config().defaults;
         let inherited = locations.are_doubtful(&BACKOFFS);
         let mut problems = Vec::new();
         for declared in self.queues.values() {

@@ -215,8 +215,8 @@ pub struct Config {
 impl Config {
     /// What all of this says of queues.
     #[must_use]
-    pub fn book(&self) -> queue::Book {
-        queue::Book {
+    pub fn queue_config(&self) -> queue::QueueConfig {
+        queue::QueueConfig {
             defaults: queue::Settings {
                 max_tasks: self.queue_max_tasks,
                 max_bytes: self.queue_max_bytes,

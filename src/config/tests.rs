@@ -363,7 +363,7 @@ fn the_example_shows_every_setting_at_its_default() {
     let queues = std::mem::take(&mut config.queues);
     assert_eq!(queues.keys().collect::<Vec<_>>(), ["mail"]);
     let rate = Some(Rate { per_second: 100.0, burst: 1 });
-    let shown = queue::Settings { rate, ..config.book().defaults };
+    let shown = queue::Settings { rate, ..config.queue_config().defaults };
     assert_eq!(queues["mail"].over(queue::Settings::default()), shown);
     assert_eq!(queues["mail"].names().count(), queue::Field::ALL.len());
     // The one default that differs between machines.

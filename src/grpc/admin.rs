@@ -54,9 +54,9 @@ impl Admin {
         changed.map_err(|error| self.not_changed(&error))?;
         let overview = self.overview(Some(Arc::clone(&queue))).await?;
         // One that is as configured, and has no tasks, is none that is listed.
-        let book = self.admission.book();
-        let none = || convert::empty_queue(&queue, book);
-        Ok(overview.queues.first().map_or_else(none, |status| convert::queue(status, book)))
+        let queue_config = self.admission.queue_config();
+        let none = || convert::empty_queue(&queue, queue_config);
+        Ok(overview.queues.first().map_or_else(none, |status| convert::queue(status, queue_config)))
     }
 
     /// Sets settings, if what comes of it is allowed.
@@ -118,7 +118,11 @@ impl admin_service_server::AdminService for Admin {
         let deadline = deadline_of(&request);
         let listing = convert::queue_listing(request.get_ref()).map_err(invalid)?;
         let overview = within(deadline, self.overview(listing.queue.clone())).await?;
-        Ok(Response::new(convert::queue_page(overview.queues, &listing, self.admission.book())))
+        Ok(Response::new(convert::queue_page(
+            overview.queues,
+            &listing,
+            self.admission.queue_config(),
+        )))
     }
 
     async fn update_queue(

@@ -19,7 +19,7 @@ use super::{
     clock::Clock,
     engine::{
         ByNumber, DiskWatch, EndedCount, Engine, Entry, Group, GroupError, Index, LogKeeper, Mix,
-        Queues, Upkeep,
+        Queues, RetentionTrimmer,
     },
     identity::Identity,
     journal::{Found, Journal, LiveHead, QueueRow, Records, SlotRow, TallyRow},
@@ -92,7 +92,7 @@ pub fn recover<'j>(
         index: Index::default(),
         ready: ReadyQueues::default(),
         encoder: Encoder::new(newest_event),
-        upkeep: Upkeep::new(settings.retention),
+        trimmer: RetentionTrimmer::new(settings.retention),
         space: space_of(database, settings),
         newest_task,
         newest_ended: found.newest_ended,
@@ -131,7 +131,7 @@ fn take_over_queues(
 ) -> Result<(), DatabaseError> {
     let admission = Arc::clone(&engine.admission);
     let now = engine.group.now;
-    for name in admission.book().declared.keys() {
+    for name in admission.queue_config().declared.keys() {
         engine.queues.ensure(name, &mut engine.ready, &now);
     }
     for row in rows {
@@ -197,10 +197,10 @@ fn begin_incarnation(
         newest_batch = batch.first();
     }
     wait_out(|| engine.records.commit(engine.group.now.wall))?;
-    engine.begin_upkeep(newest_batch).map_err(damaged)?;
+    engine.begin_trimming(newest_batch).map_err(damaged)?;
     // Nothing more is to be read.
     engine.records.commit(engine.group.now.wall)?;
-    if let Some(first) = engine.upkeep.first_event() {
+    if let Some(first) = engine.trimmer.first_event() {
         engine.publisher.kept_from(first);
     }
     for batch in batches {

@@ -100,7 +100,11 @@ mod tests {
 
     fn gate() -> Admission {
         let room_timeout = Duration::ZERO;
-        Admission::new(Limits { book: Config::default().book(), queues: 10, room_timeout })
+        Admission::new(Limits {
+            queue_config: Config::default().queue_config(),
+            queues: 10,
+            room_timeout,
+        })
     }
 
     fn is_open(gate: &Admission) -> bool {

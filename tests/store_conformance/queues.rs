@@ -102,7 +102,7 @@ pub async fn a_pause_outlives_restarts_and_crashes(provider: &impl Provider) {
 pub async fn changed_settings_outlive_restarts_and_crashes(provider: &impl Provider) {
     let configured = Overrides { weight: Some(7), max_attempts: Some(3), ..Overrides::default() };
     let mut yard = Yard::with(provider, Setup::default().queue("a", configured)).await;
-    let base = yard.gate.book().settings("a");
+    let base = yard.gate.queue_config().settings("a");
     let rate = Rate { per_second: 2.5, burst: 4 };
     let changed = Overrides {
         max_tasks: Some(11),

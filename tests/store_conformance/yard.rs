@@ -7,7 +7,7 @@ use taskyard::{
     admission::{Admission, Limits, Permit},
     config::Retention,
     events::Hub,
-    queue::{Book, Overrides},
+    queue::{Overrides, QueueConfig},
     store::{
         Assignment, Dispatch, Error, Finished, Outcome, Overview, QueueChange, QueueStatus,
         Recovered, Store, Submission, Submitted, Task, weight,
@@ -23,7 +23,7 @@ use crate::{
 /// What the configuration around the store says.
 #[derive(Clone)]
 pub struct Setup {
-    pub book: Book,
+    pub queue_config: QueueConfig,
     pub queues: usize,
     pub max_crashes: u32,
     pub retention: Retention,
@@ -31,15 +31,15 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let (book, retention) = (Book::default(), Retention::default());
-        Self { book, queues: 100, max_crashes: 100, retention }
+        let (queue_config, retention) = (QueueConfig::default(), Retention::default());
+        Self { queue_config, queues: 100, max_crashes: 100, retention }
     }
 }
 
 impl Setup {
     /// With a queue declared.
     pub fn queue(mut self, name: &str, own: Overrides) -> Self {
-        self.book.declared.insert(name.into(), own);
+        self.queue_config.declared.insert(name.into(), own);
         self
     }
 }
@@ -113,8 +113,9 @@ impl<'p, P: Provider> Yard<'p, P> {
     }
 
     async fn open(provider: &'p P, home: P::Home, setup: Setup) -> Self {
-        let Setup { book, queues, max_crashes, retention } = setup.clone();
-        let gate = Arc::new(Admission::new(Limits { book, queues, room_timeout: PATIENCE }));
+        let Setup { queue_config, queues, max_crashes, retention } = setup.clone();
+        let gate =
+            Arc::new(Admission::new(Limits { queue_config, queues, room_timeout: PATIENCE }));
         let opened = provider.open(&home, Arc::clone(&gate), max_crashes, retention);
         let Opened { store, hub, recovered } = patient(opened).await;
         Self { provider, home, setup, workers: 0, gate, store, hub, recovered }

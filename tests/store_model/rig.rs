@@ -32,8 +32,8 @@ type PendingDispatch = Pin<Box<dyn Future<Output = Result<Dispatch, Error>> + Se
 
 pub fn gate(permits: u64) -> Arc<Admission> {
     let defaults = queue::Settings { max_tasks: permits, ..queue::Settings::default() };
-    let book = queue::Book { defaults, ..queue::Book::default() };
-    Arc::new(Admission::new(Limits { book, queues: 10, room_timeout: PATIENCE }))
+    let queue_config = queue::QueueConfig { defaults, ..queue::QueueConfig::default() };
+    Arc::new(Admission::new(Limits { queue_config, queues: 10, room_timeout: PATIENCE }))
 }
 
 pub fn settings(dir: &Path, durability: Durability) -> Settings {

@@ -40,7 +40,7 @@ impl Counts {
     }
 }
 
-/// The book.
+/// What a bulk submission has come to.
 #[derive(Debug, Default)]
 pub struct Tally {
     counts: Counts,

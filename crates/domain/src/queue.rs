@@ -279,7 +279,7 @@ impl Field {
 
 /// What the configuration says of queues.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Book {
+pub struct QueueConfig {
     /// The settings of a queue of which nothing is said.
     pub defaults: Settings,
     /// The queues of which something is said.
@@ -288,7 +288,7 @@ pub struct Book {
     pub fixed: bool,
 }
 
-impl Book {
+impl QueueConfig {
     /// The configured settings of `queue`.
     #[must_use]
     pub fn settings(&self, queue: &str) -> Settings {

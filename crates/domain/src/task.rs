@@ -285,11 +285,11 @@ pub enum Interruption {
     Drain,
 }
 
-/// What a transition tells the world.
+/// What a command made of a task, as watchers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Transition {
     /// Nothing that a watcher needs to hear.
-    Nothing,
+    Silent,
     /// An attempt began.
     Started,
     /// The task ended with a result.
@@ -328,9 +328,9 @@ pub fn decide(
     now: Lifecycle,
     budget: Budget,
     command: Command,
-) -> Result<(Lifecycle, Told), Refusal> {
+) -> Result<(Lifecycle, Transition), Refusal> {
     use State::{Cancelled, Failed, Queued, Running, Scheduled, Succeeded};
-    let ended = |state, told| Ok((Lifecycle { state, ..now }, told));
+    let ended = |state, transition| Ok((Lifecycle { state, ..now }, transition));
     let current = |attempt| match now.state {
         Running if attempt == now.attempt => Ok(()),
         state if state.is_terminal() => Err(Refusal::Ended(state)),
@@ -338,34 +338,34 @@ pub fn decide(
     };
     match command {
         Command::BecomeDue => match now.state {
-            Scheduled => Ok((Lifecycle { state: Queued, ..now }, Told::Nothing)),
+            Scheduled => Ok((Lifecycle { state: Queued, ..now }, Transition::Silent)),
             state => Err(Refusal::NotReady(state)),
         },
         Command::Start => match now.state {
             Queued => {
                 let attempt = now.attempt + 1;
-                Ok((Lifecycle { state: Running, attempt, ..now }, Told::Started))
+                Ok((Lifecycle { state: Running, attempt, ..now }, Transition::Started))
             }
             state => Err(Refusal::NotReady(state)),
         },
         Command::Succeed { attempt } => {
             current(attempt)?;
-            ended(Succeeded, Told::Succeeded)
+            ended(Succeeded, Transition::Succeeded)
         }
         Command::Stopped { attempt } => {
             current(attempt)?;
-            ended(Cancelled, Told::Cancelled)
+            ended(Cancelled, Transition::Cancelled)
         }
         Command::Fail { attempt, permanent } => {
             current(attempt)?;
             let failures = now.failures + 1;
             let failed = Lifecycle { failures, crashes: 0, ..now };
             if now.cancel_requested {
-                Ok((Lifecycle { state: Cancelled, ..failed }, Told::Cancelled))
+                Ok((Lifecycle { state: Cancelled, ..failed }, Transition::Cancelled))
             } else if permanent || failures >= budget.max_attempts {
-                Ok((Lifecycle { state: Failed, ..failed }, Told::Failed))
+                Ok((Lifecycle { state: Failed, ..failed }, Transition::Failed))
             } else {
-                Ok((Lifecycle { state: Scheduled, ..failed }, Told::RetryScheduled))
+                Ok((Lifecycle { state: Scheduled, ..failed }, Transition::RetryScheduled))
             }
         }
         Command::Interrupt { attempt, by } => {
@@ -373,23 +373,23 @@ pub fn decide(
             let crashes = if by == Interruption::Crash { now.crashes + 1 } else { 0 };
             let interrupted = Lifecycle { crashes, ..now };
             if now.cancel_requested {
-                Ok((Lifecycle { state: Cancelled, ..interrupted }, Told::Cancelled))
+                Ok((Lifecycle { state: Cancelled, ..interrupted }, Transition::Cancelled))
             } else if crashes >= budget.max_crashes {
-                Ok((Lifecycle { state: Failed, ..interrupted }, Told::Failed))
+                Ok((Lifecycle { state: Failed, ..interrupted }, Transition::Failed))
             } else {
-                Ok((Lifecycle { state: Queued, ..interrupted }, Told::Interrupted))
+                Ok((Lifecycle { state: Queued, ..interrupted }, Transition::Interrupted))
             }
         }
         Command::Cancel => match now.state {
-            Scheduled | Queued => ended(Cancelled, Told::Cancelled),
-            Running => Ok((Lifecycle { cancel_requested: true, ..now }, Told::Nothing)),
-            Cancelled => Ok((now, Told::Nothing)),
+            Scheduled | Queued => ended(Cancelled, Transition::Cancelled),
+            Running => Ok((Lifecycle { cancel_requested: true, ..now }, Transition::Silent)),
+            Cancelled => Ok((now, Transition::Silent)),
             state @ (Succeeded | Failed) => Err(Refusal::Ended(state)),
         },
         Command::Redrive => match now.state {
             Failed | Cancelled => {
                 let fresh = Lifecycle::submitted(false);
-                Ok((Lifecycle { attempt: now.attempt, ..fresh }, Told::Redriven))
+                Ok((Lifecycle { attempt: now.attempt, ..fresh }, Transition::Redriven))
             }
             state @ Succeeded => Err(Refusal::Ended(state)),
             state => Err(Refusal::NotEnded(state)),

@@ -6,7 +6,7 @@ use super::{Checks, check_queue, duration, lists::page_size, timestamp, tokens};
 use crate::{
     handler::Violation,
     proto::v1,
-    queue::{self, Block, Book, Counts, Field, Overrides, Settings, WrongBackoffs},
+    queue::{self, Block, Counts, Field, Overrides, QueueConfig, Settings, WrongBackoffs},
     store::QueueStatus,
 };
 
@@ -46,7 +46,7 @@ pub fn queue_listing(request: &v1::ListQueuesRequest) -> Result<QueueListing, Ve
 pub fn queue_page(
     queues: Vec<QueueStatus>,
     listing: &QueueListing,
-    book: &Book,
+    queue_config: &QueueConfig,
 ) -> v1::ListQueuesResponse {
     let beyond =
         |queue: &QueueStatus| listing.after.as_deref().is_none_or(|after| *queue.name > *after);
@@ -55,7 +55,7 @@ pub fn queue_page(
     page.truncate(listing.limit);
     let last = page.last().filter(|_| more);
     let next_page_token = last.map(|last| tokens::queue_token(&last.name)).unwrap_or_default();
-    let queues = page.iter().map(|status| queue(status, book)).collect();
+    let queues = page.iter().map(|status| queue(status, queue_config)).collect();
     v1::ListQueuesResponse { queues, next_page_token }
 }
 
@@ -220,7 +220,7 @@ fn rate(name: &str, given: v1::RateLimit, checks: &mut Checks) -> Option<queue::
 }
 
 /// A queue as the wire has it.
-pub fn queue(status: &QueueStatus, book: &Book) -> v1::Queue {
+pub fn queue(status: &QueueStatus, queue_config: &QueueConfig) -> v1::Queue {
     v1::Queue {
         queue: status.name.to_string(),
         settings: Some(settings(&status.settings)),
@@ -231,23 +231,23 @@ pub fn queue(status: &QueueStatus, book: &Book) -> v1::Queue {
         waiting_bytes: status.waiting_bytes,
         waiting_callers: status.waiting_callers,
         oldest_due_time: status.oldest_due.map(timestamp),
-        configured: configured(&status.name, book),
+        configured: configured(&status.name, queue_config),
     }
 }
 
 /// A queue of which there is nothing to tell but its settings.
-pub fn empty_queue(name: &str, book: &Book) -> v1::Queue {
+pub fn empty_queue(name: &str, queue_config: &QueueConfig) -> v1::Queue {
     v1::Queue {
         queue: name.to_owned(),
-        settings: Some(settings(&book.settings(name))),
-        configured: configured(name, book),
+        settings: Some(settings(&queue_config.settings(name))),
+        configured: configured(name, queue_config),
         counts: Some(v1::TaskCounts::default()),
         ..Default::default()
     }
 }
 
-fn configured(name: &str, book: &Book) -> Vec<String> {
-    book.configured(name).into_iter().map(|field| field.name().to_owned()).collect()
+fn configured(name: &str, queue_config: &QueueConfig) -> Vec<String> {
+    queue_config.configured(name).into_iter().map(|field| field.name().to_owned()).collect()
 }
 
 fn settings(settings: &Settings) -> v1::QueueSettings {

@@ -112,7 +112,7 @@ impl<'a> SubmissionValidator<'a> {
 
 /// What is said of a queue that may not exist.
 pub fn unknown_queue(name: &str, admission: &Admission) -> String {
-    let declared = &admission.book().declared;
+    let declared = &admission.queue_config().declared;
     let mut named: Vec<&str> = declared.keys().take(MAX_QUEUES_NAMED).map(AsRef::as_ref).collect();
     if declared.len() > MAX_QUEUES_NAMED {
         named.push("...");

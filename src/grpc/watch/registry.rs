@@ -64,11 +64,11 @@ pub struct Registry {
     hub: Hub,
     limits: Limits,
     next: AtomicU64,
-    crowd: Mutex<CrowdBook>,
+    watchers: Mutex<Watchers>,
 }
 
 #[derive(Default)]
-struct CrowdBook {
+struct Watchers {
     entries: BTreeMap<u64, Listed>,
     per_connection: HashMap<SocketAddr, usize>,
     per_peer: HashMap<Address, usize>,
@@ -106,7 +106,7 @@ impl Listed {
 impl Registry {
     /// A registry without watchers.
     pub fn new(hub: Hub, limits: Limits) -> Self {
-        Self { hub, limits, next: AtomicU64::new(1), crowd: Mutex::default() }
+        Self { hub, limits, next: AtomicU64::new(1), watchers: Mutex::default() }
     }
 
     /// The cursor after event `seq`; empty if there is none to resume after.
@@ -120,31 +120,32 @@ impl Registry {
     /// `TOO_MANY_WATCHERS`, and which of the limits it is.
     pub fn register(self: &Arc<Self>, who: WatcherInfo) -> Result<WatchGuard, Status> {
         let peer = who.peer;
-        let mut book = self.book();
-        self.check(&book, peer).map_err(status::too_many_watchers)?;
+        let mut watchers = self.lock();
+        self.check(&watchers, peer).map_err(status::too_many_watchers)?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry::new(id, who));
         entry.stats.begin(self.hub.newest());
         let listed = Listed { entry: Arc::clone(&entry), asks: 0, stalled: None };
-        book.entries.insert(id, listed);
+        watchers.entries.insert(id, listed);
         if let Some(peer) = peer {
-            *book.per_connection.entry(peer).or_default() += 1;
-            *book.per_peer.entry(Address::of(peer.ip())).or_default() += 1;
+            *watchers.per_connection.entry(peer).or_default() += 1;
+            *watchers.per_peer.entry(Address::of(peer.ip())).or_default() += 1;
         }
-        drop(book);
+        drop(watchers);
         Ok(WatchGuard::new(entry, Arc::clone(self)))
     }
 
-    fn check(&self, book: &CrowdBook, peer: Option<SocketAddr>) -> Result<(), Crowd> {
+    fn check(&self, registered: &Watchers, peer: Option<SocketAddr>) -> Result<(), Crowd> {
         let Limits { watchers, per_connection, per_peer } = self.limits;
-        if book.entries.len() >= watchers {
+        if registered.entries.len() >= watchers {
             return Err(Crowd::Server(watchers));
         }
         let Some(peer) = peer else { return Ok(()) };
-        if book.per_connection.get(&peer).is_some_and(|count| *count >= per_connection) {
+        if registered.per_connection.get(&peer).is_some_and(|count| *count >= per_connection) {
             return Err(Crowd::Connection(per_connection));
         }
-        if book.per_peer.get(&Address::of(peer.ip())).is_some_and(|count| *count >= per_peer) {
+        if registered.per_peer.get(&Address::of(peer.ip())).is_some_and(|count| *count >= per_peer)
+        {
             return Err(Crowd::Peer(peer.ip(), per_peer));
         }
         Ok(())
@@ -152,7 +153,7 @@ impl Registry {
 
     /// Gives a place up, if that was not done before.
     pub(super) fn remove(&self, entry: &Entry) {
-        self.book().remove(entry);
+        self.lock().remove(entry);
     }
 
     /// The watchers as they stand, the oldest first.
@@ -180,7 +181,7 @@ impl Registry {
         };
         // Copied first, so that nobody waits for the words.
         let entries: Vec<_> =
-            self.book().entries.values().take(MAX_LISTED).map(Listed::copy).collect();
+            self.lock().entries.values().take(MAX_LISTED).map(Listed::copy).collect();
         let watchers = entries.into_iter().map(&mut shown).collect();
         v1::ListWatchersResponse { watchers, newest_cursor: self.cursor(Some(newest)) }
     }
@@ -192,24 +193,24 @@ impl Registry {
         now: Instant,
         stall_timeout: Option<Duration>,
     ) -> Vec<(Arc<Entry>, CloseReason)> {
-        let mut book = self.book();
-        let looked = book.entries.values_mut().filter_map(|listed| {
+        let mut watchers = self.lock();
+        let looked = watchers.entries.values_mut().filter_map(|listed| {
             let end = listed.look(now, stall_timeout)?;
             Some((Arc::clone(&listed.entry), end))
         });
         let ended: Vec<_> = looked.collect();
         for (entry, _) in &ended {
-            book.remove(entry);
+            watchers.remove(entry);
         }
         ended
     }
 
-    fn book(&self) -> MutexGuard<'_, CrowdBook> {
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Watchers> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl CrowdBook {
+impl Watchers {
     fn remove(&mut self, entry: &Entry) {
         if self.entries.remove(&entry.id).is_none() {
             return;

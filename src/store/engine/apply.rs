@@ -12,7 +12,7 @@ use crate::{
         journal::{AttemptRow, FinishRow, WrittenLive},
         ready::{DueTimer, QueueId},
     },
-    task::{self, Command, Data, Failure, State, TaskId, Told, WorkerId, invariants},
+    task::{self, Command, Data, Failure, State, TaskId, Transition, WorkerId, invariants},
 };
 
 type Applied = Result<(), GroupError>;
@@ -248,7 +248,7 @@ impl Engine<'_> {
         };
         debug_assert_eq!(invariants::check(before, command, after), Ok(()));
         entry.life = after;
-        if let (Told::RetryScheduled, Some(rest)) = (what, told.retry_after) {
+        if let (Transition::RetryScheduled, Some(rest)) = (what, told.retry_after) {
             entry.due = self.group.now.wall.after(rest);
             entry.timer = DueTimer::Steady(self.group.now.steady.after(rest));
         }
@@ -367,16 +367,16 @@ impl Engine<'_> {
     }
 
     /// Adds the event of a transition that was just made.
-    pub(super) fn tell(&mut self, number: u64, what: Told, told: &Particulars<'_>) {
+    pub(super) fn tell(&mut self, number: u64, what: Transition, told: &Particulars<'_>) {
         let event_type = match what {
-            Told::Nothing => return,
-            Told::Started => EventType::Started,
-            Told::Succeeded => EventType::Succeeded,
-            Told::RetryScheduled => EventType::RetryScheduled,
-            Told::Failed => EventType::Failed,
-            Told::Interrupted => EventType::Interrupted,
-            Told::Cancelled => EventType::Cancelled,
-            Told::Redriven => EventType::Redriven,
+            Transition::Silent => return,
+            Transition::Started => EventType::Started,
+            Transition::Succeeded => EventType::Succeeded,
+            Transition::RetryScheduled => EventType::RetryScheduled,
+            Transition::Failed => EventType::Failed,
+            Transition::Interrupted => EventType::Interrupted,
+            Transition::Cancelled => EventType::Cancelled,
+            Transition::Redriven => EventType::Redriven,
         };
         let Some(entry) = self.index.get(number) else { return };
         let Some(queue) = self.queues.get(entry.queue) else { return };
@@ -399,7 +399,7 @@ impl Engine<'_> {
                 .zip(execution)
                 .map(|(measured, execution)| clock::span(now.since(execution.started), measured)),
             error: told.failure,
-            next_due: (what == Told::RetryScheduled).then_some(entry.due),
+            next_due: (what == Transition::RetryScheduled).then_some(entry.due),
             ..Event::new(event_type, now, Some(subject))
         });
     }

@@ -170,7 +170,7 @@ impl Engine<'_> {
             QueueChange::Settings(fields, values) => {
                 let Some(queue) = self.queues.get(id) else { return };
                 let (handle, before) = (queue.handle.clone(), queue.overrides);
-                let configured = self.admission.book().settings(name);
+                let configured = self.admission.queue_config().settings(name);
                 let overrides = match before.changed(&fields, &values, configured) {
                     Ok(overrides) => overrides,
                     Err(wrong) => {

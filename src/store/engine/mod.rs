@@ -24,7 +24,7 @@ mod outage;
 mod queues;
 mod runs;
 mod submit;
-mod upkeep;
+mod trimming;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -60,7 +60,7 @@ pub use log::LogKeeper;
 pub use message::Message;
 pub use mix::Mix;
 pub use queues::{ENDS, EndedCount, Queues};
-pub use upkeep::Upkeep;
+pub use trimming::RetentionTrimmer;
 
 /// Commands in one group.
 pub const MAX_GROUP_COMMANDS: usize = 1_024;
@@ -90,7 +90,7 @@ pub struct Engine<'c> {
     pub mix: Mix,
     pub ready: ReadyQueues,
     pub encoder: Encoder,
-    pub upkeep: Upkeep,
+    pub trimmer: RetentionTrimmer,
     pub space: Space,
     pub newest_task: u64,
     /// The newest row of tasks that have ended. A group has two numbers of its own,
@@ -217,7 +217,7 @@ impl Engine<'_> {
         let release = release.map(|until| until.saturating_duration_since(now.instant));
         let look = self.space.until_look(now.instant);
         let log = self.log_keeper.until_retry();
-        [due, release, self.until_upkeep(&now), look, log].into_iter().flatten().min()
+        [due, release, self.until_trimming(&now), look, log].into_iter().flatten().min()
     }
 
     /// One transaction: takes from `arrived` up to the byte bound. Returns the
@@ -237,7 +237,7 @@ impl Engine<'_> {
         }
         match written {
             Ok(batches) => {
-                if let Some(first) = self.upkeep.first_event() {
+                if let Some(first) = self.trimmer.first_event() {
                     self.publisher.kept_from(first);
                 }
                 for batch in batches {
@@ -301,7 +301,7 @@ impl Engine<'_> {
         }
         for batch in &batches {
             self.records.insert_events(batch.clone(), uptime);
-            self.upkeep.events_written(batch.first(), uptime);
+            self.trimmer.events_written(batch.first(), uptime);
         }
         self.publisher.expect(self.encoder.newest());
         self.commit()?;
@@ -327,7 +327,7 @@ impl Engine<'_> {
             if !tasks.is_empty() {
                 let row = EndedRow { id: self.ended_row(failed), failed, uptime, tasks };
                 self.records.insert_ended(row);
-                self.upkeep.tasks_ended(failed, uptime);
+                self.trimmer.tasks_ended(failed, uptime);
             }
         }
         self.newest_ended += 2;

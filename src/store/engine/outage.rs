@@ -121,7 +121,7 @@ impl Engine<'_> {
         let before = self.uptime();
         let now = self.clock.uptime(&self.clock.now());
         self.records.postpone(now);
-        self.upkeep.postpone(before, now);
+        self.trimmer.postpone(before, now);
     }
 
     fn wait_out(&self, outage: &mut Outage, error: &JournalError) {

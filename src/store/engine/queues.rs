@@ -107,9 +107,9 @@ impl Queues {
         now: &EngineTime,
     ) -> QueueId {
         let name = Arc::clone(handle.queue());
-        let book = self.admission.book();
-        let settings = book.settings(&name);
-        let declared = book.declared.contains_key(&name);
+        let queue_config = self.admission.queue_config();
+        let settings = queue_config.settings(&name);
+        let declared = queue_config.declared.contains_key(&name);
         let id = ready.add(&settings);
         let queue = Queue {
             handle,
@@ -138,7 +138,7 @@ impl Queues {
         overrides: Overrides,
         ready: &mut ReadyQueues,
     ) -> Option<Settings> {
-        let configured = self.admission.book().settings(self.get(id)?.name());
+        let configured = self.admission.queue_config().settings(self.get(id)?.name());
         let queue = self.get_mut(id)?;
         queue.overrides = overrides;
         queue.settings = overrides.over(configured);

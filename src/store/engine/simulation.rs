@@ -34,7 +34,7 @@ use crate::{
     config::{Durability, Retention},
     event::Seq,
     events::{BoxFuture, Ended, EventBatch, History, Hub, Tail, Unreadable},
-    queue::Book,
+    queue::QueueConfig,
     store::{
         Dispatch, Error, Finished, Outcome, QueueChange, Settings, Submission, Submitted,
         WallClock,
@@ -122,8 +122,11 @@ impl History for OnDisk {
 }
 
 fn gate() -> Arc<Admission> {
-    let limits =
-        Limits { book: Book::default(), queues: 100, room_timeout: Duration::from_secs(1) };
+    let limits = Limits {
+        queue_config: QueueConfig::default(),
+        queues: 100,
+        room_timeout: Duration::from_secs(1),
+    };
     Arc::new(Admission::new(limits))
 }
 

@@ -17,7 +17,7 @@ use crate::{
     admission::{Admission, Limits},
     config::{Durability, Retention},
     events::{Hub, Invalid},
-    queue::{Book, Counts, Field, Overrides, WrongBackoffs},
+    queue::{Counts, Field, Overrides, QueueConfig, WrongBackoffs},
     store::{
         Dispatch, Error, Finished, Outcome, Overview, QueueChange, Settings, Submission, Submitted,
         WallClock, prepared::Prepared, recovery, sqlite, weight,
@@ -73,8 +73,11 @@ impl Bench {
         settings: Settings,
         ahead: Arc<AtomicI64>,
     ) -> Self {
-        let limits =
-            Limits { book: Book::default(), queues: 100, room_timeout: Duration::from_secs(1) };
+        let limits = Limits {
+            queue_config: QueueConfig::default(),
+            queues: 100,
+            room_timeout: Duration::from_secs(1),
+        };
         let gate = Arc::new(Admission::new(limits));
         let journal = sqlite::SqliteJournal::new(connection, None).expect("it is read");
         let recovered = recovery::recover(Box::new(journal), None, Arc::clone(&gate), &settings);
@@ -410,7 +413,7 @@ fn what_is_young_is_not_trimmed_for_a_step_of_the_clock() {
         for restarts in 0..2 {
             bench.group(Vec::new());
             assert_eq!(bench.counts("a").succeeded, 1, "{hours} h, {restarts} restarts");
-            assert_eq!(bench.engine.upkeep.first_event(), Some(crate::event::Seq(1)));
+            assert_eq!(bench.engine.trimmer.first_event(), Some(crate::event::Seq(1)));
             let again = bench.submit(keyed.clone());
             assert_eq!((again.task, again.existing), (id, true));
             bench = bench.crash();

@@ -197,7 +197,7 @@ fn pages_hold_every_queue_once() {
             let page = queue_page(
                 names.iter().map(|name| status(name)).collect(),
                 &listing,
-                &Book::default(),
+                &QueueConfig::default(),
             );
             assert!(page.queues.len() <= usize::try_from(page_size).unwrap());
             assert!(!page.queues.is_empty(), "a last page that is empty");
@@ -225,24 +225,24 @@ fn a_listing_that_is_wrong_is_told() {
 
 #[test]
 fn a_queue_is_told_with_all_of_its_settings() {
-    let told = queue(&status("q"), &Book::default());
+    let told = queue(&status("q"), &QueueConfig::default());
     assert_eq!(told.overridden, ["rate_limit", "weight"]);
-    assert_eq!(told.settings, empty_queue("q", &Book::default()).settings);
+    assert_eq!(told.settings, empty_queue("q", &QueueConfig::default()).settings);
     let set = set_fields(&told.settings.expect("settings"));
     assert_eq!(set, Field::ALL);
 }
 
 #[test]
 fn a_setting_is_configured_only_where_the_configuration_says_another_than_the_default() {
-    let untouched = queue(&status("q"), &Book::default());
+    let untouched = queue(&status("q"), &QueueConfig::default());
     assert!(untouched.configured.is_empty(), "{:?}", untouched.configured);
     // Declared as the default is: it is said all the same.
     let own = Overrides { weight: Some(1), ..Default::default() };
-    let book = Book {
+    let queue_config = QueueConfig {
         defaults: Settings { max_attempts: 3, ..Settings::default() },
         declared: [(Arc::from("q"), own)].into(),
         fixed: false,
     };
-    assert_eq!(queue(&status("q"), &book).configured, ["weight", "max_attempts"]);
-    assert_eq!(empty_queue("r", &book).configured, ["max_attempts"]);
+    assert_eq!(queue(&status("q"), &queue_config).configured, ["weight", "max_attempts"]);
+    assert_eq!(empty_queue("r", &queue_config).configured, ["max_attempts"]);
 }

@@ -9,7 +9,7 @@ const NOW: u32 = 3;
 const STALE: u32 = 2;
 const BUDGET: Budget = Budget { max_attempts: 3, max_crashes: 3 };
 
-type Cell = Result<(State, Told), Refusal>;
+type Cell = Result<(State, Transition), Refusal>;
 
 fn standing(state: State) -> Lifecycle {
     Lifecycle { state, attempt: NOW, failures: 1, crashes: 1, cancel_requested: false }
@@ -35,28 +35,31 @@ fn table() -> Vec<(Command, [Cell; 6])> {
     let (crash, drain) = (Interruption::Crash, Interruption::Drain);
     vec![
         (BecomeDue, [
-            Ok((Queued, Told::Nothing)), Err(NotReady(Queued)), Err(NotReady(Running)),
+            Ok((Queued, Transition::Silent)), Err(NotReady(Queued)), Err(NotReady(Running)),
             Err(NotReady(Succeeded)), Err(NotReady(Failed)), Err(NotReady(Cancelled)),
         ]),
         (Start, [
-            Err(NotReady(Scheduled)), Ok((Running, Told::Started)), Err(NotReady(Running)),
+            Err(NotReady(Scheduled)), Ok((Running, Transition::Started)), Err(NotReady(Running)),
             Err(NotReady(Succeeded)), Err(NotReady(Failed)), Err(NotReady(Cancelled)),
         ]),
         (Cancel, [
-            Ok((Cancelled, Told::Cancelled)), Ok((Cancelled, Told::Cancelled)),
-            Ok((Running, Told::Nothing)),
-            Err(Ended(Succeeded)), Err(Ended(Failed)), Ok((Cancelled, Told::Nothing)),
+            Ok((Cancelled, Transition::Cancelled)), Ok((Cancelled, Transition::Cancelled)),
+            Ok((Running, Transition::Silent)),
+            Err(Ended(Succeeded)), Err(Ended(Failed)), Ok((Cancelled, Transition::Silent)),
         ]),
         (Redrive, [
             Err(NotEnded(Scheduled)), Err(NotEnded(Queued)), Err(NotEnded(Running)),
-            Err(Ended(Succeeded)), Ok((Queued, Told::Redriven)), Ok((Queued, Told::Redriven)),
+            Err(Ended(Succeeded)),
+            Ok((Queued, Transition::Redriven)), Ok((Queued, Transition::Redriven)),
         ]),
-        (Succeed { attempt: NOW }, report(Ok((Succeeded, Told::Succeeded)))),
-        (Stopped { attempt: NOW }, report(Ok((Cancelled, Told::Cancelled)))),
-        (Fail { attempt: NOW, permanent: false }, report(Ok((Scheduled, Told::RetryScheduled)))),
-        (Fail { attempt: NOW, permanent: true }, report(Ok((Failed, Told::Failed)))),
-        (Interrupt { attempt: NOW, by: crash }, report(Ok((Queued, Told::Interrupted)))),
-        (Interrupt { attempt: NOW, by: drain }, report(Ok((Queued, Told::Interrupted)))),
+        (Succeed { attempt: NOW }, report(Ok((Succeeded, Transition::Succeeded)))),
+        (Stopped { attempt: NOW }, report(Ok((Cancelled, Transition::Cancelled)))),
+        (Fail { attempt: NOW, permanent: false }, report(
+            Ok((Scheduled, Transition::RetryScheduled)),
+        )),
+        (Fail { attempt: NOW, permanent: true }, report(Ok((Failed, Transition::Failed)))),
+        (Interrupt { attempt: NOW, by: crash }, report(Ok((Queued, Transition::Interrupted)))),
+        (Interrupt { attempt: NOW, by: drain }, report(Ok((Queued, Transition::Interrupted)))),
         (Succeed { attempt: STALE }, report(Err(StaleAttempt))),
         (Stopped { attempt: STALE }, report(Err(StaleAttempt))),
         (Fail { attempt: STALE, permanent: false }, report(Err(StaleAttempt))),
@@ -94,8 +97,9 @@ fn every_command_in_every_state() {
         for (state, expected) in State::ALL.into_iter().zip(row) {
             let before = standing(state);
             let decided = decide(before, BUDGET, command);
-            let expected = expected
-                .map(|(state, told)| (Lifecycle { state, ..counters(before, command) }, told));
+            let expected = expected.map(|(state, transition)| {
+                (Lifecycle { state, ..counters(before, command) }, transition)
+            });
             assert_eq!(decided, expected, "{command:?} in {state:?}");
         }
     }
@@ -104,11 +108,15 @@ fn every_command_in_every_state() {
 #[test]
 fn the_last_failure_of_the_budget_ends_the_task() {
     let fail = Command::Fail { attempt: NOW, permanent: false };
-    for (failures, told) in
-        [(0, Told::RetryScheduled), (1, Told::RetryScheduled), (2, Told::Failed)]
+    for (failures, transition) in
+        [(0, Transition::RetryScheduled), (1, Transition::RetryScheduled), (2, Transition::Failed)]
     {
         let before = Lifecycle { failures, ..standing(Running) };
-        assert_eq!(decide(before, BUDGET, fail).unwrap().1, told, "after {failures} failures");
+        assert_eq!(
+            decide(before, BUDGET, fail).unwrap().1,
+            transition,
+            "after {failures} failures"
+        );
     }
 }
 
@@ -119,16 +127,18 @@ fn only_crashes_in_a_row_end_a_task() {
         let before = Lifecycle { crashes, failures: 2, ..standing(Running) };
         let (after, _) = decide(before, BUDGET, interrupt(Interruption::Crash)).unwrap();
         assert_eq!((after.state, after.failures), (state, 2), "after {crashes} crashes");
-        let (after, told) = decide(before, BUDGET, interrupt(Interruption::Drain)).unwrap();
-        assert_eq!((after.state, after.crashes, told), (Queued, 0, Told::Interrupted));
+        let (after, transition) = decide(before, BUDGET, interrupt(Interruption::Drain)).unwrap();
+        assert_eq!((after.state, after.crashes, transition), (Queued, 0, Transition::Interrupted));
     }
 }
 
 #[test]
 fn a_success_wins_over_a_cancellation_and_nothing_else_does() {
     let before = Lifecycle { cancel_requested: true, ..standing(Running) };
-    let ends = |command| decide(before, BUDGET, command).map(|(after, told)| (after.state, told));
-    assert_eq!(ends(Command::Succeed { attempt: NOW }), Ok((Succeeded, Told::Succeeded)));
+    let ends = |command| {
+        decide(before, BUDGET, command).map(|(after, transition)| (after.state, transition))
+    };
+    assert_eq!(ends(Command::Succeed { attempt: NOW }), Ok((Succeeded, Transition::Succeeded)));
     for command in [
         Command::Stopped { attempt: NOW },
         Command::Fail { attempt: NOW, permanent: false },
@@ -136,10 +146,10 @@ fn a_success_wins_over_a_cancellation_and_nothing_else_does() {
         Command::Interrupt { attempt: NOW, by: Interruption::Crash },
         Command::Interrupt { attempt: NOW, by: Interruption::Drain },
     ] {
-        assert_eq!(ends(command), Ok((Cancelled, Told::Cancelled)), "{command:?}");
+        assert_eq!(ends(command), Ok((Cancelled, Transition::Cancelled)), "{command:?}");
     }
-    let (again, told) = decide(before, BUDGET, Command::Cancel).unwrap();
-    assert_eq!((again, told), (before, Told::Nothing), "repeating it does nothing more");
+    let (again, transition) = decide(before, BUDGET, Command::Cancel).unwrap();
+    assert_eq!((again, transition), (before, Transition::Silent), "repeating it does nothing more");
 }
 
 #[test]
@@ -203,12 +213,12 @@ proptest! {
         let mut started = 0;
         for given in commands {
             let command = command(now, given);
-            let Ok((after, told)) = decide(now, budget, command) else { continue };
+            let Ok((after, transition)) = decide(now, budget, command) else { continue };
             prop_assert_eq!(invariants::check(now, command, after), Ok(()));
             // One transition, one thing told; becoming due is told by nobody.
             let moved = after.state != now.state && command != Command::BecomeDue;
-            prop_assert_eq!(told != Told::Nothing, moved, "{:?} {:?}", now, command);
-            started += u32::from(told == Told::Started);
+            prop_assert_eq!(transition != Transition::Silent, moved, "{:?} {:?}", now, command);
+            started += u32::from(transition == Transition::Started);
             prop_assert_eq!(after.attempt, started);
             prop_assert!(after.failures <= max_attempts && after.crashes <= max_crashes);
             if !after.state.is_terminal() {

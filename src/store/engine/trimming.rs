@@ -39,7 +39,7 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// What is to be trimmed next.
 #[derive(Debug)]
-pub struct Upkeep {
+pub struct RetentionTrimmer {
     retention: Retention,
     /// The uptime at which the oldest tasks that are kept ended: those that did not
     /// fail, and those that did.
@@ -58,7 +58,7 @@ pub struct Upkeep {
 /// Tasks that did not fail, and those that did, by the column `ended.failed`.
 const CLASSES: [bool; 2] = [false, true];
 
-impl Upkeep {
+impl RetentionTrimmer {
     pub fn new(retention: Retention) -> Self {
         Self {
             retention,
@@ -109,8 +109,8 @@ impl Upkeep {
 
 impl Engine<'_> {
     /// Looks up what is the oldest of everything.
-    pub(in crate::store) fn begin_upkeep(&mut self, newest_batch: Seq) -> Applied {
-        self.upkeep.newest_batch = newest_batch;
+    pub(in crate::store) fn begin_trimming(&mut self, newest_batch: Seq) -> Applied {
+        self.trimmer.newest_batch = newest_batch;
         self.look_at_oldest_events()?;
         for failed in CLASSES {
             self.look_at_oldest(failed)?;
@@ -121,16 +121,16 @@ impl Engine<'_> {
     fn look_at_oldest(&mut self, failed: bool) -> Result<Option<EndedRow>, GroupError> {
         let class = usize::from(failed);
         let row = loop {
-            match self.records.oldest_ended(failed, self.upkeep.passed_over[class])? {
+            match self.records.oldest_ended(failed, self.trimmer.passed_over[class])? {
                 None => break None,
                 Some(Ok(row)) => break Some(row),
                 Some(Err((id, damage))) => {
                     tracing::error!(%damage, "the tasks that it names are not trimmed");
-                    self.upkeep.passed_over[class] = id;
+                    self.trimmer.passed_over[class] = id;
                 }
             }
         };
-        self.upkeep.oldest_ended[class] = row.as_ref().map(|row| row.uptime);
+        self.trimmer.oldest_ended[class] = row.as_ref().map(|row| row.uptime);
         Ok(row)
     }
 
@@ -138,7 +138,7 @@ impl Engine<'_> {
     fn look_at_oldest_events(&mut self) -> Applied {
         let now = self.uptime();
         let oldest = self.records.oldest_events()?;
-        self.upkeep.oldest_events = oldest.map(|(first, uptime)| {
+        self.trimmer.oldest_events = oldest.map(|(first, uptime)| {
             let uptime = uptime.unwrap_or_else(|damage| {
                 tracing::error!(%damage, "the events that it has cannot be read");
                 now
@@ -149,16 +149,16 @@ impl Engine<'_> {
     }
 
     /// How long until there is something to trim or to give back.
-    pub(super) fn until_upkeep(&self, now: &EngineTime) -> Option<Duration> {
-        let upkeep = &self.upkeep;
-        if upkeep.space || self.too_many_events() {
+    pub(super) fn until_trimming(&self, now: &EngineTime) -> Option<Duration> {
+        let trimmer = &self.trimmer;
+        if trimmer.space || self.too_many_events() {
             return Some(Duration::ZERO);
         }
-        let tasks = CLASSES.map(|failed| upkeep.trim_at(failed, self.is_beyond(failed)));
-        let events = upkeep
+        let tasks = CLASSES.map(|failed| trimmer.trim_at(failed, self.is_beyond(failed)));
+        let events = trimmer
             .oldest_events
-            .filter(|(first, _)| *first < upkeep.newest_batch)
-            .map(|(_, time)| time.after(upkeep.retention.events));
+            .filter(|(first, _)| *first < trimmer.newest_batch)
+            .map(|(_, time)| time.after(trimmer.retention.events));
         let next = tasks.into_iter().chain([events]).flatten().min();
         next.map(|time| time.since(self.clock.uptime(now)))
     }
@@ -166,14 +166,14 @@ impl Engine<'_> {
     /// Whether more of a class is kept than may be. Dead letters have bounds of their
     /// own, of the same size: they do not push out what ended well.
     fn is_beyond(&self, failed: bool) -> bool {
-        let (kept, retention) = (self.queues.kept[usize::from(failed)], &self.upkeep.retention);
+        let (kept, retention) = (self.queues.kept[usize::from(failed)], &self.trimmer.retention);
         kept.tasks > retention.max_finished || kept.bytes > retention.max_finished_bytes
     }
 
     fn too_many_events(&self) -> bool {
-        let (newest, retention) = (self.encoder.newest(), &self.upkeep.retention);
-        self.upkeep.oldest_events.is_some_and(|(first, _)| {
-            first < self.upkeep.newest_batch && newest.0 - first.0 >= retention.max_events
+        let (newest, retention) = (self.encoder.newest(), &self.trimmer.retention);
+        self.trimmer.oldest_events.is_some_and(|(first, _)| {
+            first < self.trimmer.newest_batch && newest.0 - first.0 >= retention.max_events
         })
     }
 
@@ -190,13 +190,13 @@ impl Engine<'_> {
         if left < before {
             // The row with the newest number may be gone.
             self.records.remember_newest_task(self.newest_task);
-            self.upkeep.space = true;
+            self.trimmer.space = true;
         }
         self.trim_events()
     }
 
     fn is_due(&self, failed: bool) -> bool {
-        let at = self.upkeep.trim_at(failed, self.is_beyond(failed));
+        let at = self.trimmer.trim_at(failed, self.is_beyond(failed));
         at.is_some_and(|time| time <= self.uptime())
     }
 
@@ -242,14 +242,14 @@ impl Engine<'_> {
 
     fn trim_events(&mut self) -> Applied {
         for _ in 0..STEP_BATCHES {
-            let Some((first, time)) = self.upkeep.oldest_events else { break };
-            let old = time.after(self.upkeep.retention.events) <= self.uptime();
-            if first >= self.upkeep.newest_batch || !(old || self.too_many_events()) {
+            let Some((first, time)) = self.trimmer.oldest_events else { break };
+            let old = time.after(self.trimmer.retention.events) <= self.uptime();
+            if first >= self.trimmer.newest_batch || !(old || self.too_many_events()) {
                 break;
             }
             self.records.trim_events(first);
             self.look_at_oldest_events()?;
-            self.upkeep.space = true;
+            self.trimmer.space = true;
         }
         Ok(())
     }
@@ -264,12 +264,12 @@ impl Engine<'_> {
     /// Gives back some of the space that is free, while nobody waits. A reader in
     /// the way is of no harm; any other failure is one of the disk, as of a commit.
     pub(super) fn give_back_space(&mut self) -> Applied {
-        if !self.upkeep.space {
+        if !self.trimmer.space {
             return Ok(());
         }
         match self.try_give_back() {
-            Ok(more) => self.upkeep.space = more,
-            Err(error) if error.fault().may_pass() => self.upkeep.space = false,
+            Ok(more) => self.trimmer.space = more,
+            Err(error) if error.fault().may_pass() => self.trimmer.space = false,
             Err(error) => return Err(error.into()),
         }
         Ok(())
@@ -281,11 +281,11 @@ impl Engine<'_> {
         let (pages, free) = journal.pages()?;
         if free > SPARE_PAGES.max(pages / 4) {
             journal.give_back(STEP_PAGES.min(free - SPARE_PAGES))?;
-            self.upkeep.gave_back = true;
+            self.trimmer.gave_back = true;
             // Not where the database cannot give back.
             return Ok(journal.pages()?.1 < free);
         }
-        if std::mem::take(&mut self.upkeep.gave_back) {
+        if std::mem::take(&mut self.trimmer.gave_back) {
             // This shortens the file by the pages that were given back.
             self.log_keeper.want();
         }
