@@ -125,7 +125,7 @@ impl Clock {
     }
 
     /// Lets time pass.
-    pub fn rest(&self, span: Duration) {
+    pub fn sleep(&self, span: Duration) {
         match &self.wall.by_hand {
             None => thread::sleep(span),
             Some(by_hand) => {

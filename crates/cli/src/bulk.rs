@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, path::PathBuf, sync::Arc, time::Duration};
 
 use taskyard_client::{
-    Client, Persistence, Seen, Start, Tasks, Watch, Watcher, is_lost, is_terminal,
+    CallRetryPolicy, Client, Seen, Start, Tasks, Watch, Watcher, is_lost, is_terminal,
 };
 use taskyard_proto::v1::{GetTaskRequest, SubmitResponse};
 use tokio::{
@@ -258,7 +258,7 @@ impl Bulk {
 
     async fn look_up(&mut self, task_id: String) -> Result<(), Problem> {
         let request = GetTaskRequest { task_id };
-        let response = Persistence::PATIENT
+        let response = CallRetryPolicy::PATIENT
             .call(|| {
                 let (mut client, request) = (self.client.tasks(), request.clone());
                 async move { client.get_task(request).await }
@@ -340,7 +340,7 @@ async fn send(
     if request.request_id.is_empty() {
         request.request_id = request_id;
     }
-    Persistence::PATIENT
+    CallRetryPolicy::PATIENT
         .call(|| {
             let (mut client, mut request) = (client.clone(), Request::new(request.clone()));
             request.set_timeout(ROOM);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taskyard_client::{Persistence, Tasks};
+use taskyard_client::{CallRetryPolicy, Tasks};
 use taskyard_proto::v1::{CancelTaskRequest, CancelTasksRequest, Task, TaskFilter, TaskState};
 
 use super::{
@@ -65,7 +65,7 @@ pub async fn run(server: &ServerArgs, args: CancelArgs) -> Result<Exit, Problem>
 
 async fn one(client: Tasks, task_id: String) -> Result<Task, Problem> {
     let request = CancelTaskRequest { task_id };
-    let response = Persistence::BRIEF
+    let response = CallRetryPolicy::BRIEF
         .ask(&client, &request, async |mut client, request| client.cancel_task(request).await)
         .await?;
     let task = response.task.unwrap_or_default();
@@ -79,7 +79,7 @@ async fn one(client: Tasks, task_id: String) -> Result<Task, Problem> {
 async fn step(client: Tasks, filter: TaskFilter, token: String) -> Result<Step, tonic::Status> {
     let request =
         CancelTasksRequest { filter: Some(filter), page_token: token, ..Default::default() };
-    let response = Persistence::PATIENT
+    let response = CallRetryPolicy::PATIENT
         .ask(&client, &request, async |mut client, request| client.cancel_tasks(request).await)
         .await?;
     let changed = response.cancelled.into();

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use prost_types::FieldMask;
-use taskyard_client::{Admin, Persistence};
+use taskyard_client::{Admin, CallRetryPolicy};
 use taskyard_domain::queue::Field;
 use taskyard_proto::v1::{QueueSettings, RateLimit, UpdateQueueRequest};
 use taskyard_text::{
@@ -123,7 +123,7 @@ pub async fn run(server: &ServerArgs, args: ConfigureArgs) -> Result<Exit, Probl
     let admin = server.connect().await?.admin();
     say_if_new(&admin, &request.queue).await;
     let ask = async |mut admin: Admin, request| admin.update_queue(request).await;
-    let response = Persistence::BRIEF.ask(&admin, &request, ask).await?;
+    let response = CallRetryPolicy::BRIEF.ask(&admin, &request, ask).await?;
     show(&response.queue.unwrap_or_default(), args.output.output)?;
     Ok(Exit::Ok)
 }

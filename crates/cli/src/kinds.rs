@@ -1,6 +1,6 @@
 //! `kinds`: what the server executes.
 
-use taskyard_client::{Persistence, Tasks};
+use taskyard_client::{CallRetryPolicy, Tasks};
 use taskyard_proto::v1::ListKindsRequest;
 
 use super::{
@@ -21,7 +21,7 @@ pub struct KindsArgs {
 pub async fn run(server: &ServerArgs, args: KindsArgs) -> Result<Exit, Problem> {
     let client = server.connect().await?.tasks();
     let ask = async |mut client: Tasks, request| client.list_kinds(request).await;
-    let response = Persistence::BRIEF.ask(&client, &ListKindsRequest {}, ask).await?;
+    let response = CallRetryPolicy::BRIEF.ask(&client, &ListKindsRequest {}, ask).await?;
     let mut out = Out::stdout();
     for kind in response.kinds {
         out.line(match args.output.output {

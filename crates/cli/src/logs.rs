@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use taskyard_client::{Persistence, Tasks};
+use taskyard_client::{CallRetryPolicy, Tasks};
 use taskyard_proto::v1::{Attempt, AttemptOutput, GetTaskRequest, Task, TaskState, attempt_output};
 
 use super::{
@@ -30,7 +30,7 @@ pub async fn run(server: &ServerArgs, args: LogsArgs) -> Result<Exit, Problem> {
     let client = server.connect().await?.tasks();
     let request = GetTaskRequest { task_id: args.task_id };
     let ask = async |mut client: Tasks, request| client.get_task(request).await;
-    let response = Persistence::BRIEF.ask(&client, &request, ask).await?;
+    let response = CallRetryPolicy::BRIEF.ask(&client, &request, ask).await?;
     let task = response.task.unwrap_or_default();
     let (attempt, output) = chosen(&task, args.attempt)?;
     show(attempt, output).map_err(|error| Problem::new(Exit::Internal, error.to_string()))?;

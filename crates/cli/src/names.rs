@@ -2,7 +2,7 @@
 //!
 //! Owns the looking up and the wording. Must not know what the names are for.
 
-use taskyard_client::{Admin, Client, Persistence, Tasks};
+use taskyard_client::{Admin, CallRetryPolicy, Client, Tasks};
 use taskyard_proto::v1::{ListKindsRequest, ListQueuesRequest, ListQueuesResponse};
 use taskyard_text::{closest, quoted};
 
@@ -24,7 +24,7 @@ pub async fn say_unknown(client: &Client, queues: &[String], kinds: &[String]) {
         return;
     }
     let ask = async |mut client: Tasks, request| client.list_kinds(request).await;
-    let response = Persistence::BRIEF.ask(&client.tasks(), &ListKindsRequest {}, ask).await;
+    let response = CallRetryPolicy::BRIEF.ask(&client.tasks(), &ListKindsRequest {}, ask).await;
     let Ok(response) = response else { return };
     let known: Vec<_> = response.kinds.iter().map(|kind| kind.kind.as_str()).collect();
     for kind in kinds.iter().filter(|kind| !known.contains(&kind.as_str())) {
@@ -48,7 +48,7 @@ pub async fn unknown_queue(admin: &Admin, queue: &str) -> Option<String> {
 
 async fn queues(admin: &Admin, request: ListQueuesRequest) -> Option<ListQueuesResponse> {
     let ask = async |mut admin: Admin, request| admin.list_queues(request).await;
-    Persistence::BRIEF.ask(admin, &request, ask).await.ok()
+    CallRetryPolicy::BRIEF.ask(admin, &request, ask).await.ok()
 }
 
 /// `; did you mean mail?`, or nothing.

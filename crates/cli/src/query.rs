@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taskyard_client::{Client, Persistence, Tasks, is_terminal};
+use taskyard_client::{CallRetryPolicy, Client, Tasks, is_terminal};
 use taskyard_proto::v1::{DamagedTask, GetTaskRequest, ListTasksRequest, Task, TaskState};
 
 use super::{
@@ -34,7 +34,7 @@ pub async fn get(server: &ServerArgs, args: TaskArgs) -> Result<Exit, Problem> {
     let read = async |task_id: String| {
         let request = GetTaskRequest { task_id };
         let ask = async |mut client: Tasks, request| client.get_task(request).await;
-        let response = Persistence::BRIEF.ask(&client, &request, ask).await?;
+        let response = CallRetryPolicy::BRIEF.ask(&client, &request, ask).await?;
         Ok(response.task.unwrap_or_default())
     };
     one_by_one(&args.task_ids, args.output.output, read, |_| Exit::Ok).await
@@ -129,7 +129,7 @@ pub async fn list(server: &ServerArgs, args: ListArgs) -> Result<Exit, Problem> 
     let (mut shown, mut damaged) = (0, 0);
     loop {
         request.page_size = i32::try_from(left.min(PAGE)).unwrap_or(i32::MAX);
-        let page = Persistence::BRIEF
+        let page = CallRetryPolicy::BRIEF
             .ask(&client, &request, async |mut client, request| client.list_tasks(request).await)
             .await?;
         let (more, count) = (page.next_page_token, page.tasks.len() as u64);

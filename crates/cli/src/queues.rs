@@ -1,6 +1,6 @@
 //! `queues`, `pause`, `resume`: how the queues stand, and holding them back.
 
-use taskyard_client::{Admin, Persistence};
+use taskyard_client::{Admin, CallRetryPolicy};
 use taskyard_proto::v1::{ListQueuesRequest, PauseQueueRequest, Queue, ResumeQueueRequest};
 use taskyard_text::quoted;
 
@@ -97,7 +97,7 @@ async fn page(
     request: &ListQueuesRequest,
 ) -> Result<taskyard_proto::v1::ListQueuesResponse, Problem> {
     let ask = async |mut admin: Admin, request| admin.list_queues(request).await;
-    Ok(Persistence::BRIEF.ask(admin, request, ask).await?)
+    Ok(CallRetryPolicy::BRIEF.ask(admin, request, ask).await?)
 }
 
 fn write_page(
@@ -135,7 +135,7 @@ pub async fn pause(server: &ServerArgs, args: NamesArgs) -> Result<Exit, Problem
         say_if_new(&admin, &queue).await;
         let request = PauseQueueRequest { queue };
         let ask = async |mut admin: Admin, request| admin.pause_queue(request).await;
-        let response = Persistence::BRIEF.ask(&admin, &request, ask).await?;
+        let response = CallRetryPolicy::BRIEF.ask(&admin, &request, ask).await?;
         Ok(response.queue.unwrap_or_default())
     })
     .await
@@ -148,7 +148,7 @@ pub async fn resume(server: &ServerArgs, args: NamesArgs) -> Result<Exit, Proble
         say_if_new(&admin, &queue).await;
         let request = ResumeQueueRequest { queue };
         let ask = async |mut admin: Admin, request| admin.resume_queue(request).await;
-        let response = Persistence::BRIEF.ask(&admin, &request, ask).await?;
+        let response = CallRetryPolicy::BRIEF.ask(&admin, &request, ask).await?;
         Ok(response.queue.unwrap_or_default())
     })
     .await

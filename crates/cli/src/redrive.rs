@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use taskyard_client::{Persistence, Tasks, backoff};
+use taskyard_client::{CallRetryPolicy, Tasks, backoff};
 use taskyard_proto::v1::{RedriveTaskRequest, RedriveTasksRequest, Task, TaskFilter, TaskState};
 use tokio::time::Instant;
 use tonic::Status;
@@ -15,7 +15,7 @@ use super::{
     filter::{EndedArgs, FilterArgs, parse_dead_state},
     output::{OutputArgs, note},
     problem::Problem,
-    steps::{self, Step, asked_rest, full_queue, is_full, no_room},
+    steps::{self, Step, asked_backoff, full_queue, is_full, no_room},
     units::{counted, parse_span},
     until_ctrl_c,
 };
@@ -83,7 +83,7 @@ pub async fn run(server: &ServerArgs, args: RedriveArgs) -> Result<Exit, Problem
 async fn one(client: Tasks, task_id: String, patience: Duration) -> Result<Task, Problem> {
     let request = RedriveTaskRequest { task_id };
     let call = async || {
-        Persistence::BRIEF
+        CallRetryPolicy::BRIEF
             .ask(&client, &request, async |mut client, request| client.redrive_task(request).await)
             .await
     };
@@ -109,7 +109,7 @@ async fn with_room<T>(
             ended => return ended,
         };
         waits += 1;
-        let rest = asked_rest(&status).unwrap_or_else(|| backoff(waits));
+        let rest = asked_backoff(&status).unwrap_or_else(|| backoff(waits));
         tokio::time::sleep(rest.min(patience.saturating_sub(start.elapsed()))).await;
     }
 }
@@ -117,7 +117,7 @@ async fn with_room<T>(
 async fn step(client: Tasks, filter: TaskFilter, token: String) -> Result<Step, Status> {
     let request =
         RedriveTasksRequest { filter: Some(filter), page_token: token, ..Default::default() };
-    let response = Persistence::PATIENT
+    let response = CallRetryPolicy::PATIENT
         .ask(&client, &request, async |mut client, request| client.redrive_tasks(request).await)
         .await?;
     let changed = response.redriven.into();

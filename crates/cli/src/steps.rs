@@ -86,7 +86,7 @@ where
                 }
                 (step.full, None)
             }
-            Err(status) if is_full(&status) => (full_queue(&status), asked_rest(&status)),
+            Err(status) if is_full(&status) => (full_queue(&status), asked_backoff(&status)),
             Err(status) => return End::Failed(status.into()),
         };
         if waiting_since.elapsed() >= patience {
@@ -154,7 +154,7 @@ pub fn is_full(status: &Status) -> bool {
 }
 
 /// How long the server asks to rest before another try.
-pub fn asked_rest(status: &Status) -> Option<Duration> {
+pub fn asked_backoff(status: &Status) -> Option<Duration> {
     match pushback(status) {
         Pushback::After(rest) => Some(rest.max(Duration::from_millis(10))),
         Pushback::Unsaid | Pushback::Never => None,

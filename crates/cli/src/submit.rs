@@ -5,7 +5,7 @@
 use std::{io::Read as _, path::PathBuf, time::Duration};
 
 use clap::builder::NonEmptyStringValueParser;
-use taskyard_client::{Client, Persistence, new_request_id};
+use taskyard_client::{CallRetryPolicy, Client, new_request_id};
 use taskyard_proto::{
     v1::{
         RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
@@ -195,7 +195,7 @@ async fn one(
     let mut ctrl_c = CtrlC::listen()?;
     let call = async {
         let client = server.connect().await?;
-        let accepted = Persistence::BRIEF
+        let accepted = CallRetryPolicy::BRIEF
             .call(|| {
                 let (mut tasks, request) = (client.tasks(), request.clone());
                 async move { tasks.submit(request).await }

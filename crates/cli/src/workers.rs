@@ -1,6 +1,6 @@
 //! `workers`, `resize`: who works on what, and how many there are.
 
-use taskyard_client::{Admin, Persistence};
+use taskyard_client::{Admin, CallRetryPolicy};
 use taskyard_proto::v1::{GetPoolRequest, Pool, ResizePoolRequest};
 
 use super::{
@@ -26,7 +26,7 @@ pub struct WorkersArgs {
 pub async fn run(server: &ServerArgs, args: WorkersArgs) -> Result<Exit, Problem> {
     let admin = server.connect().await?.admin();
     let ask = async |mut admin: Admin, request| admin.get_pool(request).await;
-    let response = Persistence::BRIEF.ask(&admin, &GetPoolRequest {}, ask).await?;
+    let response = CallRetryPolicy::BRIEF.ask(&admin, &GetPoolRequest {}, ask).await?;
     let pool = response.pool.unwrap_or_default();
     match args.output.output {
         Format::Text => {
@@ -63,7 +63,7 @@ pub async fn resize(server: &ServerArgs, args: ResizeArgs) -> Result<Exit, Probl
     let admin = server.connect().await?.admin();
     let request = ResizePoolRequest { size: args.size };
     let ask = async |mut admin: Admin, request| admin.resize_pool(request).await;
-    let response = Persistence::BRIEF.ask(&admin, &request, ask).await?;
+    let response = CallRetryPolicy::BRIEF.ask(&admin, &request, ask).await?;
     let pool = response.pool.unwrap_or_default();
     print(match args.output.output {
         Format::Text => present::workers::size_words(&pool),

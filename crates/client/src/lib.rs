@@ -46,7 +46,7 @@ use tonic::{
 pub use address::{Address, BadAddress};
 pub use args::{BadArgs, args};
 pub use error::{Error, Violation};
-pub use retry::{Persistence, backoff, new_request_id};
+pub use retry::{CallRetryPolicy, backoff, new_request_id};
 pub use status::{Pushback, is_lost, is_own_deadline, pushback, reason};
 pub use tasks::is_terminal;
 pub use taskyard_proto as proto;

@@ -1,4 +1,4 @@
-//! Trying again: for how long, with which rests in between, and on which answers.
+//! Trying again: for how long, with which backoffs in between, and on which answers.
 
 use std::{
     ops::{ControlFlow, Range},
@@ -11,23 +11,23 @@ use tonic::{Response, Status};
 
 use super::status::{Pushback, is_lost, pushback};
 
-/// How stubbornly to try again when a call found no server or a draining one.
+/// How long to try again when a call found no server or a draining one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Persistence {
+pub struct CallRetryPolicy {
     /// No try begins later than this after the first one that failed in an outage.
-    patience: Duration,
+    max_elapsed: Duration,
 }
 
-impl Persistence {
+impl CallRetryPolicy {
     /// For somebody who waits at the prompt: 4.5 s, which is five answers of a server that
     /// drains.
-    pub const BRIEF: Self = Self { patience: Duration::from_millis(4_500) };
+    pub const BRIEF: Self = Self { max_elapsed: Duration::from_millis(4_500) };
     /// For what should survive a drain and a restart of the server: 1 min, as a watch.
-    pub const PATIENT: Self = Self { patience: Duration::from_mins(1) };
+    pub const PATIENT: Self = Self { max_elapsed: Duration::from_mins(1) };
 
     /// A try that stood for longer than this, as one that waited for room or for the end
     /// of a task, did not fail in the outage before it: the next one begins with it.
-    const STOOD: Duration = Self::PATIENT.patience;
+    const STOOD: Duration = Self::PATIENT.max_elapsed;
 
     /// A longer pushback of the server ends the tries: people want to know.
     const LONGEST_PUSHBACK: Duration = Duration::from_secs(30);
@@ -68,10 +68,10 @@ impl Persistence {
             failures += 1;
             let lasts = since.get_or_insert_with(Instant::now).elapsed();
             match self.after(failures, lasts, &status) {
-                ControlFlow::Continue(rest)
-                    if end.is_none_or(|end| Instant::now() + rest < end) =>
+                ControlFlow::Continue(delay)
+                    if end.is_none_or(|end| Instant::now() + delay < end) =>
                 {
-                    tokio::time::sleep(rest).await;
+                    tokio::time::sleep(delay).await;
                 }
                 _ => return Err(status),
             }
@@ -92,9 +92,9 @@ impl Persistence {
     }
 
     /// Whether to try again after this many failures, the first of which was so long
-    /// ago, and how long to rest.
+    /// ago, and after which backoff.
     fn after(self, failures: u32, lasts: Duration, status: &Status) -> ControlFlow<(), Duration> {
-        let rest = match pushback(status) {
+        let delay = match pushback(status) {
             _ if !is_lost(status) => return ControlFlow::Break(()),
             Pushback::Unsaid => backoff(failures),
             Pushback::After(asked) if asked <= Self::LONGEST_PUSHBACK => {
@@ -102,14 +102,14 @@ impl Persistence {
             }
             Pushback::After(_) | Pushback::Never => return ControlFlow::Break(()),
         };
-        if lasts + rest > self.patience {
+        if lasts + delay > self.max_elapsed {
             return ControlFlow::Break(());
         }
-        ControlFlow::Continue(rest)
+        ControlFlow::Continue(delay)
     }
 }
 
-/// The rest after so many failures in a row: doubles from 100 ms up to 5 s, of
+/// The backoff after so many failures in a row: doubles from 100 ms up to 5 s, of
 /// which between half and all is taken, so that many clients spread.
 pub fn backoff(failures: u32) -> Duration {
     rand::rng().random_range(backoff_range(failures))
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rests_grow_and_are_bounded() {
+    fn backoffs_grow_and_are_bounded() {
         let ms = Duration::from_millis;
         assert_eq!(backoff_range(1), ms(50)..ms(100));
         assert_eq!(backoff_range(3), ms(200)..ms(400));
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn only_lost_calls_are_repeated() {
-        let after = |status| Persistence::BRIEF.after(1, Duration::ZERO, &status);
+        let after = |status| CallRetryPolicy::BRIEF.after(1, Duration::ZERO, &status);
         assert!(after(Status::unavailable("")).is_continue());
         assert!(after(Status::invalid_argument("")).is_break());
         assert!(after(Status::resource_exhausted("")).is_break());
@@ -158,7 +158,7 @@ mod tests {
         let mut push = |value: &'static str| {
             let value = tonic::metadata::MetadataValue::from_static(value);
             status.metadata_mut().insert("grpc-retry-pushback-ms", value);
-            Persistence::BRIEF.after(1, Duration::ZERO, &status)
+            CallRetryPolicy::BRIEF.after(1, Duration::ZERO, &status)
         };
         assert_eq!(push("700"), ControlFlow::Continue(Duration::from_millis(700)));
         assert_eq!(push("-1"), ControlFlow::Break(()));
@@ -172,7 +172,7 @@ mod tests {
         let a_second = tonic::metadata::MetadataValue::from_static("1000");
         draining.metadata_mut().insert("grpc-retry-pushback-ms", a_second);
         let begun = Instant::now();
-        let answer = Persistence::PATIENT
+        let answer = CallRetryPolicy::PATIENT
             .call(|| {
                 std::future::ready(match begun.elapsed().as_secs() {
                     0..30 => Err(draining.clone()),
@@ -195,7 +195,7 @@ mod tests {
             }
             if call < 12 { Err(Status::unavailable("lost")) } else { Ok(Response::new(call)) }
         };
-        let answer = Persistence::PATIENT.call(call).await;
+        let answer = CallRetryPolicy::PATIENT.call(call).await;
         assert_eq!(answer.expect("an answer"), 12);
     }
 
@@ -209,15 +209,15 @@ mod tests {
             calls.fetch_add(1, Relaxed);
             std::future::ready(Err::<Response<()>, _>(draining.clone()))
         };
-        Persistence::BRIEF.call(call).await.expect_err("it drains for longer");
+        CallRetryPolicy::BRIEF.call(call).await.expect_err("it drains for longer");
         assert_eq!(calls.into_inner(), 5);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
+    async fn the_time_for_tries_ends() {
         let begun = Instant::now();
         let calls = AtomicU32::new(0);
-        let answer: Result<(), _> = Persistence::PATIENT
+        let answer: Result<(), _> = CallRetryPolicy::PATIENT
             .call(|| {
                 calls.fetch_add(1, Relaxed);
                 std::future::ready(Err(Status::unavailable("nobody")))
@@ -235,7 +235,7 @@ mod tests {
         let at_once = tonic::metadata::MetadataValue::from_static("0");
         soon.metadata_mut().insert("grpc-retry-pushback-ms", at_once);
         let mut calls = 0;
-        let answer = Persistence::BRIEF
+        let answer = CallRetryPolicy::BRIEF
             .call(|| {
                 calls += 1;
                 std::future::ready(match calls {

@@ -19,7 +19,7 @@ pub fn is_lost(status: &Status) -> bool {
 /// What the server says about another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushback {
-    /// Nothing: rest as seems fit.
+    /// Nothing: back off as seems fit.
     Unsaid,
     /// After this long.
     After(Duration),

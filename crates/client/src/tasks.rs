@@ -9,7 +9,7 @@ use taskyard_proto::v1::{
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
-use super::{Client, Error, Persistence, Watcher, is_own_deadline, new_request_id};
+use super::{CallRetryPolicy, Client, Error, Watcher, is_own_deadline, new_request_id};
 
 /// How long one call waits for the end of a task: short enough that proxies and
 /// firewalls on the way keep the connection.
@@ -41,7 +41,7 @@ impl Client {
             let (mut tasks, request) = (self.tasks(), request.clone());
             async move { tasks.submit(request).await }
         };
-        Ok(Persistence::PATIENT.call(call).await?)
+        Ok(CallRetryPolicy::PATIENT.call(call).await?)
     }
 
     /// [`Self::submit`] that ends after `deadline` in any case, also while it waits for
@@ -61,7 +61,7 @@ impl Client {
             request.set_timeout(deadline.saturating_sub(start.elapsed()));
             async move { tasks.submit(request).await }
         };
-        match tokio::time::timeout(deadline, Persistence::PATIENT.call(call)).await {
+        match tokio::time::timeout(deadline, CallRetryPolicy::PATIENT.call(call)).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(Status::deadline_exceeded(TOO_LATE).into()),
         }
@@ -81,7 +81,8 @@ impl Client {
                 let left = ends.map_or(ONE_WAIT, |ends| ends.duration_since(Instant::now()));
                 self.wait_once(task_id, left.min(ONE_WAIT))
             };
-            let task = Persistence::PATIENT.call_until(ends, call).await?.task.unwrap_or_default();
+            let task =
+                CallRetryPolicy::PATIENT.call_until(ends, call).await?.task.unwrap_or_default();
             let is_over = ends.is_some_and(|ends| Instant::now() >= ends);
             if is_terminal(task.state()) || is_over {
                 return Ok(task);

@@ -33,7 +33,7 @@ use super::serve::{
     LAST_RESORT, Stop, guard, not_started, prepare_process, secure_descriptors, with_built_ins,
 };
 use crate::{
-    client::{Address, Persistence, Seen, Start, Tasks, Watch, Watcher, new_request_id},
+    client::{Address, CallRetryPolicy, Seen, Start, Tasks, Watch, Watcher, new_request_id},
     config::{Config, ExecCommand},
     handler::Registry,
     proto::v1::{SubmitRequest, SubmitResponse, submit_request::Payload},
@@ -292,7 +292,7 @@ async fn submit(client: Tasks, file: String) -> Answer {
         request_id: new_request_id(),
         ..SubmitRequest::default()
     };
-    Persistence::BRIEF
+    CallRetryPolicy::BRIEF
         .call(|| {
             let (mut client, request) = (client.clone(), request.clone());
             async move { client.submit(request).await }

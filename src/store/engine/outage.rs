@@ -20,7 +20,7 @@ const FIRST_REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// Rest before a lock is tried again, which was waited for before.
-const LEAST_REST: Duration = Duration::from_millis(1);
+const MIN_BACKOFF: Duration = Duration::from_millis(1);
 
 /// How often trouble that lasts is told.
 const REMINDER: Duration = Duration::from_secs(10);
@@ -129,14 +129,14 @@ impl Engine<'_> {
         outage.tell(error, is_new || outage.told.is_none());
         if error.fault() == Fault::Busy {
             // It was waited for, a little, in the journal.
-            self.clock.rest(LEAST_REST);
+            self.clock.sleep(MIN_BACKOFF);
             return;
         }
         if is_new {
             outage.is_refused = true;
             self.admission.hold(Hold::WriteRefused, RETRY_AFTER);
         }
-        self.clock.rest(outage.rest);
+        self.clock.sleep(outage.rest);
         outage.rest = LONGEST_REST.min(outage.rest * 2);
     }
 

@@ -8,7 +8,7 @@ mod screen;
 use std::{io, time::Duration};
 
 use console::Term;
-use taskyard_client::{Admin, Persistence};
+use taskyard_client::{Admin, CallRetryPolicy};
 use taskyard_proto::v1::{GetStatsRequest, GetStatsResponse};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -72,13 +72,13 @@ struct Source {
 }
 
 impl Source {
-    async fn ask(&self, persistence: Persistence) -> Result<GetStatsResponse, Problem> {
+    async fn ask(&self, retry_policy: CallRetryPolicy) -> Result<GetStatsResponse, Problem> {
         let ask = async |mut admin: Admin, request| admin.get_stats(request).await;
-        Ok(persistence.ask(&self.admin, &self.request, ask).await?)
+        Ok(retry_policy.ask(&self.admin, &self.request, ask).await?)
     }
 
     async fn once(self, format: Format) -> Result<Exit, Problem> {
-        let stats = self.ask(Persistence::BRIEF).await?;
+        let stats = self.ask(CallRetryPolicy::BRIEF).await?;
         let width =
             Term::stdout().size_checked().map_or(PLAIN_WIDTH, |(_, columns)| columns.into());
         print(text(&stats, format, width))?;
@@ -103,7 +103,7 @@ impl Source {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            display.show(&self.ask(Persistence::PATIENT).await?)?;
+            display.show(&self.ask(CallRetryPolicy::PATIENT).await?)?;
         }
     }
 }

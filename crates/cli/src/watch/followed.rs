@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use taskyard_client::{Persistence, Tasks, is_terminal};
+use taskyard_client::{CallRetryPolicy, Tasks, is_terminal};
 use taskyard_proto::v1::{Event, EventType, GetTaskRequest, Task, TaskState};
 
 use super::super::{
@@ -40,7 +40,7 @@ impl Followed {
         for task_id in task_ids {
             let request = GetTaskRequest { task_id: task_id.clone() };
             let ask = async |mut client: Tasks, request| client.get_task(request).await;
-            match Persistence::BRIEF.ask(client, &request, ask).await {
+            match CallRetryPolicy::BRIEF.ask(client, &request, ask).await {
                 Ok(response) => {
                     let task = response.task.unwrap_or_default();
                     let stand = Stand { task, has_events: false };

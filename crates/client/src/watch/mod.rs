@@ -273,8 +273,8 @@ impl Watcher {
             }
             None => Ask::Watch(self.watch.request(), self.watch.heartbeat),
         };
-        let (rest_until, try_until) = (self.outages.rest_until(), self.outages.try_until());
-        Stream::open(self.client.tasks(), ask, rest_until, try_until)
+        let (backoff_until, try_until) = (self.outages.backoff_until(), self.outages.try_until());
+        Stream::open(self.client.tasks(), ask, backoff_until, try_until)
     }
 
     fn end_is_told(&self) -> bool {

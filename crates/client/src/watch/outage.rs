@@ -10,8 +10,8 @@ use super::super::{
     status::{Pushback, is_lost, pushback, reason},
 };
 
-/// The shortest rest between two tries, whatever the server asks for.
-const LEAST_REST: Duration = Duration::from_millis(10);
+/// The shortest backoff between two tries, whatever the server asks for.
+const MIN_BACKOFF: Duration = Duration::from_millis(10);
 
 /// What every try gets to be answered in, also the last one of an outage.
 const LEAST_TRY: Duration = Duration::from_millis(100);
@@ -25,7 +25,7 @@ pub struct Outages {
     current: Option<Outage>,
     /// Some stream has told something.
     has_stood: bool,
-    rest_until: Option<Instant>,
+    backoff_until: Option<Instant>,
 }
 
 struct Outage {
@@ -40,19 +40,19 @@ struct Outage {
 impl Outages {
     /// None yet. One that is longer than `patience` is to end the watch.
     pub fn new(patience: Duration) -> Self {
-        Self { patience, current: None, has_stood: false, rest_until: None }
+        Self { patience, current: None, has_stood: false, backoff_until: None }
     }
 
     /// The stream is not opened before.
-    pub fn rest_until(&self) -> Option<Instant> {
-        self.rest_until
+    pub fn backoff_until(&self) -> Option<Instant> {
+        self.backoff_until
     }
 
     /// For how long a try that begins then is waited for, beside what holds for all: not
     /// beyond the outage.
     pub fn try_until(&self) -> Option<Instant> {
         let ends = self.current.as_ref()?.ends?;
-        Some(ends.max(self.rest_until? + LEAST_TRY))
+        Some(ends.max(self.backoff_until? + LEAST_TRY))
     }
 
     /// The stream tells something; whether that is news after an outage that was told.
@@ -75,8 +75,8 @@ impl Outages {
         }
         let reason = reason(status);
         if matches!(reason.as_deref(), Some("WATCH_LIFETIME" | "WATCH_STALLED")) {
-            let rest = asked_rest(status)?.unwrap_or_default().max(LEAST_REST);
-            self.rest_until = now.checked_add(rest);
+            let delay = asked_backoff(status)?.unwrap_or_default().max(MIN_BACKOFF);
+            self.backoff_until = now.checked_add(delay);
             return Ok(false);
         }
         let is_crowded = reason.as_deref() == Some("TOO_MANY_WATCHERS") && self.has_stood;
@@ -87,22 +87,22 @@ impl Outages {
         let new = Outage { failures: 0, ends, is_told: false, stands_since: None };
         let outage = self.current.get_or_insert(new);
         outage.failures = outage.failures.saturating_add(1);
-        let rest = asked_rest(status)?.unwrap_or_else(|| backoff(outage.failures));
-        let next_try = now.checked_add(rest.max(LEAST_REST));
+        let delay = asked_backoff(status)?.unwrap_or_else(|| backoff(outage.failures));
+        let next_try = now.checked_add(delay.max(MIN_BACKOFF));
         let in_time = next_try.filter(|next| outage.ends.is_none_or(|ends| *next <= ends));
-        self.rest_until = Some(in_time.ok_or_else(|| status.clone())?);
+        self.backoff_until = Some(in_time.ok_or_else(|| status.clone())?);
         Ok(!std::mem::replace(&mut outage.is_told, true))
     }
 }
 
-/// The rest that the server asks for before another try, if it does.
+/// The backoff that the server asks for before another try, if it does.
 ///
 /// # Errors
 /// It asks for no other try.
-fn asked_rest(status: &Status) -> Result<Option<Duration>, Status> {
+fn asked_backoff(status: &Status) -> Result<Option<Duration>, Status> {
     match pushback(status) {
         Pushback::Unsaid => Ok(None),
-        Pushback::After(rest) => Ok(Some(rest)),
+        Pushback::After(delay) => Ok(Some(delay)),
         Pushback::Never => Err(status.clone()),
     }
 }

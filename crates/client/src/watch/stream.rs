@@ -55,12 +55,12 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Asks for a stream, not before `rest_until`; a watch has to be answered within the
+    /// Asks for a stream, not before `backoff_until`; a watch has to be answered within the
     /// grace and by `try_until`.
     pub fn open(
         mut client: Tasks,
         ask: Ask,
-        rest_until: Option<Instant>,
+        backoff_until: Option<Instant>,
         try_until: Option<Instant>,
     ) -> Self {
         let limit = match &ask {
@@ -68,8 +68,8 @@ impl Stream {
             Ask::Follow(_) => None,
         };
         let opening = Box::pin(async move {
-            if let Some(rest_until) = rest_until {
-                tokio::time::sleep_until(rest_until).await;
+            if let Some(backoff_until) = backoff_until {
+                tokio::time::sleep_until(backoff_until).await;
             }
             match ask {
                 Ask::Follow(request) => Ok(client.submit_and_watch(request).await?.into_inner()),
