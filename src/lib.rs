@@ -1,4 +1,4 @@
-//! Taskyard takes tasks over gRPC, runs them on a fixed crew of workers, and
+//! Taskyard takes tasks over gRPC, runs them on a fixed pool of workers, and
 //! streams every start and finish to whoever is watching. Durable by default,
 //! in one binary.
 //!

@@ -18,7 +18,7 @@ use crate::{
         Service, ShutdownTokens, Sources, Submitter, WatchLimits, WatchSettings, Watchers,
     },
     handler::Registry,
-    pool::{self, Pool},
+    pool::{self, WorkerPool},
     store::{self, Store},
     supervisor::{Failure, Supervisor},
 };
@@ -29,7 +29,7 @@ pub struct Server {
     address: SocketAddr,
     admission: Arc<Admission>,
     store: Arc<dyn Store>,
-    pool: Pool,
+    pool: WorkerPool,
     connections: Connections,
     health: Health,
     shutdown: ShutdownTokens,
@@ -102,7 +102,7 @@ impl Server {
 
         let registry = Arc::new(registry);
         let health = Health::serving();
-        let pool = Pool::start(&store, &registry, pool_settings(config), &supervisor)
+        let pool = WorkerPool::start(&store, &registry, pool_settings(config), &supervisor)
             .map_err(StartError::Threads)?;
         let switch = drain::Switch::default();
         let submitter = Submitter::new(
@@ -259,7 +259,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(5);
 const MAX_NAMED: usize = 10;
 
 /// Tells again and again who still runs, and how long it may; until nobody does.
-async fn tell_who_runs(pool: Pool, plan: DrainPlan) {
+async fn tell_who_runs(pool: WorkerPool, plan: DrainPlan) {
     let mut tick = tokio::time::interval(TOLD_EVERY);
     loop {
         tick.tick().await;

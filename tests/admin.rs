@@ -88,7 +88,7 @@ async fn stats(admin: &mut Admin) -> GetStatsResponse {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_crew_tells_who_runs_what() {
+async fn the_pool_tells_who_runs_what() {
     let (gate, registry) = with_gate();
     let yard = Yard::with(|config| config.workers = 3.try_into().unwrap(), registry).await;
     let (mut client, mut admin) = (yard.client().await, yard.admin().await);
@@ -115,7 +115,7 @@ async fn the_crew_tells_who_runs_what() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_crew_changes_its_size_while_it_works() {
+async fn the_pool_changes_its_size_while_it_works() {
     let (gate, registry) = with_gate();
     let yard = Yard::with(|config| config.workers = 1.try_into().unwrap(), registry).await;
     let (mut client, mut admin) = (yard.client().await, yard.admin().await);

@@ -267,7 +267,7 @@ async fn a_dead_letter_lives_again_with_its_history() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_redriven_as_far_as_there_is_room() {
     let fault = Fault::default();
-    // The crew is as large as one task, and the queue as two.
+    // The pool is as large as one task, and the queue as two.
     let tight = |config: &mut Config| {
         config.workers = 1.try_into().unwrap();
         config.queue_max_tasks = 2;

@@ -1,4 +1,4 @@
-//! Queues of their own: shares of the crew, limits, pauses, and defaults.
+//! Queues of their own: shares of the pool, limits, pauses, and defaults.
 
 mod support;
 
@@ -84,7 +84,7 @@ async fn resume(admin: &mut Admin, queue: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queues_share_the_crew_by_their_weights() {
+async fn queues_share_the_pool_by_their_weights() {
     let heavy = Overrides { weight: Some(3), ..Overrides::default() };
     let (_yard, gate, mut client, mut watch) = held(declare("heavy", heavy)).await;
     for queue in ["heavy", "light"] {
@@ -168,7 +168,7 @@ async fn a_paused_queue_takes_tasks_starts_none_and_stays_paused_over_a_restart(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_of_a_queue_run_than_may_and_the_rest_of_the_crew_is_the_others() {
+async fn no_more_of_a_queue_run_than_may_and_the_rest_of_the_pool_is_the_others() {
     let gate = Gate::default();
     let mut registry = builtin();
     registry.insert("gated", gate.clone());

@@ -136,7 +136,7 @@ async fn no_attempt_number_is_used_twice_whatever_ends_the_attempts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_crew_grows_at_once_and_shrinks_without_interrupting() {
+async fn the_pool_grows_at_once_and_shrinks_without_interrupting() {
     let gate = support::Gate::default();
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
@@ -181,7 +181,7 @@ async fn the_crew_grows_at_once_and_shrinks_without_interrupting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_crew_is_resized_again_and_again_under_load_and_no_task_is_lost() {
+async fn the_pool_is_resized_again_and_again_under_load_and_no_task_is_lost() {
     let yard = Yard::start().await;
     let client = yard.client().await;
     let mut control = yard.admin().await;

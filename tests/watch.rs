@@ -68,8 +68,8 @@ async fn follow_to_the_end(mut watch: Watch) -> Checker {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_that_reads_late_and_one_that_reads_at_once_both_see_everything() {
-    let crew = |config: &mut taskyard::config::Config| config.workers = 32.try_into().unwrap();
-    let yard = Yard::with(crew, builtin()).await;
+    let settings = |config: &mut taskyard::config::Config| config.workers = 32.try_into().unwrap();
+    let yard = Yard::with(settings, builtin()).await;
     let mut client = yard.client().await;
     // Connected from the beginning, on a connection of its own, and not read.
     let mut late_client = yard.client().await;

@@ -170,11 +170,11 @@ async fn heartbeats_that_nobody_reads_do_not_end_the_connection() {
 async fn watchers_that_never_read_cost_a_bounded_memory_and_nobody_else() {
     const UNREAD: usize = 50;
     const TASKS: usize = 1_000;
-    let crew = |config: &mut Config| {
+    let settings = |config: &mut Config| {
         config.workers = 16.try_into().unwrap();
         config.durability = taskyard::config::Durability::Os;
     };
-    let yard = Yard::with(crew, builtin()).await;
+    let yard = Yard::with(settings, builtin()).await;
     let (mut client, mut lazy) = (yard.client().await, narrow(&yard).await);
     let mut reader = Watch::live(&mut client).await;
     let mut unread = Vec::new();

@@ -25,7 +25,7 @@ use taskyard::{
         WatchLimits, WatchSettings, Watchers,
     },
     handler::Registry,
-    pool::{self, Pool},
+    pool::{self, WorkerPool},
     store::{self, Store, WallClock},
     supervisor::Supervisor,
     task::{TaskId, Timestamp},
@@ -212,7 +212,7 @@ async fn taskyard_service() -> Result<(Middleware<Routes>, Source, Arc<dyn Store
     let (store, ..) = store::open(&settings, Arc::clone(&admission)).await?;
     let store: Arc<dyn Store> = store;
     let registry = Arc::new(Registry::default());
-    let pool = Pool::start(
+    let pool = WorkerPool::start(
         &store,
         &registry,
         pool::Settings {

@@ -31,7 +31,7 @@ pub enum Kind {
     Bare,
     /// Taskyard, whose only worker is busy: tasks are taken and kept.
     Keep,
-    /// Taskyard with its default crew: tasks are taken and run.
+    /// Taskyard with its default pool: tasks are taken and run.
     Run,
 }
 

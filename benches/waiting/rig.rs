@@ -108,11 +108,11 @@ impl Rig {
     /// Runs so many tasks, which must be of this queue, on so many workers.
     pub async fn run(&self, queue: &str, tasks: usize, workers: u32) -> Done {
         let left = Arc::new(AtomicUsize::new(tasks));
-        let mut crew = JoinSet::new();
+        let mut runners = JoinSet::new();
         for worker in 100..100 + workers {
             let (store, left, queue) =
                 (Arc::clone(&self.store), Arc::clone(&left), queue.to_owned());
-            crew.spawn(async move {
+            runners.spawn(async move {
                 let mut finished = None;
                 while let Ok(()) = take_one(&left) {
                     let dispatch = store.next_dispatch(WorkerId(worker), finished.take()).await?;
@@ -121,7 +121,7 @@ impl Rig {
                 report(&store, worker, finished).await
             });
         }
-        while let Some(worker) = crew.join_next().await {
+        while let Some(worker) = runners.join_next().await {
             worker??;
         }
         Ok(())

@@ -123,7 +123,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What an OK answer survives. Default [`Durability::Fsync`].
     pub durability: Durability,
-    /// Size of the crew: 1 to 10,000. Default 4 per core.
+    /// Size of the pool: 1 to 10,000. Default 4 per core.
     pub workers: NonZeroU32,
     /// How long a drain may take in all: at most 1 hour. Default 30 s.
     pub drain_timeout: Duration,

@@ -14,7 +14,7 @@ use crate::{
     admission::{Admission, Refused},
     drain::Switch,
     handler::Violation,
-    pool::Pool,
+    pool::WorkerPool,
     proto::v1,
     store::{self, Overview, QueueChange, Store},
 };
@@ -24,18 +24,18 @@ use crate::{
 pub struct Admin {
     store: Arc<dyn Store>,
     admission: Arc<Admission>,
-    pool: Pool,
+    pool: WorkerPool,
     watchers: Watchers,
     drain: Switch,
 }
 
 impl Admin {
-    /// A service over a store and the crew that works for it.
+    /// A service over a store and the pool that works for it.
     #[must_use]
     pub fn new(
         store: Arc<dyn Store>,
         admission: Arc<Admission>,
-        pool: Pool,
+        pool: WorkerPool,
         watchers: Watchers,
         drain: Switch,
     ) -> Self {
@@ -97,7 +97,7 @@ impl admin_service_server::AdminService for Admin {
         request: Request<v1::ResizePoolRequest>,
     ) -> Result<Response<v1::ResizePoolResponse>, Status> {
         let deadline = deadline_of(&request);
-        let size = convert::crew_size(request.get_ref().size).map_err(invalid)?;
+        let size = convert::pool_size(request.get_ref().size).map_err(invalid)?;
         let pool = self.pool.clone();
         // To its end, whether the caller stays or not: workers who were chosen to
         // leave must be told so. It ends with the last answer of the store.
@@ -182,9 +182,9 @@ impl admin_service_server::AdminService for Admin {
         let deadline = deadline_of(&request);
         let target = convert::target_wait(request.get_ref().target_wait).map_err(invalid)?;
         let overview = within(deadline, self.overview(None)).await?;
-        let crew = self.pool.status();
+        let pool = self.pool.status();
         // The forecast computes for a while when there are very many queues.
-        let stats = tokio::task::spawn_blocking(move || convert::stats(overview, &crew, target));
+        let stats = tokio::task::spawn_blocking(move || convert::stats(overview, &pool, target));
         match stats.await {
             Ok(stats) => Ok(Response::new(stats)),
             Err(ended) => std::panic::resume_unwind(ended.into_panic()),

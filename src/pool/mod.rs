@@ -1,11 +1,11 @@
-//! The crew: the workers that execute tasks.
+//! The worker pool: the workers that execute tasks.
 //!
 //! Owns the workers, timeouts, cancellation, and turning whatever a handler
 //! does (return, fail, panic, hang) into an outcome. Must not know RPC, SQL or
 //! who is watching. A worker takes its next task only when it has a free hand,
 //! so a task that waits is always waiting in the store.
 //!
-//! The crew has a size, which can change while it works. Workers join at once;
+//! The pool has a size, which can change while it works. Workers join at once;
 //! one that is to leave is told so by the store at its next dispatch, so that no
 //! task is handed to somebody who has gone.
 //!
@@ -47,10 +47,10 @@ use worker_state::WorkerState;
 
 pub use worker_state::{Running, WorkerStatus};
 
-/// How the crew behaves.
+/// How the pool behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Workers in the crew at first.
+    /// Workers in the pool at first.
     pub workers: NonZeroU32,
     /// How long a signalled handler has to return before it is dropped.
     pub cancel_grace: Duration,
@@ -58,9 +58,9 @@ pub struct Settings {
     pub max_result: usize,
 }
 
-/// The workers of one server. Clones are the same crew.
+/// The workers of one server. Clones are the same pool.
 #[derive(Clone)]
-pub struct Pool {
+pub struct WorkerPool {
     shared: Arc<Shared>,
 }
 
@@ -70,8 +70,8 @@ struct Shared {
     settings: Settings,
     supervisor: Supervisor,
     threads: Threads,
-    crew: Mutex<Crew>,
-    /// Somebody has left the crew.
+    state: Mutex<PoolState>,
+    /// Somebody has left the pool.
     left: Notify,
     this: Weak<Shared>,
     /// What is under way for a caller that may leave.
@@ -81,18 +81,18 @@ struct Shared {
     stop_handlers: CancellationToken,
 }
 
-struct Crew {
+struct PoolState {
     /// How many there are to be.
     size: u32,
     /// Who is there, or has yet to leave.
-    members: BTreeMap<WorkerId, Arc<WorkerState>>,
+    workers: BTreeMap<WorkerId, Arc<WorkerState>>,
     /// Nobody joins any more.
     closed: bool,
     /// Workers whose handlers block the last threads have left, and are to be replaced.
     short_of_threads: bool,
 }
 
-/// The crew as it stands.
+/// The pool as it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// How many workers there are to be.
@@ -112,8 +112,8 @@ pub struct Drained {
     pub stuck: usize,
 }
 
-impl Pool {
-    /// Starts the workers. Each is a tokio task, joined by [`Pool::drain`]. Must be called
+impl WorkerPool {
+    /// Starts the workers. Each is a tokio task, joined by [`WorkerPool::drain`]. Must be called
     /// within a tokio runtime, which is not the one that they run on.
     ///
     /// # Errors
@@ -124,9 +124,9 @@ impl Pool {
         settings: Settings,
         supervisor: &Supervisor,
     ) -> io::Result<Self> {
-        let crew = Crew {
+        let state = PoolState {
             size: settings.workers.get(),
-            members: BTreeMap::new(),
+            workers: BTreeMap::new(),
             closed: false,
             short_of_threads: false,
         };
@@ -136,7 +136,7 @@ impl Pool {
             settings,
             supervisor: supervisor.clone(),
             threads: Threads::default(),
-            crew: Mutex::new(crew),
+            state: Mutex::new(state),
             left: Notify::new(),
             this: Weak::clone(this),
             errands: TaskTracker::new(),
@@ -144,14 +144,14 @@ impl Pool {
             interrupt: CancellationToken::new(),
             stop_handlers: CancellationToken::new(),
         });
-        shared.hire(&mut shared.crew(), usize::MAX)?;
+        shared.add_workers(&mut shared.state(), usize::MAX)?;
         let watch = watchdog::watch(Arc::downgrade(&shared));
         // It ends with the pool.
         tokio::spawn(supervisor.task("watchdog", watch));
         Ok(Self { shared })
     }
 
-    /// Gives the crew another size. New workers join at once. Of those that are
+    /// Gives the pool another size. New workers join at once. Of those that are
     /// too many, idle ones leave first, and at once; busy ones leave when their
     /// execution has ended.
     ///
@@ -159,14 +159,14 @@ impl Pool {
     /// [`store::Error::Draining`], [`store::Error::Failed`].
     pub async fn resize(&self, size: NonZeroU32) -> Result<(), store::Error> {
         let leaving = {
-            let mut crew = self.shared.crew();
-            if crew.closed {
+            let mut pool = self.shared.state();
+            if pool.closed {
                 return Err(store::Error::Draining);
             }
-            crew.size = size.get();
-            let leaving = crew.choose_leaving();
-            let hired = self.shared.hire(&mut crew, usize::MAX);
-            hired.map_err(|error| store::Error::Failed(format!("no thread: {error}").into()))?;
+            pool.size = size.get();
+            let leaving = pool.choose_leaving();
+            let added = self.shared.add_workers(&mut pool, usize::MAX);
+            added.map_err(|error| store::Error::Failed(format!("no thread: {error}").into()))?;
             leaving
         };
         if leaving.is_empty() {
@@ -185,11 +185,11 @@ impl Pool {
         told.await.unwrap_or_else(|_| Err(store::Error::Crashed("pool panicked".into())))
     }
 
-    /// The crew as it stands.
+    /// The pool as it stands.
     pub fn status(&self) -> Status {
-        let crew = self.shared.crew();
-        let workers = crew.members.iter().map(|(id, state)| state.status(*id)).collect();
-        Status { size: crew.size, workers }
+        let pool = self.shared.state();
+        let workers = pool.workers.iter().map(|(id, state)| state.status(*id)).collect();
+        Status { size: pool.size, workers }
     }
 
     /// Executions are signalled now, whenever a drain would do that; see
@@ -206,7 +206,7 @@ impl Pool {
     /// From now on nobody joins, and how executions end counts for the report
     /// of a drain.
     pub fn begin_drain(&self) {
-        self.shared.crew().closed = true;
+        self.shared.state().closed = true;
         self.shared.drain_counts.begin_drain();
     }
 
@@ -242,31 +242,31 @@ impl Pool {
         // They end with the store, which is yet to be closed, at the latest.
         drop(tokio::time::timeout_at(give_up_at, self.shared.errands.wait()).await);
         let (finished, interrupted) = self.shared.drain_counts.ended_in_drain();
-        Drained { finished, interrupted, stuck: self.shared.crew().members.len() }
+        Drained { finished, interrupted, stuck: self.shared.state().workers.len() }
     }
 }
 
 impl Shared {
-    fn crew(&self) -> MutexGuard<'_, Crew> {
+    fn state(&self) -> MutexGuard<'_, PoolState> {
         // A panic elsewhere leaves the lists usable.
-        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets workers join until the crew has its size, but no more than `most`, under the
+    /// Lets workers join until the pool has its size, but no more than `most`, under the
     /// lowest numbers that are free.
-    fn hire(&self, crew: &mut Crew, most: usize) -> io::Result<()> {
-        let mut missing = (crew.size as usize).saturating_sub(crew.staying()).min(most);
+    fn add_workers(&self, pool: &mut PoolState, most: usize) -> io::Result<()> {
+        let mut missing = (pool.size as usize).saturating_sub(pool.staying()).min(most);
         let mut number = 0;
         while missing > 0 {
             number += 1;
             let id = WorkerId(number);
-            if crew.members.contains_key(&id) {
+            if pool.workers.contains_key(&id) {
                 continue;
             }
             let state = Arc::new(WorkerState::new());
             let worker = self.worker(id, Arc::clone(&state), missing)?;
             missing -= 1;
-            crew.members.insert(id, state);
+            pool.workers.insert(id, state);
             let runtime = worker.lease.runtime().clone();
             self.spawn(id, &runtime, &Arc::clone(&worker.state), worker.run());
         }
@@ -308,13 +308,13 @@ impl Shared {
         runtime.spawn(work);
     }
 
-    /// Returns once nobody is in the crew.
+    /// Returns once nobody is in the pool.
     async fn all_left(&self) {
         loop {
             let mut left = pin!(self.left.notified());
             // Registers before it looks, so that nobody leaves in between.
             left.as_mut().enable();
-            if self.crew().members.is_empty() {
+            if self.state().workers.is_empty() {
                 return;
             }
             left.await;
@@ -335,15 +335,15 @@ impl Drop for Leaving {
     fn drop(&mut self) {
         let Some(pool) = self.pool.upgrade() else { return };
         if self.state.generation() == self.generation {
-            pool.crew().members.remove(&self.id);
+            pool.state().workers.remove(&self.id);
             pool.left.notify_waiters();
         }
     }
 }
 
-impl Crew {
+impl PoolState {
     fn staying(&self) -> usize {
-        self.members.values().filter(|state| !state.is_leaving()).count()
+        self.workers.values().filter(|state| !state.is_leaving()).count()
     }
 
     /// Marks as leaving those that are too many: idle ones before busy ones,
@@ -351,7 +351,7 @@ impl Crew {
     fn choose_leaving(&mut self) -> Vec<WorkerId> {
         let too_many = self.staying().saturating_sub(self.size as usize);
         let mut staying: Vec<_> =
-            self.members.iter().filter(|(_, state)| !state.is_leaving()).collect();
+            self.workers.iter().filter(|(_, state)| !state.is_leaving()).collect();
         staying.sort_by_key(|(id, state)| (state.is_busy(), std::cmp::Reverse(**id)));
         let leaving = staying.into_iter().take(too_many);
         leaving.inspect(|(_, state)| state.leave()).map(|(id, _)| *id).collect()

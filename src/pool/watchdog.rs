@@ -37,7 +37,7 @@ pub async fn watch(pool: Weak<Shared>) {
         let Some(pool) = pool.upgrade() else { return };
         pool.threads.nudge();
         pool.take_over_the_overdue(Instant::now());
-        pool.hire_for_freed_threads();
+        pool.add_workers_for_freed_threads();
     }
 }
 
@@ -57,15 +57,15 @@ impl Shared {
     }
 
     /// Fills the places of workers that have left for want of a thread, once there is one.
-    fn hire_for_freed_threads(&self) {
-        let mut crew = self.crew();
-        if !crew.short_of_threads || crew.closed {
+    fn add_workers_for_freed_threads(&self) {
+        let mut pool = self.state();
+        if !pool.short_of_threads || pool.closed {
             return;
         }
-        if let Err(error) = self.hire(&mut crew, self.threads.free()) {
+        if let Err(error) = self.add_workers(&mut pool, self.threads.free()) {
             warn!(%error, "no thread for another worker");
         }
-        crew.short_of_threads = crew.staying() < crew.size as usize;
+        pool.short_of_threads = pool.staying() < pool.size as usize;
     }
 
     /// Takes over whatever has not ended, as interrupted. What goes on has only to report,
@@ -80,7 +80,7 @@ impl Shared {
     }
 
     fn states(&self) -> Vec<(WorkerId, Arc<WorkerState>)> {
-        self.crew().members.iter().map(|(id, state)| (*id, Arc::clone(state))).collect()
+        self.state().workers.iter().map(|(id, state)| (*id, Arc::clone(state))).collect()
     }
 
     /// What becomes of an execution, if its worker should have judged it by now. The handler
@@ -128,7 +128,7 @@ impl Shared {
                      comes when a handler returns"
                 );
                 worker.state.leave();
-                self.crew().short_of_threads = true;
+                self.state().short_of_threads = true;
                 let state = Arc::clone(&worker.state);
                 self.spawn(id, &Handle::current(), &state, worker.give_up(finished));
             }

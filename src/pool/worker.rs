@@ -32,7 +32,7 @@ use crate::{
 /// Tasks of a kind may all panic.
 static PANICKED: Throttle = Throttle::new("handlers panicked");
 
-/// A member of the crew.
+/// A worker of the pool.
 pub struct Worker {
     pub id: WorkerId,
     pub state: Arc<WorkerState>,
@@ -87,7 +87,7 @@ enum Signal {
 }
 
 impl Worker {
-    /// Joins the crew, and works until the store says stop, or fails.
+    /// Joins the pool, and works until the store says stop, or fails.
     pub async fn run(self) {
         match self.store.join(self.id).await {
             Ok(()) => self.work(None).await,
@@ -103,7 +103,7 @@ impl Worker {
         self.work(Some(finished)).await;
     }
 
-    /// Leaves the crew with the report of an execution whose handler blocks the last thread
+    /// Leaves the pool with the report of an execution whose handler blocks the last thread
     /// there is. To be run where callers are served: it needs none for handlers.
     pub async fn give_up(self, finished: Finished) {
         // So that it is given nothing else. A store that is draining gives nothing anyway.

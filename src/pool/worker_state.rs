@@ -17,7 +17,7 @@ use crate::{
 pub struct WorkerStatus {
     /// Who.
     pub id: WorkerId,
-    /// It leaves the crew when its execution has ended.
+    /// It leaves the pool when its execution has ended.
     pub leaving: bool,
     /// What it runs.
     pub running: Option<Running>,

@@ -130,7 +130,7 @@ pub trait Store: History {
         among: Vec<State>,
     ) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>>;
 
-    /// Records that a worker has joined the crew.
+    /// Records that a worker has joined the pool.
     ///
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`].
@@ -148,7 +148,7 @@ pub trait Store: History {
         finished: Option<Finished>,
     ) -> BoxFuture<'_, Result<Dispatch, Error>>;
 
-    /// Records that a worker has left the crew.
+    /// Records that a worker has left the pool.
     ///
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`].

@@ -5,7 +5,7 @@
 //! from; and the tasks that become due later. Knows numbers only: no rows, no
 //! names, no clock.
 //!
-//! Queues that have work share the crew by their weights. This is stride
+//! Queues that have work share the pool by their weights. This is stride
 //! scheduling (Waldspurger and Weihl, 1995): each queue has a *pass*, which goes
 //! up by [`STRIDE`] / weight with each start, and the next start comes from the
 //! queue with the lowest pass. A queue that comes back after a rest begins at the

@@ -111,18 +111,18 @@ pub async fn a_stale_report_changes_nothing(provider: &impl Provider) {
     let stale = first.finished(done());
     // While it waits again.
     yard = yard.crash().await;
-    let late = yard.hire().await;
+    let late = yard.add_worker().await;
     yard.report(late, stale.clone()).await;
     assert_eq!(yard.state(id).await, State::Queued);
     // While another worker runs it.
     let second = yard.start().await;
-    let late = yard.hire().await;
+    let late = yard.add_worker().await;
     yard.report(late, stale.clone()).await;
     let life = yard.get(id).await.lifecycle;
     assert_eq!((life.state, life.attempt), (State::Running, 2));
     // After its end.
     yard.end(second, broken()).await;
-    let late = yard.hire().await;
+    let late = yard.add_worker().await;
     yard.report(late, stale).await;
     assert_eq!(yard.state(id).await, State::Failed);
     let told = yard.told(id).await;

@@ -10,7 +10,6 @@ mod attempts;
 mod bulk;
 mod checks;
 mod counts;
-mod crew;
 mod ends;
 mod lists;
 mod order;
@@ -25,6 +24,7 @@ mod states;
 mod submissions;
 mod throttles;
 mod work;
+mod workers;
 mod yard;
 
 /// All cases, for one store.
@@ -50,12 +50,12 @@ macro_rules! store {
                 an_overview_tells_of_one_queue_or_of_none,
                 what_went_through_is_measured,
             ],
-            crew: [
+            workers: [
                 a_task_starts_on_a_worker_that_waits,
                 a_retired_worker_that_waits_is_told_to_stop,
                 a_retired_worker_that_is_busy_is_told_to_stop_at_its_next_turn,
                 a_worker_that_comes_back_is_given_work,
-                the_crew_has_events,
+                the_pool_has_events,
             ],
             ends: [
                 waiting_tasks_are_cancelled_at_once,
@@ -103,7 +103,7 @@ macro_rules! store {
             restarts: [
                 what_waits_later_starts_after_a_restart,
                 what_became_due_while_nobody_was_there_starts,
-                a_drain_stops_the_crew_and_loses_nothing,
+                a_drain_stops_the_pool_and_loses_nothing,
                 a_closed_store_refuses_and_can_still_be_read,
                 cursors_and_events_outlive_restarts_and_crashes,
             ],

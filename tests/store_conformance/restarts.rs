@@ -45,7 +45,7 @@ pub async fn what_became_due_while_nobody_was_there_starts(provider: &impl Provi
     yard.check().await;
 }
 
-pub async fn a_drain_stops_the_crew_and_loses_nothing(provider: &impl Provider) {
+pub async fn a_drain_stops_the_pool_and_loses_nothing(provider: &impl Provider) {
     let mut yard = Yard::new(provider).await;
     let (busy, stuck) = (yard.submit(task("a")).await, yard.submit(task("a")).await);
     let (reports, _never) = (yard.start().await, yard.start().await);

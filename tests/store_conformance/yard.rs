@@ -1,4 +1,4 @@
-//! A store with its gate and its crew, as a case sees it.
+//! A store with its gate and its pool, as a case sees it.
 
 use std::{future::Future, pin::Pin, sync::Arc, task::Poll};
 
@@ -190,17 +190,17 @@ impl<'p, P: Provider> Yard<'p, P> {
         status
     }
 
-    /// Another worker joins the crew.
-    pub async fn hire(&mut self) -> WorkerId {
+    /// Another worker joins the pool.
+    pub async fn add_worker(&mut self) -> WorkerId {
         self.workers += 1;
         let worker = WorkerId(self.workers);
         patient(self.store.join(worker)).await.expect("it joins");
         worker
     }
 
-    /// Another worker joins the crew, and waits for a dispatch when this answers.
+    /// Another worker joins the pool, and waits for a dispatch when this answers.
     pub async fn wait(&mut self) -> Waiting {
-        let worker = self.hire().await;
+        let worker = self.add_worker().await;
         self.wait_as(worker).await
     }
 
@@ -214,7 +214,7 @@ impl<'p, P: Provider> Yard<'p, P> {
         waiting
     }
 
-    /// Another worker joins the crew, and is given the next task.
+    /// Another worker joins the pool, and is given the next task.
     pub async fn start(&mut self) -> Run {
         self.wait().await.run().await
     }
@@ -227,7 +227,7 @@ impl<'p, P: Provider> Yard<'p, P> {
         Waiting { worker, dispatch }.run().await
     }
 
-    /// A worker reports, and leaves the crew: no task is given to it.
+    /// A worker reports, and leaves the pool: no task is given to it.
     pub async fn end(&self, run: Run, outcome: Outcome) {
         self.report(run.worker, run.finished(outcome)).await;
     }

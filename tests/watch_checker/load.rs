@@ -215,7 +215,7 @@ fn is_terminal(task: &Task) -> bool {
     matches!(task.state(), TaskState::Succeeded | TaskState::Failed | TaskState::Cancelled)
 }
 
-/// Pauses and resumes a queue, and changes the size of the crew.
+/// Pauses and resumes a queue, and changes the size of the pool.
 async fn operate(admin: Admin, mut random: StdRng, ledger: Ledger, stop: Arc<AtomicBool>) {
     let queue = QUEUES[3];
     while !stop.load(Ordering::Relaxed) {
@@ -241,7 +241,7 @@ async fn operate(admin: Admin, mut random: StdRng, ledger: Ledger, stop: Arc<Ato
     }
 }
 
-/// Waits until every task has ended and the crew is as large as it is going to be; the
+/// Waits until every task has ended and the pool is as large as it is going to be; the
 /// number of the last event.
 pub async fn settle(address: SocketAddr) -> u64 {
     let client = client(address);

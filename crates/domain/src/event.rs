@@ -1,4 +1,4 @@
-//! The domain: what is told of a task or of the crew.
+//! The domain: what is told of a task or of the pool.
 //!
 //! Owns the shape of an event. Must not know how events are encoded, stored or
 //! delivered, nor clocks, I/O, tokio or tonic.
@@ -45,9 +45,9 @@ pub enum EventType {
     Cancelled,
     /// An ended task lives again.
     Redriven,
-    /// A worker joined the crew.
+    /// A worker joined the pool.
     WorkerStarted,
-    /// A worker left the crew.
+    /// A worker left the pool.
     WorkerStopped,
     /// No task starts any more in this process.
     Draining,

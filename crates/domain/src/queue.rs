@@ -54,11 +54,11 @@ pub struct Settings {
     pub max_tasks: u64,
     /// Bytes of tasks that may wait in it.
     pub max_bytes: u64,
-    /// Tasks of it that may run at a time; `None` for no limit but the crew.
+    /// Tasks of it that may run at a time; `None` for no limit but the pool.
     pub max_running: Option<u32>,
     /// How fast its tasks may start; `None` for no limit.
     pub rate: Option<Rate>,
-    /// Its share of the crew beside other queues that have work.
+    /// Its share of the pool beside other queues that have work.
     pub weight: u32,
     /// Attempts of its tasks unless they say.
     pub max_attempts: u32,

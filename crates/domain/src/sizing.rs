@@ -1,7 +1,7 @@
-//! How large the crew should be.
+//! How large the pool should be.
 //!
 //! Owns the arithmetic of waiting: how long tasks wait on average for a load and
-//! a crew of some size ([`mean_wait`]), which crew holds a wait that someone
+//! a pool of some size ([`mean_wait`]), which pool holds a wait that someone
 //! wants ([`workers_for`]), and how long a task submitted now would wait
 //! ([`forecast`]). Pure: must not know clocks, I/O or any other module; whoever
 //! measures hands the figures in.
@@ -15,7 +15,7 @@
 //!   very short and very long tasks; service times that vary less than exponential ones wait
 //!   less, down to about half if all are equal. [`Load::variability`] accounts for both, as
 //!   far as they are mild.
-//! - It speaks of the long run at a steady load. A crew that is nearly fully
+//! - It speaks of the long run at a steady load. A pool that is nearly fully
 //!   busy takes long to get there; one that cannot keep up never does.
 //! - Priorities change who waits, but not how long all wait on average.
 //!
@@ -28,14 +28,14 @@ pub mod forecast;
 
 use std::time::Duration;
 
-/// Workers that a crew may have; a larger number counts as this one.
+/// Workers that a pool may have; a larger number counts as this one.
 pub const MAX_WORKERS: u32 = 10_000;
 
 /// What comes in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Load {
     /// Tasks per second on the long run. A negative rate counts as none; with
-    /// one that is not a number or infinite, no crew can keep up.
+    /// one that is not a number or infinite, no pool can keep up.
     pub arrival_rate: f64,
     /// How long a task keeps its worker on average. If that is zero, no rate is
     /// too high.
@@ -47,7 +47,7 @@ pub struct Load {
     pub variability: f64,
 }
 
-/// The load in erlangs: how many workers are busy on average if the crew can
+/// The load in erlangs: how many workers are busy on average if the pool can
 /// keep up. Not a number if the rate is not.
 #[must_use]
 pub fn offered_load(load: &Load) -> f64 {
@@ -60,7 +60,7 @@ pub fn offered_load(load: &Load) -> f64 {
 }
 
 /// The probability that a task finds all workers busy and has to wait: Erlang's
-/// delay formula, "Erlang C". It is 1 if the crew cannot keep up, as an empty
+/// delay formula, "Erlang C". It is 1 if the pool cannot keep up, as an empty
 /// one never does.
 #[must_use]
 pub fn wait_probability(workers: u32, load: &Load) -> f64 {
@@ -72,7 +72,7 @@ pub fn wait_probability(workers: u32, load: &Load) -> f64 {
     delayed(workers, erlangs, blocked(workers, erlangs))
 }
 
-/// How long a task waits on average for its start. `None` if the crew cannot
+/// How long a task waits on average for its start. `None` if the pool cannot
 /// keep up, so that the wait grows without bound, or if it is beyond what a
 /// [`Duration`] holds.
 #[must_use]
@@ -94,7 +94,7 @@ pub fn workers_for(target: Duration, load: &Load) -> Option<u32> {
     if !keeps_up(MAX_WORKERS, erlangs) {
         return None;
     }
-    // One pass: the recursion yields the loss of every smaller crew on its way.
+    // One pass: the recursion yields the loss of every smaller pool on its way.
     let mut loss = 1.0;
     (1..=MAX_WORKERS).find(|&workers| {
         loss = next_blocked(loss, workers, erlangs);
@@ -123,13 +123,13 @@ fn next_blocked(loss: f64, workers: u32, erlangs: f64) -> f64 {
     turned_away / (f64::from(workers) + turned_away)
 }
 
-/// Erlang C from Erlang B, for a crew that keeps up: `n B / (n - a (1 - B))`.
+/// Erlang C from Erlang B, for a pool that keeps up: `n B / (n - a (1 - B))`.
 fn delayed(workers: u32, erlangs: f64, loss: f64) -> f64 {
     let spare = f64::from(workers) - erlangs;
     f64::from(workers) * loss / (spare + erlangs * loss)
 }
 
-/// The mean wait, for a crew that keeps up: whoever is delayed waits on average
+/// The mean wait, for a pool that keeps up: whoever is delayed waits on average
 /// for as long as the spare workers would take to serve one task.
 fn wait(workers: u32, erlangs: f64, loss: f64, load: &Load) -> Option<Duration> {
     let spare = f64::from(workers) - erlangs;

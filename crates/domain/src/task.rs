@@ -39,7 +39,7 @@ impl Timestamp {
     }
 }
 
-/// A worker of the crew, counted from 1; the same slot has the same name after
+/// A worker of the pool, counted from 1; the same slot has the same name after
 /// a restart. Written as `worker-3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerId(pub u32);

@@ -4,8 +4,8 @@
 //! real client over that port, a task for each file of a directory, a watch
 //! over all of it, and a graceful end. Must not know the server's parts.
 
-mod crew;
 mod files;
+mod progress;
 mod screen;
 mod summary;
 
@@ -40,7 +40,7 @@ use crate::{
     server::Server,
     supervisor::Supervisor,
 };
-use crew::Crew;
+use progress::Progress;
 use screen::{Files, Screen};
 
 /// Arguments of `demo`.
@@ -174,13 +174,13 @@ async fn demonstrate(
     if !drained.complete {
         note("the drain did not end in time");
     }
-    print(summary::text(&play.crew, &play.names, play.wall))?;
-    Ok(if play.crew.failures.is_empty() { Exit::Ok } else { Exit::TaskFailed })
+    print(summary::text(&play.progress, &play.names, play.wall))?;
+    Ok(if play.progress.failures.is_empty() { Exit::Ok } else { Exit::TaskFailed })
 }
 
 /// One run, in progress and at its end.
 struct Play {
-    crew: Crew,
+    progress: Progress,
     names: Files,
     wall: Duration,
 }
@@ -206,7 +206,8 @@ async fn act(
     let client = client::connect(address).await?;
     let total = files.len() as u64;
     let mut screen = Screen::new(total, config.workers.get());
-    let mut play = Play { crew: Crew::default(), names: Files::new(), wall: Duration::ZERO };
+    let mut play =
+        Play { progress: Progress::default(), names: Files::new(), wall: Duration::ZERO };
     let watch = Watch { patience: Duration::ZERO, ..Watch::begin(Start::Oldest) };
     let mut watcher = client.watch(watch);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
@@ -219,7 +220,7 @@ async fn act(
             let answer = tokio::spawn(submit(client.tasks(), format!("{root}/{file}")));
             in_flight.push_back((file, AbortOnDropHandle::new(answer)));
         }
-        if in_flight.is_empty() && play.crew.ended() >= total {
+        if in_flight.is_empty() && play.progress.ended() >= total {
             break Ok(());
         }
         match step(&mut in_flight, &mut watcher, &mut tick).await {
@@ -270,11 +271,11 @@ impl Play {
                 self.names.insert(accepted.task_id, file);
             }
             Step::Seen(Some(Seen::Events(batch))) => {
-                batch.events.iter().for_each(|event| self.crew.event(event));
+                batch.events.iter().for_each(|event| self.progress.event(event));
             }
             Step::Seen(Some(Seen::Lost(status))) => screen.note(&told(&status)),
             Step::Seen(_) => {}
-            Step::Tick => screen.show(&self.crew, &self.names),
+            Step::Tick => screen.show(&self.progress, &self.names),
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use taskyard_cli::{
 };
 use tokio::time::Instant;
 
-use super::crew::{Crew, Name};
+use super::progress::{Name, Progress};
 
 /// Task ids and the files that they stand for.
 pub type Files = HashMap<String, String>;
@@ -55,12 +55,12 @@ impl Screen {
     }
 
     /// Shows how things stand.
-    pub fn show(&mut self, crew: &Crew, files: &Files) {
+    pub fn show(&mut self, progress: &Progress, files: &Files) {
         match self {
-            Self::Live(live) => live.show(crew, files),
+            Self::Live(live) => live.show(progress, files),
             Self::Plain { total, next } if Instant::now() >= *next => {
                 *next = Instant::now() + PERIOD;
-                note(plain_line(crew, *total));
+                note(plain_line(progress, *total));
             }
             Self::Plain { .. } => {}
         }
@@ -94,9 +94,13 @@ impl Drop for Screen {
     }
 }
 
-fn plain_line(crew: &Crew, total: u64) -> String {
-    let running = crew.workers.values().filter(|worker| worker.running.is_some()).count();
-    format!("{} of {total} done, {running} running, {} failed", crew.ended(), crew.failures.len())
+fn plain_line(progress: &Progress, total: u64) -> String {
+    let running = progress.workers.values().filter(|worker| worker.running.is_some()).count();
+    format!(
+        "{} of {total} done, {running} running, {} failed",
+        progress.ended(),
+        progress.failures.len()
+    )
 }
 
 impl Live {
@@ -111,18 +115,18 @@ impl Live {
         Self { table, workers, bar, _echo: NoEcho::begin() }
     }
 
-    fn show(&self, crew: &Crew, files: &Files) {
+    fn show(&self, progress: &Progress, files: &Files) {
         for (name, line) in &self.workers {
-            let Some(worker) = crew.workers.get(name) else { continue };
+            let Some(worker) = progress.workers.get(name) else { continue };
             line.set_position(worker.done);
             line.set_message(match &worker.running {
                 Some(task_id) => file_of(task_id, files),
                 None => String::new(),
             });
         }
-        self.bar.set_position(crew.ended());
-        if !crew.failures.is_empty() {
-            self.bar.set_message(format!("{} failed  ", crew.failures.len()));
+        self.bar.set_position(progress.ended());
+        if !progress.failures.is_empty() {
+            self.bar.set_message(format!("{} failed  ", progress.failures.len()));
         }
     }
 }
@@ -154,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_line_tells_how_far_it_is() {
-        assert_eq!(plain_line(&Crew::default(), 9), "0 of 9 done, 0 running, 0 failed");
+        assert_eq!(plain_line(&Progress::default(), 9), "0 of 9 done, 0 running, 0 failed");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use taskyard_cli::{
 };
 
 use super::{
-    crew::{Crew, percentile},
+    progress::{Progress, percentile},
     screen::Files,
 };
 
@@ -21,38 +21,44 @@ use super::{
 const MAX_FAILURES: usize = 20;
 
 /// All of it, as one text.
-pub fn text(crew: &Crew, files: &Files, wall: Duration) -> String {
-    let parts = [headline(crew, wall), times(crew), workers(crew), failures(crew, files), next()];
+pub fn text(progress: &Progress, files: &Files, wall: Duration) -> String {
+    let parts = [
+        headline(progress, wall),
+        times(progress),
+        workers(progress),
+        failures(progress, files),
+        next(),
+    ];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join("\n\n")
 }
 
-fn headline(crew: &Crew, wall: Duration) -> String {
+fn headline(progress: &Progress, wall: Duration) -> String {
     #[expect(clippy::cast_precision_loss, reason = "for reading")]
-    let rate = crew.ended() as f64 / wall.as_secs_f64().max(1e-6);
-    let succeeded = Style::new().green().apply_to(format!("{} succeeded", crew.succeeded));
-    let failed = match crew.failures.len() {
+    let rate = progress.ended() as f64 / wall.as_secs_f64().max(1e-6);
+    let succeeded = Style::new().green().apply_to(format!("{} succeeded", progress.succeeded));
+    let failed = match progress.failures.len() {
         0 => String::new(),
         number => format!(", {}", Style::new().red().apply_to(format!("{number} failed"))),
     };
-    let tasks = Style::new().bold().apply_to(counted(crew.ended(), "task"));
+    let tasks = Style::new().bold().apply_to(counted(progress.ended(), "task"));
     format!("{tasks}: {succeeded}{failed}, in {} ({rate:.0} tasks/s)", span(wall))
 }
 
-fn times(crew: &Crew) -> String {
+fn times(progress: &Progress) -> String {
     let line = |name, values: &[Duration]| {
         let (p50, p99) = (percentile(values, 50)?, percentile(values, 99)?);
         Some(format!("{name:<8} p50 {:>8}   p99 {:>8}", span(p50), span(p99)))
     };
-    let lines = [line("waiting", &crew.waited), line("running", &crew.ran)];
+    let lines = [line("waiting", &progress.waited), line("running", &progress.ran)];
     lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
-fn workers(crew: &Crew) -> String {
-    let all: Duration = crew.workers.values().map(|worker| worker.busy).sum();
+fn workers(progress: &Progress) -> String {
+    let all: Duration = progress.workers.values().map(|worker| worker.busy).sum();
     let header = ["WORKER", "TASKS", "BUSY", "SHARE", ""];
     let header = header.map(|name| Style::new().dim().apply_to(name).to_string());
-    let rows = crew.workers.iter().map(|(name, worker)| {
+    let rows = progress.workers.iter().map(|(name, worker)| {
         let share = worker.busy.as_secs_f64() / all.as_secs_f64().max(1e-9);
         [
             name.to_string(),
@@ -78,8 +84,8 @@ fn bar(share: f64) -> String {
     "━".repeat(length)
 }
 
-fn failures(crew: &Crew, files: &Files) -> String {
-    let mut lines: Vec<_> = crew
+fn failures(progress: &Progress, files: &Files) -> String {
+    let mut lines: Vec<_> = progress
         .failures
         .iter()
         .take(MAX_FAILURES)
@@ -89,7 +95,7 @@ fn failures(crew: &Crew, files: &Files) -> String {
             format!("{file}  {}", failure.why)
         })
         .collect();
-    if let Some(more @ 1..) = crew.failures.len().checked_sub(MAX_FAILURES) {
+    if let Some(more @ 1..) = progress.failures.len().checked_sub(MAX_FAILURES) {
         lines.push(format!("and {more} more"));
     }
     lines.join("\n")
@@ -106,26 +112,26 @@ fn next() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::crew::Failure, *};
+    use super::{super::progress::Failure, *};
 
-    fn crew() -> Crew {
-        let mut crew = Crew { succeeded: 3, ..Crew::default() };
-        crew.waited = [1, 2, 30].map(Duration::from_millis).to_vec();
-        crew.ran = [4, 5, 6].map(Duration::from_millis).to_vec();
+    fn progress() -> Progress {
+        let mut progress = Progress { succeeded: 3, ..Progress::default() };
+        progress.waited = [1, 2, 30].map(Duration::from_millis).to_vec();
+        progress.ran = [4, 5, 6].map(Duration::from_millis).to_vec();
         for (name, done, busy) in [("worker-1", 3, 30), ("worker-2", 1, 10)] {
-            let worker = crew.workers.entry(name.into()).or_default();
+            let worker = progress.workers.entry(name.into()).or_default();
             (worker.done, worker.busy) = (done, Duration::from_millis(busy));
         }
-        crew
+        progress
     }
 
-    fn plain(crew: &Crew, files: &Files) -> String {
-        console::strip_ansi_codes(&text(crew, files, Duration::from_millis(500))).into_owned()
+    fn plain(progress: &Progress, files: &Files) -> String {
+        console::strip_ansi_codes(&text(progress, files, Duration::from_millis(500))).into_owned()
     }
 
     #[test]
     fn a_good_run_in_figures() {
-        let text = plain(&crew(), &Files::new());
+        let text = plain(&progress(), &Files::new());
         assert!(text.starts_with("3 tasks: 3 succeeded, in 500 ms (6 tasks/s)\n"), "{text}");
         assert!(text.contains("waiting  p50   2.0 ms   p99    30 ms"), "{text}");
         assert!(text.contains("75%") && text.contains(&"━".repeat(18)), "{text}");
@@ -134,10 +140,10 @@ mod tests {
 
     #[test]
     fn failures_are_told_by_file() {
-        let mut crew = crew();
-        crew.failures.push(Failure { task_id: "t1".into(), why: "EXIT_STATUS: 1".into() });
+        let mut progress = progress();
+        progress.failures.push(Failure { task_id: "t1".into(), why: "EXIT_STATUS: 1".into() });
         let files = Files::from([("t1".to_owned(), "secret.txt".to_owned())]);
-        let text = plain(&crew, &files);
+        let text = plain(&progress, &files);
         assert!(text.starts_with("4 tasks: 3 succeeded, 1 failed"), "{text}");
         assert!(text.contains("\nsecret.txt  EXIT_STATUS: 1\n"), "{text}");
     }
@@ -145,13 +151,13 @@ mod tests {
     #[test]
     fn many_failures_are_cut_and_said_so() {
         let failure = Failure { task_id: "t1".into(), why: "ERROR".into() };
-        let crew = Crew { failures: vec![failure; 25], ..Crew::default() };
-        assert!(failures(&crew, &Files::new()).ends_with("and 5 more"));
+        let progress = Progress { failures: vec![failure; 25], ..Progress::default() };
+        assert!(failures(&progress, &Files::new()).ends_with("and 5 more"));
     }
 
     #[test]
     fn without_a_task_there_is_still_a_summary() {
-        let text = plain(&Crew::default(), &Files::new());
+        let text = plain(&Progress::default(), &Files::new());
         assert!(text.starts_with("0 tasks: 0 succeeded"), "{text}");
     }
 }

@@ -2,11 +2,11 @@
 //! domain to messages.
 
 mod batches;
-mod crew;
 mod filters;
 mod labels;
 mod lists;
 mod output;
+mod pool;
 mod queues;
 mod retry;
 mod stats;
@@ -31,9 +31,9 @@ use crate::{
 use labels::{check_labels, check_request_id};
 
 pub use batches::{batch, of_request};
-pub use crew::{crew_size, drained, pool};
 pub use lists::{Listing, cancellation, listing, redrive};
 pub use output::{duration, page, state_to, task, timestamp};
+pub use pool::{drained, pool, pool_size};
 pub use queues::{
     Update, empty_queue, queue, queue_listing, queue_name, queue_page, update, wrong_backoffs,
 };

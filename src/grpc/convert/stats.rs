@@ -1,4 +1,4 @@
-//! How the service is doing, to messages, with advice on the size of the crew.
+//! How the service is doing, to messages, with advice on the size of the pool.
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
@@ -40,26 +40,26 @@ pub fn target_wait(given: Option<prost_types::Duration>) -> Result<Duration, Vec
 
 /// How the service is doing. Takes some milliseconds of computation when many queues have
 /// tasks that wait.
-pub fn stats(overview: Overview, crew: &pool::Status, target: Duration) -> v1::GetStatsResponse {
-    let busy = crew.workers.iter().filter(|worker| worker.running.is_some()).count();
+pub fn stats(overview: Overview, pool: &pool::Status, target: Duration) -> v1::GetStatsResponse {
+    let busy = pool.workers.iter().filter(|worker| worker.running.is_some()).count();
     let busy = u32::try_from(busy).unwrap_or(u32::MAX);
-    let waits = forecast::waits(&situation(&overview, crew.size));
+    let waits = forecast::waits(&situation(&overview, pool.size));
     let backlog = Backlog::of(&overview.queues, &waits);
     v1::GetStatsResponse {
         crew: Some(v1::CrewStats {
-            workers: crew.size,
+            workers: pool.size,
             busy_workers: busy,
-            busy_share: share(&overview.flow, crew.size),
+            busy_share: share(&overview.flow, pool.size),
             arrival_rate: overview.flow.arrival_rate,
             completion_rate: overview.flow.completion_rate,
             mean_service: overview.flow.mean_service.map(duration),
             mean_wait: overview.flow.mean_wait.map(duration),
             counts: Some(counts(&overview.counts)),
         }),
-        advice: Some(advice(&overview.flow, backlog, crew, target)),
+        advice: Some(advice(&overview.flow, backlog, pool, target)),
         start_time: Some(timestamp(overview.since)),
         time: Some(timestamp(overview.now)),
-        queues: queues(overview.queues, waits, crew.size),
+        queues: queues(overview.queues, waits, pool.size),
     }
 }
 
@@ -191,7 +191,7 @@ impl Backlog {
 fn advice(
     flow: &Flow,
     backlog: Backlog,
-    crew: &pool::Status,
+    pool: &pool::Status,
     target: Duration,
 ) -> v1::SizingAdvice {
     let none = |why: String| {
@@ -204,12 +204,12 @@ fn advice(
     };
     let load = match load(flow) {
         Ok(load) => load,
-        Err(Unknown::Thin) => return none(thin(crew)),
+        Err(Unknown::Thin) => return none(thin(pool)),
         Err(Unknown::Bursts) => {
             return none("tasks come in bursts, for which averages give no advice".into());
         }
     };
-    let workers = crew.size;
+    let workers = pool.size;
     let advised = sizing::workers_for(target, &load);
     let expected = advised.and_then(|workers| sizing::mean_wait(workers, &load));
     let current = sizing::mean_wait(workers, &load);
@@ -280,7 +280,7 @@ fn summary(
     target: Duration,
 ) -> String {
     let now = match current {
-        Some(wait) => format!("with {}, tasks wait {} on average", crew(workers), rounded(wait)),
+        Some(wait) => format!("with {}, tasks wait {} on average", counted(workers), rounded(wait)),
         None if workers == 1 => "1 worker cannot keep up, and the wait grows".into(),
         None => format!("{workers} workers cannot keep up, and the wait grows"),
     };
@@ -292,7 +292,7 @@ fn summary(
     format!("the load is {offered_load:.2} workers; {now}; {then}")
 }
 
-fn crew(workers: u32) -> String {
+fn counted(workers: u32) -> String {
     if workers == 1 { "1 worker".into() } else { format!("{workers} workers") }
 }
 

@@ -37,7 +37,7 @@ use super::{
 use crate::{
     event::Seq,
     events::{EventFilter, EventFilterSpec, History, Hub, Tail},
-    pool::Pool,
+    pool::WorkerPool,
     proto::v1,
     store::{Asker, Store, Submitted},
     supervisor::Supervisor,
@@ -81,8 +81,8 @@ pub struct Sources {
     pub feed: Feed,
     /// Tasks as they stand.
     pub store: Arc<dyn Store>,
-    /// The crew as it stands.
-    pub pool: Pool,
+    /// The pool as it stands.
+    pub pool: WorkerPool,
 }
 
 impl Feed {

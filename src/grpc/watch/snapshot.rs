@@ -1,4 +1,4 @@
-//! The tasks that have not ended, and the crew, as a watcher is shown them before
+//! The tasks that have not ended, and the pool, as a watcher is shown them before
 //! the events: a bounded part at a time, read when there is room for it.
 
 use std::{collections::VecDeque, sync::Arc};

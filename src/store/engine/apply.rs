@@ -51,7 +51,7 @@ impl Engine<'_> {
             }
             Message::Join(worker, reply) => {
                 self.give_up(worker)?;
-                self.tell_crew(EventType::WorkerStarted, Some(worker));
+                self.tell_pool(EventType::WorkerStarted, Some(worker));
                 self.done(reply);
                 Ok(())
             }
@@ -65,7 +65,7 @@ impl Engine<'_> {
             Message::Leave(worker, reply) => {
                 self.give_up(worker)?;
                 self.retiring.remove(&worker);
-                self.tell_crew(EventType::WorkerStopped, Some(worker));
+                self.tell_pool(EventType::WorkerStopped, Some(worker));
                 self.done(reply);
                 Ok(())
             }
@@ -404,7 +404,7 @@ impl Engine<'_> {
         });
     }
 
-    pub(in crate::store) fn tell_crew(&mut self, event_type: EventType, worker: Option<WorkerId>) {
+    pub(in crate::store) fn tell_pool(&mut self, event_type: EventType, worker: Option<WorkerId>) {
         let event = Event::new(event_type, self.group.now.wall, None);
         self.encoder.push(&Event { worker, ..event });
     }
@@ -412,7 +412,7 @@ impl Engine<'_> {
     fn drain(&mut self) {
         if !self.draining {
             self.draining = true;
-            self.tell_crew(EventType::Draining, None);
+            self.tell_pool(EventType::Draining, None);
             let idle = self.idle.drain(..).map(|(_, reply)| Effect::Stop(reply));
             self.group.effects.extend(idle);
         }

@@ -27,11 +27,11 @@ pub enum Message {
     Redrive(Vec<TaskId>, Vec<State>, Reply<Vec<Result<(), Error>>>),
     /// A worker reports, and asks for work.
     NextDispatch(WorkerId, Option<Box<Finished>>, Reply<Dispatch>),
-    /// A worker joins the crew.
+    /// A worker joins the pool.
     Join(WorkerId, Reply<()>),
     /// Workers are to leave.
     Retire(Vec<WorkerId>, Reply<()>),
-    /// A worker has left the crew.
+    /// A worker has left the pool.
     Leave(WorkerId, Reply<()>),
     /// Change a queue.
     Change(Arc<str>, QueueChange, Reply<()>),

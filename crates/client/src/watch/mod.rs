@@ -131,7 +131,7 @@ pub enum Seen {
     Snapshot {
         /// Tasks that have not ended, in the order of submission.
         tasks: Vec<Task>,
-        /// The crew, in the first parts.
+        /// The pool, in the first parts.
         workers: Vec<Worker>,
     },
     /// The snapshot is complete; what follows are events.

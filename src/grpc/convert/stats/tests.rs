@@ -68,13 +68,13 @@ fn worker(number: u32, running_for: Option<u64>) -> pool::WorkerStatus {
     }
 }
 
-fn crew(running_for: &[Option<u64>]) -> pool::Status {
+fn pool(running_for: &[Option<u64>]) -> pool::Status {
     let workers: Vec<_> = (1..).zip(running_for).map(|(n, ran)| worker(n, *ran)).collect();
     pool::Status { size: u32::try_from(workers.len()).unwrap(), workers }
 }
 
-fn told(queues: Vec<QueueStatus>, flow: Flow, crew: &pool::Status) -> v1::GetStatsResponse {
-    stats(overview(queues, flow), crew, DEFAULT_TARGET)
+fn told(queues: Vec<QueueStatus>, flow: Flow, pool: &pool::Status) -> v1::GetStatsResponse {
+    stats(overview(queues, flow), pool, DEFAULT_TARGET)
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn the_target_has_bounds_and_a_default() {
 #[test]
 fn a_load_has_advice_that_holds_the_wait() {
     // Eight workers' load for four.
-    let stats = told(vec![], flow(8.0, 1_000), &crew(&[Some(0); 4]));
+    let stats = told(vec![], flow(8.0, 1_000), &pool(&[Some(0); 4]));
     let advice = stats.advice.expect("always set");
     assert!((advice.offered_load - 8.0).abs() < 1e-9);
     assert!(advice.workers > 8, "{advice:?}");
@@ -109,10 +109,10 @@ fn a_load_has_advice_that_holds_the_wait() {
 #[test]
 fn nothing_is_advised_before_something_was_measured() {
     let unmeasured = Flow { arrival_rate: 5.0, ..Flow::default() };
-    let advice = told(vec![], unmeasured, &crew(&[None])).advice.expect("always set");
+    let advice = told(vec![], unmeasured, &pool(&[None])).advice.expect("always set");
     assert_eq!((advice.workers, advice.expected_wait), (0, None));
     assert!(advice.summary.contains("too few executions"), "{}", advice.summary);
-    let hopeless = told(vec![], flow(1e9, 1_000), &crew(&[None])).advice.expect("always set");
+    let hopeless = told(vec![], flow(1e9, 1_000), &pool(&[None])).advice.expect("always set");
     assert_eq!(hopeless.workers, 0);
     assert!(hopeless.summary.contains("more than 10000"), "{}", hopeless.summary);
 }
@@ -121,7 +121,7 @@ fn nothing_is_advised_before_something_was_measured() {
 fn executions_that_have_not_ended_count_as_busy_and_as_long() {
     // Four of four workers run, and hardly anything has ended.
     let full = Flow { mean_running: 4.0, completions: 20.0, ..flow(0.1, 1_000) };
-    let stats = told(vec![], full, &crew(&[None; 4]));
+    let stats = told(vec![], full, &pool(&[None; 4]));
     assert!((stats.crew.expect("always set").busy_share - 1.0).abs() < 1e-9);
     // Four at a time of one every ten seconds: they take forty seconds.
     let load = stats.advice.expect("always set").offered_load;
@@ -133,7 +133,7 @@ fn the_queues_with_the_most_work_are_kept_in_the_order_of_names() {
     let mut queues: Vec<_> = (0..=MAX_QUEUES).map(|n| queue(&format!("q{n:05}"), 1, 0)).collect();
     queues[7] = queue("q00007", 0, 0);
     queues[9] = queue("q00009", 0, 5);
-    let told = told(queues, flow(1.0, 100), &crew(&[Some(1)])).queues;
+    let told = told(queues, flow(1.0, 100), &pool(&[Some(1)])).queues;
     let names: Vec<_> = told.iter().map(|queue| queue.queue.as_str()).collect();
     assert_eq!(names.len(), MAX_QUEUES);
     assert!(names.is_sorted());
@@ -143,8 +143,8 @@ fn the_queues_with_the_most_work_are_kept_in_the_order_of_names() {
 #[test]
 fn each_queue_is_told_the_wait_that_is_forecast() {
     let all = [queue("a", 40, 1), queue("b", 20, 0), queue("c", 90, 1)];
-    let crew = crew(&[Some(0), Some(0)]);
-    let told = told(all.to_vec(), flow(1.0, 100), &crew).queues;
+    let pool = pool(&[Some(0), Some(0)]);
+    let told = told(all.to_vec(), flow(1.0, 100), &pool).queues;
     let forecast = forecast::waits(&situation(&overview(all.to_vec(), flow(1.0, 100)), 2));
     for (told, forecast) in told.into_iter().zip(forecast) {
         let wait = told.wait_now.map(|wait| Duration::try_from(wait).unwrap());
@@ -164,16 +164,16 @@ fn tasks_of_too_many_kinds_to_count_wait_too() {
 }
 
 #[test]
-fn a_stuck_crew_does_not_look_healthy() {
+fn a_stuck_pool_does_not_look_healthy() {
     // Four tasks of an hour; what ended before them took a millisecond.
     let stuck = Flow { completions: 0.02, mean_running: 4.0, ..flow(0.01, 1) };
     let mut all = vec![queue("q", 3, 4)];
     all[0].flow = stuck;
-    let crew = crew(&[Some(3_000); 4]);
+    let pool = pool(&[Some(3_000); 4]);
     let mut overview = overview(all, stuck);
     overview.classes[0].seconds = Vec::new();
     overview.classes[0].running = vec![3_000.0; 4];
-    let told = stats(overview, &crew, DEFAULT_TARGET);
+    let told = stats(overview, &pool, DEFAULT_TARGET);
     assert_eq!(told.queues[0].wait_now, None, "nothing tells when one of them ends");
     let advice = told.advice.expect("always set");
     assert_eq!((advice.workers, advice.current_expected_wait), (0, None));
@@ -185,7 +185,7 @@ fn a_stuck_crew_does_not_look_healthy() {
 #[test]
 fn bursts_get_no_advice_from_averages() {
     let bursts = Flow { arrival_dispersion: Some(2_000.0), ..flow(33.0, 2) };
-    let advice = told(vec![], bursts, &crew(&[None; 4])).advice.expect("always set");
+    let advice = told(vec![], bursts, &pool(&[None; 4])).advice.expect("always set");
     assert_eq!(advice.workers, 0);
     assert!(advice.summary.contains("bursts"), "{}", advice.summary);
 }
@@ -199,7 +199,7 @@ fn of_ten_thousand_queues_the_first_are_told_each_with_its_wait() {
         QueueStatus { settings, ..queue(&format!("q{n:05}"), 1 + u64::from(n % 7), 0) }
     };
     let all: Vec<_> = (0..10_000).map(limited).collect();
-    let told = told(all, flow(1.0, 100), &crew(&[Some(0)]));
+    let told = told(all, flow(1.0, 100), &pool(&[Some(0)]));
     assert_eq!(told.queues.len(), MAX_QUEUES);
     assert!(told.queues.iter().all(|queue| queue.wait_now.is_some()));
 }
@@ -207,7 +207,7 @@ fn of_ten_thousand_queues_the_first_are_told_each_with_its_wait() {
 #[test]
 fn a_paused_queue_tells_no_wait() {
     let paused = QueueStatus { block: Some(Block::Paused), ..queue("q", 0, 0) };
-    let told = told(vec![paused], flow(1.0, 100), &crew(&[None])).queues.remove(0);
+    let told = told(vec![paused], flow(1.0, 100), &pool(&[None])).queues.remove(0);
     assert_eq!((told.wait_now, told.block()), (None, v1::QueueBlock::Paused));
 }
 
@@ -216,11 +216,11 @@ fn advice_tells_of_what_waits_already() {
     // As after a crash: nothing comes, and much waits.
     let idle = Flow { arrival_rate: 0.0, ..flow(1.0, 1_000) };
     let all = vec![queue("q", 280, 2)];
-    let advice = told(all.clone(), idle, &crew(&[Some(0), Some(0)])).advice.unwrap();
+    let advice = told(all.clone(), idle, &pool(&[Some(0), Some(0)])).advice.unwrap();
     let begins = "280 tasks wait now, the last of which starts in about 14 s; beside them, the";
     assert!(advice.summary.starts_with(begins), "{}", advice.summary);
     // Nobody waits for a worker in a queue that is paused.
     let paused = all.into_iter().map(|queue| QueueStatus { block: Some(Block::Paused), ..queue });
-    let advice = told(paused.collect(), idle, &crew(&[None, None])).advice.unwrap();
+    let advice = told(paused.collect(), idle, &pool(&[None, None])).advice.unwrap();
     assert!(advice.summary.starts_with("the load is"), "{}", advice.summary);
 }

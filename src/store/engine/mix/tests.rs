@@ -341,7 +341,7 @@ fn what_is_told_of_bursts_comes_true() {
 }
 
 #[test]
-fn what_is_told_of_a_crew_that_is_stuck_comes_true() {
+fn what_is_told_of_a_pool_that_is_stuck_comes_true() {
     // After a while all workers have tasks of an hour.
     let quick = Source { takes: Takes::Exponential(0.2), every: 0.1, ..SOURCE };
     let hours = Source {

@@ -54,14 +54,14 @@ fn what_cannot_start_has_no_wait() {
 }
 
 #[test]
-fn a_busy_crew_works_off_what_is_ahead() {
+fn a_busy_pool_works_off_what_is_ahead() {
     assert_told(&busy(4, vec![queue(0)]), 0.5);
     assert_told(&busy(4, vec![queue(400)]), 100.5);
     assert_told(&busy(1, vec![queue(100_000)]), 100_000.5);
 }
 
 #[test]
-fn queues_share_the_crew_by_weight() {
+fn queues_share_the_pool_by_weight() {
     let own = Queue { weight: 3, ..queue(300) };
     let other = Queue { weight: 1, ..queue(100_000) };
     // Of eight starts a second, six are its own.

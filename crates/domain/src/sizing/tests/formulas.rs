@@ -197,7 +197,7 @@ fn without_load_one_worker_is_enough_and_none_is_not() {
 }
 
 #[test]
-fn no_crew_keeps_up_with_what_is_no_number_or_too_much() {
+fn no_pool_keeps_up_with_what_is_no_number_or_too_much() {
     let hours =
         Load { arrival_rate: f64::MAX, mean_service: Duration::from_hours(1), variability: 1.0 };
     for load in [erlangs(f64::NAN), erlangs(f64::INFINITY), erlangs(10_000.0), hours] {
@@ -209,7 +209,7 @@ fn no_crew_keeps_up_with_what_is_no_number_or_too_much() {
 }
 
 #[test]
-fn a_crew_as_large_as_the_load_does_not_keep_up_and_one_more_does() {
+fn a_pool_as_large_as_the_load_does_not_keep_up_and_one_more_does() {
     for workers in [1, 2, 10, 100, 1_000, 9_999] {
         let load = erlangs(f64::from(workers));
         assert!(wait_probability(workers, &load) >= 1.0);
@@ -220,7 +220,7 @@ fn a_crew_as_large_as_the_load_does_not_keep_up_and_one_more_does() {
 }
 
 #[test]
-fn more_workers_than_a_crew_may_have_count_as_the_most() {
+fn more_workers_than_a_pool_may_have_count_as_the_most() {
     let load = erlangs(9_990.0);
     assert_eq!(mean_wait(u32::MAX, &load), mean_wait(MAX_WORKERS, &load));
     assert_eq!(mean_wait(u32::MAX, &erlangs(10_001.0)), None);

@@ -53,7 +53,7 @@ fn simulated_wait(workers: u32, load: f64, seed: u64) -> f64 {
 }
 
 #[test]
-fn the_mean_wait_is_what_a_simulated_crew_shows() {
+fn the_mean_wait_is_what_a_simulated_pool_shows() {
     // The last column is the standard error of one simulation, as 30 other seeds
     // spread; their means were within 0.3 % of the formula. For one worker the
     // theory says the same (Daley, "The serial correlation coefficients of
@@ -75,7 +75,7 @@ fn the_mean_wait_is_what_a_simulated_crew_shows() {
 }
 
 #[test]
-fn service_times_that_vary_otherwise_wait_as_a_simulated_crew_shows() {
+fn service_times_that_vary_otherwise_wait_as_a_simulated_pool_shows() {
     const TASKS: u32 = 200_000;
     // For one worker the scaling is exact: the formula of Pollaczek and Khinchine.
     let equal = Load { variability: 0.5, ..erlangs(0.8) };

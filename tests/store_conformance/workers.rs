@@ -15,8 +15,8 @@ use crate::{
 
 pub async fn a_task_starts_on_a_worker_that_waits(provider: &impl Provider) {
     let mut yard = Yard::new(provider).await;
-    let mut crew = [yard.wait().await, yard.wait().await, yard.wait().await];
-    for waiting in &mut crew {
+    let mut workers = [yard.wait().await, yard.wait().await, yard.wait().await];
+    for waiting in &mut workers {
         assert!(waiting.is_idle().await);
     }
     let first = yard.submit(task("a")).await;
@@ -25,7 +25,7 @@ pub async fn a_task_starts_on_a_worker_that_waits(provider: &impl Provider) {
     let second = yard.submit(task("b")).await;
     yard.settle().await;
     let (mut given, mut idle) = (Vec::new(), 0);
-    for mut waiting in crew {
+    for mut waiting in workers {
         if waiting.is_idle().await {
             idle += 1;
         } else {
@@ -82,7 +82,7 @@ pub async fn a_worker_that_comes_back_is_given_work(provider: &impl Provider) {
     yard.check().await;
 }
 
-pub async fn the_crew_has_events(provider: &impl Provider) {
+pub async fn the_pool_has_events(provider: &impl Provider) {
     let yard = Yard::new(provider).await;
     let worker = WorkerId(7);
     patient(yard.store.join(worker)).await.expect("it joins");

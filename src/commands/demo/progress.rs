@@ -1,4 +1,4 @@
-//! What the events tell about the crew: who runs what, how much is done, how
+//! What the events tell about the workers: who runs what, how much is done, how
 //! long it took.
 //!
 //! Owns the figures, which come from events alone. Must not know files, servers
@@ -49,9 +49,9 @@ pub struct Failure {
     pub why: String,
 }
 
-/// The crew so far.
+/// How far the demo is.
 #[derive(Debug, Default)]
-pub struct Crew {
+pub struct Progress {
     /// Everyone who was heard of.
     pub workers: BTreeMap<Name, Worker>,
     /// Tasks that succeeded.
@@ -64,7 +64,7 @@ pub struct Crew {
     pub ran: Vec<Duration>,
 }
 
-impl Crew {
+impl Progress {
     /// Takes note of an event. Those that are not known are passed over.
     pub fn event(&mut self, event: &Event) {
         let kind = event.r#type();
@@ -147,30 +147,30 @@ mod tests {
 
     #[test]
     fn a_worker_is_busy_from_start_to_end() {
-        let mut crew = Crew::default();
-        crew.event(&event(EventType::Started, "t1", "worker-1", 3));
-        assert_eq!(crew.workers[&"worker-1".into()].running.as_deref(), Some("t1"));
-        crew.event(&event(EventType::Succeeded, "t1", "worker-1", 20));
+        let mut progress = Progress::default();
+        progress.event(&event(EventType::Started, "t1", "worker-1", 3));
+        assert_eq!(progress.workers[&"worker-1".into()].running.as_deref(), Some("t1"));
+        progress.event(&event(EventType::Succeeded, "t1", "worker-1", 20));
         let expected = Worker { running: None, done: 1, busy: Duration::from_millis(20) };
-        assert_eq!(crew.workers[&"worker-1".into()], expected);
-        assert_eq!((crew.ended(), crew.waited.len(), crew.ran.len()), (1, 1, 1));
+        assert_eq!(progress.workers[&"worker-1".into()], expected);
+        assert_eq!((progress.ended(), progress.waited.len(), progress.ran.len()), (1, 1, 1));
     }
 
     #[test]
     fn a_failure_is_remembered_with_its_reason() {
-        let mut crew = Crew::default();
-        crew.event(&event(EventType::Failed, "t1", "worker-1", 1));
-        assert_eq!(crew.failures, [Failure { task_id: "t1".into(), why: "cancelled".into() }]);
-        assert_eq!((crew.succeeded, crew.ended()), (0, 1));
+        let mut progress = Progress::default();
+        progress.event(&event(EventType::Failed, "t1", "worker-1", 1));
+        assert_eq!(progress.failures, [Failure { task_id: "t1".into(), why: "cancelled".into() }]);
+        assert_eq!((progress.succeeded, progress.ended()), (0, 1));
     }
 
     #[test]
     fn workers_stand_in_the_order_of_their_numbers() {
-        let mut crew = Crew::default();
+        let mut progress = Progress::default();
         for name in ["worker-10", "worker-2", "worker-1"] {
-            crew.event(&event(EventType::WorkerStarted, "", name, 0));
+            progress.event(&event(EventType::WorkerStarted, "", name, 0));
         }
-        let names: Vec<_> = crew.workers.keys().map(Name::to_string).collect();
+        let names: Vec<_> = progress.workers.keys().map(Name::to_string).collect();
         assert_eq!(names, ["worker-1", "worker-2", "worker-10"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The crew, and what a drain left of its work, to messages.
+//! The pool, and what a drain left of its work, to messages.
 
 use std::num::NonZeroU32;
 
@@ -11,17 +11,17 @@ use crate::{
     sizing::MAX_WORKERS,
 };
 
-/// Checks a size of the crew.
+/// Checks a size of the pool.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn crew_size(given: u32) -> Result<NonZeroU32, Vec<Violation>> {
+pub fn pool_size(given: u32) -> Result<NonZeroU32, Vec<Violation>> {
     let mut checks = Checks::default();
     let size = checks.within("size", Some(given), &(1..=MAX_WORKERS));
     checks.finish(size.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
 }
 
-/// The crew as the wire has it.
+/// The pool as the wire has it.
 pub fn pool(status: &Status) -> v1::Pool {
     v1::Pool { size: status.size, workers: status.workers.iter().map(worker).collect() }
 }
@@ -58,12 +58,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crew_has_one_to_ten_thousand_workers() {
-        let size = |given| crew_size(given).map(NonZeroU32::get).ok();
+    fn a_pool_has_one_to_ten_thousand_workers() {
+        let size = |given| pool_size(given).map(NonZeroU32::get).ok();
         assert_eq!(
             [0, 1, 10_000, 10_001, u32::MAX].map(size),
             [None, Some(1), Some(10_000), None, None]
         );
-        assert_eq!(crew_size(0).unwrap_err()[0].field, "size");
+        assert_eq!(pool_size(0).unwrap_err()[0].field, "size");
     }
 }
