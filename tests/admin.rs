@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    Admin, Client, Gate, PATIENCE, Watch, Yard, builtin, fields, full_yard, reason, sleep, span,
-    submit, task, wait,
+    Admin, Client, Gate, PATIENCE, TestServer, Watch, builtin, fields, full_test_server, reason,
+    sleep, span, submit, task, wait,
 };
 use taskyard::{
     config::Config,
@@ -90,8 +90,9 @@ async fn stats(admin: &mut Admin) -> GetStatsResponse {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pool_tells_who_runs_what() {
     let (gate, registry) = with_gate();
-    let yard = Yard::with(|config| config.workers = 3.try_into().unwrap(), registry).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server =
+        TestServer::with(|config| config.workers = 3.try_into().unwrap(), registry).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     let mut watch = Watch::live(&mut client).await;
     let submitted = submit(&mut client, queued(task("gated"), "q")).await;
     let started = watch.until(EventType::Started).await;
@@ -117,8 +118,9 @@ async fn the_pool_tells_who_runs_what() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pool_changes_its_size_while_it_works() {
     let (gate, registry) = with_gate();
-    let yard = Yard::with(|config| config.workers = 1.try_into().unwrap(), registry).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server =
+        TestServer::with(|config| config.workers = 1.try_into().unwrap(), registry).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     let mut watch = Watch::live(&mut client).await;
     for _ in 0..4 {
         submit(&mut client, task("gated")).await;
@@ -151,8 +153,9 @@ async fn the_pool_changes_its_size_while_it_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_are_listed_by_name_with_what_is_in_them() {
     let (gate, registry) = with_gate();
-    let yard = Yard::with(|config| config.workers = 1.try_into().unwrap(), registry).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server =
+        TestServer::with(|config| config.workers = 1.try_into().unwrap(), registry).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     assert_eq!(queues(&mut admin).await, []);
     let mut watch = Watch::live(&mut client).await;
     submit(&mut client, queued(task("gated"), "b")).await;
@@ -191,8 +194,8 @@ async fn queues_are_listed_by_name_with_what_is_in_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_are_changed_and_go_back_also_over_a_restart() {
-    let yard = Yard::start().await;
-    let mut admin = yard.admin().await;
+    let test_server = TestServer::start().await;
+    let mut admin = test_server.admin().await;
     let settings = QueueSettings {
         weight: Some(7),
         max_attempts: Some(3),
@@ -204,9 +207,9 @@ async fn settings_are_changed_and_go_back_also_over_a_restart() {
     let now = changed.settings.expect("always set");
     assert_eq!((now.weight, now.max_attempts, now.max_tasks), (Some(7), Some(3), Some(100_000)));
     drop(admin);
-    let (_, dir) = yard.drain().await;
-    let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let (_, dir) = test_server.drain().await;
+    let test_server = TestServer::on(dir, |_| {}, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     assert_eq!(queue(&mut admin, "q").await.expect("it is kept").settings, Some(now));
     // A task that does not say has the queue's attempts.
     let submitted = submit(&mut client, queued(task("noop"), "q")).await;
@@ -219,8 +222,8 @@ async fn settings_are_changed_and_go_back_also_over_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_that_is_wrong_changes_nothing() {
-    let yard = Yard::start().await;
-    let mut admin = yard.admin().await;
+    let test_server = TestServer::start().await;
+    let mut admin = test_server.admin().await;
     let wrong = QueueSettings {
         weight: Some(0),
         max_tasks: Some(0),
@@ -246,8 +249,8 @@ async fn an_update_that_is_wrong_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_queue_takes_tasks_and_starts_none_also_over_a_restart() {
-    let yard = Yard::start().await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::start().await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     let mut watch = Watch::live(&mut client).await;
     for _ in 0..2 {
         let paused = pause(&mut admin, "q").await.expect("paused");
@@ -261,9 +264,9 @@ async fn a_paused_queue_takes_tasks_and_starts_none_also_over_a_restart() {
     wait(&mut client, &other.task_id).await;
     assert_eq!(support::get(&mut client, &held.task_id).await.state(), TaskState::Queued);
     drop((client, admin, watch));
-    let (_, dir) = yard.drain().await;
-    let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let (_, dir) = test_server.drain().await;
+    let test_server = TestServer::on(dir, |_| {}, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     assert!(queue(&mut admin, "q").await.expect("it is kept").paused);
     let other = submit(&mut client, task("noop")).await;
     wait(&mut client, &other.task_id).await;
@@ -296,8 +299,8 @@ fn fixed(config: &mut Config) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_queues_are_fixed_another_is_a_wrong_field() {
-    let yard = Yard::with(fixed, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::with(fixed, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     let weight = QueueSettings { weight: Some(2), ..Default::default() };
     for refused in [
         client.submit(queued(task("noop"), "post")).await.unwrap_err(),
@@ -318,18 +321,18 @@ async fn where_queues_are_fixed_another_is_a_wrong_field() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_is_not_declared_any_more_is_changed_as_long_as_it_is_there() {
-    let yard = Yard::with(fixed, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::with(fixed, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     pause(&mut admin, "mail").await.expect("it is declared");
     let held = submit(&mut client, queued(task("noop"), "mail")).await;
     drop((client, admin));
-    let (_, dir) = yard.drain().await;
+    let (_, dir) = test_server.drain().await;
     let without_mail = |config: &mut Config| {
         fixed(config);
         config.queues.remove("mail");
     };
-    let yard = Yard::on(dir, without_mail, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::on(dir, without_mail, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     assert!(pause(&mut admin, "mail").await.expect("it is there").paused);
     let weight = QueueSettings { weight: Some(2), ..Default::default() };
     update(&mut admin, "mail", weight, &[]).await.expect("it is there");
@@ -344,8 +347,8 @@ async fn a_queue_that_is_not_declared_any_more_is_changed_as_long_as_it_is_there
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_larger_queue_lets_those_in_who_wait() {
-    let (yard, gate, client) = full_yard(|_| {}).await;
-    let mut admin = yard.admin().await;
+    let (test_server, gate, client) = full_test_server(|_| {}).await;
+    let mut admin = test_server.admin().await;
     let waiting = tokio::spawn({
         let mut client: Client = client.clone();
         async move { submit(&mut client, task("gated")).await }
@@ -360,8 +363,8 @@ async fn a_larger_queue_lets_those_in_who_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statistics_follow_from_what_ran() {
-    let yard = Yard::start().await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::start().await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     let unmeasured = stats(&mut admin).await;
     assert_eq!(unmeasured.advice.as_ref().unwrap().workers, 0);
     assert_eq!(unmeasured.queues, []);
@@ -398,19 +401,21 @@ async fn everybody_who_asks_for_the_drain_gets_the_same_report() {
         config.drain_timeout = Duration::from_secs(2);
         config.cancel_grace = Duration::from_millis(1);
     };
-    let yard = Yard::with(brief, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(brief, builtin()).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::live(&mut client).await;
     submit(&mut client, sleep("1h")).await;
     watch.until(EventType::Started).await;
     let later = SubmitRequest { delay: span(PATIENCE), ..task("noop") };
     submit(&mut client, later).await;
-    let callers = [yard.admin().await, yard.admin().await, yard.admin().await];
-    let late = yard.admin().await;
+    let callers = [test_server.admin().await, test_server.admin().await, test_server.admin().await];
+    let late = test_server.admin().await;
     let asked = callers.map(|admin| tokio::spawn(drain(admin)));
-    tokio::time::timeout(PATIENCE, yard.server.drain_requested()).await.expect("it is asked for");
+    tokio::time::timeout(PATIENCE, test_server.server.drain_requested())
+        .await
+        .expect("it is asked for");
     // One asks when the drain is under way.
-    let server = tokio::spawn(yard.drain());
+    let server = tokio::spawn(test_server.drain());
     watch.until(EventType::Draining).await;
     let late = tokio::spawn(drain(late));
     let expected = DrainResponse { finished: 0, interrupted: 1, remaining: 2, complete: true };

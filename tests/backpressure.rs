@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use support::{
-    Client, PATIENCE, count, full_yard, reason, reject, submit, task,
+    Client, PATIENCE, count, full_test_server, reason, reject, submit, task,
     wire::{SUBMIT, call, framed},
 };
 use taskyard::{
@@ -19,7 +19,7 @@ use tonic_types::StatusExt as _;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_caller_is_told_when_to_come_back() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let (_test_server, gate, mut client) = full_test_server(|_| {}).await;
     let refused = client.submit(reject(task("gated"))).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert_eq!(reason(&refused), "QUEUE_FULL");
@@ -44,7 +44,7 @@ fn wait_for_room(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_callers_get_in_one_by_one_as_room_comes() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let (_test_server, gate, mut client) = full_test_server(|_| {}).await;
     let mut callers = JoinSet::new();
     for _ in 0..10 {
         let waiting = wait_for_room(&client, task("gated"));
@@ -63,10 +63,11 @@ async fn waiting_callers_get_in_one_by_one_as_room_comes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passes_in_the_line_enqueues_nothing() {
-    let (yard, gate, mut client) = full_yard(|_| {}).await;
+    let (test_server, gate, mut client) = full_test_server(|_| {}).await;
     // A client library would answer by itself first.
     let body = framed(&task("gated").encode_to_vec());
-    let late = call(yard.server.local_addr(), SUBMIT, &[("grpc-timeout", "50m")], body).await;
+    let late =
+        call(test_server.server.local_addr(), SUBMIT, &[("grpc-timeout", "50m")], body).await;
     assert_eq!(late.code(), Code::DeadlineExceeded);
     assert_eq!(reason(&late), "DEADLINE");
     assert!(late.message().contains("nothing was enqueued"), "{}", late.message());
@@ -77,7 +78,7 @@ async fn a_deadline_that_passes_in_the_line_enqueues_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_without_a_deadline_is_not_kept_for_ever() {
     let patience = |config: &mut Config| config.room_timeout = Duration::from_millis(50);
-    let (_yard, gate, mut client) = full_yard(patience).await;
+    let (_test_server, gate, mut client) = full_test_server(patience).await;
     let refused = client.submit(task("gated")).await.unwrap_err();
     assert_eq!(reason(&refused), "QUEUE_FULL");
     gate.0.add_permits(10);
@@ -85,7 +86,7 @@ async fn a_caller_without_a_deadline_is_not_kept_for_ever() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_goes_away_frees_its_place_and_enqueues_nothing() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let (_test_server, gate, mut client) = full_test_server(|_| {}).await;
     for _ in 0..20 {
         wait_for_room(&client, SubmitRequest { priority: 5, ..task("gated") }).abort();
     }
@@ -105,7 +106,7 @@ async fn bytes_are_limited_as_tasks_are() {
         config.queue_max_tasks = 1_000;
         config.queue_max_bytes = 64 << 10;
     };
-    let (_yard, gate, mut client) = full_yard(small).await;
+    let (_test_server, gate, mut client) = full_test_server(small).await;
     let data = |bytes: usize| {
         let data = taskyard::proto::v1::submit_request::Payload::Data(vec![0; bytes].into());
         reject(SubmitRequest { payload: Some(data), ..task("gated") })
@@ -123,7 +124,7 @@ async fn bytes_are_limited_as_tasks_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_request_needs_no_room() {
-    let (yard, gate, mut client) = full_yard(|_| {}).await;
+    let (test_server, gate, mut client) = full_test_server(|_| {}).await;
     let request = SubmitRequest { request_id: "again".into(), ..task("gated") };
     gate.0.add_permits(1);
     let first = submit(&mut client, request.clone()).await;
@@ -138,5 +139,5 @@ async fn a_repeated_request_needs_no_room() {
     let new = reject(SubmitRequest { request_id: "new".into(), ..task("gated") });
     assert_eq!(reason(&client.submit(new).await.unwrap_err()), "QUEUE_FULL");
     gate.0.add_permits(10);
-    drop(yard);
+    drop(test_server);
 }

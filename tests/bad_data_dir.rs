@@ -6,7 +6,7 @@ mod support;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use rusqlite::Connection;
-use support::{Yard, config, sleep, submit, wait};
+use support::{TestServer, config, sleep, submit, wait};
 use taskyard::{config::Config, server::Server};
 use tempfile::TempDir;
 
@@ -42,14 +42,14 @@ async fn closed_store() -> TempDir {
 }
 
 async fn drained_store() -> TempDir {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     for _ in 0..20 {
         let submitted = submit(&mut client, sleep("0s")).await;
         wait(&mut client, &submitted.task_id).await;
     }
     drop(client);
-    yard.drain().await.1
+    test_server.drain().await.1
 }
 
 /// A server does not start on this database, names it and the cause, and
@@ -67,21 +67,21 @@ async fn refuses_database(dir: &Path, cause: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_is_told_who_has_the_directory() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let first = submit(&mut client, sleep("0s")).await;
     wait(&mut client, &first.task_id).await;
-    let before = contents(yard.dir.path());
-    let error = refusal(&config(yard.dir.path())).await;
-    assert!(error.contains(&yard.dir.path().display().to_string()), "{error}");
+    let before = contents(test_server.dir.path());
+    let error = refusal(&config(test_server.dir.path())).await;
+    assert!(error.contains(&test_server.dir.path().display().to_string()), "{error}");
     assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
-    assert!(contents(yard.dir.path()) == before, "the contents have changed");
+    assert!(contents(test_server.dir.path()) == before, "the contents have changed");
     // The first one goes on, and when it has gone, the next one may come.
     let second = submit(&mut client, sleep("0s")).await;
     wait(&mut client, &second.task_id).await;
     drop(client);
-    let (_, dir) = yard.drain().await;
-    let next = Yard::on(dir, |_| {}, support::builtin()).await;
+    let (_, dir) = test_server.drain().await;
+    let next = TestServer::on(dir, |_| {}, support::builtin()).await;
     wait(&mut next.client().await, &second.task_id).await;
 }
 
@@ -109,7 +109,7 @@ async fn a_damaged_database_is_refused() {
     refuses_database(dir.path(), "").await;
     // Whole again, it is as good as before.
     fs::write(&path, whole).unwrap();
-    Yard::on(dir, |_| {}, support::builtin()).await;
+    TestServer::on(dir, |_| {}, support::builtin()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,21 +195,21 @@ fn short(config: &mut Config) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_fails_its_task_and_no_other() {
-    let yard = Yard::with(short, support::builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(short, support::builtin()).await;
+    let mut client = test_server.client().await;
     let mut tasks = Vec::new();
     for _ in 0..4 {
         tasks.push(submit(&mut client, sleep("1h")).await.task_id);
     }
-    let (_, dir) = yard.drain().await;
+    let (_, dir) = test_server.drain().await;
     let database = Connection::open(dir.path().join("taskyard.db")).unwrap();
     let damaged = database.execute("UPDATE task SET record = x'ffff' WHERE id = 3", ()).unwrap();
     assert_eq!(damaged, 1);
     drop(database);
     let mut registry = support::builtin();
     registry.insert("sleep", taskyard::handler::Noop);
-    let yard = Yard::on(dir, |_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::on(dir, |_| {}, registry).await;
+    let mut client = test_server.client().await;
     for healthy in [0, 1, 3].map(|at: usize| &tasks[at]) {
         wait(&mut client, healthy).await;
     }

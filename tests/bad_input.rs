@@ -5,7 +5,7 @@
 mod support;
 
 use prost_types::{Duration as Span, ListValue, Struct, Timestamp, Value, value::Kind};
-use support::{Client, Yard, args, fields, reason, sleep, span, submit, task, wait};
+use support::{Client, TestServer, args, fields, reason, sleep, span, submit, task, wait};
 use taskyard::proto::v1::{
     CancelTaskRequest, GetTaskRequest, ListTasksRequest, RetryPolicy, SubmitRequest, TaskFilter,
     TaskState, WaitTaskRequest, WatchEventsRequest, WatchStart, submit_request::Payload,
@@ -172,8 +172,9 @@ fn wrong_names_and_numbers() -> Vec<(SubmitRequest, &'static str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_wrong_field_is_named() {
-    let yard = Yard::with(|config| config.max_payload = 1_000, support::builtin()).await;
-    let mut client = yard.client().await;
+    let test_server =
+        TestServer::with(|config| config.max_payload = 1_000, support::builtin()).await;
+    let mut client = test_server.client().await;
     let cases = wrong_kinds_and_payloads()
         .into_iter()
         .chain(wrong_times())
@@ -192,8 +193,9 @@ async fn every_wrong_field_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_just_within_the_bounds_is_taken() {
-    let yard = Yard::with(|config| config.max_payload = 1_000, support::builtin()).await;
-    let mut client = yard.client().await;
+    let test_server =
+        TestServer::with(|config| config.max_payload = 1_000, support::builtin()).await;
+    let mut client = test_server.client().await;
     let labels = (0..16).map(|n| (format!("{n:063}"), "v".repeat(255))).collect();
     for request in [
         with(|task| task.delay = seconds(366 * DAY)),
@@ -220,8 +222,8 @@ async fn what_is_just_within_the_bounds_is_taken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_wrong_is_named_in_one_answer() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let request = SubmitRequest {
         kind: "nope".into(),
         queue: "No".into(),
@@ -262,8 +264,8 @@ async fn all_that_is_wrong_is_named_in_one_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_times_are_both_looked_at_and_contradict_each_other() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let none = Timestamp { seconds: i64::MAX, nanos: 0 };
     for (delay, run_at, named) in [
         (seconds(1), Timestamp::default(), vec!["run_at"]),
@@ -278,8 +280,8 @@ async fn two_times_are_both_looked_at_and_contradict_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_violations_fit_into_one_status() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     for key in [" ", "é", "\u{1}", "🦀"] {
         let key = key.repeat(40);
         let labels = (0..1_000).map(|n| (format!("{n}{key}"), String::new())).collect();
@@ -308,8 +310,8 @@ async fn ask_for(client: &mut Client, task_id: &str) -> [Status; 3] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_that_name_no_task_of_this_store() {
-    let (yard, other) = (Yard::start().await, Yard::start().await);
-    let mut client = yard.client().await;
+    let (test_server, other) = (TestServer::start().await, TestServer::start().await);
+    let mut client = test_server.client().await;
     let theirs = submit(&mut other.client().await, task("noop")).await.task_id;
     // The same number here: only the tag tells the two tasks apart.
     let ours = submit(&mut client, task("noop")).await.task_id;
@@ -334,8 +336,8 @@ async fn ids_that_name_no_task_of_this_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cursors_that_lead_nowhere() {
-    let (yard, other) = (Yard::start().await, Yard::start().await);
-    let mut client = yard.client().await;
+    let (test_server, other) = (TestServer::start().await, TestServer::start().await);
+    let mut client = test_server.client().await;
     let theirs = submit(&mut other.client().await, task("noop")).await.cursor;
     let ours = submit(&mut client, task("noop")).await.cursor;
     let past_end = format!("{}zzzzz", &ours[..13]);
@@ -375,8 +377,8 @@ async fn cursors_that_lead_nowhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_that_are_none() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     for _ in 0..3 {
         submit(&mut client, SubmitRequest { delay: span(support::PATIENCE), ..task("noop") }).await;
     }
@@ -413,8 +415,8 @@ async fn pages_that_are_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_request_repeats_costs_no_more_for_it() {
     use prost_types::{ListValue, Struct, Value, value::Kind};
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     // A long name above very many small values.
     let list = ListValue { values: vec![Value { kind: None }; 300_000] };
     let list = Value { kind: Some(Kind::ListValue(list)) };

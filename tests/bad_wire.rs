@@ -8,7 +8,7 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use prost::Message as _;
 use support::{
-    Client, PATIENCE, Yard, reason, sleep, submit, task, wait,
+    Client, PATIENCE, TestServer, reason, sleep, submit, task, wait,
     wire::{SUBMIT, call, framed},
 };
 use taskyard::proto::v1::{
@@ -21,8 +21,8 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
-async fn works_as_before(yard: &Yard) {
-    let mut client = yard.client().await;
+async fn works_as_before(test_server: &TestServer) {
+    let mut client = test_server.client().await;
     let submitted = submit(&mut client, sleep("1ms")).await;
     assert_eq!(wait(&mut client, &submitted.task_id).await.state(), TaskState::Succeeded);
 }
@@ -38,8 +38,8 @@ fn is(status: &Status, code: Code, expected: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn methods_and_services_that_do_not_exist() {
-    let yard = Yard::start().await;
-    let address = yard.server.local_addr();
+    let test_server = TestServer::start().await;
+    let address = test_server.server.local_addr();
     for path in [
         "/taskyard.v1.TaskService/Nope",
         "/taskyard.v1.Nope/Submit",
@@ -53,13 +53,13 @@ async fn methods_and_services_that_do_not_exist() {
         is(&status, Code::Unimplemented, "UNKNOWN_METHOD");
         assert!(status.message().contains(path), "{status:?}");
     }
-    works_as_before(&yard).await;
+    works_as_before(&test_server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_are_no_message() {
-    let yard = Yard::start().await;
-    let address = yard.server.local_addr();
+    let test_server = TestServer::start().await;
+    let address = test_server.server.local_addr();
     // args of args of args ..., deeper than anybody means it.
     let field = |tag: u8, inner: &[u8]| {
         let mut outer = vec![tag << 3 | 2];
@@ -90,13 +90,13 @@ async fn bytes_that_are_no_message() {
     let mut newer = task("noop").encode_to_vec();
     newer.extend_from_slice(&[0xfa, 0x3e, 0x01, b'x']);
     assert_eq!(call(address, SUBMIT, &[], framed(&newer)).await.code(), Code::Ok);
-    works_as_before(&yard).await;
+    works_as_before(&test_server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_are_wrong() {
-    let yard = Yard::start().await;
-    let address = yard.server.local_addr();
+    let test_server = TestServer::start().await;
+    let address = test_server.server.local_addr();
     let good = framed(&task("noop").encode_to_vec());
     let mut compressed = good.to_vec();
     compressed[0] = 1;
@@ -117,14 +117,14 @@ async fn frames_that_are_wrong() {
     let zipped = call(address, SUBMIT, &[("grpc-encoding", "gzip")], good.clone()).await;
     assert_eq!(zipped.code(), Code::Unimplemented);
     reason(&zipped);
-    works_as_before(&yard).await;
-    assert_eq!(tasks(&mut yard.client().await).await, 1, "none of them was taken");
+    works_as_before(&test_server).await;
+    assert_eq!(tasks(&mut test_server.client().await).await, 1, "none of them was taken");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn payloads_and_messages_that_are_too_large() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let of = |bytes| SubmitRequest {
         payload: Some(Payload::Data(vec![0; bytes].into())),
         ..task("noop")
@@ -139,19 +139,19 @@ async fn payloads_and_messages_that_are_too_large() {
     // Only the length is a lie: four GiB are announced and nothing comes.
     let lie = Bytes::from_static(&[0, 0xff, 0xff, 0xff, 0xff]);
     is(
-        &call(yard.server.local_addr(), SUBMIT, &[], lie).await,
+        &call(test_server.server.local_addr(), SUBMIT, &[], lie).await,
         Code::ResourceExhausted,
         "TOO_LARGE",
     );
     submit(&mut client, of(1 << 20)).await;
-    works_as_before(&yard).await;
+    works_as_before(&test_server).await;
     assert_eq!(tasks(&mut client).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn deadlines_that_have_passed() {
-    let yard = Yard::start().await;
-    let address = yard.server.local_addr();
+    let test_server = TestServer::start().await;
+    let address = test_server.server.local_addr();
     let submission = framed(&task("noop").encode_to_vec());
     for timeout in ["0n", "1n", "0H"] {
         let status = call(address, SUBMIT, &[("grpc-timeout", timeout)], submission.clone()).await;
@@ -162,13 +162,13 @@ async fn deadlines_that_have_passed() {
     let path = "/taskyard.v1.TaskService/WatchEvents";
     let status = call(address, path, &[("grpc-timeout", "1m")], watch).await;
     is(&status, Code::DeadlineExceeded, "DEADLINE");
-    assert_eq!(tasks(&mut yard.client().await).await, 0);
+    assert_eq!(tasks(&mut test_server.client().await).await, 0);
     // What is no timeout is none.
     for timeout in ["soon", "-1S", "123456789S", ""] {
         let status = call(address, SUBMIT, &[("grpc-timeout", timeout)], submission.clone()).await;
         assert_eq!(status.code(), Code::Ok, "{timeout:?}");
     }
-    works_as_before(&yard).await;
+    works_as_before(&test_server).await;
 }
 
 /// Sends bytes, and reads until the server ends the connection.
@@ -184,8 +184,8 @@ async fn until_closed(address: SocketAddr, sent: &[u8]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_do_not_speak_http2_are_sent_away() {
-    let yard = Yard::start().await;
-    let address = yard.server.local_addr();
+    let test_server = TestServer::start().await;
+    let address = test_server.server.local_addr();
     let mut garbage_after_greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     garbage_after_greeting.extend_from_slice(&[0xff; 1_000]);
     for sent in [
@@ -198,14 +198,14 @@ async fn clients_that_do_not_speak_http2_are_sent_away() {
     ] {
         let received = until_closed(address, sent).await;
         assert!(received.len() < 1_000, "{received:?}");
-        works_as_before(&yard).await;
+        works_as_before(&test_server).await;
     }
 }
 
-async fn silent_clients(yard: &Yard, sent: &[u8]) -> Vec<TcpStream> {
+async fn silent_clients(test_server: &TestServer, sent: &[u8]) -> Vec<TcpStream> {
     let mut silent = Vec::new();
     for _ in 0..10 {
-        let mut stream = TcpStream::connect(yard.server.local_addr()).await.unwrap();
+        let mut stream = TcpStream::connect(test_server.server.local_addr()).await.unwrap();
         stream.write_all(sent).await.unwrap();
         silent.push(stream);
     }
@@ -221,11 +221,11 @@ async fn all_closed(streams: Vec<TcpStream>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_say_nothing_hold_nobody_up() {
-    let yard = Yard::start().await;
-    let mut silent = silent_clients(&yard, b"").await;
-    silent.extend(silent_clients(&yard, b"PRI").await);
-    works_as_before(&yard).await;
-    let (report, _) = yard.drain().await;
+    let test_server = TestServer::start().await;
+    let mut silent = silent_clients(&test_server, b"").await;
+    silent.extend(silent_clients(&test_server, b"PRI").await);
+    works_as_before(&test_server).await;
+    let (report, _) = test_server.drain().await;
     assert!(report.complete, "none of them had to be waited for: {report:?}");
     all_closed(silent).await;
 }
@@ -233,10 +233,11 @@ async fn clients_that_say_nothing_hold_nobody_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_fall_silent_end_with_the_drain() {
     let short = Duration::from_secs(1);
-    let yard = Yard::with(|config| config.drain_timeout = short, support::builtin()).await;
-    let silent = silent_clients(&yard, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    works_as_before(&yard).await;
-    let drained = timeout(PATIENCE, yard.drain()).await;
+    let test_server =
+        TestServer::with(|config| config.drain_timeout = short, support::builtin()).await;
+    let silent = silent_clients(&test_server, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    works_as_before(&test_server).await;
+    let drained = timeout(PATIENCE, test_server.drain()).await;
     drained.expect("the drain ends, whatever clients do");
     all_closed(silent).await;
 }

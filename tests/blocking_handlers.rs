@@ -12,8 +12,8 @@ use std::{
 
 use rustix::process::Signal;
 use support::{
-    Client, Watch, Yard, builtin, connect, fields, get, process::Serve, sleep, span, submit, task,
-    wait,
+    Client, TestServer, Watch, builtin, connect, fields, get, process::Serve, sleep, span, submit,
+    task, wait,
 };
 use taskyard::{
     handler::{Error, Execution, Handler, Output, Violation},
@@ -177,8 +177,8 @@ impl Handler for Careless {
 async fn a_check_that_panics_is_an_answer() {
     let mut registry = builtin();
     registry.insert("careless", Careless);
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let refused = client.submit(task("careless")).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
     assert_eq!(fields(&refused), ["payload"]);
@@ -191,5 +191,5 @@ async fn a_check_that_panics_is_an_answer() {
     assert!(matches!(outcomes[0], submit_result::Result::Ack(_)), "{outcomes:?}");
     assert!(matches!(outcomes[1], submit_result::Result::Error(_)), "{outcomes:?}");
     drop(client);
-    assert!(yard.drain().await.0.complete);
+    assert!(test_server.drain().await.0.complete);
 }

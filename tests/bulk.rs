@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use support::{
-    Client, PATIENCE, Watch, Yard, builtin, fields, get, reason, span, submit, task, wait,
+    Client, PATIENCE, TestServer, Watch, builtin, fields, get, reason, span, submit, task, wait,
 };
 use taskyard::{
     config::Config,
@@ -114,8 +114,8 @@ impl Fault {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_have_what_matches_in_either_order() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     for priority in 0..7 {
         let queue = if priority % 2 == 0 { "even" } else { "odd" };
         let labels = [("third".to_owned(), (priority % 3).to_string())].into();
@@ -161,8 +161,9 @@ async fn lists_have_what_matches_in_either_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_match_are_cancelled_step_by_step() {
-    let yard = Yard::with(|config| config.workers = 1.try_into().unwrap(), builtin()).await;
-    let mut client = yard.client().await;
+    let test_server =
+        TestServer::with(|config| config.workers = 1.try_into().unwrap(), builtin()).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::live(&mut client).await;
     let ended = submit(&mut client, queued("noop", "q")).await;
     wait(&mut client, &ended.task_id).await;
@@ -184,8 +185,8 @@ async fn all_that_match_are_cancelled_step_by_step() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_changes_many_must_say_which() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let kept = submit(&mut client, later(task("noop"))).await;
     for filter in [None, Some(TaskFilter::default()), Some(of_states(&[TaskState::Unspecified]))] {
         let step = CancelTasksRequest { filter: filter.clone(), ..Default::default() };
@@ -207,8 +208,8 @@ async fn whoever_changes_many_must_say_which() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_of_use_for_its_own_query_only() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     for _ in 0..3 {
         submit(&mut client, later(queued("noop", "q"))).await;
     }
@@ -231,8 +232,8 @@ async fn a_token_is_of_use_for_its_own_query_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_lives_again_with_its_history() {
     let fault = Fault::default();
-    let yard = Yard::with(|_| {}, fault.registry()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, fault.registry()).await;
+    let mut client = test_server.client().await;
     let submitted = submit(&mut client, task("faulty")).await;
     assert_eq!(wait(&mut client, &submitted.task_id).await.state(), TaskState::Failed);
     fault.mend();
@@ -275,8 +276,8 @@ async fn dead_letters_are_redriven_as_far_as_there_is_room() {
     let gate = support::Gate::default();
     let mut registry = fault.registry();
     registry.insert("gated", gate.clone());
-    let yard = Yard::with(tight, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(tight, registry).await;
+    let mut client = test_server.client().await;
     for _ in 0..5 {
         let submitted = submit(&mut client, queued("faulty", "q")).await;
         assert_eq!(wait(&mut client, &submitted.task_id).await.state(), TaskState::Failed);

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use support::process::{Said, Serve, run, signal_to, taskyard};
 use tempfile::TempDir;
 
-fn yard() -> (TempDir, Serve) {
+fn test_server() -> (TempDir, Serve) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let serve = Serve::start(&dir.path().join("data"), &[]);
     (dir, serve)
@@ -51,7 +51,7 @@ fn a_missing_server_is_4_and_says_how_to_start_one() {
 
 #[test]
 fn submit_prints_the_id_and_get_shows_the_task() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let id = serve.submit(&["noop", "--label", "a=b", "--priority", "-3", "--request-id", "r7"]);
     assert_eq!(
         serve.submit(&["noop", "--label", "a=b", "--priority", "-3", "--request-id", "r7"]),
@@ -70,7 +70,7 @@ fn submit_prints_the_id_and_get_shows_the_task() {
 
 #[test]
 fn submit_and_wait_tells_how_it_ended() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     serve.run(&["submit", "sleep", "--args", r#"{"duration":"1ms"}"#, "--wait"]).ends(0);
     let late = ["submit", "sleep", "--args", r#"{"duration":"1h"}"#, "--timeout", "5ms", "--wait"];
     let said = serve.run(&late).ends(1);
@@ -79,7 +79,7 @@ fn submit_and_wait_tells_how_it_ended() {
 
 #[test]
 fn a_refusal_is_3_and_names_what_is_wrong() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let said = serve.run(&["submit", "nosuch", "--priority", "9999"]).ends(3);
     assert!(said.err.contains("kind") && said.err.contains("priority"), "{}", said.err);
     serve.run(&["submit", "noop", "--request-id", "r"]).ends(0);
@@ -100,7 +100,7 @@ fn a_full_queue_is_5() {
 
 #[test]
 fn wait_ends_with_6_when_its_time_is_over() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let id = serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#]);
     let said = serve.run(&["wait", &id, "--timeout", "50ms"]).ends(6);
     assert!(said.err.contains(&id), "{}", said.err);
@@ -115,7 +115,7 @@ fn wait_ends_with_6_when_its_time_is_over() {
 
 #[test]
 fn list_filters_and_limits() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let ids: Vec<_> = (0..5).map(|_| serve.submit(&["noop", "--delay", "1h"])).collect();
     let said = serve.run(&["list"]).ends(0);
     assert_eq!(said.out.lines().count(), 6, "{}", said.out);
@@ -132,7 +132,7 @@ fn list_filters_and_limits() {
 
 #[test]
 fn many_lines_become_tasks_in_their_order() {
-    let (dir, serve) = yard();
+    let (dir, serve) = test_server();
     let file = dir.path().join("tasks.ndjson");
     let line = |number| format!("{{\"kind\":\"noop\",\"requestId\":\"r{number}\"}}\n");
     fs::write(&file, (0..300).map(line).collect::<String>()).expect("a file");
@@ -148,7 +148,7 @@ fn many_lines_become_tasks_in_their_order() {
 
 #[test]
 fn bad_lines_are_told_by_number_and_the_others_go_on() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let mut child = serve
         .command(&["submit", "--from", "-", "--wait"])
         .stdin(Stdio::piped())
@@ -170,7 +170,7 @@ fn bad_lines_are_told_by_number_and_the_others_go_on() {
 
 #[test]
 fn a_reader_that_leaves_is_no_error() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     serve.submit(&["noop"]);
     for args in
         [&["watch", "--from-start"][..], &["list"], &["watch", "--from-start", "--output", "json"]]
@@ -204,7 +204,7 @@ fn serve_drains_on_a_signal_and_tasks_survive() {
 
 #[test]
 fn a_second_signal_ends_serve_at_once_with_8() {
-    let (_dir, mut serve) = yard();
+    let (_dir, mut serve) = test_server();
     serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#]);
     serve.signal(Signal::TERM);
     let mut line = String::new();
@@ -220,7 +220,7 @@ fn a_second_signal_ends_serve_at_once_with_8() {
 
 #[test]
 fn serve_that_cannot_start_is_7() {
-    let (dir, serve) = yard();
+    let (dir, serve) = test_server();
     let other = dir.path().join("other");
     let other = other.to_str().expect("its name is UTF-8");
     let said = run(&["serve", "--listen", &serve.address, "--data-dir", other]).ends(7);
@@ -293,7 +293,7 @@ fn the_demo_drains_on_ctrl_c_and_ends_with_130() {
 
 #[test]
 fn what_is_mistyped_is_told_with_what_was_meant() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     serve.submit(&["noop", "--queue", "mail"]);
     let said = serve.run(&["submit", "slepe"]).ends(3);
     assert!(said.err.contains("no handler for \"slepe\"; did you mean sleep? "), "{}", said.err);
@@ -351,7 +351,7 @@ fn no_message_is_written_for_programmers() {
 
 #[test]
 fn an_address_in_use_names_its_holder_and_the_flag() {
-    let (dir, serve) = yard();
+    let (dir, serve) = test_server();
     let address = serve.address.trim_start_matches("http://");
     let other = dir.path().join("other");
     let other = other.to_str().expect("a path");
@@ -363,7 +363,7 @@ fn an_address_in_use_names_its_holder_and_the_flag() {
 
 #[test]
 fn several_tasks_are_shown_and_waited_for() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let ids = ["1ms", "2ms"]
         .map(|span| serve.submit(&["sleep", "--args", &format!(r#"{{"duration":"{span}"}}"#)]));
     let said = serve.run(&["wait", &ids[0], &ids[1], "--output", "json"]).ends(0);
@@ -410,7 +410,7 @@ fn shells_and_readers_of_manuals_get_theirs() {
 
 #[test]
 fn an_interrupted_import_goes_on_and_submits_nothing_twice() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let mut child = serve
         .command(&["submit", "--from", "-"])
         .stdin(Stdio::piped())
@@ -452,7 +452,7 @@ fn an_interrupted_import_goes_on_and_submits_nothing_twice() {
 
 #[test]
 fn request_ids_of_an_import_are_its_prefix_and_the_lines() {
-    let (dir, serve) = yard();
+    let (dir, serve) = test_server();
     let file = dir.path().join("tasks.ndjson");
     fs::write(&file, "{\"kind\":\"noop\"}\n{\"kind\":\"nop\"}\n").expect("a file");
     let file = file.to_str().expect("a path");
@@ -472,7 +472,7 @@ fn request_ids_of_an_import_are_its_prefix_and_the_lines() {
 
 #[test]
 fn a_task_that_is_no_longer_waited_for_goes_on() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let mut child = serve
         .command(&["submit", "sleep", "--args", r#"{"duration":"1h"}"#, "--wait"])
         .stderr(Stdio::piped())

@@ -15,7 +15,7 @@ use support::process::{Said, Serve, run, signal_to};
 use tempfile::TempDir;
 
 /// A server with two workers.
-fn yard(more: &[&str]) -> (TempDir, Serve) {
+fn test_server(more: &[&str]) -> (TempDir, Serve) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let serve = Serve::start(&dir.path().join("data"), more);
     (dir, serve)
@@ -69,7 +69,7 @@ fn wrong_usage_is_2_before_anything_is_sent() {
 
 #[test]
 fn a_changed_setting_holds_over_a_restart_until_it_is_reset() {
-    let (dir, serve) = yard(&[]);
+    let (dir, serve) = test_server(&[]);
     let changed = ["configure", "mail", "--max-tasks", "1", "--rate", "30/m", "--burst", "5"];
     let said = serve.run(&changed).ends(0);
     let words = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -97,7 +97,7 @@ fn a_changed_setting_holds_over_a_restart_until_it_is_reset() {
 
 #[test]
 fn every_bound_that_is_broken_is_told_at_once() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     let said = serve
         .run(&["configure", "mail", "--weight", "0", "--max-tasks", "0", "--max-attempts", "101"])
         .ends(3);
@@ -110,7 +110,7 @@ fn every_bound_that_is_broken_is_told_at_once() {
 
 #[test]
 fn a_paused_queue_starts_nothing_until_it_is_resumed() {
-    let (dir, serve) = yard(&[]);
+    let (dir, serve) = test_server(&[]);
     let said = serve.run(&["pause", "mail", "news"]).ends(0);
     assert_eq!(said.out.matches("paused").count(), 2, "{}", said.out);
     let id = serve.submit(&["noop", "--queue", "mail"]);
@@ -134,7 +134,7 @@ fn a_paused_queue_starts_nothing_until_it_is_resumed() {
 
 #[test]
 fn events_tell_of_pauses() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     serve.run(&["pause", "mail"]).ends(0);
     serve.run(&["resume", "mail"]).ends(0);
     // Two workers have started before.
@@ -145,7 +145,7 @@ fn events_tell_of_pauses() {
 
 #[test]
 fn workers_show_what_they_run_and_resize_changes_their_number() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     let id = serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#]);
     let deadline = Instant::now() + Duration::from_mins(1);
     let busy = loop {
@@ -172,7 +172,7 @@ fn workers_show_what_they_run_and_resize_changes_their_number() {
 
 #[test]
 fn stats_are_a_screen_and_json() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     let said = serve.run(&["stats"]).ends(0);
     assert!(said.out.starts_with("crew ") && said.out.contains("\nadvice "), "{}", said.out);
     serve.run(&["submit", "noop", "--wait"]).ends(0);
@@ -188,7 +188,7 @@ fn stats_are_a_screen_and_json() {
 
 #[test]
 fn stats_go_on_until_ctrl_c() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     let mut child = serve
         .command(&["stats", "--watch", "100ms", "--output", "json"])
         .stdout(Stdio::piped())
@@ -207,7 +207,7 @@ fn stats_go_on_until_ctrl_c() {
 
 #[test]
 fn failed_tasks_are_redriven_by_filter() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     let first = failed(&serve, &["--label", "a=1"]);
     let second = failed(&serve, &["--label", "a=1", "--queue", "mail"]);
     let other = failed(&serve, &["--label", "a=2"]);
@@ -230,7 +230,7 @@ fn failed_tasks_are_redriven_by_filter() {
 
 #[test]
 fn tasks_are_redriven_by_their_ids() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     let (first, second) = (failed(&serve, &[]), failed(&serve, &[]));
     let said = serve.run(&["redrive", &first, "nonsense", &second]).ends(3);
     assert!(said.out.contains(&first) && said.out.contains(&second), "{}", said.out);
@@ -247,7 +247,7 @@ fn tasks_are_redriven_by_their_ids() {
 
 #[test]
 fn a_redrive_waits_for_room_unless_told_otherwise() {
-    let (_dir, serve) = yard(&["--queue-max-tasks", "1"]);
+    let (_dir, serve) = test_server(&["--queue-max-tasks", "1"]);
     let id = failed(&serve, &["--queue", "mail"]);
     serve.run(&["pause", "mail"]).ends(0);
     let filler = serve.submit(&["noop", "--queue", "mail"]);
@@ -272,7 +272,7 @@ fn a_redrive_waits_for_room_unless_told_otherwise() {
 
 #[test]
 fn tasks_that_have_not_ended_are_cancelled_by_filter() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     for label in ["a=1", "a=1", "a=2"] {
         serve.submit(&["noop", "--delay", "1h", "--label", label]);
     }
@@ -288,7 +288,7 @@ fn tasks_that_have_not_ended_are_cancelled_by_filter() {
 
 #[test]
 fn a_list_is_narrowed_and_turned_round() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     let first = serve.submit(&["noop", "--label", "a=1", "--label", "b=1"]);
     let second = serve.submit(&["noop", "--label", "a=1", "--queue", "mail"]);
     let third = serve.submit(&["sleep", "--args", r#"{"duration":"1ms"}"#, "--queue", "news"]);
@@ -312,7 +312,7 @@ fn a_list_is_narrowed_and_turned_round() {
 
 #[test]
 fn drain_ends_the_server_and_reports() {
-    let (_dir, serve) = yard(&["--drain-timeout", "1s"]);
+    let (_dir, serve) = test_server(&["--drain-timeout", "1s"]);
     let id = serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#]);
     serve.submit(&["noop", "--delay", "1h"]);
     let said = serve.run(&["drain"]).ends(2);
@@ -327,14 +327,14 @@ fn drain_ends_the_server_and_reports() {
 
 #[test]
 fn the_kinds_that_a_server_executes_are_listed() {
-    let (_dir, serve) = yard(&[]);
+    let (_dir, serve) = test_server(&[]);
     assert_eq!(serve.run(&["kinds"]).ends(0).out, "exec\nnoop\nsleep\n");
     assert_eq!(told(&serve, &["kinds"])[1], json!({ "kind": "noop" }));
 }
 
 #[test]
 fn a_setting_that_nobody_touched_is_a_default() {
-    let (_dir, serve) = yard(&["--max-attempts", "3"]);
+    let (_dir, serve) = test_server(&["--max-attempts", "3"]);
     let said = serve.run(&["configure", "mail", "--weight", "2"]).ends(0);
     let words = said.out.split_whitespace().collect::<Vec<_>>().join(" ");
     for line in ["max_tasks 100000 default", "max_attempts 3 configuration", "weight 2 operator"] {

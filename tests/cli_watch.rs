@@ -15,7 +15,7 @@ use serde_json::Value;
 use support::process::{Said, Serve, signal_to};
 use tempfile::TempDir;
 
-fn yard() -> (TempDir, Serve) {
+fn test_server() -> (TempDir, Serve) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let serve = Serve::start(&dir.path().join("data"), &[]);
     (dir, serve)
@@ -23,7 +23,7 @@ fn yard() -> (TempDir, Serve) {
 
 #[test]
 fn watch_prints_events_and_goes_on_from_a_cursor() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let accepted = serve.run(&["submit", "noop", "--output", "json"]).ends(0).json().remove(0);
     let (id, cursor) = (accepted["task_id"].clone(), accepted["cursor"].clone());
     serve.run(&["wait", id.as_str().expect("a string")]).ends(0);
@@ -43,7 +43,7 @@ fn watch_prints_events_and_goes_on_from_a_cursor() {
 
 #[test]
 fn watch_ends_with_0_when_it_is_asked_to() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     for signal in [Signal::INT, Signal::TERM] {
         let mut child = serve
             .command(&["watch", "--from-start"])
@@ -96,7 +96,7 @@ fn watch_goes_on_when_the_server_is_back() {
 
 #[test]
 fn a_draining_server_ends_a_watch_that_does_not_reconnect_with_4() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let mut child = serve
         .command(&["watch", "--from-start", "--no-reconnect"])
         .stdout(Stdio::piped())
@@ -188,7 +188,7 @@ fn a_cursor_file_goes_on_over_runs_and_crashes_of_the_server() {
 
 #[test]
 fn a_cursor_file_holds_what_was_printed_when_the_watch_is_killed() {
-    let (dir, serve) = yard();
+    let (dir, serve) = test_server();
     let file = dir.path().join("cursor");
     let args = ["--from-start", "--cursor-file", file.to_str().expect("text")];
     let mut watching = Watching::start(&serve, &args);
@@ -206,7 +206,7 @@ fn a_cursor_file_holds_what_was_printed_when_the_watch_is_killed() {
 
 #[test]
 fn a_count_leaves_the_cursor_within_a_batch() {
-    let (dir, serve) = yard();
+    let (dir, serve) = test_server();
     serve.run(&["submit", "noop", "--wait"]).ends(0);
     let file = dir.path().join("cursor");
     let file = file.to_str().expect("text");
@@ -221,7 +221,7 @@ fn a_count_leaves_the_cursor_within_a_batch() {
 
 #[test]
 fn a_cursor_file_of_no_use_is_told_and_left_alone() {
-    let (dir, serve) = yard();
+    let (dir, serve) = test_server();
     let other = Serve::start(&dir.path().join("other"), &[]);
     let cursor = other.run(&["submit", "noop", "--output", "json"]).ends(0).json().remove(0);
     let cursor = cursor["cursor"].as_str().expect("a cursor").to_owned();
@@ -242,7 +242,7 @@ fn a_cursor_file_of_no_use_is_told_and_left_alone() {
 
 #[test]
 fn flags_choose_the_events() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let mail = serve.submit(&["noop", "--queue", "mail", "--label", "customer=42"]);
     let other = serve.submit(&["sleep", "--args", r#"{"duration":"1ms"}"#]);
     serve.run(&["wait", &mail]).ends(0);
@@ -271,7 +271,7 @@ fn flags_choose_the_events() {
 
 #[test]
 fn a_followed_task_is_shown_from_its_beginning_to_its_end() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let id = serve.submit(&["sleep", "--args", r#"{"duration":"300ms"}"#]);
     let types = |said: &Said| {
         said.json()
@@ -301,7 +301,7 @@ fn a_followed_task_is_shown_from_its_beginning_to_its_end() {
 
 #[test]
 fn a_snapshot_tells_what_stands_before_what_happens() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let id = serve.submit(&["noop", "--delay", "1h"]);
     let mut watching = Watching::start(&serve, &["--snapshot"]);
     assert_eq!(watching.next().expect("a line")["snapshot_begun"], true);
@@ -368,7 +368,7 @@ fn nanos(span: &Value) -> i128 {
 
 #[test]
 fn an_event_and_its_task_tell_the_same_time_that_it_ran() {
-    let (_dir, serve) = yard();
+    let (_dir, serve) = test_server();
     let late = ["sleep", "--args", r#"{"duration":"1h"}"#, "--timeout", "20ms"];
     for args in [&["noop"][..], &["sleep", "--args", r#"{"duration":"5ms"}"#], &late] {
         let id = serve.submit(args);

@@ -6,7 +6,7 @@ mod support;
 use std::net::SocketAddr;
 
 use support::{
-    Gate, PATIENCE, Watch, Yard, builtin,
+    Gate, PATIENCE, TestServer, Watch, builtin,
     process::{Said, run},
     reason, submit, task,
 };
@@ -127,13 +127,13 @@ async fn a_server_that_drains_is_taskyard() {
     let gate = Gate::default();
     let mut registry = builtin();
     registry.insert("gate", gate.clone());
-    let yard = Yard::with(|_| {}, registry).await;
-    let address = yard.server.local_addr();
-    let mut tasks = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let address = test_server.server.local_addr();
+    let mut tasks = test_server.client().await;
     let mut watch = Watch::live(&mut tasks).await;
     let submitted = submit(&mut tasks, task("gate")).await;
     watch.until(EventType::Started).await;
-    let drained = tokio::spawn(yard.drain());
+    let drained = tokio::spawn(test_server.drain());
     watch.until(EventType::Draining).await;
     let client = meet(address).await.expect("it is there");
     let refused = client.tasks().submit(task("gate")).await.expect_err("it drains");

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::Signal;
 use support::{
-    Admin, Client, PATIENCE, Yard, builtin, connect,
+    Admin, Client, PATIENCE, TestServer, builtin, connect,
     process::{Serve, taskyard},
     reason, submit, task,
 };
@@ -47,8 +47,8 @@ async fn one_address_has_its_share_and_the_others_theirs() {
         config.max_connections = 6;
         config.max_connections_per_address = 4;
     };
-    let yard = Yard::with(change, builtin()).await;
-    let address = yard.server.local_addr();
+    let test_server = TestServer::with(change, builtin()).await;
+    let address = test_server.server.local_addr();
     let mut there = clients(address, 4).await;
     let mut fifth = connect(address).await;
     let refused = fifth.submit(task("noop")).await.unwrap_err();
@@ -76,13 +76,13 @@ async fn one_address_has_its_share_and_the_others_theirs() {
     };
     tokio::time::timeout(PATIENCE, gets_in).await.expect("it is shut out for ever");
     drop((there, fifth, seventh));
-    yard.drain().await;
+    test_server.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_are_served_when_all_places_are_taken() {
-    let yard = Yard::with(|config| config.max_connections = 3, builtin()).await;
-    let address = yard.server.local_addr();
+    let test_server = TestServer::with(|config| config.max_connections = 3, builtin()).await;
+    let address = test_server.server.local_addr();
     let _there = clients(address, 3).await;
     // A crowd that says nothing, from the same address.
     let crowd: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -100,7 +100,7 @@ async fn operators_are_served_when_all_places_are_taken() {
         assert_eq!(reason(&refused), "TOO_MANY_CONNECTIONS");
     }
     drop(crowd);
-    yard.drain().await;
+    test_server.drain().await;
 }
 
 async fn connect_channel(address: SocketAddr) -> Channel {

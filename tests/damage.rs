@@ -127,12 +127,12 @@ struct Ledger {
 /// when the process ended; and a queue that is paused. Once more as that process left it.
 async fn full_store() -> (TempDir, TempDir, Ledger) {
     let dir = tempfile::tempdir().unwrap();
-    let yard = open_in(dir.path()).await.unwrap();
+    let harness = open_in(dir.path()).await.unwrap();
     let mut submitted = Vec::new();
     for key in ["succeeds", "fails", "lives again"] {
-        submitted.push((key.to_owned(), yard.submit(new_task("a", key)).await.unwrap()));
+        submitted.push((key.to_owned(), harness.submit(new_task("a", key)).await.unwrap()));
     }
-    let mut next = yard.next(None).await;
+    let mut next = harness.next(None).await;
     for (outcome, kept) in [
         (next.outcome.clone(), None),
         (failed("first"), Some(output("one"))),
@@ -144,42 +144,45 @@ async fn full_store() -> (TempDir, TempDir, Ledger) {
         if next.attempt == 2 && next.task == submitted[2].1.task {
             break;
         }
-        next = yard.next(Some(next)).await;
+        next = harness.next(Some(next)).await;
     }
-    yard.store.retire(vec![WorkerId(1)]).await.unwrap();
-    assert!(matches!(yard.store.next_dispatch(WorkerId(1), Some(next)).await, Ok(Dispatch::Stop)));
-    yard.store.leave(WorkerId(1)).await.unwrap();
-    let again = yard.store.redrive(vec![submitted[2].1.task], Vec::new()).await.unwrap();
+    harness.store.retire(vec![WorkerId(1)]).await.unwrap();
+    assert!(matches!(
+        harness.store.next_dispatch(WorkerId(1), Some(next)).await,
+        Ok(Dispatch::Stop)
+    ));
+    harness.store.leave(WorkerId(1)).await.unwrap();
+    let again = harness.store.redrive(vec![submitted[2].1.task], Vec::new()).await.unwrap();
     assert_eq!(again, [Ok(())]);
-    let running = yard.next(None).await;
+    let running = harness.next(None).await;
     assert_eq!(running.task, submitted[2].1.task);
-    yard.store.change_queue("b".into(), QueueChange::Pause).await.unwrap();
+    harness.store.change_queue("b".into(), QueueChange::Pause).await.unwrap();
     let mine = Overrides { weight: Some(3), ..Overrides::default() };
     let mine = QueueChange::Settings(vec![taskyard::queue::Field::Weight], Box::new(mine));
-    yard.store.change_queue("b".into(), mine).await.unwrap();
+    harness.store.change_queue("b".into(), mine).await.unwrap();
     for (key, due) in [("waits", Due::Now), ("later", Due::After(Duration::from_hours(9)))] {
         let task = NewTask { due, ..new_task("b", key) };
-        submitted.push((key.to_owned(), yard.submit(task).await.unwrap()));
+        submitted.push((key.to_owned(), harness.submit(task).await.unwrap()));
     }
-    yard.close().await;
+    harness.close().await;
     let crashed = copy_of(&dir);
 
     // As the next process has it.
-    let yard = open_in(dir.path()).await.unwrap();
-    let ledger = ledger(&yard, submitted).await;
-    yard.close().await;
+    let harness = open_in(dir.path()).await.unwrap();
+    let ledger = ledger(&harness, submitted).await;
+    harness.close().await;
     (dir, crashed, ledger)
 }
 
-async fn ledger(yard: &Opened, submitted: Vec<(String, Submitted)>) -> Ledger {
+async fn ledger(harness: &Opened, submitted: Vec<(String, Submitted)>) -> Ledger {
     let (mut tasks, mut outputs, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
     for (key, submitted) in submitted {
-        tasks.push(yard.store.get(submitted.task).await.unwrap());
-        outputs.push(yard.store.output(submitted.task, None).await.unwrap());
-        let again = yard.store.repeated(key.clone(), FINGERPRINT).await.unwrap();
+        tasks.push(harness.store.get(submitted.task).await.unwrap());
+        outputs.push(harness.store.output(submitted.task, None).await.unwrap());
+        let again = harness.store.repeated(key.clone(), FINGERPRINT).await.unwrap();
         repeated.push((key, again.expect("it is known")));
     }
-    let events = yard.events().await.unwrap();
+    let events = harness.events().await.unwrap();
     Ledger { tasks, outputs, events, repeated }
 }
 
@@ -219,8 +222,8 @@ fn told<T>(read: Result<T, Error>) -> Result<Option<T>, String> {
 /// Reads all there is, in all ways.
 async fn look(dir: &Path, ledger: &Ledger) -> Seen {
     let mut seen = Seen::default();
-    let yard = match open_in(dir).await {
-        Ok(yard) => yard,
+    let harness = match open_in(dir).await {
+        Ok(harness) => harness,
         Err(refused) => {
             seen.damage.push(refused);
             return seen;
@@ -229,7 +232,7 @@ async fn look(dir: &Path, ledger: &Ledger) -> Seen {
     for ((task, output), (key, submitted)) in
         ledger.tasks.iter().zip(&ledger.outputs).zip(&ledger.repeated)
     {
-        let read = told(yard.store.get(task.id).await);
+        let read = told(harness.store.get(task.id).await);
         // An execution that lies under another number is missing here.
         let known = |task: &Task| -> Vec<_> {
             let known = task.attempts.iter();
@@ -239,7 +242,7 @@ async fn look(dir: &Path, ledger: &Ledger) -> Seen {
             Ok(Some(read)) if known(&read) != known(task) => seen.missing += 1,
             read => seen.compare("a task", read, task),
         }
-        let read = told(yard.store.output(task.id, None).await).map(Option::flatten);
+        let read = told(harness.store.output(task.id, None).await).map(Option::flatten);
         match output {
             // Without the latest, the one before it is.
             Some(output) => match read {
@@ -252,7 +255,7 @@ async fn look(dir: &Path, ledger: &Ledger) -> Seen {
                 read => assert_eq!(read, Ok(None)),
             },
         }
-        let again = told(yard.store.repeated(key.clone(), FINGERPRINT).await);
+        let again = told(harness.store.repeated(key.clone(), FINGERPRINT).await);
         seen.compare("a request", again.map(Option::flatten), submitted);
     }
     let ids: Vec<TaskId> = ledger.tasks.iter().map(|task| task.id).collect();
@@ -261,7 +264,7 @@ async fn look(dir: &Path, ledger: &Ledger) -> Seen {
         let written: Vec<TaskId> =
             ledger.tasks.iter().filter(|task| meant(task)).map(|task| task.id).collect();
         let filter = Filter { states: states.clone(), ..Filter::default() };
-        let page = yard.store.list(Query { filter, limit: 100, ..Query::default() }).await;
+        let page = harness.store.list(Query { filter, limit: 100, ..Query::default() }).await;
         let page = page.map(|page| {
             let listed = page.tasks.into_iter().map(|task| task.id);
             (listed.filter(|id| ids.contains(id)).collect::<Vec<_>>(), page.damaged)
@@ -285,7 +288,7 @@ async fn look(dir: &Path, ledger: &Ledger) -> Seen {
             read => seen.compare("a list", read, &written),
         }
     }
-    let events = match yard.events().await {
+    let events = match harness.events().await {
         Ok(events) => Ok(Some(events[..ledger.events.len()].to_vec())),
         Err(Unreadable::Damaged(damage)) => Err(damage),
         Err(Unreadable::Expired(_)) => Ok(None),
@@ -293,9 +296,9 @@ async fn look(dir: &Path, ledger: &Ledger) -> Seen {
     };
     seen.compare("the events", events, &ledger.events);
     // What concerns one task stops nobody. None that lives is cancelled by this.
-    let cancelled = yard.store.cancel(ids, vec![State::Succeeded]).await;
+    let cancelled = harness.store.cancel(ids, vec![State::Succeeded]).await;
     assert!(cancelled.is_ok(), "the store has stopped: {cancelled:?}");
-    yard.close().await;
+    harness.close().await;
     seen
 }
 
@@ -423,7 +426,7 @@ async fn a_store_that_nobody_has_open_is_looked_through_and_left_as_it_is() {
     let missing = "a task that neither lives nor has ended, or both: 1";
     assert!(found.problems.iter().any(|problem| problem == missing), "{found:?}");
     // A server that has it open keeps others out.
-    let yard = open_in(dir.path()).await.unwrap();
+    let harness = open_in(dir.path()).await.unwrap();
     assert!(taskyard::store::verify(dir.path()).is_err());
-    yard.close().await;
+    harness.close().await;
 }

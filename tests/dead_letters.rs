@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use support::{Client, Watch, Yard, builtin, get, reason, sleep, span, submit, task, wait};
+use support::{Client, TestServer, Watch, builtin, get, reason, sleep, span, submit, task, wait};
 use taskyard::{
     handler::{Error, Execution, Output, Registry},
     proto::v1::{
@@ -53,8 +53,8 @@ async fn redrive(client: &mut Client, task_id: &str) -> Result<Task, Status> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_is_redriven_with_its_history_and_all_of_its_budget() {
     let (registry, mended) = broken();
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let submitted = submit(&mut client, brittle()).await;
     let failed = wait(&mut client, &submitted.task_id).await;
     assert_eq!((failed.state(), failed.attempt), (TaskState::Failed, 2));
@@ -100,8 +100,8 @@ async fn a_dead_letter_is_redriven_with_its_history_and_all_of_its_budget() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_failed_or_was_cancelled_is_redriven() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let done = submit(&mut client, task("noop")).await;
     wait(&mut client, &done.task_id).await;
     let refused = redrive(&mut client, &done.task_id).await.unwrap_err();
@@ -129,8 +129,8 @@ async fn only_what_failed_or_was_cancelled_is_redriven() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_redriven_by_filter_step_by_step() {
     let (registry, mended) = broken();
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let mut letters = BTreeSet::new();
     for number in 0..25 {
         let labels = [("part".to_owned(), (number % 2).to_string())].into();
@@ -165,7 +165,7 @@ async fn dead_letters_are_redriven_by_filter_step_by_step() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redrive_into_a_full_queue_says_so_and_changes_nothing() {
     let (registry, _) = broken();
-    let yard = Yard::with(
+    let test_server = TestServer::with(
         |config| {
             config.workers = 1.try_into().unwrap();
             config.queue_max_tasks = 1;
@@ -173,7 +173,7 @@ async fn a_redrive_into_a_full_queue_says_so_and_changes_nothing() {
         registry,
     )
     .await;
-    let mut client = yard.client().await;
+    let mut client = test_server.client().await;
     let letter = submit(&mut client, brittle()).await;
     wait(&mut client, &letter.task_id).await;
     let mut watch = Watch::live(&mut client).await;

@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::{
-    Gate, PATIENCE, Watch, Yard, builtin, connect, get, reason, sleep, submit, task, wait,
+    Gate, PATIENCE, TestServer, Watch, builtin, connect, get, reason, sleep, submit, task, wait,
 };
 use taskyard::{
     handler::{Execution, Output},
@@ -24,13 +24,13 @@ async fn running_tasks_finish_and_watchers_hear_of_it_and_of_the_drain() {
     let gate = Gate::default();
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::oldest(&mut client).await;
     let submitted = submit(&mut client, task("gated")).await;
     watch.until(EventType::Started).await;
 
-    let drain = tokio::spawn(yard.drain());
+    let drain = tokio::spawn(test_server.drain());
     watch.until(EventType::Draining).await;
     let refused = client.submit(task("noop")).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "DRAINING"));
@@ -46,8 +46,8 @@ async fn running_tasks_finish_and_watchers_hear_of_it_and_of_the_drain() {
 
     // The final cursor continues at the next start, without a gap.
     let last = events.last().unwrap().seq;
-    let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::on(dir, |_| {}, builtin()).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::after(&mut client, &cursor).await;
     let next = watch.event().await;
     assert_eq!((next.seq, next.r#type()), (last + 1, EventType::WorkerStarted));
@@ -61,8 +61,8 @@ async fn what_does_not_finish_is_interrupted_and_runs_again_at_the_next_start() 
         config.drain_timeout = Duration::from_secs(5);
         config.cancel_grace = Duration::from_millis(200);
     };
-    let yard = Yard::with(short, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(short, registry).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::oldest(&mut client).await;
     let obstinate = submit(&mut client, task("obstinate")).await;
     let obedient = submit(&mut client, sleep("1h")).await;
@@ -70,7 +70,7 @@ async fn what_does_not_finish_is_interrupted_and_runs_again_at_the_next_start() 
         watch.until(EventType::Started).await;
     }
     let waiting = submit(&mut client, sleep("1h")).await;
-    let (report, dir) = yard.drain().await;
+    let (report, dir) = test_server.drain().await;
     assert!(report.complete, "{report:?}");
     assert_eq!((report.interrupted, report.remaining), (2, 3));
     let (events, ..) = watch.rest().await;
@@ -82,8 +82,8 @@ async fn what_does_not_finish_is_interrupted_and_runs_again_at_the_next_start() 
     let mut registry = builtin();
     registry.insert("obstinate", |_| async { Ok(Output::empty()) });
     registry.insert("sleep", |_| async { Ok(Output::empty()) });
-    let yard = Yard::on(dir, short, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::on(dir, short, registry).await;
+    let mut client = test_server.client().await;
     for (id, attempt) in [(&obstinate, 2), (&obedient, 2), (&waiting, 1)] {
         let ended = wait(&mut client, &id.task_id).await;
         assert_eq!((ended.state(), ended.attempt), (TaskState::Succeeded, attempt));
@@ -97,12 +97,13 @@ async fn a_handler_that_obeys_the_signal_with_a_success_has_succeeded() {
         execution.cancelled().await;
         Output::json("saved")
     });
-    let yard = Yard::with(|config| config.drain_timeout = Duration::from_secs(3), registry).await;
-    let mut client = yard.client().await;
+    let test_server =
+        TestServer::with(|config| config.drain_timeout = Duration::from_secs(3), registry).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::live(&mut client).await;
     submit(&mut client, task("obeys")).await;
     watch.until(EventType::Started).await;
-    let (report, _) = yard.drain().await;
+    let (report, _) = test_server.drain().await;
     assert_eq!((report.finished, report.interrupted, report.remaining), (1, 0, 0));
     let (events, ..) = watch.rest().await;
     assert!(events.iter().any(|event| event.r#type() == EventType::Succeeded));
@@ -126,9 +127,9 @@ async fn no_client_can_hold_a_drain_up_beyond_its_bound() {
         config.queue_max_tasks = 50;
         config.cancel_grace = Duration::from_millis(100);
     };
-    let yard = Yard::with(full, registry).await;
-    let address = yard.server.local_addr();
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(full, registry).await;
+    let address = test_server.server.local_addr();
+    let mut client = test_server.client().await;
 
     // Says nothing at all; sends half a greeting; greets and then never acknowledges.
     let silent = TcpStream::connect(address).await.unwrap();
@@ -155,7 +156,7 @@ async fn no_client_can_hold_a_drain_up_beyond_its_bound() {
     watch.until(EventType::Started).await;
 
     let began = Instant::now();
-    let (report, dir) = yard.drain().await;
+    let (report, dir) = test_server.drain().await;
     let took = began.elapsed();
     assert!(took < bound + Duration::from_secs(2), "a bound of {bound:?} took {took:?}");
     assert_eq!(report.remaining, 52);
@@ -170,8 +171,8 @@ async fn no_client_can_hold_a_drain_up_beyond_its_bound() {
     // What was acknowledged is there, and nothing else.
     let mut registry = builtin();
     registry.insert("pending", |_| async { Ok(Output::empty()) });
-    let yard = Yard::on(dir, full_again, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::on(dir, full_again, registry).await;
+    let mut client = test_server.client().await;
     for id in &acknowledged {
         assert_eq!(wait(&mut client, id).await.state(), TaskState::Succeeded);
     }
@@ -185,8 +186,8 @@ fn full_again(config: &mut taskyard::config::Config) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_a_task_is_told_that_the_server_goes() {
-    let yard = Yard::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
+    let mut client = test_server.client().await;
     let delay = support::span(Duration::from_hours(1));
     let later = submit(&mut client, SubmitRequest { delay, ..task("noop") }).await;
     let mut watch = Watch::live(&mut client).await;
@@ -196,7 +197,7 @@ async fn whoever_waits_for_a_task_is_told_that_the_server_goes() {
     // The call before this one on the same connection has arrived.
     submit(&mut client, task("noop")).await;
     watch.until(EventType::Succeeded).await;
-    let drained = tokio::time::timeout(PATIENCE / 2, yard.drain()).await;
+    let drained = tokio::time::timeout(PATIENCE / 2, test_server.drain()).await;
     assert!(drained.expect("it ends long before the bound").0.complete);
     let told = waiting.await.unwrap().unwrap_err();
     assert_eq!((told.code(), reason(&told).as_str()), (Code::Unavailable, "DRAINING"));
@@ -204,24 +205,24 @@ async fn whoever_waits_for_a_task_is_told_that_the_server_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_without_calls_that_acknowledges_nothing_is_not_waited_for() {
-    let yard = Yard::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
-    let mut deaf = TcpStream::connect(yard.server.local_addr()).await.unwrap();
+    let test_server = TestServer::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
+    let mut deaf = TcpStream::connect(test_server.server.local_addr()).await.unwrap();
     deaf.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     // Its greeting has arrived when the server's settings come back.
     deaf.read_exact(&mut [0; 9]).await.unwrap();
-    let drained = tokio::time::timeout(PATIENCE / 2, yard.drain()).await;
+    let drained = tokio::time::timeout(PATIENCE / 2, test_server.drain()).await;
     let (report, _) = drained.expect("it ends long before the bound");
     assert!(report.complete && !report.clients_cut, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_connection_is_closed_as_soon_as_the_server_drains() {
-    let yard = Yard::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
-    let mut silent = TcpStream::connect(yard.server.local_addr()).await.unwrap();
+    let test_server = TestServer::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
+    let mut silent = TcpStream::connect(test_server.server.local_addr()).await.unwrap();
     // The connection is served once another, later one is.
-    let mut client = yard.client().await;
+    let mut client = test_server.client().await;
     submit(&mut client, task("noop")).await;
-    let drain = tokio::spawn(yard.drain());
+    let drain = tokio::spawn(test_server.drain());
     let mut nothing = [0; 1];
     let read = tokio::time::timeout(PATIENCE / 2, silent.read(&mut nothing)).await;
     // A server may have sent its settings; what counts is that it ends.
@@ -232,7 +233,7 @@ async fn a_silent_connection_is_closed_as_soon_as_the_server_drains() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_dropped_serves_nobody() {
-    let Yard { server, dir } = Yard::start().await;
+    let TestServer { server, dir } = TestServer::start().await;
     let address = server.local_addr();
     let mut client = connect(address).await;
     submit(&mut client, task("noop")).await;

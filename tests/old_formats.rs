@@ -10,7 +10,7 @@ mod support;
 
 use std::{fs, path::Path, time::Duration};
 
-use support::{Admin, Client, Watch, Yard, builtin, get, submit, task, wait};
+use support::{Admin, Client, TestServer, Watch, builtin, get, submit, task, wait};
 use taskyard::{
     config::{Config, Retention},
     proto::v1::{
@@ -55,13 +55,13 @@ async fn format_1_is_brought_to_the_present_one() {
     let mut dir = left_behind("format-1.db");
     // Twice: the second start finds the present format.
     for start in 1..=2 {
-        let yard = Yard::on(dir, settle, builtin()).await;
-        let mut client = yard.client().await;
+        let test_server = TestServer::on(dir, settle, builtin()).await;
+        let mut client = test_server.client().await;
         let tasks = list(&mut client).await;
         assert!(tasks.len() >= 7, "{} tasks", tasks.len());
         let count = |state| tasks.iter().filter(|task| task.state() == state).count();
         assert_eq!((count(TaskState::Failed), count(TaskState::Cancelled)), (2, 1));
-        let (succeeded, failed, cancelled) = ended(&mut yard.admin().await).await;
+        let (succeeded, failed, cancelled) = ended(&mut test_server.admin().await).await;
         assert!(succeeded >= 2, "{succeeded}");
         assert_eq!((failed, cancelled), (2, 1));
         let mail = TaskFilter { queues: vec!["mail".into()], ..Default::default() };
@@ -85,7 +85,7 @@ async fn format_1_is_brought_to_the_present_one() {
         assert_eq!(interrupted.error.unwrap().reason, "CRASHED", "start {start}");
         let new = submit(&mut client, SubmitRequest { priority: 9, ..task("noop") }).await;
         while watch.until(EventType::Submitted).await.task_id != new.task_id {}
-        dir = yard.drain().await.1;
+        dir = test_server.drain().await.1;
     }
 }
 
@@ -101,8 +101,8 @@ async fn reads_all_of(name: &str) {
     for start in 1..=2 {
         // What is of that age is not taken for old, as it was not kept for long.
         let brief = |config: &mut Config| config.drain_timeout = Duration::from_millis(200);
-        let yard = Yard::on(dir, brief, builtin()).await;
-        let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+        let test_server = TestServer::on(dir, brief, builtin()).await;
+        let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
         let tasks = list(&mut client).await;
         assert_eq!(tasks.len(), 10, "{name}");
         let by_label = |team: &str| {
@@ -143,14 +143,14 @@ async fn reads_all_of(name: &str) {
         }
         let interrupted = watch.until(EventType::Interrupted).await;
         assert_eq!(interrupted.error.unwrap().reason, "CRASHED", "start {start}");
-        dir = yard.drain().await.1;
+        dir = test_server.drain().await.1;
     }
 }
 
 #[tokio::test]
 async fn a_dead_letter_of_format_1_lives_again() {
-    let yard = Yard::on(left_behind("format-1.db"), settle, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::on(left_behind("format-1.db"), settle, builtin()).await;
+    let mut client = test_server.client().await;
     let failed = TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
     let failed = ListTasksRequest { filter: Some(failed), ..Default::default() };
     let failed = client.list_tasks(failed).await.unwrap().into_inner().tasks;
@@ -171,8 +171,8 @@ async fn what_format_1_left_is_counted_trimmed_and_given_back() {
         config.retention.failed = Duration::ZERO;
         config.drain_timeout = Duration::from_millis(200);
     };
-    let yard = Yard::on(left_behind("format-1.db"), trim, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::on(left_behind("format-1.db"), trim, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     // One that waited runs by now, and is kept for a moment, too.
     loop {
         let (succeeded, failed, cancelled) = ended(&mut admin).await;
@@ -185,7 +185,7 @@ async fn what_format_1_left_is_counted_trimmed_and_given_back() {
     // A request id goes with its task.
     let order = SubmitRequest { request_id: "order-7".into(), ..task("noop") };
     assert!(!submit(&mut client, order).await.existing);
-    let dir = yard.drain().await.1;
+    let dir = test_server.drain().await.1;
     let file = rusqlite::Connection::open(dir.path().join("taskyard.db")).unwrap();
     let mode: i64 = file.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap();
     assert_eq!(mode, 2, "it gives space back");
@@ -193,8 +193,8 @@ async fn what_format_1_left_is_counted_trimmed_and_given_back() {
 
 #[tokio::test]
 async fn a_migration_that_ended_before_its_last_step_is_finished_by_the_next_start() {
-    let yard = Yard::on(left_behind("format-1.db"), settle, builtin()).await;
-    let dir = yard.drain().await.1;
+    let test_server = TestServer::on(left_behind("format-1.db"), settle, builtin()).await;
+    let dir = test_server.drain().await.1;
     // As a crash between the migration and the writing anew leaves it.
     let path = dir.path().join("taskyard.db");
     let file = rusqlite::Connection::open(&path).unwrap();
@@ -212,7 +212,7 @@ async fn a_migration_that_ended_before_its_last_step_is_finished_by_the_next_sta
         file.pragma_query_value(None, "auto_vacuum", |row| row.get(0)).unwrap()
     };
     assert_eq!(mode(), 0);
-    let yard = Yard::on(dir, settle, builtin()).await;
+    let test_server = TestServer::on(dir, settle, builtin()).await;
     assert_eq!(mode(), 2);
-    drop(yard.drain().await);
+    drop(test_server.drain().await);
 }

@@ -16,7 +16,7 @@ use h2::{RecvStream, SendStream, client::SendRequest};
 use http::Request;
 use prost::Message as _;
 use support::{
-    Gate, PATIENCE, Watch, Yard, builtin, reason, submit, task,
+    Gate, PATIENCE, TestServer, Watch, builtin, reason, submit, task,
     wire::{SUBMIT, framed},
 };
 use taskyard::proto::v1::{
@@ -78,8 +78,8 @@ async fn send_all(mut out: SendStream<Bytes>, message: Bytes, sent: Arc<AtomicUs
 
 /// `streams` streams of `message` on one connection, until none of them gets on; then the
 /// connection must be as good as new.
-async fn holds_up(yard: &Yard, streams: usize, message: Bytes) {
-    let mut bare = Bare::connect(yard.server.local_addr()).await;
+async fn holds_up(test_server: &TestServer, streams: usize, message: Bytes) {
+    let mut bare = Bare::connect(test_server.server.local_addr()).await;
     let mut watch = bare.call(WATCH, b"").await.unwrap();
     let sent = Arc::new(AtomicUsize::new(0));
     let (mut senders, mut answers) = (JoinSet::new(), Vec::new());
@@ -101,7 +101,7 @@ async fn holds_up(yard: &Yard, streams: usize, message: Bytes) {
     }
     assert_eq!(senders.len(), streams, "{} bytes each", message.len());
     // What else is on the connection goes on: the events of a task come.
-    let mut client = yard.client().await;
+    let mut client = test_server.client().await;
     let other = SubmitRequest { queue: "other".into(), ..task("noop") };
     submit(&mut client, other).await;
     let told = async {
@@ -128,8 +128,8 @@ async fn whoever_streams_into_a_full_queue_keeps_the_connection_with_messages_of
         let (gate, mut registry) = (Gate::default(), builtin());
         registry.insert("gated", gate.clone());
         let tight = |config: &mut taskyard::config::Config| config.queue_max_tasks = 100;
-        let yard = Yard::with(tight, registry).await;
-        holds_up(&yard, 16, request(bytes)).await;
+        let test_server = TestServer::with(tight, registry).await;
+        holds_up(&test_server, 16, request(bytes)).await;
         gate.open();
     }
 }
@@ -137,13 +137,13 @@ async fn whoever_streams_into_a_full_queue_keeps_the_connection_with_messages_of
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_does_not_read_acknowledgements_keeps_the_connection() {
     // The smallest message there is, which is refused at once.
-    holds_up(&Yard::start().await, 16, framed(b"")).await;
+    holds_up(&TestServer::start().await, 16, framed(b"")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_has_a_bounded_number_of_streams() {
-    let yard = Yard::start().await;
-    let mut bare = Bare::connect(yard.server.local_addr()).await;
+    let test_server = TestServer::start().await;
+    let mut bare = Bare::connect(test_server.server.local_addr()).await;
     let mut open = Vec::new();
     for _ in 0..32 {
         let (response, out) = bare.begin(STREAM).await;
@@ -174,8 +174,8 @@ async fn a_connection_has_a_bounded_number_of_streams() {
 async fn a_stock_client_streams_a_hundred_times_what_the_queue_holds() {
     const TASKS: u64 = 10_000;
     let tight = |config: &mut taskyard::config::Config| config.queue_max_tasks = 100;
-    let yard = Yard::with(tight, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(tight, builtin()).await;
+    let mut client = test_server.client().await;
     // On the same connection.
     let mut watch = Watch::live(&mut client.clone()).await;
     let requests = tokio_stream::iter((0..TASKS).map(|sequence| {

@@ -5,7 +5,7 @@ mod support;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use support::{
-    Admin, Client, Gate, Watch, Yard, builtin, fields, reason, span, submit, task, wait,
+    Admin, Client, Gate, TestServer, Watch, builtin, fields, reason, span, submit, task, wait,
 };
 use taskyard::{
     config::Config,
@@ -32,11 +32,11 @@ fn in_queue(queue: &str, kind: &str) -> SubmitRequest {
 
 /// A server with one worker, that a task of kind `gated` keeps busy until the
 /// gate lets it go.
-async fn held(change: impl FnOnce(&mut Config)) -> (Yard, Gate, Client, Watch) {
+async fn held(change: impl FnOnce(&mut Config)) -> (TestServer, Gate, Client, Watch) {
     let gate = Gate::default();
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
-    let yard = Yard::with(
+    let test_server = TestServer::with(
         |config| {
             config.workers = 1.try_into().unwrap();
             change(config);
@@ -44,11 +44,11 @@ async fn held(change: impl FnOnce(&mut Config)) -> (Yard, Gate, Client, Watch) {
         registry,
     )
     .await;
-    let mut client = yard.client().await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::live(&mut client).await;
     submit(&mut client, in_queue("gate", "gated")).await;
     watch.until(EventType::Started).await;
-    (yard, gate, client, watch)
+    (test_server, gate, client, watch)
 }
 
 /// The queues of the next tasks that start.
@@ -86,7 +86,7 @@ async fn resume(admin: &mut Admin, queue: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_share_the_pool_by_their_weights() {
     let heavy = Overrides { weight: Some(3), ..Overrides::default() };
-    let (_yard, gate, mut client, mut watch) = held(declare("heavy", heavy)).await;
+    let (_test_server, gate, mut client, mut watch) = held(declare("heavy", heavy)).await;
     for queue in ["heavy", "light"] {
         for _ in 0..60 {
             submit(&mut client, in_queue(queue, "noop")).await;
@@ -102,7 +102,7 @@ async fn queues_share_the_pool_by_their_weights() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_one_queue_does_not_starve_another() {
-    let (_yard, gate, mut client, mut watch) = held(|_| {}).await;
+    let (_test_server, gate, mut client, mut watch) = held(|_| {}).await;
     for _ in 0..500 {
         let flood = SubmitRequest { priority: 1_000, ..in_queue("flood", "noop") };
         submit(&mut client, flood).await;
@@ -115,7 +115,7 @@ async fn a_flood_of_one_queue_does_not_starve_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn within_a_queue_starts_go_by_priority_then_due_time_then_submission_under_load() {
-    let (_yard, gate, mut client, mut watch) = held(|_| {}).await;
+    let (_test_server, gate, mut client, mut watch) = held(|_| {}).await;
     let mut expected = Vec::new();
     for number in 0..300_i32 {
         let priority = number * 7 % 5 - 2;
@@ -131,9 +131,9 @@ async fn within_a_queue_starts_go_by_priority_then_due_time_then_submission_unde
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_queue_takes_tasks_starts_none_and_stays_paused_over_a_restart() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
-    let mut control = yard.admin().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
+    let mut control = test_server.admin().await;
     let mut watch = Watch::live(&mut client).await;
     for _ in 0..2 {
         pause(&mut control, "mail").await;
@@ -150,9 +150,9 @@ async fn a_paused_queue_takes_tasks_starts_none_and_stays_paused_over_a_restart(
     assert_eq!((mail.paused, mail.block()), (true, QueueBlock::Paused));
     assert_eq!(mail.counts.unwrap().queued, 1);
 
-    let (_, dir) = yard.drain().await;
-    let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let (mut client, mut control) = (yard.client().await, yard.admin().await);
+    let (_, dir) = test_server.drain().await;
+    let test_server = TestServer::on(dir, |_| {}, builtin()).await;
+    let (mut client, mut control) = (test_server.client().await, test_server.admin().await);
     let mut watch = Watch::after(&mut client, &watch.cursor).await;
     assert!(status(&mut control, "mail").await.paused);
     let other = submit(&mut client, in_queue("other", "noop")).await;
@@ -173,7 +173,7 @@ async fn no_more_of_a_queue_run_than_may_and_the_rest_of_the_pool_is_the_others(
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
     let limited = Overrides { max_running: Some(Some(2)), ..Overrides::default() };
-    let yard = Yard::with(
+    let test_server = TestServer::with(
         |config| {
             config.workers = 4.try_into().unwrap();
             config.queues.insert("limited".into(), limited);
@@ -181,7 +181,7 @@ async fn no_more_of_a_queue_run_than_may_and_the_rest_of_the_pool_is_the_others(
         registry,
     )
     .await;
-    let (mut client, mut control) = (yard.client().await, yard.admin().await);
+    let (mut client, mut control) = (test_server.client().await, test_server.admin().await);
     let mut watch = Watch::live(&mut client).await;
     for _ in 0..5 {
         submit(&mut client, in_queue("limited", "gated")).await;
@@ -206,8 +206,8 @@ async fn no_more_of_a_queue_run_than_may_and_the_rest_of_the_pool_is_the_others(
 async fn a_rate_lets_a_burst_through_and_holds_back_what_follows() {
     let hourly = Rate { per_second: 1.0 / 3600.0, burst: 3 };
     let slow = Overrides { rate: Some(Some(hourly)), ..Overrides::default() };
-    let yard = Yard::with(declare("slow", slow), builtin()).await;
-    let (mut client, mut control) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::with(declare("slow", slow), builtin()).await;
+    let (mut client, mut control) = (test_server.client().await, test_server.admin().await);
     let mut tasks: Vec<SubmitResponse> = Vec::new();
     for _ in 0..5 {
         tasks.push(submit(&mut client, in_queue("slow", "noop")).await);
@@ -231,23 +231,23 @@ async fn a_rate_lets_a_burst_through_and_holds_back_what_follows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_of_a_queue_can_be_changed_while_callers_wait_and_outlive_a_restart() {
-    let (yard, gate, mut client, _) = held(|_| {}).await;
-    let mut control = yard.admin().await;
+    let (test_server, gate, mut client, _) = held(|_| {}).await;
+    let mut control = test_server.admin().await;
     update(&mut control, "small", QueueSettings { max_tasks: Some(1), ..Default::default() }).await;
     submit(&mut client, in_queue("small", "noop")).await;
     let reject = SubmitRequest { when_full: WhenFull::Reject.into(), ..in_queue("small", "noop") };
     let full = client.submit(reject.clone()).await.unwrap_err();
     assert_eq!(reason(&full), "QUEUE_FULL");
-    let mut caller = yard.client().await;
+    let mut caller = test_server.client().await;
     let waiting = tokio::spawn(async move { submit(&mut caller, in_queue("small", "noop")).await });
     while status(&mut control, "small").await.waiting_callers == 0 {}
     update(&mut control, "small", QueueSettings { max_tasks: Some(2), ..Default::default() }).await;
     waiting.await.unwrap();
     gate.open();
 
-    let (_, dir) = yard.drain().await;
-    let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let mut control = yard.admin().await;
+    let (_, dir) = test_server.drain().await;
+    let test_server = TestServer::on(dir, |_| {}, builtin()).await;
+    let mut control = test_server.admin().await;
     let small = status(&mut control, "small").await;
     assert_eq!(small.settings.unwrap().max_tasks, Some(2));
     assert_eq!(small.overridden, ["max_tasks"]);
@@ -278,8 +278,8 @@ async fn a_queue_says_how_often_its_tasks_are_tried_unless_they_do() {
         attempt_timeout: Some(Duration::from_secs(7)),
         ..Overrides::default()
     };
-    let yard = Yard::with(declare("patient", patient), failing()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(declare("patient", patient), failing()).await;
+    let mut client = test_server.client().await;
     let by_queue = submit(&mut client, in_queue("patient", "fails")).await;
     let ended = wait(&mut client, &by_queue.task_id).await;
     assert_eq!((ended.attempt, ended.max_attempts), (3, 3));
@@ -294,7 +294,7 @@ async fn a_queue_says_how_often_its_tasks_are_tried_unless_they_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_queues_are_fixed_others_are_refused_by_name() {
-    let yard = Yard::with(
+    let test_server = TestServer::with(
         |config| {
             config.fixed_queues = true;
             config.queues.insert("mail".into(), Overrides::default());
@@ -302,7 +302,7 @@ async fn where_queues_are_fixed_others_are_refused_by_name() {
         builtin(),
     )
     .await;
-    let (mut client, mut control) = (yard.client().await, yard.admin().await);
+    let (mut client, mut control) = (test_server.client().await, test_server.admin().await);
     submit(&mut client, in_queue("mail", "noop")).await;
     for queue in ["other", ""] {
         let refused = client.submit(in_queue(queue, "noop")).await.unwrap_err();
@@ -318,8 +318,8 @@ async fn where_queues_are_fixed_others_are_refused_by_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_are_those_of_the_tasks_that_there_are() {
-    let (yard, gate, mut client, _) = held(|_| {}).await;
-    let mut control = yard.admin().await;
+    let (test_server, gate, mut client, _) = held(|_| {}).await;
+    let mut control = test_server.admin().await;
     let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
     for (at, queue) in ["a", "b", "a", "a", "b"].into_iter().enumerate() {
         let delay = (at % 2 == 1).then(|| span(Duration::from_hours(1))).flatten();
@@ -340,15 +340,15 @@ async fn counts_are_those_of_the_tasks_that_there_are() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_waiting_submitter_starves_whoever_else_submits() {
-    let (yard, gate, mut client, _) = held(|config| config.queue_max_tasks = 3).await;
+    let (test_server, gate, mut client, _) = held(|config| config.queue_max_tasks = 3).await;
     for _ in 0..3 {
         submit(&mut client, in_queue("full", "noop")).await;
     }
     let order = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let mut control = yard.admin().await;
+    let mut control = test_server.admin().await;
     let mut callers = Vec::new();
     for number in 0..30_u64 {
-        let (mut caller, order) = (yard.client().await, Arc::clone(&order));
+        let (mut caller, order) = (test_server.client().await, Arc::clone(&order));
         callers.push(tokio::spawn(async move {
             let submitted = submit(&mut caller, in_queue("full", "noop")).await;
             order.lock().unwrap().push((submitted.task_id, number));

@@ -4,7 +4,7 @@ mod support;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use support::{Watch, Yard, builtin, get, span, submit, task, wait};
+use support::{TestServer, Watch, builtin, get, span, submit, task, wait};
 use taskyard::{
     handler::{Execution, Output},
     proto::v1::{
@@ -33,8 +33,8 @@ async fn a_success_and_a_cancellation_have_exactly_one_winner() {
             }
         }
     });
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::live(&mut client).await;
     let mut won = BTreeMap::new();
     for round in 0..ROUNDS {
@@ -116,8 +116,8 @@ async fn no_attempt_number_is_used_twice_whatever_ends_the_attempts() {
         initial_backoff: span(Duration::from_millis(1)),
         max_backoff: span(Duration::from_millis(1)),
     });
-    let mut yard = Yard::with(short, register()).await;
-    let mut client = yard.client().await;
+    let mut test_server = TestServer::with(short, register()).await;
+    let mut client = test_server.client().await;
     for _ in 0..20 {
         submit(&mut client, SubmitRequest { retry, ..task("restless") }).await;
     }
@@ -129,8 +129,8 @@ async fn no_attempt_number_is_used_twice_whatever_ends_the_attempts() {
             let Ok(Some((task, attempt))) = next else { break };
             assert!(seen.insert((task.number(), attempt)), "{task} ran attempt {attempt} twice");
         }
-        let dir = yard.drain().await.1;
-        yard = Yard::on(dir, short, register()).await;
+        let dir = test_server.drain().await.1;
+        test_server = TestServer::on(dir, short, register()).await;
     }
     assert!(seen.len() > 60, "{} attempts", seen.len());
 }
@@ -140,8 +140,9 @@ async fn the_pool_grows_at_once_and_shrinks_without_interrupting() {
     let gate = support::Gate::default();
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
-    let yard = Yard::with(|config| config.workers = 1.try_into().unwrap(), registry).await;
-    let (mut client, mut control) = (yard.client().await, yard.admin().await);
+    let test_server =
+        TestServer::with(|config| config.workers = 1.try_into().unwrap(), registry).await;
+    let (mut client, mut control) = (test_server.client().await, test_server.admin().await);
     let mut watch = Watch::live(&mut client).await;
     let mut tasks = Vec::new();
     for _ in 0..6 {
@@ -182,9 +183,9 @@ async fn the_pool_grows_at_once_and_shrinks_without_interrupting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pool_is_resized_again_and_again_under_load_and_no_task_is_lost() {
-    let yard = Yard::start().await;
-    let client = yard.client().await;
-    let mut control = yard.admin().await;
+    let test_server = TestServer::start().await;
+    let client = test_server.client().await;
+    let mut control = test_server.admin().await;
     let mut callers = JoinSet::new();
     for _ in 0..8 {
         let mut client = client.clone();
@@ -199,11 +200,11 @@ async fn the_pool_is_resized_again_and_again_under_load_and_no_task_is_lost() {
     for size in (1..=40).map(|round| round * 7 % 13 + 1) {
         control.resize_pool(ResizePoolRequest { size }).await.unwrap();
     }
-    let mut client = yard.client().await;
+    let mut client = test_server.client().await;
     for id in callers.join_all().await.into_iter().flatten() {
         assert_eq!(wait(&mut client, &id).await.state(), TaskState::Succeeded);
         assert_eq!(get(&mut client, &id).await.attempt, 1);
     }
-    let (report, _) = yard.drain().await;
+    let (report, _) = test_server.drain().await;
     assert!(report.complete, "{report:?}");
 }

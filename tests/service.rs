@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    Client, PATIENCE, Watch, Yard, builtin, get, reason, sleep, span, submit, task, wait,
+    Client, PATIENCE, TestServer, Watch, builtin, get, reason, sleep, span, submit, task, wait,
 };
 use taskyard::{
     handler::{Error, Execution, Output, Registry},
@@ -24,8 +24,8 @@ async fn cancel(client: &mut Client, task_id: &str) -> Result<Task, Status> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_is_submitted_run_and_watched() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::oldest(&mut client).await;
     let submitted = submit(&mut client, sleep("1ms")).await;
     let ended = wait(&mut client, &submitted.task_id).await;
@@ -40,14 +40,14 @@ async fn a_task_is_submitted_run_and_watched() {
     );
     assert_eq!(third.worker, ended.worker);
     assert!(second.waited.is_some() && third.waited.is_some() && third.ran.is_some());
-    let (report, _) = yard.drain().await;
+    let (report, _) = test_server.drain().await;
     assert!(report.complete, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_worker_starts_a_task_in_the_commit_of_its_submission() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     // Once a worker has run something, it waits for more.
     let first = submit(&mut client, task("noop")).await;
     wait(&mut client, &first.task_id).await;
@@ -72,8 +72,8 @@ fn troublesome() -> Registry {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_fail_is_an_outcome_and_no_worker_dies_of_it() {
     let one = |config: &mut taskyard::config::Config| config.workers = 1.try_into().unwrap();
-    let yard = Yard::with(one, troublesome()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(one, troublesome()).await;
+    let mut client = test_server.client().await;
     for (kind, expected) in [
         ("fails", "NO_LUCK"),
         ("cannot", "NO_USE"),
@@ -99,8 +99,8 @@ async fn every_way_to_fail_is_an_outcome_and_no_worker_dies_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_attempt_is_tried_again_as_often_as_the_task_says() {
-    let yard = Yard::with(|_| {}, troublesome()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, troublesome()).await;
+    let mut client = test_server.client().await;
     let retry = RetryPolicy {
         max_attempts: 3,
         initial_backoff: span(Duration::from_millis(1)),
@@ -122,8 +122,8 @@ async fn a_failed_attempt_is_tried_again_as_often_as_the_task_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_task_is_cancelled_at_once_and_never_runs() {
-    let yard = Yard::with(|_| {}, troublesome()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, troublesome()).await;
+    let mut client = test_server.client().await;
     let delay = span(Duration::from_hours(1));
     let later = submit(&mut client, SubmitRequest { delay, ..task("noop") }).await;
     assert_eq!(later.state(), TaskState::Scheduled);
@@ -152,8 +152,8 @@ async fn a_running_task_is_signalled_then_stopped_and_a_success_wins() {
     let short = |config: &mut taskyard::config::Config| {
         config.cancel_grace = Duration::from_millis(50);
     };
-    let yard = Yard::with(short, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(short, registry).await;
+    let mut client = test_server.client().await;
     for (kind, ends) in [
         ("obeys", TaskState::Cancelled),
         ("hangs", TaskState::Cancelled),
@@ -173,8 +173,8 @@ async fn a_running_task_is_signalled_then_stopped_and_a_success_wins() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_makes_one_task_under_concurrency_and_over_restarts() {
-    let yard = Yard::start().await;
-    let client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let client = test_server.client().await;
     let request = SubmitRequest { request_id: "order 1".into(), ..sleep("1ms") };
     let mut callers = JoinSet::new();
     for _ in 0..200 {
@@ -187,9 +187,9 @@ async fn a_request_id_makes_one_task_under_concurrency_and_over_restarts() {
     assert_eq!(answers.iter().filter(|answer| !answer.existing).count(), 1);
     assert!(answers.iter().all(|answer| answer.cursor == answers[0].cursor));
 
-    let (_, dir) = yard.drain().await;
-    let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let mut client = yard.client().await;
+    let (_, dir) = test_server.drain().await;
+    let test_server = TestServer::on(dir, |_| {}, builtin()).await;
+    let mut client = test_server.client().await;
     let again = submit(&mut client, request.clone()).await;
     assert_eq!((again.task_id, again.existing), (id.clone(), true));
     let other = SubmitRequest { priority: 1, ..request };
@@ -203,8 +203,8 @@ async fn a_request_id_makes_one_task_under_concurrency_and_over_restarts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_ends_with_the_task_or_with_the_timeout() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let long = submit(&mut client, sleep("1h")).await;
     let request =
         |timeout| WaitTaskRequest { task_id: long.task_id.clone(), timeout: span(timeout) };
@@ -244,8 +244,8 @@ async fn list(client: &mut Client, request: ListTasksRequest) -> Vec<Task> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_are_filtered_and_paged_in_the_order_of_submission() {
-    let yard = Yard::with(|_| {}, troublesome()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, troublesome()).await;
+    let mut client = test_server.client().await;
     let mut ids = Vec::new();
     for number in 0..25 {
         let kind = if number % 5 == 0 { "cannot" } else { "noop" };
@@ -293,8 +293,8 @@ async fn lists_are_filtered_and_paged_in_the_order_of_submission() {
 async fn a_task_comes_back_as_it_was_submitted() {
     let mut registry = builtin();
     registry.insert("echo", |execution: Execution| async move { Ok(Output(execution.payload)) });
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let request = SubmitRequest {
         payload: support::args(&[("name", "Grüße"), ("empty", "")]),
         queue: "mail".into(),

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{PATIENCE, Watch, Yard, builtin, sleep, submit};
+use support::{PATIENCE, TestServer, Watch, builtin, sleep, submit};
 use taskyard::proto::{
     health::{
         HealthCheckRequest, HealthListRequest, health_check_response::ServingStatus,
@@ -13,8 +13,8 @@ use taskyard::proto::{
 use tokio_stream::StreamExt as _;
 use tonic::{Code, transport::Channel};
 
-async fn channel(yard: &Yard) -> Channel {
-    let url = format!("http://{}", yard.server.local_addr());
+async fn channel(test_server: &TestServer) -> Channel {
+    let url = format!("http://{}", test_server.server.local_addr());
     Channel::from_shared(url).unwrap().connect().await.unwrap()
 }
 
@@ -24,8 +24,8 @@ fn service(name: &str) -> HealthCheckRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_checked_listed_and_watched_through_a_drain() {
-    let yard = Yard::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
-    let mut health = HealthClient::new(channel(&yard).await);
+    let test_server = TestServer::with(|config| config.drain_timeout = PATIENCE, builtin()).await;
+    let mut health = HealthClient::new(channel(&test_server).await);
     for name in ["", "taskyard.v1.TaskService", "taskyard.v1.AdminService"] {
         let status = health.check(service(name)).await.unwrap().into_inner().status();
         assert_eq!(status, ServingStatus::Serving);
@@ -41,11 +41,11 @@ async fn health_is_checked_listed_and_watched_through_a_drain() {
     let mut watch = health.watch(service("")).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     // Something runs, so the drain does not end before it is seen.
-    let mut client = yard.client().await;
+    let mut client = test_server.client().await;
     let mut events = Watch::live(&mut client).await;
     let running = submit(&mut client, sleep("1h")).await;
     events.until(EventType::Started).await;
-    let drain = tokio::spawn(yard.drain());
+    let drain = tokio::spawn(test_server.drain());
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     let status = health.check(service("")).await.unwrap().into_inner().status();
     assert_eq!(status, ServingStatus::NotServing);
@@ -81,9 +81,9 @@ macro_rules! listed_by {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_versions_of_reflection_list_the_services() {
-    let yard = Yard::start().await;
-    let by_v1 = listed_by!(v1, channel(&yard).await);
-    let by_v1alpha = listed_by!(v1alpha, channel(&yard).await);
+    let test_server = TestServer::start().await;
+    let by_v1 = listed_by!(v1, channel(&test_server).await);
+    let by_v1alpha = listed_by!(v1alpha, channel(&test_server).await);
     for name in ["grpc.health.v1.Health", "taskyard.v1.TaskService", "taskyard.v1.AdminService"] {
         for listed in [&by_v1, &by_v1alpha] {
             assert!(listed.iter().any(|known| known == name), "{name} is not in {listed:?}");
@@ -137,7 +137,7 @@ macro_rules! after_an_unknown_symbol {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_goes_on_after_a_question_that_it_cannot_answer() {
-    let yard = Yard::start().await;
-    after_an_unknown_symbol!(v1, channel(&yard).await);
-    after_an_unknown_symbol!(v1alpha, channel(&yard).await);
+    let test_server = TestServer::start().await;
+    after_an_unknown_symbol!(v1, channel(&test_server).await);
+    after_an_unknown_symbol!(v1alpha, channel(&test_server).await);
 }

@@ -5,8 +5,8 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    Client, Gate, PATIENCE, Watch, Yard, builtin, count, get, reason, sleep, span, submit, task,
-    wait,
+    Client, Gate, PATIENCE, TestServer, Watch, builtin, count, get, reason, sleep, span, submit,
+    task, wait,
 };
 use taskyard::{
     config::Config,
@@ -78,8 +78,8 @@ fn with_gate() -> (Gate, Registry) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_acknowledgement_comes_first_and_then_this_tasks_life() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     // Others come and go at the same time.
     let noise = tokio::spawn({
         let mut client = client.clone();
@@ -103,8 +103,8 @@ async fn many_are_followed_at_once() {
         config.workers = 8.try_into().unwrap();
         config.max_watchers_per_connection = 200;
     };
-    let yard = Yard::with(many, builtin()).await;
-    let client = yard.client().await;
+    let test_server = TestServer::with(many, builtin()).await;
+    let client = test_server.client().await;
     let mut followers = JoinSet::new();
     for _ in 0..200 {
         let mut client = client.clone();
@@ -123,8 +123,8 @@ async fn a_task_is_followed_through_its_retries_to_its_failure() {
     let mut registry = builtin();
     let fails = |_: Execution| async { Err::<Output, _>(Error::retryable("NO_LUCK", "again")) };
     registry.insert("fails", fails);
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let backoff = span(Duration::from_millis(1));
     let retry = RetryPolicy { max_attempts: 3, initial_backoff: backoff, max_backoff: backoff };
     let request = SubmitRequest { retry: Some(retry), ..task("fails") };
@@ -139,8 +139,8 @@ async fn a_task_is_followed_through_its_retries_to_its_failure() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_cursor_leads_on_where_the_stream_stopped() {
     let (gate, registry) = with_gate();
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let mut following = Following::begin(&mut client, task("gated")).await.unwrap();
     let mut last = Submitted;
     while last != Started {
@@ -159,8 +159,8 @@ async fn the_cursor_leads_on_where_the_stream_stopped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_call_follows_the_same_task_from_its_first_event() {
     let (gate, registry) = with_gate();
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let request = named(task("gated"), "once");
     let first = submit(&mut client, request.clone()).await;
     for _ in 0..100 {
@@ -176,9 +176,9 @@ async fn a_repeated_call_follows_the_same_task_from_its_first_event() {
     let mut after = Following::begin(&mut client, request.clone()).await.unwrap();
     assert_eq!(after.types_rest().await, [Submitted, Started, Succeeded]);
     drop((client, again, after));
-    let (_, dir) = yard.drain().await;
-    let yard = Yard::on(dir, |_| {}, with_gate().1).await;
-    let mut client = yard.client().await;
+    let (_, dir) = test_server.drain().await;
+    let test_server = TestServer::on(dir, |_| {}, with_gate().1).await;
+    let mut client = test_server.client().await;
     let mut after = Following::begin(&mut client, request.clone()).await.unwrap();
     assert_eq!(after.task.task_id, first.task_id);
     assert_eq!(after.types_rest().await, [Submitted, Started, Succeeded]);
@@ -190,8 +190,8 @@ async fn a_repeated_call_follows_the_same_task_from_its_first_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancellation_is_an_end() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let request = SubmitRequest { delay: span(PATIENCE), ..task("noop") };
     let mut following = Following::begin(&mut client, request).await.unwrap();
     let cancel = CancelTaskRequest { task_id: following.task.task_id.clone() };
@@ -202,8 +202,8 @@ async fn a_cancellation_is_an_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_has_heartbeats_and_the_noise_of_others_is_silence() {
     let beat = |config: &mut Config| config.heartbeat = Duration::from_millis(100);
-    let yard = Yard::with(beat, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(beat, builtin()).await;
+    let mut client = test_server.client().await;
     let request = SubmitRequest { delay: span(PATIENCE), ..task("noop") };
     let mut following = Following::begin(&mut client, request).await.unwrap();
     let noise = tokio::spawn({
@@ -228,8 +228,8 @@ async fn silence_has_heartbeats_and_the_noise_of_others_is_silence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_are_watchers_and_one_too_many_enqueues_nothing() {
-    let yard = Yard::with(|config| config.max_watchers = 1, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|config| config.max_watchers = 1, builtin()).await;
+    let mut client = test_server.client().await;
     let _watch = Watch::live(&mut client).await;
     let refused = Following::begin(&mut client, task("noop")).await.err().expect("a refusal");
     assert_eq!(refused.code(), Code::ResourceExhausted);
@@ -243,8 +243,8 @@ async fn who_waits_for_room_is_no_watcher_yet() {
         config.max_watchers = 1;
         config.queue_max_tasks = 1;
     };
-    let yard = Yard::with(tight, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::with(tight, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     support::pause(&mut admin, "q").await;
     let request = SubmitRequest { queue: "q".into(), ..task("noop") };
     let first = submit(&mut client, request.clone()).await;
@@ -264,8 +264,8 @@ async fn who_waits_for_room_is_no_watcher_yet() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_is_told_before_any_message_and_takes_no_place() {
-    let yard = Yard::with(|config| config.max_watchers = 1, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|config| config.max_watchers = 1, builtin()).await;
+    let mut client = test_server.client().await;
     for _ in 0..3 {
         let refused = client.submit_and_watch(task("unheard-of")).await.unwrap_err();
         assert_eq!(reason(&refused), "INVALID_FIELDS");
@@ -280,11 +280,11 @@ async fn a_drain_is_the_last_word_and_the_next_process_goes_on() {
         config.drain_timeout = Duration::from_millis(500);
         config.cancel_grace = Duration::from_millis(1);
     };
-    let yard = Yard::with(brief, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(brief, builtin()).await;
+    let mut client = test_server.client().await;
     let request = named(sleep("1h"), "long");
     let mut following = Following::begin(&mut client, request.clone()).await.unwrap();
-    let drain = tokio::spawn(yard.drain());
+    let drain = tokio::spawn(test_server.drain());
     let mut types = Vec::new();
     let last = loop {
         let message = following.message().await.unwrap().expect("it has not ended");
@@ -301,8 +301,8 @@ async fn a_drain_is_the_last_word_and_the_next_process_goes_on() {
     let task_id = following.task.task_id.clone();
     drop((client, following));
     let (_, dir) = drain.await.unwrap();
-    let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::on(dir, |_| {}, builtin()).await;
+    let mut client = test_server.client().await;
     let mut again = Following::begin(&mut client, request).await.unwrap();
     assert_eq!(again.task.task_id, task_id);
     let cancel = CancelTaskRequest { task_id: task_id.clone() };

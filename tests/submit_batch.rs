@@ -4,8 +4,8 @@ mod support;
 
 use prost::Message as _;
 use support::{
-    Client, Gate, PATIENCE, Watch, Yard, builtin, count, fields, full_yard, pause, reason, reject,
-    resume, submit, task, until_in_line, wait,
+    Client, Gate, PATIENCE, TestServer, Watch, builtin, count, fields, full_test_server, pause,
+    reason, reject, resume, submit, task, until_in_line, wait,
     wire::{call, call_for, framed},
 };
 use taskyard::proto::v1::{
@@ -69,8 +69,8 @@ fn error(outcome: &Outcome) -> (Code, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_has_its_result_in_order_and_what_is_taken_runs() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let requests = vec![
         task("noop"),
         task("unheard-of"),
@@ -102,8 +102,8 @@ async fn each_request_has_its_result_in_order_and_what_is_taken_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_are_taken_at_once_and_in_order() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let request = |n: i32| later(SubmitRequest { priority: n, ..task("noop") });
     let outcomes = each(&mut client, (1..=1_000).map(request).collect()).await.expect("taken");
     let listed = ListTasksRequest { page_size: 1_000, ..Default::default() };
@@ -115,8 +115,8 @@ async fn a_thousand_are_taken_at_once_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_is_wrong_as_a_whole_enqueues_nothing() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     for atomic in [false, true] {
         let repeated = [
             named("noop", "a"),
@@ -142,10 +142,10 @@ async fn a_batch_that_is_wrong_as_a_whole_enqueues_nothing() {
 async fn millions_of_requests_take_no_memory_and_are_counted() {
     /// More than all other tests here take together; the requests took far more.
     const MOST_MIB: u64 = 200;
-    let yard = Yard::start().await;
+    let test_server = TestServer::start().await;
     let body = framed(&[0x0a, 0x00].repeat(2_000_000));
     let before = peak_mib();
-    let refused = call(yard.server.local_addr(), PATH, &[], body).await;
+    let refused = call(test_server.server.local_addr(), PATH, &[], body).await;
     assert_eq!(
         (refused.code(), fields(&refused)),
         (Code::InvalidArgument, vec!["requests".into()])
@@ -165,8 +165,8 @@ fn peak_mib() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_batch_finds_its_tasks() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let requests: Vec<_> = ["a", "b", "c"].map(|id| later(named("noop", id))).into();
     let first = each(&mut client, requests.clone()).await.expect("taken");
     let again = each(&mut client, requests.clone()).await.expect("found");
@@ -181,7 +181,7 @@ async fn a_repeated_batch_finds_its_tasks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_larger_than_its_queue_gets_in_as_room_comes() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let (_test_server, gate, mut client) = full_test_server(|_| {}).await;
     let waiting = tokio::spawn({
         let mut client = client.clone();
         async move { each(&mut client, vec![task("gated"); 7]).await }
@@ -197,7 +197,7 @@ async fn a_batch_larger_than_its_queue_gets_in_as_room_comes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_wait_is_refused_and_the_others_are_not() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let (_test_server, gate, mut client) = full_test_server(|_| {}).await;
     let (known, used) = (named("gated", "known"), named("gated", "used"));
     gate.0.add_permits(2);
     let first = submit(&mut client, known.clone()).await;
@@ -220,8 +220,8 @@ async fn what_does_not_wait_is_refused_and_the_others_are_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_or_none_names_everything_that_is_wrong() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let requests = vec![
         task("noop"),
         SubmitRequest { priority: -1_001, ..task("unheard-of") },
@@ -237,8 +237,8 @@ async fn all_or_none_names_everything_that_is_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_are_taken_or_none() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     submit(&mut client, later(named("noop", "used"))).await;
     let requests = vec![
         later(task("noop")),
@@ -261,7 +261,7 @@ async fn all_are_taken_or_none() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_wait_for_room_together() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let (_test_server, gate, mut client) = full_test_server(|_| {}).await;
     let refused =
         together(&mut client, vec![task("gated"), reject(task("gated"))]).await.unwrap_err();
     assert_eq!(reason(&refused), "QUEUE_FULL");
@@ -278,8 +278,8 @@ async fn all_wait_for_room_together() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_wait_in_one_line_and_hold_no_place_of_another_queue() {
-    let yard = Yard::with(|config| config.queue_max_tasks = 2, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::with(|config| config.queue_max_tasks = 2, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     let of = |queue: &str| SubmitRequest { queue: queue.into(), ..task("noop") };
     for queue in ["a", "b"] {
         pause(&mut admin, queue).await;
@@ -319,7 +319,8 @@ async fn all_wait_in_one_line_and_hold_no_place_of_another_queue() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_are_known_need_no_room() {
-    let (_yard, gate, mut client) = full_yard(|config| config.queue_max_tasks = 2).await;
+    let (_test_server, gate, mut client) =
+        full_test_server(|config| config.queue_max_tasks = 2).await;
     let requests: Vec<_> = ["a", "b"].map(|id| named("gated", id)).into();
     gate.0.add_permits(2);
     let first = together(&mut client, requests.clone()).await.expect("there is room for two");
@@ -336,10 +337,10 @@ async fn all_that_are_known_need_no_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passes_in_the_line_enqueues_nothing() {
-    let (yard, gate, mut client) = full_yard(|_| {}).await;
+    let (test_server, gate, mut client) = full_test_server(|_| {}).await;
     let request = SubmitBatchRequest { requests: vec![task("gated"); 2], atomic: true };
     let body = framed(&request.encode_to_vec());
-    let late = call(yard.server.local_addr(), PATH, &[("grpc-timeout", "50m")], body).await;
+    let late = call(test_server.server.local_addr(), PATH, &[("grpc-timeout", "50m")], body).await;
     assert_eq!((late.code(), reason(&late)), (Code::DeadlineExceeded, "DEADLINE".into()));
     assert!(late.message().contains("nothing was enqueued"), "{}", late.message());
     gate.open();
@@ -348,11 +349,11 @@ async fn a_deadline_that_passes_in_the_line_enqueues_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_passes_in_the_line_ends_the_batch() {
-    let (yard, gate, mut client) = full_yard(|_| {}).await;
+    let (test_server, gate, mut client) = full_test_server(|_| {}).await;
     let free = || SubmitRequest { queue: "other".into(), ..task("gated") };
     let requests = vec![free(), task("unheard-of"), task("gated"), free(), task("unheard-of")];
     let body = framed(&SubmitBatchRequest { requests, atomic: false }.encode_to_vec());
-    let address = yard.server.local_addr();
+    let address = test_server.server.local_addr();
     let (end, message) = call_for(address, PATH, &[("grpc-timeout", "500m")], body).await;
     assert_eq!(end.code(), Code::Ok, "{end:?}");
     let results = SubmitBatchResponse::decode(&message[5..]).expect("a message").results;
@@ -372,12 +373,12 @@ async fn a_draining_server_takes_no_batch() {
     let gate = Gate::default();
     let mut registry = support::builtin();
     registry.insert("gated", gate.clone());
-    let yard = Yard::with(|config| config.drain_timeout = PATIENCE, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|config| config.drain_timeout = PATIENCE, registry).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::live(&mut client).await;
     submit(&mut client, task("gated")).await;
     watch.until(EventType::Started).await;
-    let drain = tokio::spawn(yard.drain());
+    let drain = tokio::spawn(test_server.drain());
     watch.until(EventType::Draining).await;
     for atomic in [false, true] {
         let refused = batch(&mut client, vec![task("noop"); 3], atomic).await.unwrap_err();

@@ -10,8 +10,8 @@ use std::sync::{
 use bytes::Bytes;
 use prost::Message as _;
 use support::{
-    Client, Gate, PATIENCE, Watch, Yard, builtin, count, full_yard, pause, queue, reason, reject,
-    resume, submit, task, until_in_line,
+    Client, Gate, PATIENCE, TestServer, Watch, builtin, count, full_test_server, pause, queue,
+    reason, reject, resume, submit, task, until_in_line,
     wire::{call, framed},
 };
 use taskyard::{
@@ -95,8 +95,8 @@ fn later(priority: i32) -> SubmitRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_has_its_result_in_order_and_none_ends_the_stream() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let Stream { requests, mut acks } = Stream::begin(&mut client).await;
     let named = SubmitRequest { request_id: "a".into(), ..later(1) };
     let wrong = || (Code::InvalidArgument, "INVALID_FIELDS".to_owned());
@@ -129,8 +129,8 @@ async fn each_request_has_its_result_in_order_and_none_ends_the_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_task_is_acknowledged_once_and_has_the_order_of_the_stream() {
     const TASKS: u64 = 20_000;
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let Stream { requests, mut acks } = Stream::begin(&mut client).await;
     let sender = tokio::spawn(async move {
         for sequence in 0..TASKS {
@@ -172,7 +172,7 @@ async fn every_task_is_acknowledged_once_and_has_the_order_of_the_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_pushes_back_and_nothing_is_lost() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let (_test_server, gate, mut client) = full_test_server(|_| {}).await;
     let Stream { requests, mut acks } = Stream::begin(&mut client).await;
     let send = |sequence, request| SubmitStreamRequest { sequence, request: Some(request) };
     requests.send(send(0, reject(task("gated")))).await.unwrap();
@@ -197,7 +197,7 @@ async fn a_full_queue_pushes_back_and_nothing_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_request_needs_no_room() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let (_test_server, gate, mut client) = full_test_server(|_| {}).await;
     let known = SubmitRequest { request_id: "again".into(), ..task("gated") };
     gate.0.add_permits(1);
     let first = submit(&mut client, known.clone()).await;
@@ -214,7 +214,7 @@ async fn a_repeated_request_needs_no_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_leaves_the_line_keeps_no_place() {
-    let (_yard, gate, mut client) = full_yard(|_| {}).await;
+    let (_test_server, gate, mut client) = full_test_server(|_| {}).await;
     let mut stream = Stream::begin(&mut client).await;
     stream.send(1, reject(task("gated"))).await;
     stream.send(2, task("gated")).await;
@@ -232,9 +232,9 @@ async fn a_stream_that_leaves_the_line_keeps_no_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_is_not_read() {
     const TASKS: u64 = 100_000;
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
-    let mut other = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
+    let mut other = test_server.client().await;
     let sent = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&sent);
     // Refused ones, so that the server's speed is not the disk's; and large enough
@@ -273,8 +273,8 @@ async fn large_tasks_are_taken_only_as_far_as_the_queue_holds_them() {
         config.queue_max_bytes = QUEUE_BYTES;
         config.workers = 1.try_into().unwrap();
     };
-    let yard = Yard::with(small, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server = TestServer::with(small, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     pause(&mut admin, "q").await;
     let mut watch = Watch::live(&mut client).await;
     let (sent, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
@@ -334,15 +334,15 @@ async fn a_drain_acknowledges_what_it_has_and_says_so() {
     let gate = Gate::default();
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
-    let yard = Yard::with(|config| config.drain_timeout = PATIENCE, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|config| config.drain_timeout = PATIENCE, registry).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::live(&mut client).await;
     let mut stream = Stream::begin(&mut client).await;
     let mut idle = Stream::begin(&mut client).await;
     stream.send(1, task("gated")).await;
     assert_eq!(stream.acks.taken().await.0, 1);
     watch.until(EventType::Started).await;
-    let drain = tokio::spawn(yard.drain());
+    let drain = tokio::spawn(test_server.drain());
     for acks in [&mut stream.acks, &mut idle.acks] {
         let end = acks.next().await.unwrap_err();
         assert_eq!((end.code(), reason(&end)), (Code::Unavailable, "DRAINING".into()));
@@ -357,8 +357,8 @@ async fn a_drain_acknowledges_what_it_has_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_message_ends_the_stream_and_what_came_before_is_done() {
-    let yard = Yard::with(|config| config.max_message = 128 << 10, builtin()).await;
-    let address = yard.server.local_addr();
+    let test_server = TestServer::with(|config| config.max_message = 128 << 10, builtin()).await;
+    let address = test_server.server.local_addr();
     let good = |priority| {
         let request = Some(later(priority));
         framed(&SubmitStreamRequest { sequence: 1, request }.encode_to_vec())
@@ -374,16 +374,16 @@ async fn what_is_no_message_ends_the_stream_and_what_came_before_is_done() {
         let body = Bytes::from([&good(number)[..], &last].concat());
         let end = call(address, PATH, &[], body).await;
         assert_eq!((end.code(), reason(&end).as_str()), (code, expected));
-        assert_eq!(count(&mut yard.client().await).await, usize::try_from(number).unwrap());
+        assert_eq!(count(&mut test_server.client().await).await, usize::try_from(number).unwrap());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_has_the_deadline_of_its_call() {
-    let (yard, gate, mut client) = full_yard(|_| {}).await;
+    let (test_server, gate, mut client) = full_test_server(|_| {}).await;
     let request = SubmitStreamRequest { sequence: 1, request: Some(task("gated")) };
     let body = framed(&request.encode_to_vec());
-    let end = call(yard.server.local_addr(), PATH, &[("grpc-timeout", "50m")], body).await;
+    let end = call(test_server.server.local_addr(), PATH, &[("grpc-timeout", "50m")], body).await;
     assert_eq!((end.code(), reason(&end)), (Code::DeadlineExceeded, "DEADLINE".into()));
     gate.open();
     assert_eq!(count(&mut client).await, 3, "nothing was enqueued");

@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use support::{
-    Client, Watch, Yard, builtin, fields, get,
+    Client, TestServer, Watch, builtin, fields, get,
     process::{Said, Serve, run, taskyard},
     reason, submit, task, wait,
 };
@@ -78,13 +78,13 @@ async fn say(execution: Execution) -> Result<Output, Error> {
     Ok(Output(Data::Json(text.into())))
 }
 
-async fn yard() -> (Yard, Client) {
+async fn test_server() -> (TestServer, Client) {
     let mut registry: Registry = builtin();
     registry.insert("echo", echo);
     registry.insert("say", say);
-    let yard = Yard::with(|_| {}, registry).await;
-    let client = yard.client().await;
-    (yard, client)
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let client = test_server.client().await;
+    (test_server, client)
 }
 
 /// How a task that says `text` ended.
@@ -97,7 +97,7 @@ async fn said(client: &mut Client, text: &str) -> Task {
 
 #[tokio::test]
 async fn what_nests_as_deep_as_it_may_comes_back_in_every_message() {
-    let (_yard, mut client) = yard().await;
+    let (_test_server, mut client) = test_server().await;
     let mut watch = Watch::live(&mut client).await;
     for args in [objects(MAX_DEPTH), lists(MAX_DEPTH)] {
         let id = submit(&mut client, with("echo", args.clone())).await.task_id;
@@ -122,7 +122,7 @@ async fn what_nests_as_deep_as_it_may_comes_back_in_every_message() {
 
 #[tokio::test]
 async fn arguments_that_nest_too_deep_are_refused_by_name() {
-    let (_yard, mut client) = yard().await;
+    let (_test_server, mut client) = test_server().await;
     // Deeper than may be; than any message can be read; and than anybody can mean.
     for depth in [MAX_DEPTH + 1, 33, 34, 49, 500] {
         for args in [objects(depth), lists(depth)] {
@@ -140,7 +140,7 @@ async fn arguments_that_nest_too_deep_are_refused_by_name() {
 
 #[tokio::test]
 async fn what_nests_too_deep_spoils_nothing_for_its_neighbours() {
-    let (_yard, mut client) = yard().await;
+    let (_test_server, mut client) = test_server().await;
     let requests = || vec![task("noop"), with("echo", objects(200)), task("noop")];
     let batch = SubmitBatchRequest { requests: requests(), atomic: false };
     let results = client.submit_batch(batch).await.expect("one result each").into_inner().results;
@@ -171,7 +171,7 @@ async fn what_nests_too_deep_spoils_nothing_for_its_neighbours() {
 
 #[tokio::test]
 async fn a_result_that_clients_could_not_read_is_a_permanent_failure_that_says_so() {
-    let (_yard, mut client) = yard().await;
+    let (_test_server, mut client) = test_server().await;
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let cases = [
         (nested(MAX_DEPTH + 1), "is nested too deep; at most 20"),
@@ -193,7 +193,7 @@ async fn a_result_that_clients_could_not_read_is_a_permanent_failure_that_says_s
 
 #[tokio::test]
 async fn zero_keeps_its_sign_there_and_back() {
-    let (_yard, mut client) = yard().await;
+    let (_test_server, mut client) = test_server().await;
     let args = object(value(Kind::NumberValue(-0.0)));
     let submitted = submit(&mut client, with("echo", args)).await;
     let task = wait(&mut client, &submitted.task_id).await;
@@ -206,7 +206,7 @@ async fn zero_keeps_its_sign_there_and_back() {
 
 #[tokio::test]
 async fn numbers_that_json_has_no_form_for_are_refused_wherever_they_stand() {
-    let (_yard, mut client) = yard().await;
+    let (_test_server, mut client) = test_server().await;
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let list = ListValue { values: vec![one(), value(Kind::NumberValue(number))] };
         let args = object(value(Kind::ListValue(list)));

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use support::{Client, Yard, builtin, submit, task, wait};
+use support::{Client, TestServer, builtin, submit, task, wait};
 use taskyard::proto::v1::{
     CancelTasksRequest, ListQueuesRequest, ListTasksRequest, PauseQueueRequest, ResumeQueueRequest,
     SubmitBatchRequest, SubmitRequest, TaskCounts, TaskFilter, TaskState, submit_result,
@@ -67,11 +67,12 @@ impl Others {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_is_listed_cancelled_and_drained_and_others_do_not_notice() {
-    let yard = Yard::with(|config| config.queue_max_tasks = 1_000_000, builtin()).await;
-    let (mut client, mut admin) = (yard.client().await, yard.admin().await);
+    let test_server =
+        TestServer::with(|config| config.queue_max_tasks = 1_000_000, builtin()).await;
+    let (mut client, mut admin) = (test_server.client().await, test_server.admin().await);
     admin.pause_queue(PauseQueueRequest { queue: "crowd".into() }).await.unwrap();
     fill(&mut client).await;
-    let others = Others::start(yard.client().await);
+    let others = Others::start(test_server.client().await);
 
     // Each page and each step lets others through.
     let (mut seen, mut pages, mut page_token) = (BTreeSet::new(), 0, String::new());
@@ -119,7 +120,7 @@ async fn a_crowd_is_listed_cancelled_and_drained_and_others_do_not_notice() {
     others.over.store(true, Ordering::Relaxed);
     others.work.await.unwrap();
 
-    let mut admin = yard.admin().await;
+    let mut admin = test_server.admin().await;
     admin.resume_queue(ResumeQueueRequest { queue: "crowd".into() }).await.unwrap();
     loop {
         let now = counts().await;
@@ -128,6 +129,6 @@ async fn a_crowd_is_listed_cancelled_and_drained_and_others_do_not_notice() {
             break;
         }
     }
-    let (report, _) = yard.drain().await;
+    let (report, _) = test_server.drain().await;
     assert!(report.complete && report.remaining == 0, "{report:?}");
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::HashMap;
 
-use support::{Client, Watch, Yard, builtin, reason, submit, task, wait};
+use support::{Client, TestServer, Watch, builtin, reason, submit, task, wait};
 use taskyard::proto::v1::{
     Event, EventType, WatchEventsRequest, WatchHeartbeat, watch_events_response::Control,
 };
@@ -69,10 +69,10 @@ async fn follow_to_the_end(mut watch: Watch) -> Checker {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_that_reads_late_and_one_that_reads_at_once_both_see_everything() {
     let settings = |config: &mut taskyard::config::Config| config.workers = 32.try_into().unwrap();
-    let yard = Yard::with(settings, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(settings, builtin()).await;
+    let mut client = test_server.client().await;
     // Connected from the beginning, on a connection of its own, and not read.
-    let mut late_client = yard.client().await;
+    let mut late_client = test_server.client().await;
     let late = Watch::oldest(&mut late_client).await;
     let prompt = tokio::spawn(follow_to_the_end(Watch::oldest(&mut client).await));
     submit_many(&client, TASKS).await;
@@ -84,8 +84,8 @@ async fn a_watcher_that_reads_late_and_one_that_reads_at_once_both_see_everythin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_continues_from_any_cursor_also_after_a_restart() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::oldest(&mut client).await;
     submit_many(&client, 50).await;
     let mut places = Vec::new();
@@ -96,9 +96,9 @@ async fn a_watch_continues_from_any_cursor_also_after_a_restart() {
         let last = message.events.last().map_or(0, |event| event.seq);
         places.push((message.cursor, last));
     }
-    let (_, dir) = yard.drain().await;
-    let yard = Yard::on(dir, |_| {}, builtin()).await;
-    let mut client = yard.client().await;
+    let (_, dir) = test_server.drain().await;
+    let test_server = TestServer::on(dir, |_| {}, builtin()).await;
+    let mut client = test_server.client().await;
     for (cursor, last) in places.into_iter().filter(|(_, last)| *last > 0) {
         let mut watch = Watch::after(&mut client, &cursor).await;
         for expected in last + 1..last + 4 {
@@ -109,8 +109,8 @@ async fn a_watch_continues_from_any_cursor_also_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_task_is_missed_after_the_cursor_of_its_submission() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     for _ in 0..20 {
         let submitted = submit(&mut client, task("noop")).await;
         let mut watch = Watch::after(&mut client, &submitted.cursor).await;
@@ -122,8 +122,8 @@ async fn nothing_of_a_task_is_missed_after_the_cursor_of_its_submission() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_stream_has_heartbeats_with_the_cursor() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let heartbeat_interval = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
     let request = WatchEventsRequest { heartbeat_interval, ..Default::default() };
     let mut watch = Watch::begin(&mut client, request).await;
@@ -139,8 +139,8 @@ async fn a_silent_stream_has_heartbeats_with_the_cursor() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_are_limited_and_leaving_makes_room() {
-    let yard = Yard::with(|config| config.max_watchers = 2, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|config| config.max_watchers = 2, builtin()).await;
+    let mut client = test_server.client().await;
     let first = Watch::live(&mut client).await;
     let _second = Watch::live(&mut client).await;
     let refused = client.watch_events(WatchEventsRequest::default()).await.unwrap_err();
@@ -159,9 +159,9 @@ async fn watchers_are_limited_and_leaving_makes_room() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_event_is_the_oldest_that_is_kept() {
     let few = |config: &mut taskyard::config::Config| config.retention.max_events = 20;
-    let mut yard = Yard::with(few, builtin()).await;
+    let mut test_server = TestServer::with(few, builtin()).await;
     for start in 1..=2 {
-        let mut client = yard.client().await;
+        let mut client = test_server.client().await;
         let mut last = String::new();
         for _ in 0..30 {
             last = submit(&mut client, task("noop")).await.task_id;
@@ -176,7 +176,7 @@ async fn the_oldest_event_is_the_oldest_that_is_kept() {
             assert_eq!(event.seq, before.seq + 1, "all of them from there on");
             before = event;
         }
-        let (_, dir) = yard.drain().await;
-        yard = Yard::on(dir, few, builtin()).await;
+        let (_, dir) = test_server.drain().await;
+        test_server = TestServer::on(dir, few, builtin()).await;
     }
 }

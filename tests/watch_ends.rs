@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use support::{
-    Watch, Yard, builtin, reason, submit, task,
+    TestServer, Watch, builtin, reason, submit, task,
     watching::{begin, cursor_of, next, rest, submit_all, until, watchers},
     wire,
 };
@@ -22,8 +22,8 @@ use tonic_types::StatusExt as _;
 
 #[tokio::test]
 async fn a_watch_says_once_that_it_has_caught_up_and_ends_if_it_was_to() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     submit(&mut client, task("noop")).await;
     Watch::oldest(&mut client).await.until(EventType::Succeeded).await;
     for start in [WatchStart::Live, WatchStart::Oldest] {
@@ -62,8 +62,8 @@ async fn a_gap_is_an_error_or_is_told_as_the_watcher_wishes() {
         config.retention.max_events = KEPT;
         config.retention.events = Duration::from_hours(1);
     };
-    let yard = Yard::with(few, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(few, builtin()).await;
+    let mut client = test_server.client().await;
     let after_cursor = submit(&mut client, task("noop")).await.cursor;
     let first = Watch::oldest(&mut client).await.until(EventType::Submitted).await.seq;
     let asked = |gap_policy: GapPolicy| WatchEventsRequest {
@@ -121,8 +121,8 @@ async fn a_gap_is_an_error_or_is_told_as_the_watcher_wishes() {
 #[tokio::test]
 async fn a_watch_that_is_there_for_too_long_is_told_where_to_go_on() {
     let short = |config: &mut Config| config.watch_lifetime = Duration::from_millis(300);
-    let yard = Yard::with(short, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(short, builtin()).await;
+    let mut client = test_server.client().await;
     let began = Instant::now();
     let watch = Watch::live(&mut client).await;
     let submitted = client.submit_and_watch(support::sleep("1h")).await.unwrap().into_inner();
@@ -139,7 +139,7 @@ async fn a_watch_that_is_there_for_too_long_is_told_where_to_go_on() {
 
 #[tokio::test]
 async fn the_servers_own_deadline_of_a_watch_says_where_to_go_on() {
-    let yard = Yard::start().await;
+    let test_server = TestServer::start().await;
     let (watch, follow) = (WatchEventsRequest::default(), support::sleep("1h"));
     for (method, timeout, request) in [
         ("WatchEvents", "200m", watch.encode_to_vec()),
@@ -147,7 +147,7 @@ async fn the_servers_own_deadline_of_a_watch_says_where_to_go_on() {
     ] {
         let path = format!("/taskyard.v1.TaskService/{method}");
         let headers = [("grpc-timeout", timeout)];
-        let (address, body) = (yard.server.local_addr(), wire::framed(&request));
+        let (address, body) = (test_server.server.local_addr(), wire::framed(&request));
         let (status, said) = wire::call_for(address, &path, &headers, body).await;
         let (code, reason) = (status.code(), reason(&status));
         assert_eq!((code, reason.as_str()), (Code::DeadlineExceeded, "DEADLINE"), "{method}");
@@ -160,11 +160,11 @@ async fn the_servers_own_deadline_of_a_watch_says_where_to_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_gives_every_watcher_its_last_events_and_a_final_cursor() {
     const WATCHERS: usize = 200;
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let mut watching = tokio::task::JoinSet::new();
     for connection in 0..4 {
-        let mut client = yard.client().await;
+        let mut client = test_server.client().await;
         for number in 0..WATCHERS / 4 {
             let filter = (number % 5 == 0).then(|| EventFilter {
                 types: vec![EventType::Draining.into()],
@@ -184,7 +184,7 @@ async fn a_drain_gives_every_watcher_its_last_events_and_a_final_cursor() {
         all.until(EventType::Succeeded).await;
     }
     drop(all);
-    let (report, _dir) = yard.drain().await;
+    let (report, _dir) = test_server.drain().await;
     assert!(report.complete && !report.clients_cut, "{report:?}");
     let mut cursors = std::collections::BTreeSet::new();
     let mut count = 0;
@@ -207,8 +207,8 @@ async fn watchers_are_limited_for_a_connection_and_for_an_address() {
         config.max_watchers_per_connection = 2;
         config.max_watchers_per_peer = 3;
     };
-    let yard = Yard::with(tight, builtin()).await;
-    let (mut first, mut second) = (yard.client().await, yard.client().await);
+    let test_server = TestServer::with(tight, builtin()).await;
+    let (mut first, mut second) = (test_server.client().await, test_server.client().await);
     let one = Watch::live(&mut first).await;
     let _two = first.submit_and_watch(support::sleep("1h")).await.unwrap();
     let refused = first.watch_events(WatchEventsRequest::default()).await.unwrap_err();
@@ -229,8 +229,8 @@ async fn watchers_are_limited_for_a_connection_and_for_an_address() {
 
 #[tokio::test]
 async fn the_watchers_are_listed_with_what_they_do() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let task_id = submit(&mut client, task("noop")).await.task_id;
     support::wait(&mut client, &task_id).await;
     let filter = EventFilter {
@@ -251,7 +251,7 @@ async fn the_watchers_are_listed_with_what_they_do() {
     }
     let mut listed = Vec::new();
     until("they do not get on", async || {
-        listed = watchers(&yard).await;
+        listed = watchers(&test_server).await;
         let is_on = |watcher: &Watcher| watcher.lag_events == 0 && watcher.stalled_for.is_none();
         listed.iter().all(is_on) && listed.len() == 3
     })

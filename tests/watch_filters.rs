@@ -4,7 +4,7 @@ mod support;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use support::{Client, PATIENCE, Watch, Yard, builtin, reason, span, submit, task};
+use support::{Client, PATIENCE, TestServer, Watch, builtin, reason, span, submit, task};
 use taskyard::proto::v1::{
     CancelTaskRequest, Event, EventFilter, EventType, RedriveTaskRequest, SubmitRequest,
     WatchEventsRequest, WatchStart, watch_events_response::Control,
@@ -20,8 +20,8 @@ fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 async fn every_event_of_a_task_has_its_labels_also_after_a_restart_and_a_redrive() {
     use EventType::{Cancelled, Redriven, Started, Submitted, Succeeded};
 
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let cursor = Watch::live(&mut client).await.cursor;
     let ours = labels(&[("customer", "42"), ("empty", "")]);
     let delay = Some(prost_types::Duration { seconds: 3_600, nanos: 0 });
@@ -29,8 +29,8 @@ async fn every_event_of_a_task_has_its_labels_also_after_a_restart_and_a_redrive
     let task_id = submit(&mut client, labelled).await.task_id;
     submit(&mut client, task("noop")).await;
 
-    let yard = Yard::on(yard.drain().await.1, |_| {}, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::on(test_server.drain().await.1, |_| {}, builtin()).await;
+    let mut client = test_server.client().await;
     client.cancel_task(CancelTaskRequest { task_id: task_id.clone() }).await.unwrap();
     client.redrive_task(RedriveTaskRequest { task_id: task_id.clone() }).await.unwrap();
     let mut watch = Watch::after(&mut client, &cursor).await;
@@ -119,8 +119,8 @@ fn events(messages: &[(String, Vec<Event>)]) -> Vec<Event> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filtered_watcher_sees_just_what_it_asked_for_from_any_cursor_also_after_a_restart() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let start = WatchStart::Oldest.into();
     let mut live = Watch::oldest(&mut client).await;
     let ids = submit_mixture(&mut client, 60).await;
@@ -128,8 +128,8 @@ async fn a_filtered_watcher_sees_just_what_it_asked_for_from_any_cursor_also_aft
     while ended < ids.len() {
         ended += usize::from(live.event().await.r#type() == EventType::Succeeded);
     }
-    let yard = Yard::on(yard.drain().await.1, |_| {}, builtin()).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::on(test_server.drain().await.1, |_| {}, builtin()).await;
+    let mut client = test_server.client().await;
     let all = history(&mut client, WatchEventsRequest { start, ..Default::default() }).await;
     let newest = all.last().unwrap().0.clone();
     let all = events(&all);
@@ -155,8 +155,9 @@ async fn a_filtered_watcher_sees_just_what_it_asked_for_from_any_cursor_also_aft
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_that_come_in_a_burst_miss_nothing_and_see_nothing_twice() {
     const TASKS: usize = 2_000;
-    let yard = Yard::with(|config| config.workers = 16.try_into().unwrap(), builtin()).await;
-    let client = yard.client().await;
+    let test_server =
+        TestServer::with(|config| config.workers = 16.try_into().unwrap(), builtin()).await;
+    let client = test_server.client().await;
     let mut submitter = client.clone();
     let burst = tokio::spawn(async move { submit_mixture(&mut submitter, TASKS).await });
     let mut watchers = tokio::task::JoinSet::new();
@@ -202,8 +203,8 @@ async fn watchers_that_come_in_a_burst_miss_nothing_and_see_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_matches_nothing_sends_only_heartbeats_that_advance() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let filter = Some(EventFilter { queues: vec!["nobody".into()], ..Default::default() });
     let heartbeat_interval = span(Duration::from_millis(100));
     let begin = |start: WatchStart| WatchEventsRequest {
@@ -243,8 +244,8 @@ async fn a_filter_that_matches_nothing_sends_only_heartbeats_that_advance() {
 
 #[tokio::test]
 async fn all_that_is_wrong_with_a_watch_is_named() {
-    let yard = Yard::start().await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::start().await;
+    let mut client = test_server.client().await;
     let many = |text: &str, count| vec![text.to_owned(); count];
     let filter = EventFilter {
         queues: many("UPPER", 1),

@@ -5,7 +5,7 @@ mod support;
 use std::{collections::BTreeSet, time::Duration};
 
 use support::{
-    Client, Watch, Yard, builtin, reason, span, submit, task,
+    Client, TestServer, Watch, builtin, reason, span, submit, task,
     watching::{begin, heavy, narrow, next, rest, submit_all, until, watchers},
 };
 use taskyard::{
@@ -35,8 +35,8 @@ async fn a_snapshot_and_what_follows_are_the_whole_truth() {
     let gate = support::Gate::default();
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
-    let yard = Yard::with(|_| {}, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(|_| {}, registry).await;
+    let mut client = test_server.client().await;
     let mut live = Watch::live(&mut client).await;
     let mut all = BTreeSet::new();
     for at in 0..700 {
@@ -129,11 +129,11 @@ async fn a_snapshot_that_breaks_off_has_no_cursor() {
         (stalls, Code::ResourceExhausted, "WATCH_STALLED"),
         (is_over, Code::Unavailable, "WATCH_LIFETIME"),
     ] {
-        let yard = Yard::with(limit, builtin()).await;
-        submit_many(&yard.client().await).await;
-        let mut stream = begin(&mut narrow(&yard).await, snapshot()).await;
+        let test_server = TestServer::with(limit, builtin()).await;
+        submit_many(&test_server.client().await).await;
+        let mut stream = begin(&mut narrow(&test_server).await, snapshot()).await;
         until("it keeps its place", async || {
-            let listed = watchers(&yard).await;
+            let listed = watchers(&test_server).await;
             assert!(listed.iter().all(|watcher| watcher.cursor.is_empty()), "{listed:?}");
             listed.is_empty()
         })
@@ -156,11 +156,11 @@ async fn a_snapshot_that_breaks_off_has_no_cursor() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_in_the_middle_of_a_snapshot_waits_for_its_rest() {
-    let yard = Yard::start().await;
-    let (mut client, mut lazy) = (yard.client().await, narrow(&yard).await);
+    let test_server = TestServer::start().await;
+    let (mut client, mut lazy) = (test_server.client().await, narrow(&test_server).await);
     submit_many(&client).await;
     let mut stream = begin(&mut lazy, snapshot()).await;
-    let drain = tokio::spawn(yard.drain());
+    let drain = tokio::spawn(test_server.drain());
     until("it does not drain", async || client.submit(task("noop")).await.is_err()).await;
     let (messages, status) = rest(&mut stream).await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "DRAINING"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use support::{
-    Gate, Watch, Yard, builtin, get, reason, span, submit, task,
+    Gate, TestServer, Watch, builtin, get, reason, span, submit, task,
     watching::{
         begin, cursor_of, heavy, narrow, narrower, next, rest, submit_all, until, watchers,
     },
@@ -39,8 +39,8 @@ async fn a_watcher_that_does_not_read_is_ended_and_makes_room_and_slows_nobody()
         config.max_watchers = 2;
         config.watch_stall_timeout = Duration::from_secs(1);
     };
-    let yard = Yard::with(tight, builtin()).await;
-    let (mut client, mut lazy_client) = (yard.client().await, narrow(&yard).await);
+    let test_server = TestServer::with(tight, builtin()).await;
+    let (mut client, mut lazy_client) = (test_server.client().await, narrow(&test_server).await);
     let mut reader = Watch::live(&mut client).await;
     let mut lazy = begin(&mut lazy_client, WatchEventsRequest::default()).await;
     let mut ended = 0;
@@ -53,13 +53,14 @@ async fn a_watcher_that_does_not_read_is_ended_and_makes_room_and_slows_nobody()
     // It stands where its window ended, and is seen to.
     let mut stalled = None;
     until("nobody is stalled", async || {
-        stalled = watchers(&yard).await.into_iter().find(|watcher| watcher.stalled_for.is_some());
+        stalled =
+            watchers(&test_server).await.into_iter().find(|watcher| watcher.stalled_for.is_some());
         stalled.is_some()
     })
     .await;
     let stalled = stalled.unwrap();
     assert!(stalled.lag_events > 0 && stalled.sent_events > 0, "{stalled:?}");
-    until("it keeps its place", async || watchers(&yard).await.len() == 1).await;
+    until("it keeps its place", async || watchers(&test_server).await.len() == 1).await;
     let _third = Watch::live(&mut client).await;
     // It reads at last: what was on its way, then why it was ended.
     is_told(&mut lazy, Code::ResourceExhausted, "WATCH_STALLED").await;
@@ -68,9 +69,10 @@ async fn a_watcher_that_does_not_read_is_ended_and_makes_room_and_slows_nobody()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_is_not_even_read_then_is_reset() {
     let tight = |config: &mut Config| config.watch_stall_timeout = Duration::from_secs(1);
-    let yard = Yard::with(tight, builtin()).await;
-    submit_all(&yard.client().await, vec![heavy(); 60]).await;
-    let (address, body) = (yard.server.local_addr(), wire::framed(&oldest().encode_to_vec()));
+    let test_server = TestServer::with(tight, builtin()).await;
+    submit_all(&test_server.client().await, vec![heavy(); 60]).await;
+    let (address, body) =
+        (test_server.server.local_addr(), wire::framed(&oldest().encode_to_vec()));
     let path = "/taskyard.v1.TaskService/WatchEvents";
     let (why, goes_on) = wire::until_reset(address, path, body).await;
     assert_eq!(why, h2::Reason::CANCEL);
@@ -83,10 +85,10 @@ async fn a_lifetime_ends_for_whoever_does_not_read_too() {
         config.watch_lifetime = Duration::from_secs(1);
         config.watch_stall_timeout = Duration::ZERO;
     };
-    let yard = Yard::with(short, builtin()).await;
-    submit_all(&yard.client().await, vec![heavy(); 60]).await;
-    let mut lazy = begin(&mut narrow(&yard).await, oldest()).await;
-    until("it keeps its place", async || watchers(&yard).await.is_empty()).await;
+    let test_server = TestServer::with(short, builtin()).await;
+    submit_all(&test_server.client().await, vec![heavy(); 60]).await;
+    let mut lazy = begin(&mut narrow(&test_server).await, oldest()).await;
+    until("it keeps its place", async || watchers(&test_server).await.is_empty()).await;
     is_told(&mut lazy, Code::Unavailable, "WATCH_LIFETIME").await;
 }
 
@@ -98,14 +100,14 @@ async fn a_follower_that_does_not_read_is_ended_and_its_task_goes_on() {
     };
     let (gate, mut registry) = (Gate::default(), builtin());
     registry.insert("gated", gate.clone());
-    let yard = Yard::with(tight, registry).await;
+    let test_server = TestServer::with(tight, registry).await;
     // Room for a few heartbeats.
-    let mut client = narrower(&yard, 1_024).await;
+    let mut client = narrower(&test_server, 1_024).await;
     let mut followed = client.submit_and_watch(task("gated")).await.unwrap().into_inner();
     let Some(Control::Submitted(ack)) = next(&mut followed).await.unwrap().unwrap().control else {
         panic!("no acknowledgement")
     };
-    until("it keeps its place", async || watchers(&yard).await.is_empty()).await;
+    until("it keeps its place", async || watchers(&test_server).await.is_empty()).await;
     is_told(&mut followed, Code::ResourceExhausted, "WATCH_STALLED").await;
     assert_eq!(get(&mut client, &ack.task_id).await.state(), TaskState::Running);
     gate.open();
@@ -115,8 +117,8 @@ async fn a_follower_that_does_not_read_is_ended_and_its_task_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leaving_is_noticed_wherever_a_watcher_is_stuck() {
     let patient = |config: &mut Config| config.watch_stall_timeout = Duration::ZERO;
-    let yard = Yard::with(patient, builtin()).await;
-    let (client, mut lazy) = (yard.client().await, narrow(&yard).await);
+    let test_server = TestServer::with(patient, builtin()).await;
+    let (client, mut lazy) = (test_server.client().await, narrow(&test_server).await);
     let delay = span(Duration::from_hours(1));
     let waiting = taskyard::proto::v1::SubmitRequest { delay, ..heavy() };
     submit_all(&client, vec![waiting; 60]).await;
@@ -127,21 +129,22 @@ async fn leaving_is_noticed_wherever_a_watcher_is_stuck() {
     submit_all(&client, vec![heavy(); 60]).await;
     let mut stuck = Vec::new();
     until("they go on", async || {
-        stuck = watchers(&yard).await;
+        stuck = watchers(&test_server).await;
         stuck.iter().filter(|watcher| watcher.stalled_for.is_some()).count() == 3
     })
     .await;
     let told: Vec<_> = stuck.iter().map(|watcher| watcher.cursor.is_empty()).collect();
     assert_eq!(told, [false, true, false], "one of them tells a snapshot");
     drop((in_history, in_snapshot, live));
-    until("they keep their places", async || watchers(&yard).await.is_empty()).await;
+    until("they keep their places", async || watchers(&test_server).await.is_empty()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_that_nobody_reads_do_not_end_the_connection() {
     const UNREAD: usize = 64;
-    let yard = Yard::start().await;
-    let endpoint = Endpoint::try_from(format!("http://{}", yard.server.local_addr())).unwrap();
+    let test_server = TestServer::start().await;
+    let endpoint =
+        Endpoint::try_from(format!("http://{}", test_server.server.local_addr())).unwrap();
     // Each takes twelve messages, whatever the time: so that they leave room on the
     // connection for the one that reads.
     let endpoint = endpoint.initial_stream_window_size(12 * 256);
@@ -174,8 +177,8 @@ async fn watchers_that_never_read_cost_a_bounded_memory_and_nobody_else() {
         config.workers = 16.try_into().unwrap();
         config.durability = taskyard::config::Durability::Os;
     };
-    let yard = Yard::with(settings, builtin()).await;
-    let (mut client, mut lazy) = (yard.client().await, narrow(&yard).await);
+    let test_server = TestServer::with(settings, builtin()).await;
+    let (mut client, mut lazy) = (test_server.client().await, narrow(&test_server).await);
     let mut reader = Watch::live(&mut client).await;
     let mut unread = Vec::new();
     for _ in 0..UNREAD {
@@ -196,7 +199,7 @@ async fn watchers_that_never_read_cost_a_bounded_memory_and_nobody_else() {
     let grown = resident().saturating_sub(before) >> 20;
     assert!(grown < 32, "{grown} MiB more");
     let reading =
-        watchers(&yard).await.into_iter().filter(|watcher| watcher.lag_events == 0).count();
+        watchers(&test_server).await.into_iter().filter(|watcher| watcher.lag_events == 0).count();
     assert_eq!(reading, 1, "the one that reads");
 }
 

@@ -9,7 +9,7 @@ use h2::client::SendRequest;
 use http::Request;
 use prost::Message as _;
 use support::{
-    PATIENCE, Yard, builtin, connect, get,
+    PATIENCE, TestServer, builtin, connect, get,
     process::{Serve, taskyard},
     submit, task,
     watching::{heavy, submit_all},
@@ -182,20 +182,20 @@ async fn watchers_that_read_nothing_hold_what_the_design_says() {
 }
 
 /// A server with one task of 1 MiB, and the message that asks for it.
-async fn with_a_large_task(change: impl FnOnce(&mut Config)) -> (Yard, String, Bytes) {
-    let yard = Yard::with(change, builtin()).await;
+async fn with_a_large_task(change: impl FnOnce(&mut Config)) -> (TestServer, String, Bytes) {
+    let test_server = TestServer::with(change, builtin()).await;
     let data = Some(Payload::Data(vec![7; 1 << 20].into()));
     let large = SubmitRequest { payload: data, ..task("noop") };
-    let task_id = submit(&mut yard.client().await, large).await.task_id;
+    let task_id = submit(&mut test_server.client().await, large).await.task_id;
     let message = framed(&GetTaskRequest { task_id: task_id.clone() }.encode_to_vec());
-    (yard, task_id, message)
+    (test_server, task_id, message)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_that_is_not_taken_is_reset_and_its_connection_goes_on() {
     let hasty = |config: &mut Config| config.response_stall_timeout = Duration::from_secs(1);
-    let (yard, _, message) = with_a_large_task(hasty).await;
-    let reset = until_reset(yard.server.local_addr(), GET, message);
+    let (test_server, _, message) = with_a_large_task(hasty).await;
+    let reset = until_reset(test_server.server.local_addr(), GET, message);
     let (why, goes_on) = timeout(PATIENCE, reset).await.expect("it is kept for ever");
     assert_eq!(why, h2::Reason::CANCEL);
     assert!(goes_on, "its connection does not");
@@ -205,8 +205,8 @@ async fn a_response_that_is_not_taken_is_reset_and_its_connection_goes_on() {
 async fn responses_that_nobody_reads_make_room_for_those_that_are_read() {
     // As much as one connection may have; and no stall timeout would come in time.
     let tight = |config: &mut Config| config.max_response_bytes = 32 << 20;
-    let (yard, task_id, message) = with_a_large_task(tight).await;
-    let address = yard.server.local_addr();
+    let (test_server, task_id, message) = with_a_large_task(tight).await;
+    let address = test_server.server.local_addr();
     let (mut connections, mut calls) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         let send = lazy(address, 0).await;
@@ -218,7 +218,7 @@ async fn responses_that_nobody_reads_make_room_for_those_that_are_read() {
         settle(&send, address).await;
         connections.push(send);
     }
-    let mut client = yard.client().await;
+    let mut client = test_server.client().await;
     for _ in 0..5 {
         let read = timeout(PATIENCE, get(&mut client, &task_id)).await;
         let task = read.expect("others are held up");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use prost::Message as _;
 use support::{
-    PATIENCE, Yard, count, reason, submit, task,
+    PATIENCE, TestServer, count, reason, submit, task,
     wire::{SUBMIT, call, framed},
 };
 use tokio::{net::TcpStream, time::timeout};
@@ -14,8 +14,8 @@ use tonic::{Code, Status};
 
 type Sender = h2::client::SendRequest<Bytes>;
 
-async fn connect(yard: &Yard) -> Sender {
-    let stream = TcpStream::connect(yard.server.local_addr()).await.unwrap();
+async fn connect(test_server: &TestServer) -> Sender {
+    let stream = TcpStream::connect(test_server.server.local_addr()).await.unwrap();
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     send
@@ -35,9 +35,9 @@ fn told(response: &Response<h2::RecvStream>) -> Status {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_call_of_grpc_is_refused_by_http_and_submits_nothing() {
-    let yard = Yard::start().await;
-    let sender = connect(&yard).await;
-    let url = format!("http://{}{SUBMIT}", yard.server.local_addr());
+    let test_server = TestServer::start().await;
+    let sender = connect(&test_server).await;
+    let url = format!("http://{}{SUBMIT}", test_server.server.local_addr());
     let body = framed(&task("noop").encode_to_vec());
     for content_type in ["application/json", "application/grpc+json", "text/plain", ""] {
         let mut request = Request::post(&url);
@@ -63,14 +63,14 @@ async fn what_is_no_call_of_grpc_is_refused_by_http_and_submits_nothing() {
         let mut message = taken.into_body();
         assert!(message.data().await.is_some_and(|data| data.is_ok()), "{content_type}");
     }
-    assert_eq!(count(&mut yard.client().await).await, 3);
+    assert_eq!(count(&mut test_server.client().await).await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn much_metadata_is_refused_in_words_and_ends_no_connection() {
-    let yard = Yard::start().await;
-    let sender = connect(&yard).await;
-    let url = format!("http://{}{SUBMIT}", yard.server.local_addr());
+    let test_server = TestServer::start().await;
+    let sender = connect(&test_server).await;
+    let url = format!("http://{}{SUBMIT}", test_server.server.local_addr());
     let body = framed(&task("noop").encode_to_vec());
     let request = |bytes: usize| {
         let request = Request::post(&url).header("content-type", "application/grpc");
@@ -90,30 +90,30 @@ async fn much_metadata_is_refused_in_words_and_ends_no_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_of_one_message_takes_exactly_one() {
-    let yard = Yard::start().await;
-    let address = yard.server.local_addr();
+    let test_server = TestServer::start().await;
+    let address = test_server.server.local_addr();
     let one = framed(&task("noop").encode_to_vec());
     let two = Bytes::from([one.as_ref(), one.as_ref()].concat());
     let status = call(address, SUBMIT, &[], two).await;
     assert_eq!((status.code(), &*reason(&status)), (Code::Unimplemented, "TOO_MANY_MESSAGES"));
     let status = call(address, SUBMIT, &[], Bytes::new()).await;
     assert_eq!((status.code(), &*reason(&status)), (Code::Unimplemented, "NO_MESSAGE"));
-    assert_eq!(count(&mut yard.client().await).await, 0);
+    assert_eq!(count(&mut test_server.client().await).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compressed_message_is_refused_with_what_would_be_accepted() {
-    let yard = Yard::start().await;
+    let test_server = TestServer::start().await;
     for path in [SUBMIT, "/grpc.health.v1.Health/Check"] {
         for encoding in ["gzip", "deflate", "zstd", "snappy"] {
             let headers = [("grpc-encoding", encoding)];
             let body = framed(&task("noop").encode_to_vec());
-            let status = call(yard.server.local_addr(), path, &headers, body).await;
+            let status = call(test_server.server.local_addr(), path, &headers, body).await;
             assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
             assert!(!reason(&status).is_empty());
             let accepted = status.metadata().get("grpc-accept-encoding");
             assert_eq!(accepted.expect("what is accepted"), "identity");
         }
     }
-    submit(&mut yard.client().await, task("noop")).await;
+    submit(&mut test_server.client().await, task("noop")).await;
 }

@@ -7,7 +7,7 @@
 //!
 //! `cargo bench --bench waiting [-- [--tasks N] [--json]]`
 
-mod rig;
+mod harness;
 
 use std::{
     fmt::Write as _,
@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rig::{Rig, Runner};
+use harness::{Harness, Runner};
 
 struct Options {
     tasks: usize,
@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         writeln!(out, "{:#}", serde_json::json!({ "tasks": options.tasks, "measured": rows }))?;
     } else {
         let mut table =
-            format!("{} tasks of {} bytes waiting\n\n", options.tasks, rig::PAYLOAD_BYTES);
+            format!("{} tasks of {} bytes waiting\n\n", options.tasks, harness::PAYLOAD_BYTES);
         for Row { what, value, unit } in rows {
             writeln!(table, "{what:<58}{value:>12.1} {unit}")?;
         }
@@ -80,55 +80,55 @@ async fn measure(tasks: usize) -> Result<Vec<Row>, Box<dyn std::error::Error>> {
     let per_second = |count: usize, took: Duration| count as f64 / took.as_secs_f64();
     let millis = |span: Duration| span.as_secs_f64() * 1e3;
 
-    let mut rig = Rig::open().await?;
+    let mut harness = Harness::open().await?;
     let sample = (tasks / 20).clamp(1_000, 20_000);
     let began = Instant::now();
-    rig.submit("warm", sample).await?;
-    rig.run("warm", sample, 64).await?;
+    harness.submit("warm", sample).await?;
+    harness.run("warm", sample, 64).await?;
     let empty = per_second(sample, began.elapsed());
     row("submitted and run, queue otherwise empty", empty, "tasks/s");
 
-    let memory = rig::resident_bytes()?;
+    let memory = harness::resident_bytes()?;
     let began = Instant::now();
-    rig.submit("waiting", tasks).await?;
+    harness.submit("waiting", tasks).await?;
     row("submitted, each synced in its group", per_second(tasks, began.elapsed()), "tasks/s");
-    let grown = rig::resident_bytes()?.saturating_sub(memory);
+    let grown = harness::resident_bytes()?.saturating_sub(memory);
     row("memory", grown as f64 / tasks as f64, "bytes/task");
 
-    rig.pause("waiting").await?;
+    harness.pause("waiting").await?;
     let began = Instant::now();
-    rig.submit("warm", sample).await?;
-    rig.run("warm", sample, 64).await?;
+    harness.submit("warm", sample).await?;
+    harness.run("warm", sample, 64).await?;
     let full = per_second(sample, began.elapsed());
     row("submitted and run beside them", full, "tasks/s");
     row("the same, as a ratio to the empty queue", full / empty, "");
 
-    let runner = Runner::start(&rig);
+    let runner = Runner::start(&harness);
     tokio::time::sleep(Duration::from_secs(1)).await;
     row("longest rest of a worker, undisturbed", millis(runner.longest_rest()), "ms");
     let began = Instant::now();
-    let listed = rig.list_all().await?;
+    let listed = harness.list_all().await?;
     assert!(listed >= tasks, "{listed} were listed");
     row("listed, page by page", per_second(listed, began.elapsed()), "tasks/s");
     row("longest rest of a worker meanwhile", millis(runner.longest_rest()), "ms");
     let began = Instant::now();
-    rig.overview().await?;
+    harness.overview().await?;
     row("counts of all queues", millis(began.elapsed()), "ms");
     let half = tasks / 2;
     let began = Instant::now();
-    rig.cancel(half).await?;
+    harness.cancel(half).await?;
     row("cancelled, a thousand at a time", per_second(half, began.elapsed()), "tasks/s");
     row("longest rest of a worker meanwhile", millis(runner.longest_rest()), "ms");
     runner.stop().await?;
 
     let began = Instant::now();
-    rig = rig.reopen().await?;
+    harness = harness.reopen().await?;
     row("restart", millis(began.elapsed()), "ms");
-    rig.resume("waiting").await?;
+    harness.resume("waiting").await?;
     let left = tasks - half;
     let began = Instant::now();
-    rig.run("waiting", left, 64).await?;
+    harness.run("waiting", left, 64).await?;
     row("run to the last one, 64 workers", per_second(left, began.elapsed()), "tasks/s");
-    rig.close().await;
+    harness.close().await;
     Ok(rows)
 }

@@ -3,4 +3,4 @@ use super::*;
 mod batches;
 mod cursor_codec;
 mod tails;
-mod whole;
+mod whole_batches;

@@ -283,8 +283,8 @@ async fn half_dead_network(server: std::net::SocketAddr) -> std::net::SocketAddr
 /// In real time, over real sockets: it takes what the silence takes, some six seconds.
 #[tokio::test]
 async fn a_dead_connection_is_replaced() {
-    let yard = support::Yard::start().await;
-    let address = half_dead_network(yard.server.local_addr()).await;
+    let test_server = support::TestServer::start().await;
+    let address = half_dead_network(test_server.server.local_addr()).await;
     let client = Client::connect(&address.to_string()).await.expect("it is there");
     let heartbeat = Duration::from_millis(100);
     let mut watcher = client.watch(Watch { heartbeat, ..Watch::begin(Start::Oldest) });

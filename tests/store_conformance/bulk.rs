@@ -10,17 +10,21 @@ use taskyard::{
 };
 
 use crate::{
+    harness::{Setup, StoreHarness},
     provider::Provider,
     work::{broken, done, later, nobody, patient, task},
-    yard::{Setup, Yard},
 };
 
 /// The tasks that events after `seq` speak of, all of one sort and one commit.
-async fn told<P: Provider>(yard: &Yard<'_, P>, seq: Seq, what: EventType) -> Vec<String> {
-    let events = yard.events_after(seq).await;
+async fn told<P: Provider>(
+    harness: &StoreHarness<'_, P>,
+    seq: Seq,
+    what: EventType,
+) -> Vec<String> {
+    let events = harness.events_after(seq).await;
     assert!(events.iter().all(|event| event.r#type() == what), "{events:?}");
-    let batches = patient(yard.store.read(seq, 1 << 20)).await.expect("events");
-    assert_eq!(batches[0].last(), yard.hub.newest(), "all in one commit");
+    let batches = patient(harness.store.read(seq, 1 << 20)).await.expect("events");
+    assert_eq!(batches[0].last(), harness.hub.newest(), "all in one commit");
     events.into_iter().map(|event| event.task_id).collect()
 }
 
@@ -29,21 +33,21 @@ fn names(ids: &[TaskId]) -> Vec<String> {
 }
 
 pub async fn tasks_are_cancelled_together_each_with_its_own_result(provider: &impl Provider) {
-    let mut yard = Yard::new(provider).await;
-    let succeeded = yard.submit(task("a")).await;
-    yard.run(done()).await;
-    let failed = yard.submit(task("b")).await;
-    yard.run(broken()).await;
-    let running = yard.submit(task("a")).await;
-    let run = yard.start().await;
-    let (queued, scheduled) = (yard.submit(task("b")).await, yard.submit(later("a")).await);
-    let cancelled = yard.submit(task("a")).await;
-    assert_eq!(yard.cancel(cancelled).await, Ok(()));
-    let untouched = yard.submit(task("a")).await;
-    let before = yard.hub.newest();
+    let mut harness = StoreHarness::new(provider).await;
+    let succeeded = harness.submit(task("a")).await;
+    harness.run(done()).await;
+    let failed = harness.submit(task("b")).await;
+    harness.run(broken()).await;
+    let running = harness.submit(task("a")).await;
+    let run = harness.start().await;
+    let (queued, scheduled) = (harness.submit(task("b")).await, harness.submit(later("a")).await);
+    let cancelled = harness.submit(task("a")).await;
+    assert_eq!(harness.cancel(cancelled).await, Ok(()));
+    let untouched = harness.submit(task("a")).await;
+    let before = harness.hub.newest();
     let which =
         vec![succeeded, scheduled, nobody(), queued, failed, running, queued, cancelled, running];
-    let results = patient(yard.store.cancel(which, Vec::new())).await.expect("a commit");
+    let results = patient(harness.store.cancel(which, Vec::new())).await.expect("a commit");
     let expected = vec![
         Err(Error::Ended { task: succeeded, state: State::Succeeded }),
         Ok(()),
@@ -57,38 +61,38 @@ pub async fn tasks_are_cancelled_together_each_with_its_own_result(provider: &im
     ];
     assert_eq!(results, expected);
     assert!(run.given.cancel.is_cancelled());
-    assert_eq!(told(&yard, before, Cancelled).await, names(&[scheduled, queued]), "in order");
-    yard.check().await;
-    yard = yard.crash().await;
+    assert_eq!(told(&harness, before, Cancelled).await, names(&[scheduled, queued]), "in order");
+    harness.check().await;
+    harness = harness.crash().await;
     for (id, state) in [
         (queued, State::Cancelled),
         (scheduled, State::Cancelled),
         (running, State::Cancelled),
         (untouched, State::Queued),
     ] {
-        assert_eq!(yard.state(id).await, state);
+        assert_eq!(harness.state(id).await, state);
     }
-    yard.check().await;
+    harness.check().await;
 }
 
 pub async fn tasks_are_redriven_together_each_with_its_own_result(provider: &impl Provider) {
-    let mut yard = Yard::new(provider).await;
-    let succeeded = yard.submit(task("a")).await;
-    yard.run(done()).await;
-    let failed = yard.submit(task("b")).await;
-    yard.run(broken()).await;
-    let stopped = yard.submit(task("a")).await;
-    let run = yard.start().await;
-    assert_eq!(yard.cancel(stopped).await, Ok(()));
-    yard.end(run, Outcome::Stopped).await;
-    let cancelled = yard.submit(later("a")).await;
-    assert_eq!(yard.cancel(cancelled).await, Ok(()));
-    let running = yard.submit(task("a")).await;
-    let _run = yard.start().await;
-    let queued = yard.submit(task("a")).await;
-    let before = yard.hub.newest();
+    let mut harness = StoreHarness::new(provider).await;
+    let succeeded = harness.submit(task("a")).await;
+    harness.run(done()).await;
+    let failed = harness.submit(task("b")).await;
+    harness.run(broken()).await;
+    let stopped = harness.submit(task("a")).await;
+    let run = harness.start().await;
+    assert_eq!(harness.cancel(stopped).await, Ok(()));
+    harness.end(run, Outcome::Stopped).await;
+    let cancelled = harness.submit(later("a")).await;
+    assert_eq!(harness.cancel(cancelled).await, Ok(()));
+    let running = harness.submit(task("a")).await;
+    let _run = harness.start().await;
+    let queued = harness.submit(task("a")).await;
+    let before = harness.hub.newest();
     let which = vec![cancelled, succeeded, failed, queued, nobody(), running, failed, stopped];
-    let results = patient(yard.store.redrive(which, Vec::new())).await.expect("a commit");
+    let results = patient(harness.store.redrive(which, Vec::new())).await.expect("a commit");
     let expected = vec![
         Ok(()),
         Err(Error::Ended { task: succeeded, state: State::Succeeded }),
@@ -100,21 +104,24 @@ pub async fn tasks_are_redriven_together_each_with_its_own_result(provider: &imp
         Ok(()),
     ];
     assert_eq!(results, expected);
-    assert_eq!(told(&yard, before, Redriven).await, names(&[cancelled, failed, stopped]));
-    yard.check().await;
-    yard = yard.crash().await;
+    assert_eq!(told(&harness, before, Redriven).await, names(&[cancelled, failed, stopped]));
+    harness.check().await;
+    harness = harness.crash().await;
     for id in [cancelled, failed, stopped, queued] {
-        assert_eq!(yard.state(id).await, State::Queued);
+        assert_eq!(harness.state(id).await, State::Queued);
     }
-    yard.check().await;
+    harness.check().await;
 }
 
 /// Tasks that fail, one after the other.
-async fn failures<P: Provider>(yard: &mut Yard<'_, P>, tasks: Vec<NewTask>) -> Vec<TaskId> {
+async fn failures<P: Provider>(
+    harness: &mut StoreHarness<'_, P>,
+    tasks: Vec<NewTask>,
+) -> Vec<TaskId> {
     let mut failed = Vec::new();
     for task in tasks {
-        let id = yard.submit(task).await;
-        assert_eq!(yard.run(broken()).await, id);
+        let id = harness.submit(task).await;
+        assert_eq!(harness.run(broken()).await, id);
         failed.push(id);
     }
     failed
@@ -122,12 +129,12 @@ async fn failures<P: Provider>(yard: &mut Yard<'_, P>, tasks: Vec<NewTask>) -> V
 
 pub async fn a_full_queue_takes_no_more_redriven_tasks(provider: &impl Provider) {
     let limit = Overrides { max_tasks: Some(3), ..Overrides::default() };
-    let mut yard = Yard::with(provider, Setup::default().queue("a", limit)).await;
-    let of_a = failures(&mut yard, vec![task("a"); 4]).await;
-    let of_b = failures(&mut yard, vec![task("b"); 2]).await;
-    let waits = yard.submit(task("a")).await;
+    let mut harness = StoreHarness::with(provider, Setup::default().queue("a", limit)).await;
+    let of_a = failures(&mut harness, vec![task("a"); 4]).await;
+    let of_b = failures(&mut harness, vec![task("b"); 2]).await;
+    let waits = harness.submit(task("a")).await;
     let which = [of_a[0], of_b[0], of_a[1], of_a[2], nobody(), waits, of_b[1], of_a[3]];
-    let results = patient(yard.store.redrive(which.into(), Vec::new())).await.expect("a commit");
+    let results = patient(harness.store.redrive(which.into(), Vec::new())).await.expect("a commit");
     for (at, (id, result)) in which.into_iter().zip(results).enumerate() {
         let right = match (at, result) {
             (0 | 1 | 2 | 6, Ok(())) => true,
@@ -142,27 +149,27 @@ pub async fn a_full_queue_takes_no_more_redriven_tasks(provider: &impl Provider)
     }
     let states = [State::Queued, State::Queued, State::Failed, State::Failed];
     for (id, state) in of_a.iter().zip(states) {
-        assert_eq!(yard.state(*id).await, state);
+        assert_eq!(harness.state(*id).await, state);
     }
-    yard.gate.try_admit("a", 1).expect_err("the places are taken");
-    yard.check().await;
+    harness.gate.try_admit("a", 1).expect_err("the places are taken");
+    harness.check().await;
     // Somebody leaves, and there is room again.
-    assert_eq!(yard.run(done()).await, waits);
-    assert_eq!(yard.redrive(of_a[3]).await, Ok(()));
-    let full = yard.redrive(of_a[2]).await;
+    assert_eq!(harness.run(done()).await, waits);
+    assert_eq!(harness.redrive(of_a[3]).await, Ok(()));
+    let full = harness.redrive(of_a[2]).await;
     assert!(matches!(full, Err(Error::NoRoom { .. })), "{full:?}");
-    yard.check().await;
+    harness.check().await;
 }
 
 pub async fn after_one_that_does_not_fit_none_of_its_queue_is_redriven(provider: &impl Provider) {
     let limit = Overrides { max_bytes: Some(4_000), ..Overrides::default() };
-    let mut yard = Yard::with(provider, Setup::default().queue("a", limit)).await;
+    let mut harness = StoreHarness::with(provider, Setup::default().queue("a", limit)).await;
     let sized = |bytes| NewTask { payload: Data::Bytes(vec![0; bytes].into()), ..task("a") };
-    let failed = failures(&mut yard, vec![sized(500), sized(3_000), sized(10)]).await;
-    let other = failures(&mut yard, vec![task("b")]).await;
-    let waits = yard.submit(sized(1_000)).await;
+    let failed = failures(&mut harness, vec![sized(500), sized(3_000), sized(10)]).await;
+    let other = failures(&mut harness, vec![task("b")]).await;
+    let waits = harness.submit(sized(1_000)).await;
     let which = vec![failed[0], failed[1], failed[2], other[0]];
-    let results = patient(yard.store.redrive(which, Vec::new())).await.expect("a commit");
+    let results = patient(harness.store.redrive(which, Vec::new())).await.expect("a commit");
     assert_eq!((&results[0], &results[3]), (&Ok(()), &Ok(())));
     for result in &results[1..3] {
         assert!(
@@ -170,46 +177,47 @@ pub async fn after_one_that_does_not_fit_none_of_its_queue_is_redriven(provider:
             "{result:?}"
         );
     }
-    assert_eq!(yard.state(failed[2]).await, State::Failed, "a small one does not overtake");
-    assert_eq!(yard.redrive(failed[2]).await, Ok(()), "by itself it may");
+    assert_eq!(harness.state(failed[2]).await, State::Failed, "a small one does not overtake");
+    assert_eq!(harness.redrive(failed[2]).await, Ok(()), "by itself it may");
     for _ in 0..4 {
-        yard.run(done()).await;
+        harness.run(done()).await;
     }
-    assert_eq!(yard.state(waits).await, State::Succeeded);
-    assert_eq!(yard.redrive(failed[1]).await, Ok(()));
-    yard.check().await;
+    assert_eq!(harness.state(waits).await, State::Succeeded);
+    assert_eq!(harness.redrive(failed[1]).await, Ok(()));
+    harness.check().await;
 }
 
 pub async fn one_that_never_fits_keeps_nobody_out(provider: &impl Provider) {
-    let mut yard = Yard::new(provider).await;
+    let mut harness = StoreHarness::new(provider).await;
     let large = NewTask { payload: Data::Bytes(vec![0; 9_000].into()), ..task("a") };
-    let failed = failures(&mut yard, vec![large, task("a"), task("a")]).await;
+    let failed = failures(&mut harness, vec![large, task("a"), task("a")]).await;
     let lowered = Overrides { max_bytes: Some(4_000), ..Overrides::default() };
-    yard.change("a", QueueChange::Settings(vec![Field::MaxBytes], Box::new(lowered))).await;
-    let results = patient(yard.store.redrive(failed.clone(), Vec::new())).await.expect("a commit");
+    harness.change("a", QueueChange::Settings(vec![Field::MaxBytes], Box::new(lowered))).await;
+    let results =
+        patient(harness.store.redrive(failed.clone(), Vec::new())).await.expect("a commit");
     assert!(
         matches!(&results[0], Err(Error::NoRoom { cause: Refused::LargerThanQueue { .. }, .. })),
         "{results:?}"
     );
     assert_eq!(&results[1..], [Ok(()), Ok(())]);
-    assert_eq!(yard.state(failed[0]).await, State::Failed);
-    yard.check().await;
+    assert_eq!(harness.state(failed[0]).await, State::Failed);
+    harness.check().await;
 }
 
 pub async fn only_tasks_in_the_states_that_are_meant_are_changed(provider: &impl Provider) {
-    let mut yard = Yard::new(provider).await;
-    let running = yard.submit(task("a")).await;
-    let run = yard.start().await;
-    let (queued, scheduled) = (yard.submit(task("a")).await, yard.submit(later("a")).await);
+    let mut harness = StoreHarness::new(provider).await;
+    let running = harness.submit(task("a")).await;
+    let run = harness.start().await;
+    let (queued, scheduled) = (harness.submit(task("a")).await, harness.submit(later("a")).await);
     let all = vec![running, queued, scheduled];
     let moved = |task, state| Err(Error::Moved { task, state });
-    let results = patient(yard.store.cancel(all.clone(), vec![State::Queued])).await;
+    let results = patient(harness.store.cancel(all.clone(), vec![State::Queued])).await;
     let expected = vec![moved(running, State::Running), Ok(()), moved(scheduled, State::Scheduled)];
     assert_eq!(results, Ok(expected));
     assert!(!run.given.cancel.is_cancelled());
-    yard.end(run, broken()).await;
-    let results = patient(yard.store.redrive(all, vec![State::Failed])).await.expect("a commit");
+    harness.end(run, broken()).await;
+    let results = patient(harness.store.redrive(all, vec![State::Failed])).await.expect("a commit");
     assert_eq!(&results[..2], [Ok(()), moved(queued, State::Cancelled)]);
     assert!(matches!(results[2], Err(Error::NotEnded { .. })), "{results:?}");
-    yard.check().await;
+    harness.check().await;
 }

@@ -11,9 +11,9 @@ use taskyard::{
     task::{State, TaskId},
 };
 
-use crate::{provider::Provider, work::patient, yard::Yard};
+use crate::{harness::StoreHarness, provider::Provider, work::patient};
 
-impl<P: Provider> Yard<'_, P> {
+impl<P: Provider> StoreHarness<'_, P> {
     /// Every task that a query finds, page by page.
     pub async fn pages(&self, query: &Query) -> Vec<Task> {
         let (mut tasks, mut query) = (Vec::new(), query.clone());

@@ -9,143 +9,144 @@ use taskyard::{
 };
 
 use crate::{
+    harness::{Setup, StoreHarness},
     provider::Provider,
     work::{LATER, RAN, broken, done, failed, later, patient, task, tried},
-    yard::{Setup, Yard},
 };
 
 pub async fn counts_agree_with_lists_after_every_transition(provider: &impl Provider) {
-    let mut yard = Yard::with(provider, Setup { max_crashes: 2, ..Setup::default() }).await;
-    yard.check().await;
+    let mut harness =
+        StoreHarness::with(provider, Setup { max_crashes: 2, ..Setup::default() }).await;
+    harness.check().await;
     for queue in ["a", "b"] {
-        let delayed = yard.submit(later(queue)).await;
-        yard.check().await;
-        assert_eq!(yard.cancel(delayed).await, Ok(()));
-        yard.check().await;
-        let id = yard.submit(tried(queue, 2)).await;
-        yard.check().await;
-        let run = yard.start().await;
+        let delayed = harness.submit(later(queue)).await;
+        harness.check().await;
+        assert_eq!(harness.cancel(delayed).await, Ok(()));
+        harness.check().await;
+        let id = harness.submit(tried(queue, 2)).await;
+        harness.check().await;
+        let run = harness.start().await;
         assert_eq!(run.given.task, id);
-        yard.check().await;
-        yard.end(run, Outcome::Interrupted).await;
-        yard.check().await;
-        yard.run(failed(Duration::ZERO)).await;
-        yard.check().await;
-        yard.run(failed(Duration::ZERO)).await;
-        assert_eq!(yard.state(id).await, State::Failed);
-        yard.check().await;
-        assert_eq!(yard.redrive(id).await, Ok(()));
-        yard.check().await;
-        yard.run(failed(LATER)).await;
-        assert_eq!(yard.state(id).await, State::Scheduled);
-        yard.check().await;
-        assert_eq!(yard.cancel(id).await, Ok(()));
-        yard.check().await;
-        assert_eq!(yard.redrive(id).await, Ok(()));
-        let run = yard.start().await;
-        assert_eq!(yard.cancel(id).await, Ok(()));
-        yard.check().await;
-        yard.end(run, Outcome::Stopped).await;
-        yard.check().await;
+        harness.check().await;
+        harness.end(run, Outcome::Interrupted).await;
+        harness.check().await;
+        harness.run(failed(Duration::ZERO)).await;
+        harness.check().await;
+        harness.run(failed(Duration::ZERO)).await;
+        assert_eq!(harness.state(id).await, State::Failed);
+        harness.check().await;
+        assert_eq!(harness.redrive(id).await, Ok(()));
+        harness.check().await;
+        harness.run(failed(LATER)).await;
+        assert_eq!(harness.state(id).await, State::Scheduled);
+        harness.check().await;
+        assert_eq!(harness.cancel(id).await, Ok(()));
+        harness.check().await;
+        assert_eq!(harness.redrive(id).await, Ok(()));
+        let run = harness.start().await;
+        assert_eq!(harness.cancel(id).await, Ok(()));
+        harness.check().await;
+        harness.end(run, Outcome::Stopped).await;
+        harness.check().await;
         // Once into its queue, once into its end.
-        let poison = yard.submit(task(queue)).await;
+        let poison = harness.submit(task(queue)).await;
         for _ in 0..2 {
-            assert_eq!(yard.start().await.given.task, poison);
-            yard = yard.crash().await;
-            yard.check().await;
+            assert_eq!(harness.start().await.given.task, poison);
+            harness = harness.crash().await;
+            harness.check().await;
         }
-        assert_eq!(yard.state(poison).await, State::Failed);
-        yard.submit(task(queue)).await;
-        yard.run(done()).await;
-        yard.check().await;
-        yard.submit(later(queue)).await;
-        yard = yard.restart().await;
-        yard.check().await;
+        assert_eq!(harness.state(poison).await, State::Failed);
+        harness.submit(task(queue)).await;
+        harness.run(done()).await;
+        harness.check().await;
+        harness.submit(later(queue)).await;
+        harness = harness.restart().await;
+        harness.check().await;
     }
     let expected =
         Counts { scheduled: 1, succeeded: 1, failed: 1, cancelled: 2, ..Counts::default() };
     for queue in ["a", "b"] {
-        assert_eq!(yard.queue(queue).await.counts, expected);
+        assert_eq!(harness.queue(queue).await.counts, expected);
     }
 }
 
 pub async fn an_overview_tells_what_waits_and_since_when(provider: &impl Provider) {
-    let mut yard = Yard::new(provider).await;
+    let mut harness = StoreHarness::new(provider).await;
     let payload = Data::Bytes(vec![0; 1_000].into());
     let first = NewTask { payload, ..task("a") };
     let (bytes, small) = (weight(&first), weight(&task("a")));
-    let delayed = yard.submit(later("a")).await;
-    let status = yard.queue("a").await;
+    let delayed = harness.submit(later("a")).await;
+    let status = harness.queue("a").await;
     assert_eq!((status.waiting_bytes, status.oldest_due), (small, None), "none is due yet");
-    let (first, second) = (yard.submit(first).await, yard.submit(task("a")).await);
+    let (first, second) = (harness.submit(first).await, harness.submit(task("a")).await);
     for _ in 0..2 {
-        let due = yard.get(first).await.due;
-        let status = yard.queue("a").await;
+        let due = harness.get(first).await.due;
+        let status = harness.queue("a").await;
         assert_eq!(status.waiting_bytes, bytes + 2 * small);
         assert_eq!((status.oldest_due, status.block), (Some(due), None));
         assert_eq!((status.waiting_callers, status.paused), (0, false));
-        yard = yard.crash().await;
+        harness = harness.crash().await;
     }
-    let run = yard.start().await;
+    let run = harness.start().await;
     assert_eq!(run.given.task, first);
-    let status = yard.queue("a").await;
-    let due = yard.get(second).await.due;
+    let status = harness.queue("a").await;
+    let due = harness.get(second).await.due;
     assert_eq!((status.waiting_bytes, status.oldest_due), (2 * small, Some(due)));
-    yard.end(run, broken()).await;
-    assert_eq!(yard.redrive(first).await, Ok(()));
-    assert_eq!(yard.queue("a").await.waiting_bytes, bytes + 2 * small, "as much as before");
+    harness.end(run, broken()).await;
+    assert_eq!(harness.redrive(first).await, Ok(()));
+    assert_eq!(harness.queue("a").await.waiting_bytes, bytes + 2 * small, "as much as before");
     for id in [first, second, delayed] {
-        assert_eq!(yard.cancel(id).await, Ok(()));
+        assert_eq!(harness.cancel(id).await, Ok(()));
     }
-    let status = yard.queue("a").await;
+    let status = harness.queue("a").await;
     assert_eq!((status.waiting_bytes, status.oldest_due), (0, None));
-    let overview = yard.overview().await;
+    let overview = harness.overview().await;
     assert!(overview.since <= overview.now);
-    yard.check().await;
+    harness.check().await;
 }
 
 pub async fn an_overview_tells_of_one_queue_or_of_none(provider: &impl Provider) {
     let weight = Overrides { weight: Some(5), ..Overrides::default() };
-    let yard = Yard::with(provider, Setup::default().queue("b", weight)).await;
+    let harness = StoreHarness::with(provider, Setup::default().queue("b", weight)).await;
     for queue in ["c", "a", "b"] {
-        yard.submit(task(queue)).await;
+        harness.submit(task(queue)).await;
     }
-    yard.change("d", QueueChange::Pause).await;
+    harness.change("d", QueueChange::Pause).await;
     // Asking for a queue does not make it.
     for _ in 0..2 {
-        let unknown = patient(yard.store.overview(Some("e".into()))).await.expect("an overview");
+        let unknown = patient(harness.store.overview(Some("e".into()))).await.expect("an overview");
         assert_eq!(unknown.queues, []);
     }
-    let names: Vec<_> = yard.overview().await.queues.into_iter().map(|it| it.name).collect();
+    let names: Vec<_> = harness.overview().await.queues.into_iter().map(|it| it.name).collect();
     assert_eq!(names.iter().map(|name| &**name).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
-    let (plain, heavy) = (yard.queue("a").await, yard.queue("b").await);
+    let (plain, heavy) = (harness.queue("a").await, harness.queue("b").await);
     assert_eq!((plain.settings.weight, heavy.settings.weight), (1, 5));
     assert!(heavy.overrides.is_empty(), "nobody has changed what is configured");
-    assert_eq!(yard.queue("d").await.counts, Counts::default());
-    yard.check().await;
+    assert_eq!(harness.queue("d").await.counts, Counts::default());
+    harness.check().await;
 }
 
 pub async fn what_went_through_is_measured(provider: &impl Provider) {
-    let mut yard = Yard::new(provider).await;
-    yard.submit(task("idle")).await;
-    assert_eq!(yard.overview().await.flow.mean_service, None);
+    let mut harness = StoreHarness::new(provider).await;
+    harness.submit(task("idle")).await;
+    assert_eq!(harness.overview().await.flow.mean_service, None);
     for _ in 0..10 {
-        yard.submit(NewTask { priority: 1, ..tried("a", 2) }).await;
+        harness.submit(NewTask { priority: 1, ..tried("a", 2) }).await;
     }
     // The queues take turns, so the other one's task is among them.
     for _ in 0..6 {
-        yard.run(done()).await;
+        harness.run(done()).await;
     }
-    yard.run(failed(Duration::ZERO)).await;
-    let overview = yard.overview().await;
-    for flow in [overview.flow, yard.queue("a").await.flow] {
+    harness.run(failed(Duration::ZERO)).await;
+    let overview = harness.overview().await;
+    for flow in [overview.flow, harness.queue("a").await.flow] {
         assert!(flow.arrival_rate > 0.0 && flow.arrival_rate.is_finite(), "{flow:?}");
         assert!(flow.completion_rate > 0.0 && flow.completion_rate.is_finite(), "{flow:?}");
         let service = flow.mean_service.expect("measured");
         assert!(service.abs_diff(RAN) <= RAN / 100, "each ran {RAN:?}: {flow:?}");
         assert!(flow.mean_wait.is_some(), "{flow:?}");
     }
-    yard = yard.restart().await;
-    assert_eq!(yard.overview().await.flow, Flow::default(), "measured from the start on");
-    yard.check().await;
+    harness = harness.restart().await;
+    assert_eq!(harness.overview().await.flow, Flow::default(), "measured from the start on");
+    harness.check().await;
 }

@@ -8,13 +8,13 @@ use taskyard::{
 };
 
 use crate::{
+    harness::{Run, StoreHarness},
     provider::Provider,
     work::{LATER, broken, failed, later, nobody, patient, task, tried},
-    yard::{Run, Yard},
 };
 
 /// Tasks of two queues and two kinds, with labels, in every state, twice.
-async fn fill<P: Provider>(yard: &mut Yard<'_, P>) -> (Vec<Task>, Vec<Run>) {
+async fn fill<P: Provider>(harness: &mut StoreHarness<'_, P>) -> (Vec<Task>, Vec<Run>) {
     let mut runs = Vec::new();
     for round in 0..2 {
         let labels = |color: &str| {
@@ -26,29 +26,29 @@ async fn fill<P: Provider>(yard: &mut Yard<'_, P>) -> (Vec<Task>, Vec<Run>) {
             NewTask { labels: labels(color), kind: kind.clone(), payload, ..tried(queue, 2) }
         };
         for queue in ["a", "b"] {
-            yard.submit(of(queue, "red")).await;
-            yard.run(Outcome::Succeeded(Data::Json("[]".into()))).await;
-            yard.submit(of(queue, "green")).await;
-            yard.run(broken()).await;
-            yard.submit(of(queue, "red")).await;
-            yard.run(failed(LATER)).await;
-            let stopped = yard.submit(of(queue, "green")).await;
-            let run = yard.start().await;
-            assert_eq!(yard.cancel(stopped).await, Ok(()));
-            yard.end(run, Outcome::Stopped).await;
-            yard.submit(of(queue, "red")).await;
-            runs.push(yard.start().await);
-            yard.submit(NewTask { labels: labels("green"), ..later(queue) }).await;
-            let cancelled = yard.submit(of(queue, "red")).await;
-            assert_eq!(yard.cancel(cancelled).await, Ok(()));
+            harness.submit(of(queue, "red")).await;
+            harness.run(Outcome::Succeeded(Data::Json("[]".into()))).await;
+            harness.submit(of(queue, "green")).await;
+            harness.run(broken()).await;
+            harness.submit(of(queue, "red")).await;
+            harness.run(failed(LATER)).await;
+            let stopped = harness.submit(of(queue, "green")).await;
+            let run = harness.start().await;
+            assert_eq!(harness.cancel(stopped).await, Ok(()));
+            harness.end(run, Outcome::Stopped).await;
+            harness.submit(of(queue, "red")).await;
+            runs.push(harness.start().await);
+            harness.submit(NewTask { labels: labels("green"), ..later(queue) }).await;
+            let cancelled = harness.submit(of(queue, "red")).await;
+            assert_eq!(harness.cancel(cancelled).await, Ok(()));
         }
     }
     for _ in 0..2 {
-        yard.submit(task("a")).await;
+        harness.submit(task("a")).await;
     }
     let mut tasks = Vec::new();
-    for listed in yard.all().await {
-        tasks.push(yard.get(listed.id).await);
+    for listed in harness.all().await {
+        tasks.push(harness.get(listed.id).await);
     }
     (tasks, runs)
 }
@@ -116,8 +116,8 @@ fn filters(tasks: &[Task]) -> Vec<Filter> {
 }
 
 pub async fn each_filter_finds_what_matches_it(provider: &impl Provider) {
-    let mut yard = Yard::new(provider).await;
-    let (mut tasks, _runs) = fill(&mut yard).await;
+    let mut harness = StoreHarness::new(provider).await;
+    let (mut tasks, _runs) = fill(&mut harness).await;
     assert_eq!(tasks.len(), 30);
     for opened in 0..2 {
         for filter in filters(&tasks) {
@@ -127,7 +127,7 @@ pub async fn each_filter_finds_what_matches_it(provider: &impl Provider) {
                 let filter = filter.clone();
                 let query = Query { filter, limit, newest_first, ..Query::default() };
                 let mut found: Vec<_> =
-                    yard.pages(&query).await.into_iter().map(|task| task.id).collect();
+                    harness.pages(&query).await.into_iter().map(|task| task.id).collect();
                 if newest_first {
                     found.reverse();
                 }
@@ -135,22 +135,22 @@ pub async fn each_filter_finds_what_matches_it(provider: &impl Provider) {
             }
         }
         if opened == 0 {
-            yard = yard.crash().await;
+            harness = harness.crash().await;
             for task in &mut tasks {
-                *task = yard.get(task.id).await;
+                *task = harness.get(task.id).await;
             }
         }
     }
 }
 
 pub async fn a_list_goes_both_ways_from_anywhere(provider: &impl Provider) {
-    let mut yard = Yard::new(provider).await;
-    let (tasks, _runs) = fill(&mut yard).await;
+    let mut harness = StoreHarness::new(provider).await;
+    let (tasks, _runs) = fill(&mut harness).await;
     let numbers: Vec<u64> = tasks.iter().map(|task| task.id.number()).collect();
     assert_eq!(numbers, (1..=30).collect::<Vec<u64>>());
     let listed = async |beyond, newest_first| {
         let query = Query { beyond, newest_first, limit: 1_000, ..Query::default() };
-        let page = patient(yard.store.list(query)).await.expect("a page");
+        let page = patient(harness.store.list(query)).await.expect("a page");
         assert_eq!(page.next, None, "all on one page");
         page.tasks.iter().map(|task| task.id.number()).collect::<Vec<u64>>()
     };
@@ -164,16 +164,16 @@ pub async fn a_list_goes_both_ways_from_anywhere(provider: &impl Provider) {
     assert_eq!(listed(None, true).await, numbers.iter().copied().rev().collect::<Vec<_>>());
     // A page that holds exactly what is left is the last one.
     let query = Query { beyond: Some(28), limit: 2, ..Query::default() };
-    let page = patient(yard.store.list(query)).await.expect("a page");
+    let page = patient(harness.store.list(query)).await.expect("a page");
     assert_eq!((page.tasks.len(), page.next), (2, None));
 }
 
 pub async fn a_list_leaves_out_what_is_not_asked_for(provider: &impl Provider) {
-    let mut yard = Yard::new(provider).await;
-    let (tasks, _runs) = fill(&mut yard).await;
+    let mut harness = StoreHarness::new(provider).await;
+    let (tasks, _runs) = fill(&mut harness).await;
     let list = async |omit_payloads| {
         let query = Query { omit_payloads, limit: 1_000, ..Query::default() };
-        patient(yard.store.list(query)).await.expect("a page").tasks
+        patient(harness.store.list(query)).await.expect("a page").tasks
     };
     let full: Vec<_> =
         tasks.iter().cloned().map(|task| Task { attempts: Vec::new(), ..task }).collect();
@@ -183,6 +183,6 @@ pub async fn a_list_leaves_out_what_is_not_asked_for(provider: &impl Provider) {
         assert!(slim.result.is_none_or(|result| result.is_empty()));
     }
     assert!(tasks.iter().any(|task| task.attempts.len() == 1 && task.result.is_some()));
-    let unknown = patient(yard.store.get(nobody())).await;
+    let unknown = patient(harness.store.get(nobody())).await;
     assert_eq!(unknown, Err(Error::NotFound(nobody())));
 }

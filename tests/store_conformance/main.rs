@@ -4,13 +4,14 @@
 //! the end of this file; every case then runs against it. Nothing here sleeps:
 //! a case goes on when the store has answered. Where it must find that nothing
 //! starts, it relies on one thing beyond the documented contract, see
-//! [`yard::Yard::settle`].
+//! [`harness::StoreHarness::settle`].
 
 mod attempts;
 mod bulk;
 mod checks;
 mod counts;
 mod ends;
+mod harness;
 mod lists;
 mod order;
 mod paging;
@@ -25,7 +26,6 @@ mod submissions;
 mod throttles;
 mod work;
 mod workers;
-mod yard;
 
 /// All cases, for one store.
 macro_rules! store {

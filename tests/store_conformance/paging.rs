@@ -8,23 +8,23 @@ use taskyard::{
 };
 
 use crate::{
+    harness::{Run, StoreHarness},
     provider::Provider,
     work::{broken, done, failed, later, patient, task, tried},
-    yard::{Run, Yard},
 };
 
 const TASKS: usize = 60;
 
 /// Tasks in many states, and those of them that run.
-async fn fill<P: Provider>(yard: &mut Yard<'_, P>) -> (Vec<TaskId>, Vec<Run>) {
+async fn fill<P: Provider>(harness: &mut StoreHarness<'_, P>) -> (Vec<TaskId>, Vec<Run>) {
     let (mut tasks, mut runs) = (Vec::new(), Vec::new());
     for number in 0..TASKS {
         let queue = ["a", "b", "c"][number % 3];
         let delayed = number % 5 == 0;
-        let id = yard.submit(if delayed { later(queue) } else { tried(queue, 2) }).await;
+        let id = harness.submit(if delayed { later(queue) } else { tried(queue, 2) }).await;
         tasks.push(id);
         if !delayed && number % 4 == 0 {
-            runs.push(yard.start().await);
+            runs.push(harness.start().await);
         }
     }
     (tasks, runs)
@@ -33,7 +33,7 @@ async fn fill<P: Provider>(yard: &mut Yard<'_, P>) -> (Vec<TaskId>, Vec<Run>) {
 /// Moves tasks on all sides: some start, end, fail, are cancelled, are redriven,
 /// and new ones come.
 async fn stir<P: Provider>(
-    yard: &mut Yard<'_, P>,
+    harness: &mut StoreHarness<'_, P>,
     round: usize,
     tasks: &[TaskId],
     runs: &mut Vec<Run>,
@@ -41,40 +41,40 @@ async fn stir<P: Provider>(
     let ends = [done(), failed(Duration::ZERO), broken(), Outcome::Interrupted];
     for outcome in ends {
         if let Some(run) = runs.pop() {
-            yard.end(run, outcome).await;
+            harness.end(run, outcome).await;
         }
     }
-    yard.submit(task("a")).await;
-    runs.push(yard.start().await);
+    harness.submit(task("a")).await;
+    runs.push(harness.start().await);
     for step in 0..6 {
         let id = tasks[(round * 7 + step * 11) % tasks.len()];
         // Whether it can be is of no importance here.
-        drop(yard.cancel(id).await);
+        drop(harness.cancel(id).await);
         let other = tasks[(round * 5 + step * 13) % tasks.len()];
-        drop(yard.redrive(other).await);
+        drop(harness.redrive(other).await);
     }
-    yard.submit(later("d")).await;
+    harness.submit(later("d")).await;
 }
 
 /// How often each task was on a page while tasks moved, by those that matched
 /// before and after every page.
 async fn seen_while_moving<P: Provider>(
-    yard: &mut Yard<'_, P>,
+    harness: &mut StoreHarness<'_, P>,
     filter: Filter,
     newest_first: bool,
 ) -> (BTreeMap<TaskId, usize>, Vec<TaskId>) {
-    let (tasks, mut runs) = fill(yard).await;
+    let (tasks, mut runs) = fill(harness).await;
     let matching = Query { filter: filter.clone(), limit: 1_000, ..Query::default() };
     let mut throughout: Vec<_> =
-        yard.pages(&matching).await.into_iter().map(|task| task.id).collect();
+        harness.pages(&matching).await.into_iter().map(|task| task.id).collect();
     let mut query = Query { filter, limit: 7, newest_first, ..Query::default() };
     let mut seen = BTreeMap::new();
     for round in 0.. {
-        let page = patient(yard.store.list(query.clone())).await.expect("a page");
+        let page = patient(harness.store.list(query.clone())).await.expect("a page");
         page.tasks.iter().for_each(|task| *seen.entry(task.id).or_default() += 1);
-        stir(yard, round, &tasks, &mut runs).await;
+        stir(harness, round, &tasks, &mut runs).await;
         let match_still: Vec<_> =
-            yard.pages(&matching).await.into_iter().map(|task| task.id).collect();
+            harness.pages(&matching).await.into_iter().map(|task| task.id).collect();
         throughout.retain(|id| match_still.contains(id));
         let Some(next) = page.next else { break };
         query.beyond = Some(next);
@@ -85,9 +85,9 @@ async fn seen_while_moving<P: Provider>(
 
 pub async fn pages_are_stable_while_tasks_move(provider: &impl Provider) {
     for newest_first in [false, true] {
-        let mut yard = Yard::new(provider).await;
+        let mut harness = StoreHarness::new(provider).await;
         let (seen, throughout) =
-            seen_while_moving(&mut yard, Filter::default(), newest_first).await;
+            seen_while_moving(&mut harness, Filter::default(), newest_first).await;
         assert_eq!(throughout.len(), TASKS);
         for id in &throughout {
             assert_eq!(
@@ -97,7 +97,7 @@ pub async fn pages_are_stable_while_tasks_move(provider: &impl Provider) {
             );
         }
         assert!(seen.values().all(|times| *times == 1), "a new one was repeated");
-        yard.check().await;
+        harness.check().await;
     }
 }
 
@@ -105,15 +105,15 @@ pub async fn pages_of_one_state_repeat_nothing_while_tasks_move(provider: &impl 
     let waiting = vec![State::Queued, State::Scheduled];
     for states in [vec![State::Scheduled], vec![State::Queued], waiting] {
         for newest_first in [false, true] {
-            let mut yard = Yard::new(provider).await;
+            let mut harness = StoreHarness::new(provider).await;
             let filter = Filter { states: states.clone(), ..Filter::default() };
-            let (seen, throughout) = seen_while_moving(&mut yard, filter, newest_first).await;
+            let (seen, throughout) = seen_while_moving(&mut harness, filter, newest_first).await;
             assert!(!throughout.is_empty(), "the case moves too much");
             for id in &throughout {
                 assert_eq!(seen.get(id), Some(&1), "{id} matched throughout: {states:?}");
             }
             assert!(seen.values().all(|times| *times == 1), "repeated: {states:?}");
-            yard.check().await;
+            harness.check().await;
         }
     }
 }

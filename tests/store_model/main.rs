@@ -1,13 +1,13 @@
 //! The store against a model: random commands, crashes and restarts.
 
+mod crash_points;
+mod driver;
 mod model;
-mod moments;
-mod rig;
 
 use std::time::Duration;
 
+use driver::{Driver, PATIENCE, new_task};
 use proptest::{collection::vec, option, prelude::*};
-use rig::{PATIENCE, Rig, new_task};
 use taskyard::{
     config::Durability,
     store::Outcome,
@@ -78,7 +78,7 @@ fn due(of: u8) -> Due {
 }
 
 async fn run(durability: Durability, steps: Vec<Step>) {
-    let mut rig = Rig::new(durability).await;
+    let mut driver = Driver::new(durability).await;
     for (number, step) in steps.into_iter().enumerate() {
         match step {
             Step::Submit { queue, priority, due: when, attempts, request } => {
@@ -91,21 +91,21 @@ async fn run(durability: Durability, steps: Vec<Step>) {
                 let retry = RetryPolicy { max_attempts: attempts, ..task.retry };
                 let task = NewTask { priority, due: due(when), retry, ..task };
                 let (key, content) = request.unzip();
-                rig.submit(task, key, content.unwrap_or_default()).await;
+                driver.submit(task, key, content.unwrap_or_default()).await;
             }
-            Step::Cancel(_) | Step::Redrive(_) if rig.model.tasks.is_empty() => {}
-            Step::Cancel(which) => rig.cancel(which.index(rig.model.tasks.len())).await,
-            Step::Redrive(which) => rig.redrive(which.index(rig.model.tasks.len())).await,
-            Step::Pause { queue, paused } => rig.pause(queue, paused).await,
+            Step::Cancel(_) | Step::Redrive(_) if driver.model.tasks.is_empty() => {}
+            Step::Cancel(which) => driver.cancel(which.index(driver.model.tasks.len())).await,
+            Step::Redrive(which) => driver.redrive(which.index(driver.model.tasks.len())).await,
+            Step::Pause { queue, paused } => driver.pause(queue, paused).await,
             Step::NextDispatch { worker, outcome: of } => {
-                rig.next_dispatch(worker, outcome(of)).await
+                driver.next_dispatch(worker, outcome(of)).await;
             }
-            Step::Crash => rig = rig.crash().await,
-            Step::Restart(reports) => rig = rig.restart(reports).await,
+            Step::Crash => driver = driver.crash().await,
+            Step::Restart(reports) => driver = driver.restart(reports).await,
         }
-        rig.check().await;
+        driver.check().await;
     }
-    rig.finish().await;
+    driver.finish().await;
 }
 
 fn block_on(future: impl Future<Output = ()>) {

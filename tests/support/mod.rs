@@ -58,7 +58,7 @@ impl Handler for Gate {
     }
 }
 
-pub struct Yard {
+pub struct TestServer {
     pub server: Server,
     pub dir: TempDir,
 }
@@ -82,7 +82,7 @@ pub fn builtin() -> Registry {
     registry
 }
 
-impl Yard {
+impl TestServer {
     pub async fn start() -> Self {
         Self::with(|_| {}, builtin()).await
     }
@@ -246,7 +246,7 @@ impl Watch {
 
 /// One worker that is busy, and a queue of two that is full: all with tasks of
 /// the kind `gated`.
-pub async fn full_yard(change: impl FnOnce(&mut Config)) -> (Yard, Gate, Client) {
+pub async fn full_test_server(change: impl FnOnce(&mut Config)) -> (TestServer, Gate, Client) {
     let gate = Gate::default();
     let mut registry = builtin();
     registry.insert("gated", gate.clone());
@@ -255,15 +255,15 @@ pub async fn full_yard(change: impl FnOnce(&mut Config)) -> (Yard, Gate, Client)
         config.queue_max_tasks = 2;
         change(config);
     };
-    let yard = Yard::with(tight, registry).await;
-    let mut client = yard.client().await;
+    let test_server = TestServer::with(tight, registry).await;
+    let mut client = test_server.client().await;
     let mut watch = Watch::live(&mut client).await;
     submit(&mut client, task("gated")).await;
     watch.until(EventType::Started).await;
     for _ in 0..2 {
         submit(&mut client, task("gated")).await;
     }
-    (yard, gate, client)
+    (test_server, gate, client)
 }
 
 /// A queue as it stands; it must be there.

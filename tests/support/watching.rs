@@ -9,7 +9,7 @@ use taskyard::proto::v1::{
 use tonic::{Status, Streaming, transport::Endpoint};
 use tonic_types::StatusExt as _;
 
-use super::{Client, PATIENCE, Yard, submit, task};
+use super::{Client, PATIENCE, TestServer, submit, task};
 
 pub async fn next(
     stream: &mut Streaming<WatchEventsResponse>,
@@ -24,8 +24,8 @@ pub async fn begin(
     client.watch_events(request).await.expect("a watch").into_inner()
 }
 
-pub async fn watchers(yard: &Yard) -> Vec<Watcher> {
-    let mut admin = yard.admin().await;
+pub async fn watchers(test_server: &TestServer) -> Vec<Watcher> {
+    let mut admin = test_server.admin().await;
     admin.list_watchers(ListWatchersRequest {}).await.unwrap().into_inner().watchers
 }
 
@@ -74,13 +74,14 @@ pub fn heavy() -> SubmitRequest {
 
 /// A client on a connection of its own, which takes no more than it must: of each
 /// stream that is not read, 64 KiB.
-pub async fn narrow(yard: &Yard) -> Client {
-    narrower(yard, 65_535).await
+pub async fn narrow(test_server: &TestServer) -> Client {
+    narrower(test_server, 65_535).await
 }
 
 /// The same, with this many bytes of each stream.
-pub async fn narrower(yard: &Yard, bytes: u32) -> Client {
-    let endpoint = Endpoint::try_from(format!("http://{}", yard.server.local_addr())).unwrap();
+pub async fn narrower(test_server: &TestServer, bytes: u32) -> Client {
+    let endpoint =
+        Endpoint::try_from(format!("http://{}", test_server.server.local_addr())).unwrap();
     let endpoint = endpoint.initial_stream_window_size(bytes);
     TaskServiceClient::new(endpoint.connect().await.unwrap()).max_decoding_message_size(8 << 20)
 }

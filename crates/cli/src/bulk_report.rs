@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use super::{
     exit::Exit,
     output::{self, Format, Out, printable, stdout_is_terminal},
-    present::end_text,
     problem::Problem,
     program,
+    render::end_text,
     submit::accepted_json,
     tally::{Counts, Ending, Tally},
     units::{count, counted, span},

@@ -11,10 +11,9 @@ use super::{
     exit::Exit,
     filter::{EndedArgs, FilterArgs, LIVE, parse_live_state},
     output::{OutputArgs, note},
+    paged::{self, Step},
     problem::Problem,
-    program,
-    steps::{self, Step},
-    until_ctrl_c,
+    program, until_ctrl_c,
 };
 
 /// Arguments of `cancel`.
@@ -59,7 +58,7 @@ pub async fn run(server: &ServerArgs, args: CancelArgs) -> Result<Exit, Problem>
     let client = client.tasks();
     // It needs no room in any queue.
     let patience = Duration::ZERO;
-    steps::run(|token| step(client.clone(), filter.clone(), token), patience, "cancelled", format)
+    paged::run(|token| step(client.clone(), filter.clone(), token), patience, "cancelled", format)
         .await
 }
 
@@ -83,6 +82,6 @@ async fn step(client: Tasks, filter: TaskFilter, token: String) -> Result<Step, 
         .ask(&client, &request, async |mut client, request| client.cancel_tasks(request).await)
         .await?;
     let changed = response.cancelled.into();
-    steps::say_damaged(response.damaged);
+    paged::say_damaged(response.damaged);
     Ok(Step { changed, next: response.next_page_token, full: String::new() })
 }

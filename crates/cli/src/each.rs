@@ -10,10 +10,9 @@ use super::{
     exit::Exit,
     json,
     output::{Format, Out, WideArgs, error, printable},
-    present,
     problem::Problem,
     query::show,
-    units,
+    render, units,
 };
 
 /// Changes each task and shows it as it stands then. One that cannot be changed is
@@ -59,7 +58,7 @@ impl Printer {
         self.out.line(match self.format {
             Format::Text => {
                 let room = WideArgs::default().room();
-                present::list::task_table(&[task], &mut self.pages, room, units::now())
+                render::list::task_table(&[task], &mut self.pages, room, units::now())
             }
             Format::Json => json::task(task).to_string(),
         })?;

@@ -13,8 +13,8 @@ use super::{
     interrupt::CtrlC,
     json,
     output::{Format, Out, OutputArgs, WideArgs, error, note, print, printable},
-    present,
     problem::Problem,
+    render,
     units::{counted, now, parse_span, span, whole},
 };
 
@@ -75,7 +75,7 @@ async fn one_by_one(
 /// Prints everything about one task.
 pub fn show(task: Task, format: Format) -> Result<(), Problem> {
     match format {
-        Format::Text => print(present::task_block(task)),
+        Format::Text => print(render::task_block(task)),
         Format::Json => print(json::task(task).to_string()),
     }
 }
@@ -175,7 +175,7 @@ fn write_page(
         Format::Text if tasks.is_empty() => {}
         Format::Text => {
             let Pages { table, room } = pages;
-            out.line(present::list::task_table(&tasks, table, *room, now()))?;
+            out.line(render::list::task_table(&tasks, table, *room, now()))?;
         }
         Format::Json => {
             for task in tasks {
@@ -245,7 +245,7 @@ pub fn ending(task: &Task) -> Exit {
         return Exit::Ok;
     }
     let task_id = printable(&task.task_id);
-    error(&format!("task {task_id} {}", present::end_text(state, task.error.as_ref())));
+    error(&format!("task {task_id} {}", render::end_text(state, task.error.as_ref())));
     Exit::TaskFailed
 }
 

@@ -11,9 +11,8 @@ use super::{
     json,
     names::unknown_queue,
     output::{Format, Out, OutputArgs, WideArgs, error, note, print, printable},
-    present,
     problem::Problem,
-    program, units,
+    program, render, units,
 };
 
 /// Arguments of `queues`.
@@ -64,7 +63,7 @@ async fn one(admin: &Admin, queue: String, format: Format) -> Result<Exit, Probl
 /// As [`print`].
 pub fn show(queue: &Queue, format: Format) -> Result<(), Problem> {
     print(match format {
-        Format::Text => present::queues::block(queue, units::now()),
+        Format::Text => render::queues::block(queue, units::now()),
         Format::Json => json::admin::queue(queue).to_string(),
     })
 }
@@ -108,7 +107,7 @@ fn write_page(
 ) -> Result<(), Problem> {
     match format {
         Format::Text if queues.is_empty() => {}
-        Format::Text => out.line(present::queues::table(queues, pages, room, units::now()))?,
+        Format::Text => out.line(render::queues::table(queues, pages, room, units::now()))?,
         Format::Json => {
             for queue in queues {
                 out.line(json::admin::queue(queue).to_string())?;

@@ -14,8 +14,8 @@ use super::{
     exit::Exit,
     filter::{EndedArgs, FilterArgs, parse_dead_state},
     output::{OutputArgs, note},
+    paged::{self, Step, asked_backoff, full_queue, is_full, no_room},
     problem::Problem,
-    steps::{self, Step, asked_backoff, full_queue, is_full, no_room},
     units::{counted, parse_span},
     until_ctrl_c,
 };
@@ -76,7 +76,7 @@ pub async fn run(server: &ServerArgs, args: RedriveArgs) -> Result<Exit, Problem
     let client = server.connect().await?;
     args.filter.say_unknown(&client).await;
     let client = client.tasks();
-    steps::run(|token| step(client.clone(), filter.clone(), token), patience, "redriven", format)
+    paged::run(|token| step(client.clone(), filter.clone(), token), patience, "redriven", format)
         .await
 }
 
@@ -121,7 +121,7 @@ async fn step(client: Tasks, filter: TaskFilter, token: String) -> Result<Step, 
         .ask(&client, &request, async |mut client, request| client.redrive_tasks(request).await)
         .await?;
     let changed = response.redriven.into();
-    steps::say_damaged(response.damaged);
+    paged::say_damaged(response.damaged);
     if response.passed_over > 0 {
         let tasks = counted(response.passed_over.into(), "task");
         note(format!(

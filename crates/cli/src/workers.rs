@@ -8,8 +8,8 @@ use super::{
     exit::Exit,
     json,
     output::{Format, Out, OutputArgs, WideArgs, note, print},
-    present,
     problem::Problem,
+    render,
     units::whole,
 };
 
@@ -30,9 +30,9 @@ pub async fn run(server: &ServerArgs, args: WorkersArgs) -> Result<Exit, Problem
     let pool = response.pool.unwrap_or_default();
     match args.output.output {
         Format::Text => {
-            print(present::workers::table(&pool, args.wide.room()))?;
+            print(render::workers::table(&pool, args.wide.room()))?;
             if pool.workers.iter().any(|worker| worker.leaving) {
-                note(present::workers::size_words(&pool));
+                note(render::workers::size_words(&pool));
             }
         }
         Format::Json => lines(&pool)?,
@@ -66,7 +66,7 @@ pub async fn resize(server: &ServerArgs, args: ResizeArgs) -> Result<Exit, Probl
     let response = CallRetryPolicy::BRIEF.ask(&admin, &request, ask).await?;
     let pool = response.pool.unwrap_or_default();
     print(match args.output.output {
-        Format::Text => present::workers::size_words(&pool),
+        Format::Text => render::workers::size_words(&pool),
         Format::Json => json::admin::pool(&pool).to_string(),
     })?;
     Ok(Exit::Ok)

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use taskyard_cli::{present::error_text, units};
+use taskyard_cli::{render::error_text, units};
 
 use crate::proto::v1::{Event, EventType};
 

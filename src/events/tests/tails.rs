@@ -60,14 +60,14 @@ impl History for Log {
 }
 
 /// The committing end.
-struct Yard {
+struct Harness {
     publisher: Option<Publisher>,
     encoder: Encoder,
     log: Arc<Log>,
     hub: Hub,
 }
 
-impl Yard {
+impl Harness {
     fn with(log: Log) -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
         let (publisher, hub) = hub(Seq(0), CursorCodec::new(1, incarnations));
@@ -169,53 +169,53 @@ impl Reader {
 
 #[tokio::test(start_paused = true)]
 async fn a_live_tail_sees_only_what_comes() {
-    let mut yard = Yard::new();
-    yard.commit(3);
-    let mut live = yard.follow(None);
+    let mut harness = Harness::new();
+    harness.commit(3);
+    let mut live = harness.follow(None);
     assert_eq!(live.seen, 3);
-    yard.commit(2);
+    harness.commit(2);
     live.read_to(5).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cursor_inside_a_commit_is_as_good_as_any() {
-    let mut yard = Yard::new();
-    yard.commit(10);
-    yard.commit(10);
+    let mut harness = Harness::new();
+    harness.commit(10);
+    harness.commit(10);
     for after in 0..=20 {
-        yard.follow(Some(after)).read_to(20).await;
+        harness.follow(Some(after)).read_to(20).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_tail_that_lags_far_behind_loses_nothing() {
-    let mut yard = Yard::new();
-    let mut slow = yard.follow(None);
+    let mut harness = Harness::new();
+    let mut slow = harness.follow(None);
     for lag in [1, BROADCAST_BATCHES - 1, BROADCAST_BATCHES, BROADCAST_BATCHES + 1, 3_000] {
-        yard.commits(lag);
-        slow.read_to(yard.newest()).await;
+        harness.commits(lag);
+        slow.read_to(harness.newest()).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_overtaken_again_and_again() {
-    let mut yard = Yard::new();
-    let mut slow = yard.follow(Some(0));
+    let mut harness = Harness::new();
+    let mut slow = harness.follow(Some(0));
     for _ in 0..50 {
-        yard.commits(BROADCAST_BATCHES * 2);
+        harness.commits(BROADCAST_BATCHES * 2);
         slow.read().await.unwrap();
     }
-    assert!(slow.seen < yard.newest(), "slower than the store");
-    yard.close();
-    assert_eq!(slow.rest().await, yard.newest());
+    assert!(slow.seen < harness.newest(), "slower than the store");
+    harness.close();
+    assert_eq!(slow.rest().await, harness.newest());
 }
 
 #[tokio::test(start_paused = true)]
 async fn pieces_are_bounded() {
-    let mut yard = Yard::new();
-    let mut live = yard.follow(None);
-    yard.commit(200_000);
-    let whole = yard.log.batches.lock().unwrap()[0].data().len();
+    let mut harness = Harness::new();
+    let mut live = harness.follow(None);
+    harness.commit(200_000);
+    let whole = harness.log.batches.lock().unwrap()[0].data().len();
     assert!(whole > 3 * tail::MAX_PIECE_BYTES);
     while live.seen < 200_000 {
         let piece = live.tail.next().await.unwrap();
@@ -226,58 +226,58 @@ async fn pieces_are_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_published_yet_is_not_delivered() {
-    let mut yard = Yard::new();
-    yard.commits(3);
-    let mut reader = yard.follow(Some(0));
+    let mut harness = Harness::new();
+    harness.commits(3);
+    let mut reader = harness.follow(Some(0));
     // The log has the next commit, and the hub does not know of it.
-    yard.encoder.push(&Event::new(EventType::Submitted, Timestamp(4), None));
-    let batch = yard.encoder.take().expect("an event");
-    yard.log.batches.lock().unwrap().push(batch.clone());
+    harness.encoder.push(&Event::new(EventType::Submitted, Timestamp(4), None));
+    let batch = harness.encoder.take().expect("an event");
+    harness.log.batches.lock().unwrap().push(batch.clone());
     reader.read_to(3).await;
-    assert_eq!(yard.hub.resolve(yard.hub.cursor(Seq(reader.seen))), Ok(Seq(3)));
-    yard.publisher.as_ref().expect("open").publish(batch);
+    assert_eq!(harness.hub.resolve(harness.hub.cursor(Seq(reader.seen))), Ok(Seq(3)));
+    harness.publisher.as_ref().expect("open").publish(batch);
     reader.read_to(4).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_end_comes_after_the_last_event() {
-    let mut yard = Yard::new();
-    let (live, lagging) = (yard.follow(None), yard.follow(None));
-    yard.commits(5);
-    let idle = yard.follow(None);
-    yard.commits(BROADCAST_BATCHES);
-    yard.close();
-    let late = yard.follow(Some(2));
+    let mut harness = Harness::new();
+    let (live, lagging) = (harness.follow(None), harness.follow(None));
+    harness.commits(5);
+    let idle = harness.follow(None);
+    harness.commits(BROADCAST_BATCHES);
+    harness.close();
+    let late = harness.follow(Some(2));
     for reader in [live, lagging, idle, late] {
-        assert_eq!(reader.rest().await, yard.newest());
+        assert_eq!(reader.rest().await, harness.newest());
     }
-    assert_eq!(yard.follow(None).rest().await, yard.newest());
+    assert_eq!(harness.follow(None).rest().await, harness.newest());
 }
 
 #[tokio::test(start_paused = true)]
 async fn expired_history_is_said() {
-    let mut yard = Yard::new();
-    yard.commits(BROADCAST_BATCHES * 2);
-    *yard.log.fault.lock().unwrap() = Some(Unreadable::Expired(Seq(40)));
+    let mut harness = Harness::new();
+    harness.commits(BROADCAST_BATCHES * 2);
+    *harness.log.fault.lock().unwrap() = Some(Unreadable::Expired(Seq(40)));
     let expired = Err(Ended::Unreadable(Unreadable::Expired(Seq(40))));
-    let mut tail = yard.follow(Some(1));
+    let mut tail = harness.follow(Some(1));
     assert_eq!(tail.read().await, expired);
     assert_eq!(tail.read().await, expired, "it does not skip on to what there is");
     // Nobody who is up to date notices.
-    let mut live = yard.follow(None);
-    yard.commit(1);
-    live.read_to(yard.newest()).await;
+    let mut live = harness.follow(None);
+    harness.commit(1);
+    live.read_to(harness.newest()).await;
     // When the history can be read again, nothing was lost.
-    *yard.log.fault.lock().unwrap() = None;
-    tail.read_to(yard.newest()).await;
+    *harness.log.fault.lock().unwrap() = None;
+    tail.read_to(harness.newest()).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_history_with_a_hole_is_an_error_not_a_gap() {
-    let mut yard = Yard::with(Log { skips: true, ..Log::default() });
-    yard.commits(3);
+    let mut harness = Harness::with(Log { skips: true, ..Log::default() });
+    harness.commits(3);
     for after in 0..3 {
-        let ended = yard.follow(Some(after)).read().await;
+        let ended = harness.follow(Some(after)).read().await;
         let damaged = matches!(ended, Err(Ended::Unreadable(Unreadable::Damaged(_))));
         assert!(damaged, "{ended:?}");
     }
@@ -286,11 +286,11 @@ async fn a_history_with_a_hole_is_an_error_not_a_gap() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tails_that_begin_in_a_burst_miss_nothing() {
     const COMMITS: usize = 3_000;
-    let mut yard = Yard::new();
-    let (hub, log) = (yard.hub.clone(), Arc::clone(&yard.log));
+    let mut harness = Harness::new();
+    let (hub, log) = (harness.hub.clone(), Arc::clone(&harness.log));
     let burst = std::thread::spawn(move || {
-        yard.commits(COMMITS);
-        yard.close();
+        harness.commits(COMMITS);
+        harness.close();
     });
     let mut readers = tokio::task::JoinSet::new();
     for turn in 0..200 {
@@ -311,8 +311,8 @@ async fn tails_that_begin_in_a_burst_miss_nothing() {
 #[tokio::test(start_paused = true)]
 async fn nothing_falls_between_subscribing_and_looking() {
     const ROUNDS: u64 = 20_000;
-    let mut yard = Yard::new();
-    let (hub, log) = (yard.hub.clone(), Arc::clone(&yard.log));
+    let mut harness = Harness::new();
+    let (hub, log) = (harness.hub.clone(), Arc::clone(&harness.log));
     let [begun, done] = [0, 0].map(|n| Arc::new(AtomicU64::new(n)));
     let (go, gone) = (Arc::clone(&begun), Arc::clone(&done));
     let commits = std::thread::spawn(move || {
@@ -320,10 +320,10 @@ async fn nothing_falls_between_subscribing_and_looking() {
             while go.load(Ordering::Acquire) < round {
                 std::hint::spin_loop();
             }
-            yard.commit(1);
+            harness.commit(1);
             gone.store(round, Ordering::Release);
         }
-        yard
+        harness
     });
     for round in 1..=ROUNDS {
         begun.store(round, Ordering::Release);
@@ -362,29 +362,29 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 async fn run(steps: Vec<Step>) {
-    let mut yard = Yard::new();
-    let mut readers = vec![yard.follow(None)];
+    let mut harness = Harness::new();
+    let mut readers = vec![harness.follow(None)];
     for step in steps {
         let count = readers.len();
         match step {
-            Step::Commit(events) => yard.commit(events),
-            Step::Burst => yard.commits(BROADCAST_BATCHES + 30),
+            Step::Commit(events) => harness.commit(events),
+            Step::Burst => harness.commits(BROADCAST_BATCHES + 30),
             Step::Read(which) => {
                 let reader = &mut readers[which % count];
-                if reader.seen < yard.newest() {
+                if reader.seen < harness.newest() {
                     reader.read().await.expect("more events");
                 }
             }
             Step::Abandon(which, polls) => readers[which % count].try_read(polls).await,
             Step::Follow(share) => {
-                let after = share.map(|share| yard.newest() * u64::from(share) / 255);
-                readers.push(yard.follow(after));
+                let after = share.map(|share| harness.newest() * u64::from(share) / 255);
+                readers.push(harness.follow(after));
             }
         }
     }
-    yard.close();
+    harness.close();
     for reader in readers {
-        assert_eq!(reader.rest().await, yard.newest());
+        assert_eq!(reader.rest().await, harness.newest());
     }
 }
 
@@ -403,9 +403,9 @@ proptest! {
 /// the read of the history anew: it would never end while readers are busy.
 #[tokio::test]
 async fn a_read_that_is_turned_away_from_goes_on() {
-    let mut yard = Yard::new();
-    yard.commit(3);
-    let mut tail = yard.hub.follow(Some(Seq(0)), Arc::clone(&yard.log) as _);
+    let mut harness = Harness::new();
+    harness.commit(3);
+    let mut tail = harness.hub.follow(Some(Seq(0)), Arc::clone(&harness.log) as _);
     // The log answers at the third poll of one and the same read.
     for _ in 0..2 {
         let mut next = Box::pin(tail.next());

@@ -6,11 +6,11 @@
 //! starts, [`capture`] keeps what it prints.
 //! Must not know how commands are written in a configuration file.
 
+mod availability;
 mod capture;
 mod child;
 mod group;
 mod plan;
-mod present;
 
 use std::{
     collections::BTreeMap,
@@ -114,7 +114,10 @@ impl Exec {
     /// directories that are not there or cannot be used. All of it, a sentence each.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        self.commands.iter().filter_map(|(name, command)| present::missing(name, command)).collect()
+        self.commands
+            .iter()
+            .filter_map(|(name, command)| availability::missing(name, command))
+            .collect()
     }
 }
 

@@ -12,17 +12,17 @@
 //! the cause until the process is restarted, and recovers from disk.
 
 mod apply;
-mod change;
 mod disk_watch;
 mod effects;
+mod executions;
 mod index;
 mod log;
 mod message;
 mod meter;
 mod mix;
+mod operator;
 mod outage;
 mod queues;
-mod runs;
 mod submit;
 mod trimming;
 

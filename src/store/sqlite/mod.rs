@@ -37,6 +37,7 @@
 
 mod create;
 mod fault;
+mod integrity;
 mod journal;
 mod log;
 mod lookups;
@@ -47,7 +48,6 @@ mod schema;
 mod start;
 mod sum;
 mod wal;
-mod whole;
 
 use std::{
     io,
@@ -60,6 +60,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use super::journal::{Damage, Fault, JournalError};
 use crate::{config::Durability, task::State};
 
+pub use integrity::{Findings, look_through};
 pub use journal::SqliteJournal;
 pub use log::CHECKPOINT_PAGES;
 pub use opening::{Circumstances, LogDamage, log_of, scan_log, wait_out};
@@ -69,7 +70,6 @@ pub use start::incarnations;
 pub use start::{identity, newest_event, slots};
 pub use sum::check;
 pub use wal::{Scan, Trust};
-pub use whole::{Findings, look_through};
 
 /// "task" in ASCII: marks the file as ours.
 pub const APPLICATION_ID: i32 = 0x7461_736b;

@@ -26,9 +26,9 @@ use crate::store::journal::{Fault, JournalError};
 use super::{
     DatabaseError,
     create::{self, beside, sync_directory_of},
+    integrity::{self, Findings},
     log::busy,
     wal::{self, Scan, Trust},
-    whole::{self, Findings},
 };
 
 /// How long a start waits for a lock that somebody outside holds.
@@ -175,7 +175,7 @@ impl Loss {
 fn look_through(connection: &Connection, format: i32) -> Result<Findings, DatabaseError> {
     let mut found = Findings::default();
     if format == super::FORMAT {
-        whole::look_through(connection, &mut found)?;
+        integrity::look_through(connection, &mut found)?;
         return Ok(found);
     }
     let wrong: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;

@@ -8,14 +8,14 @@ use taskyard_proto::v1::{GetStatsResponse, QueueStats};
 
 use super::super::{
     columns::{Stack, fit, table, width},
-    present::{
+    program,
+    render::{
         bar::{bar, load_style},
         stats::{
             advice_words, crew_words, named, paragraph, queue_columns, rates_words, tasks_words,
             times_words,
         },
     },
-    program,
     units::{between, count, span},
 };
 

@@ -9,8 +9,8 @@ use taskyard_proto::v1::{Task, WatchGap, Worker};
 use super::super::{
     json,
     output::{Format, Out, WideArgs, note},
-    present::{self, events::Room},
     problem::Problem,
+    render::{self, events::Room},
     units::{counted, now},
 };
 
@@ -63,7 +63,7 @@ impl Printer {
         for (place, event) in batch.events.iter().enumerate() {
             last = cursor_at(batch, place);
             self.out.line(match self.format {
-                Format::Text => present::events::event_line(event, room),
+                Format::Text => render::events::event_line(event, room),
                 Format::Json => json::event(event, &last).to_string(),
             })?;
             self.left -= 1;
@@ -85,7 +85,7 @@ impl Printer {
         let room = self.room();
         for worker in workers {
             self.out.line(match self.format {
-                Format::Text => present::events::worker_line(worker, room),
+                Format::Text => render::events::worker_line(worker, room),
                 Format::Json => {
                     serde_json::json!({ "worker": json::admin::worker(worker) }).to_string()
                 }
@@ -93,7 +93,7 @@ impl Printer {
         }
         for task in tasks {
             self.out.line(match self.format {
-                Format::Text => present::events::task_line(&task, room),
+                Format::Text => render::events::task_line(&task, room),
                 Format::Json => serde_json::json!({ "task": json::task(task) }).to_string(),
             })?;
         }

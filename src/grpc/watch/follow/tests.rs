@@ -31,14 +31,14 @@ impl History for Log {
     }
 }
 
-struct Yard {
+struct Harness {
     publisher: Publisher,
     encoder: Encoder,
     log: Arc<Log>,
     hub: Hub,
 }
 
-impl Yard {
+impl Harness {
     fn keeping_from(oldest: u64) -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
         let (publisher, hub) = hub(Seq(0), CursorCodec::new(1, incarnations));
@@ -95,77 +95,77 @@ async fn seen(stream: Steps) -> (Vec<u64>, String) {
 }
 
 /// A life with a redrive, among others' events: 1, 3, 4; then 6, 7, 8.
-fn redriven(yard: &mut Yard) {
-    yard.commit(&[(TASK, Type::Submitted), (9, Type::Submitted), (TASK, Type::Started)]);
-    yard.commit(&[(TASK, Type::Failed), (9, Type::Started), (TASK, Type::Redriven)]);
-    yard.commit(&[(TASK, Type::Started)]);
-    yard.commit(&[(TASK, Type::Succeeded), (9, Type::Succeeded)]);
+fn redriven(harness: &mut Harness) {
+    harness.commit(&[(TASK, Type::Submitted), (9, Type::Submitted), (TASK, Type::Started)]);
+    harness.commit(&[(TASK, Type::Failed), (9, Type::Started), (TASK, Type::Redriven)]);
+    harness.commit(&[(TASK, Type::Started)]);
+    harness.commit(&[(TASK, Type::Succeeded), (9, Type::Succeeded)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_life_with_a_redrive_is_told_to_its_last_end() {
-    let mut yard = Yard::keeping_from(1);
-    redriven(&mut yard);
+    let mut harness = Harness::keeping_from(1);
+    redriven(&mut harness);
     for is_known in [true, false] {
-        let (numbers, cursor) = seen(yard.follow(Some(8), is_known)).await;
+        let (numbers, cursor) = seen(harness.follow(Some(8), is_known)).await;
         assert_eq!(numbers, [1, 3, 4, 6, 7, 8]);
         let after = if is_known { 8 } else { 9 };
-        assert_eq!(cursor, yard.hub.cursor(Seq(after)).to_string());
+        assert_eq!(cursor, harness.hub.cursor(Seq(after)).to_string());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_end_is_found_without_reading_everything_after_it() {
-    let mut yard = Yard::keeping_from(1);
-    redriven(&mut yard);
-    yard.commit(&[(9, Type::Submitted)]);
+    let mut harness = Harness::keeping_from(1);
+    redriven(&mut harness);
+    harness.commit(&[(9, Type::Submitted)]);
     // What comes after the end cannot be read: nobody does.
     let damaged = bytes::Bytes::from_static(&[1, 2, 3]);
     let (first, last) = (Seq(11), Seq(20));
     let broken = EventBatch::new(first, last, damaged, Box::default());
-    yard.log.batches.lock().unwrap().push(broken.clone());
-    yard.publisher.publish(broken);
-    assert_eq!(seen(yard.follow(Some(8), true)).await.0, [1, 3, 4, 6, 7, 8]);
+    harness.log.batches.lock().unwrap().push(broken.clone());
+    harness.publisher.publish(broken);
+    assert_eq!(seen(harness.follow(Some(8), true)).await.0, [1, 3, 4, 6, 7, 8]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_was_redriven_is_followed_to_its_next_end() {
-    let mut yard = Yard::keeping_from(1);
-    yard.commit(&[(TASK, Type::Submitted), (TASK, Type::Started)]);
-    yard.commit(&[(TASK, Type::Failed), (TASK, Type::Redriven)]);
-    let following = yard.follow(None, false);
-    yard.commit(&[(TASK, Type::Started), (TASK, Type::Cancelled), (TASK, Type::Redriven)]);
+    let mut harness = Harness::keeping_from(1);
+    harness.commit(&[(TASK, Type::Submitted), (TASK, Type::Started)]);
+    harness.commit(&[(TASK, Type::Failed), (TASK, Type::Redriven)]);
+    let following = harness.follow(None, false);
+    harness.commit(&[(TASK, Type::Started), (TASK, Type::Cancelled), (TASK, Type::Redriven)]);
     let (numbers, cursor) = seen(following).await;
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6], "to its end, and no further");
-    assert_eq!(cursor, yard.hub.cursor(Seq(6)).to_string(), "the redrive is not skipped");
+    assert_eq!(cursor, harness.hub.cursor(Seq(6)).to_string(), "the redrive is not skipped");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_between_two_looks_is_an_end() {
-    let mut yard = Yard::keeping_from(1);
-    yard.commit(&[(TASK, Type::Submitted), (TASK, Type::Started), (TASK, Type::Succeeded)]);
+    let mut harness = Harness::keeping_from(1);
+    harness.commit(&[(TASK, Type::Submitted), (TASK, Type::Started), (TASK, Type::Succeeded)]);
     // It had not ended when the task was read, and had when the events were.
-    assert_eq!(seen(yard.follow(None, false)).await.0, [1, 2, 3]);
+    assert_eq!(seen(harness.follow(None, false)).await.0, [1, 2, 3]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_life_whose_beginning_is_gone_is_told_from_what_is_kept() {
-    let mut yard = Yard::keeping_from(5);
-    redriven(&mut yard);
-    assert_eq!(seen(yard.follow(Some(8), true)).await.0, [6, 7, 8]);
-    let mut yard = Yard::keeping_from(10);
-    redriven(&mut yard);
-    assert_eq!(seen(yard.follow(Some(8), true)).await.0, [0; 0], "all of it is gone");
+    let mut harness = Harness::keeping_from(5);
+    redriven(&mut harness);
+    assert_eq!(seen(harness.follow(Some(8), true)).await.0, [6, 7, 8]);
+    let mut harness = Harness::keeping_from(10);
+    redriven(&mut harness);
+    assert_eq!(seen(harness.follow(Some(8), true)).await.0, [0; 0], "all of it is gone");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_damaged_batch_is_told() {
-    let yard = Yard::keeping_from(1);
+    let harness = Harness::keeping_from(1);
     let damaged = bytes::Bytes::from_static(&[1, 2, 3]);
-    yard.publisher.publish(EventBatch::new(Seq(1), Seq(2), damaged.clone(), Box::default()));
+    harness.publisher.publish(EventBatch::new(Seq(1), Seq(2), damaged.clone(), Box::default()));
     let batch = EventBatch::new(Seq(1), Seq(2), damaged, Box::default());
-    yard.log.batches.lock().unwrap().push(batch);
-    let mut stream = yard.follow(None, false);
+    harness.log.batches.lock().unwrap().push(batch);
+    let mut stream = harness.follow(None, false);
     assert!(stream.next().await.expect("the acknowledgement").is_ok());
     let end = stream.next().await.expect("a status").expect_err("it cannot be read");
     assert_eq!(end.code(), tonic::Code::Internal);

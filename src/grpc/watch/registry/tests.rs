@@ -33,13 +33,13 @@ impl Wake for Connection {
     }
 }
 
-struct Yard {
+struct Harness {
     registry: Arc<Registry>,
     connection: Arc<Connection>,
     now: Instant,
 }
 
-impl Yard {
+impl Harness {
     fn new() -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
         let (_, hub) = hub(Seq(9), CursorCodec::new(1, incarnations));
@@ -87,44 +87,44 @@ fn message() -> EncodedWatchEventsResponse {
 
 #[tokio::test]
 async fn whoever_waits_for_the_server_is_not_stalled() {
-    let mut yard = Yard::new();
-    let (mut stream, hand) = yard.watch(None);
-    assert!(yard.ask(&mut stream).is_pending());
+    let mut harness = Harness::new();
+    let (mut stream, hand) = harness.watch(None);
+    assert!(harness.ask(&mut stream).is_pending());
     for _ in 0..3 {
-        assert_eq!(yard.sweep(TIMEOUT), []);
-        assert!(!yard.is_stalled());
+        assert_eq!(harness.sweep(TIMEOUT), []);
+        assert!(!harness.is_stalled());
     }
     hand.send(Ok(message())).unwrap();
-    assert!(yard.is_called());
-    assert!(yard.ask(&mut stream).is_ready());
-    assert!(yard.ask(&mut stream).is_pending());
-    assert_eq!(yard.sweep(TIMEOUT), []);
-    assert_eq!(yard.sweep(TIMEOUT), []);
+    assert!(harness.is_called());
+    assert!(harness.ask(&mut stream).is_ready());
+    assert!(harness.ask(&mut stream).is_pending());
+    assert_eq!(harness.sweep(TIMEOUT), []);
+    assert_eq!(harness.sweep(TIMEOUT), []);
 }
 
 #[tokio::test]
 async fn whoever_does_not_ask_for_the_next_message_is() {
-    let mut yard = Yard::new();
-    let (mut stream, hand) = yard.watch(None);
+    let mut harness = Harness::new();
+    let (mut stream, hand) = harness.watch(None);
     hand.send(Ok(message())).unwrap();
-    assert!(yard.ask(&mut stream).is_ready());
-    assert_eq!(yard.sweep(Duration::ZERO), [], "it was asked since it was last looked at");
-    assert_eq!(yard.sweep(Duration::ZERO), []);
-    assert!(yard.is_stalled());
-    assert_eq!(yard.sweep(TIMEOUT), [CloseReason::Stalled]);
-    assert_eq!(yard.sweep(TIMEOUT), [], "it has no place any more");
+    assert!(harness.ask(&mut stream).is_ready());
+    assert_eq!(harness.sweep(Duration::ZERO), [], "it was asked since it was last looked at");
+    assert_eq!(harness.sweep(Duration::ZERO), []);
+    assert!(harness.is_stalled());
+    assert_eq!(harness.sweep(TIMEOUT), [CloseReason::Stalled]);
+    assert_eq!(harness.sweep(TIMEOUT), [], "it has no place any more");
     drop(stream);
 }
 
 #[tokio::test]
 async fn so_is_whoever_was_called_and_does_not_ask() {
-    let mut yard = Yard::new();
-    let (mut stream, hand) = yard.watch(None);
-    assert!(yard.ask(&mut stream).is_pending());
-    assert_eq!(yard.sweep(TIMEOUT), []);
+    let mut harness = Harness::new();
+    let (mut stream, hand) = harness.watch(None);
+    assert!(harness.ask(&mut stream).is_pending());
+    assert_eq!(harness.sweep(TIMEOUT), []);
     hand.send(Ok(message())).unwrap();
-    assert_eq!(yard.sweep(TIMEOUT), []);
-    assert_eq!(yard.sweep(TIMEOUT), [CloseReason::Stalled]);
+    assert_eq!(harness.sweep(TIMEOUT), []);
+    assert_eq!(harness.sweep(TIMEOUT), [CloseReason::Stalled]);
 }
 
 #[tokio::test]
@@ -134,33 +134,33 @@ async fn whoever_is_ended_is_called_and_told_why_and_where_to_go_on() {
         (Some(Seq(4)), CloseReason::Lifetime, Code::Unavailable),
         (None, CloseReason::Stalled, Code::ResourceExhausted),
     ] {
-        let yard = Yard::new();
-        let (mut stream, hand) = yard.watch(None);
-        assert!(yard.ask(&mut stream).is_pending());
+        let harness = Harness::new();
+        let (mut stream, hand) = harness.watch(None);
+        assert!(harness.ask(&mut stream).is_pending());
         stream.entry().stats.hand(handed, 0);
-        assert!(!yard.is_called());
+        assert!(!harness.is_called());
         stream.entry().stop(end);
-        assert!(yard.is_called() && hand.is_closed(), "nothing is held for it any more");
-        let Poll::Ready(Some(Err(status))) = yard.ask(&mut stream) else { panic!("no status") };
+        assert!(harness.is_called() && hand.is_closed(), "nothing is held for it any more");
+        let Poll::Ready(Some(Err(status))) = harness.ask(&mut stream) else { panic!("no status") };
         assert_eq!(status.code(), code);
-        let cursor = yard.registry.cursor(handed);
+        let cursor = harness.registry.cursor(handed);
         assert_eq!(status.message().contains(&format!("after {cursor}")), handed.is_some());
-        assert!(matches!(yard.ask(&mut stream), Poll::Ready(None)));
+        assert!(matches!(harness.ask(&mut stream), Poll::Ready(None)));
     }
 }
 
 #[tokio::test]
 async fn whoever_does_not_read_is_ended_at_its_limit() {
-    let mut yard = Yard::new();
-    let limit = Some((yard.now + TIMEOUT / 2, CloseReason::Lifetime));
-    let (mut reading, _hand) = yard.watch(limit);
-    let (mut unread, hand) = yard.watch(limit);
-    assert!(yard.ask(&mut reading).is_pending());
+    let mut harness = Harness::new();
+    let limit = Some((harness.now + TIMEOUT / 2, CloseReason::Lifetime));
+    let (mut reading, _hand) = harness.watch(limit);
+    let (mut unread, hand) = harness.watch(limit);
+    assert!(harness.ask(&mut reading).is_pending());
     hand.send(Ok(message())).unwrap();
-    assert!(yard.ask(&mut unread).is_ready());
+    assert!(harness.ask(&mut unread).is_ready());
     for _ in 0..2 {
-        assert_eq!(yard.sweep(TIMEOUT / 5), []);
+        assert_eq!(harness.sweep(TIMEOUT / 5), []);
     }
-    assert_eq!(yard.sweep(TIMEOUT / 5), [CloseReason::Lifetime], "the other one ends by itself");
-    assert!(yard.ask(&mut reading).is_pending());
+    assert_eq!(harness.sweep(TIMEOUT / 5), [CloseReason::Lifetime], "the other one ends by itself");
+    assert!(harness.ask(&mut reading).is_pending());
 }

@@ -45,14 +45,14 @@ impl History for Log {
     }
 }
 
-struct Yard {
+struct Harness {
     publisher: Publisher,
     encoder: Encoder,
     log: Arc<Log>,
     feed: Feed,
 }
 
-impl Yard {
+impl Harness {
     fn new() -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
         let (publisher, hub) = hub(Seq(0), CursorCodec::new(1, incarnations));
@@ -105,14 +105,14 @@ impl Yard {
 
 #[tokio::test]
 async fn what_retention_overtakes_in_the_middle_is_told() {
-    let mut yard = Yard::new();
-    (0..4).for_each(|_| yard.commit("q"));
+    let mut harness = Harness::new();
+    (0..4).for_each(|_| harness.commit("q"));
     for (queue, over_gaps) in [(None, true), (Some("q"), true), (None, false), (Some("q"), false)] {
-        yard.log.oldest.store(1, Ordering::Relaxed);
-        let mut steps = yard.watch(queue, over_gaps);
+        harness.log.oldest.store(1, Ordering::Relaxed);
+        let mut steps = harness.watch(queue, over_gaps);
         let _started = steps.next().await.unwrap().unwrap();
-        assert_eq!(steps.next().await.unwrap().unwrap().cursor, yard.cursor(10));
-        yard.log.oldest.store(31, Ordering::Relaxed);
+        assert_eq!(steps.next().await.unwrap().unwrap().cursor, harness.cursor(10));
+        harness.log.oldest.store(31, Ordering::Relaxed);
         let next = steps.next().await.unwrap();
         if !over_gaps {
             assert_eq!(next.unwrap_err().code(), Code::OutOfRange);
@@ -121,12 +121,12 @@ async fn what_retention_overtakes_in_the_middle_is_told() {
         }
         let gap = next.unwrap();
         let told = WatchGap {
-            from_cursor: yard.cursor(10),
-            to_cursor: yard.cursor(30),
+            from_cursor: harness.cursor(10),
+            to_cursor: harness.cursor(30),
             missing_events: 20,
         };
-        assert_eq!((gap.cursor, gap.control), (yard.cursor(30), Some(Control::Gap(told))));
-        assert_eq!(steps.next().await.unwrap().unwrap().cursor, yard.cursor(40));
+        assert_eq!((gap.cursor, gap.control), (harness.cursor(30), Some(Control::Gap(told))));
+        assert_eq!(steps.next().await.unwrap().unwrap().cursor, harness.cursor(40));
         assert_eq!(steps.next().await.unwrap().unwrap().control, Some(Control::CaughtUp));
         assert!(steps.next().await.is_none(), "it was to stop");
     }
@@ -134,32 +134,32 @@ async fn what_retention_overtakes_in_the_middle_is_told() {
 
 #[tokio::test]
 async fn what_a_filter_leaves_out_is_no_message_and_moves_the_cursor() {
-    let mut yard = Yard::new();
-    (0..500).for_each(|_| yard.commit("others"));
-    yard.commit("q");
-    yard.commit("others");
-    let steps: Vec<_> = yard.watch(Some("q"), false).collect().await;
+    let mut harness = Harness::new();
+    (0..500).for_each(|_| harness.commit("others"));
+    harness.commit("q");
+    harness.commit("others");
+    let steps: Vec<_> = harness.watch(Some("q"), false).collect().await;
     let told: Vec<_> = steps
         .into_iter()
         .map(|step| step.unwrap())
         .map(|message| (message.cursor, !message.events.is_empty()))
         .collect();
     let expected =
-        [(yard.cursor(0), false), (yard.cursor(5_010), true), (yard.cursor(5_020), false)];
+        [(harness.cursor(0), false), (harness.cursor(5_010), true), (harness.cursor(5_020), false)];
     assert_eq!(told, expected, "started, the one batch, and caught up");
 }
 
 #[tokio::test]
 async fn a_large_batch_is_picked_in_several_messages() {
     const EVENTS: u64 = 30_000;
-    let mut yard = Yard::new();
+    let mut harness = Harness::new();
     let is_left_out = |seq: u64| seq <= EVENTS && seq % 5 == 1;
-    (1..=EVENTS).for_each(|seq| yard.push(seq, ["q", "others"][usize::from(is_left_out(seq))]));
-    let batch = yard.encoder.take().expect("events");
+    (1..=EVENTS).for_each(|seq| harness.push(seq, ["q", "others"][usize::from(is_left_out(seq))]));
+    let batch = harness.encoder.take().expect("events");
     assert!(batch.data().len() > 3 * MAX_PIECE_BYTES);
-    yard.publish(batch);
-    yard.commit("q");
-    let mut steps = yard.watch(Some("q"), false);
+    harness.publish(batch);
+    harness.commit("q");
+    let mut steps = harness.watch(Some("q"), false);
     let (mut seen, mut messages) = (Vec::new(), 0);
     while let Some(step) = steps.next().await {
         let message = step.unwrap();
@@ -171,8 +171,8 @@ async fn a_large_batch_is_picked_in_several_messages() {
         let told = v1::WatchEventsResponse::decode(message.events).unwrap().events;
         seen.extend(told.into_iter().map(|event| event.seq));
         // Whoever resumes after it misses nothing and sees nothing twice.
-        let (next, last) = (seen.last().unwrap() + 1, yard.cursor(EVENTS));
-        let cursors = [next - 1, next].map(|seq| yard.cursor(seq));
+        let (next, last) = (seen.last().unwrap() + 1, harness.cursor(EVENTS));
+        let cursors = [next - 1, next].map(|seq| harness.cursor(seq));
         assert!(cursors.contains(&message.cursor) || message.cursor == last);
         assert!(message.cursor != cursors[1] || is_left_out(next));
         messages += 1;
@@ -185,24 +185,24 @@ async fn a_large_batch_is_picked_in_several_messages() {
 #[tokio::test]
 async fn what_cannot_be_read_is_told_and_not_passed_over() {
     for queue in [None, Some("q")] {
-        let mut yard = Yard::new();
-        yard.commit("q");
-        yard.log.is_broken.store(true, Ordering::Relaxed);
-        let steps: Vec<_> = yard.watch(queue, true).collect().await;
+        let mut harness = Harness::new();
+        harness.commit("q");
+        harness.log.is_broken.store(true, Ordering::Relaxed);
+        let steps: Vec<_> = harness.watch(queue, true).collect().await;
         let [Ok(_started), Err(status)] = &steps[..] else { panic!("{steps:?}") };
         let reason = status.get_details_error_info().unwrap().reason;
         assert_eq!((status.code(), reason.as_str()), (Code::Internal, "HISTORY_UNREADABLE"));
     }
     // Damage that only shows when the batch is looked through.
-    let mut yard = Yard::new();
-    yard.commit("q");
-    (1..=2).for_each(|number| yard.push(number, "q"));
-    let whole = yard.encoder.take().expect("events");
+    let mut harness = Harness::new();
+    harness.commit("q");
+    (1..=2).for_each(|number| harness.push(number, "q"));
+    let whole = harness.encoder.take().expect("events");
     let cut = whole.data().slice(..whole.data().len() - 1);
-    yard.publish(EventBatch::new(whole.first(), whole.last(), cut, Box::default()));
-    let steps: Vec<_> = yard.watch(Some("q"), true).collect().await;
+    harness.publish(EventBatch::new(whole.first(), whole.last(), cut, Box::default()));
+    let steps: Vec<_> = harness.watch(Some("q"), true).collect().await;
     let [Ok(_started), Ok(first), Err(status)] = &steps[..] else { panic!("{steps:?}") };
-    assert_eq!(first.cursor, yard.cursor(10));
+    assert_eq!(first.cursor, harness.cursor(10));
     let reason = status.get_details_error_info().unwrap().reason;
     assert_eq!((status.code(), reason.as_str()), (Code::Internal, "DAMAGED"));
 }

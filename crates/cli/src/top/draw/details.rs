@@ -7,7 +7,7 @@ use super::{
         super::{
             json,
             output::printable,
-            present::{
+            render::{
                 error_text,
                 queues::block_word,
                 stats::{NAMES, paragraph, tasks_words},

@@ -10,7 +10,7 @@ use super::{
     super::{
         super::{
             output::printable,
-            present::stats::{NAMES, advice_words, crew_words, named, paragraph, tasks_words},
+            render::stats::{NAMES, advice_words, crew_words, named, paragraph, tasks_words},
             units::{between, count, frequency, percent, span},
         },
         model::{Link, Model, Picture},

@@ -8,7 +8,7 @@ use super::super::{
     super::{
         columns::{self, fit},
         output::shortened,
-        present::{events::clock_line, stats::queue_columns, workers::worker_columns},
+        render::{events::clock_line, stats::queue_columns, workers::worker_columns},
         units::{count, frequency},
     },
     layout::Panel,

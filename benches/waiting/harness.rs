@@ -30,13 +30,13 @@ const CHUNK: usize = 1_000;
 type Done = Result<(), Box<dyn std::error::Error>>;
 
 /// A store in a directory of its own.
-pub struct Rig {
+pub struct Harness {
     dir: TempDir,
     store: Arc<SqliteStore>,
     gate: Arc<Admission>,
 }
 
-impl Rig {
+impl Harness {
     pub async fn open() -> Result<Self, Box<dyn std::error::Error>> {
         Self::on(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?).await
     }
@@ -226,9 +226,9 @@ pub struct Runner {
 }
 
 impl Runner {
-    pub fn start(rig: &Rig) -> Self {
+    pub fn start(harness: &Harness) -> Self {
         let (longest, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (store, gate) = (Arc::clone(&rig.store), Arc::clone(&rig.gate));
+        let (store, gate) = (Arc::clone(&harness.store), Arc::clone(&harness.gate));
         let (noted, ends) = (Arc::clone(&longest), Arc::clone(&over));
         let work = tokio::spawn(async move {
             let mut finished = None;

@@ -20,14 +20,14 @@ impl History for Log {
     }
 }
 
-struct Yard {
+struct Harness {
     publisher: Publisher,
     encoder: Encoder,
     log: Arc<Log>,
     hub: Hub,
 }
 
-impl Yard {
+impl Harness {
     fn new() -> Self {
         let incarnations = vec![Incarnation { mark: 1, first: Seq(1) }];
         let (publisher, hub) = hub(Seq(0), CursorCodec::new(1, incarnations));
@@ -56,17 +56,17 @@ async fn next(tail: &mut Tail) -> (u64, u64) {
 
 #[tokio::test]
 async fn batches_come_whole_wherever_one_begins() {
-    let mut yard = Yard::new();
+    let mut harness = Harness::new();
     for _ in 0..5 {
-        yard.commit(3);
+        harness.commit(3);
     }
     for after in 0..15 {
-        let mut tail = yard.follow(Some(after));
+        let mut tail = harness.follow(Some(after));
         for first in (after / 3 * 3 + 1..=13).step_by(3) {
             assert_eq!(next(&mut tail).await, (first, first + 2));
         }
-        yard.commit(3);
-        let newest = yard.encoder.newest().0;
+        harness.commit(3);
+        let newest = harness.encoder.newest().0;
         while tail.cursor() < Seq(newest) {
             next(&mut tail).await;
         }
@@ -75,24 +75,24 @@ async fn batches_come_whole_wherever_one_begins() {
 
 #[tokio::test]
 async fn pieces_and_whole_batches_take_turns_without_a_gap() {
-    let mut yard = Yard::new();
-    let mut tail = yard.follow(None);
+    let mut harness = Harness::new();
+    let mut tail = harness.follow(None);
     for _ in 0..4 {
-        yard.commit(3);
+        harness.commit(3);
     }
     assert_eq!(next(&mut tail).await, (1, 3));
     let piece = tail.next().await.expect("more events");
     assert_eq!((piece.first().0, piece.last().0), (4, 6));
     assert_eq!(next(&mut tail).await, (7, 9));
-    let mut inside = yard.follow(Some(7));
+    let mut inside = harness.follow(Some(7));
     assert_eq!(inside.next().await.expect("more events").first().0, 8, "a piece is cut");
 }
 
 #[tokio::test]
 async fn all_who_follow_share_one_outline() {
-    let mut yard = Yard::new();
-    let (mut one, mut other) = (yard.follow(None), yard.follow(None));
-    yard.commit(3);
+    let mut harness = Harness::new();
+    let (mut one, mut other) = (harness.follow(None), harness.follow(None));
+    harness.commit(3);
     let (one, other) = (one.next_batch().await.unwrap(), other.next_batch().await.unwrap());
     let (first, second) = (one.index().unwrap(), other.index().unwrap());
     assert!(std::ptr::eq(first, second), "it was parsed twice");

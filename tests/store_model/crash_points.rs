@@ -28,7 +28,7 @@ use taskyard::{
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use crate::rig::{PATIENCE, crashed_copy, gate, new_task, settings};
+use crate::driver::{PATIENCE, crashed_copy, gate, new_task, settings};
 
 struct Opened {
     dir: TempDir,
@@ -70,58 +70,59 @@ fn keyed(key: &str) -> NewTask {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_got_no_answer_asks_again_and_gets_the_same_task() {
-    let mut yard = Opened::new().await;
+    let mut harness = Opened::new().await;
     for round in 0..20 {
         let key = format!("order-{round}");
         {
             // On its way once it was polled; then the caller goes.
-            let mut unheard = Box::pin(yard.submit(keyed(&key)));
+            let mut unheard = Box::pin(harness.submit(keyed(&key)));
             drop(poll!(&mut unheard));
         }
         if round % 2 == 1 {
             // The process may have ended before or after the commit.
-            let copy = crashed_copy(yard.dir.path());
-            yard = store_in(copy).await;
+            let copy = crashed_copy(harness.dir.path());
+            harness = store_in(copy).await;
         }
-        let again = yard.submit(keyed(&key)).await.unwrap();
+        let again = harness.submit(keyed(&key)).await.unwrap();
         assert!(round % 2 == 1 || again.existing, "the command was taken");
-        let twice = yard.submit(keyed(&key)).await.unwrap();
+        let twice = harness.submit(keyed(&key)).await.unwrap();
         assert_eq!(twice, Submitted { existing: true, ..again });
         let all = Query { limit: 100, ..Query::default() };
-        let tasks = yard.store.list(all).await.unwrap().tasks;
+        let tasks = harness.store.list(all).await.unwrap().tasks;
         assert_eq!(tasks.len(), round + 1, "one task per key");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_has_gone_is_given_nothing() {
-    let yard = Opened::new().await;
+    let harness = Opened::new().await;
     {
-        let mut gone = yard.store.next_dispatch(WorkerId(2), None);
+        let mut gone = harness.store.next_dispatch(WorkerId(2), None);
         assert!(poll!(&mut gone).is_pending());
     }
-    let submitted = yard.submit(new_task("a", &Data::Empty)).await.unwrap();
+    let submitted = harness.submit(new_task("a", &Data::Empty)).await.unwrap();
     assert_eq!(submitted.state, State::Queued);
-    let (task, finished) = yard.run_next(None).await;
+    let (task, finished) = harness.run_next(None).await;
     assert_eq!((task, finished.attempt), (submitted.task, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn later_tasks_start_when_they_are_due_and_in_that_order() {
-    let yard = Opened::new().await;
+    let harness = Opened::new().await;
     let mut tasks = BTreeMap::new();
     for millis in [60, 20, 40, 0] {
         let due = Due::After(Duration::from_millis(millis));
-        let submitted = yard.submit(NewTask { due, ..new_task("a", &Data::Empty) }).await.unwrap();
+        let submitted =
+            harness.submit(NewTask { due, ..new_task("a", &Data::Empty) }).await.unwrap();
         // As the store counts it: on a busy machine submissions may be far apart.
-        let due = yard.store.get(submitted.task).await.unwrap().due;
+        let due = harness.store.get(submitted.task).await.unwrap().due;
         tasks.insert(due, submitted.task);
     }
     let mut finished = None;
     for id in tasks.into_values() {
-        let (task, next) = yard.run_next(finished).await;
+        let (task, next) = harness.run_next(finished).await;
         assert_eq!(task, id, "the earliest first");
-        let task = yard.store.get(task).await.unwrap();
+        let task = harness.store.get(task).await.unwrap();
         let (_, started) = task.execution.unwrap();
         assert!(started >= task.due, "not before its time");
         finished = Some(next);
@@ -137,19 +138,19 @@ async fn a_step_of_the_wall_clock_changes_times_and_no_intervals() {
     let clock = WallClock::ahead_by(Arc::clone(&ahead));
     let settings = Settings { clock: clock.clone(), ..settings(dir.path(), Durability::Os) };
     let (store, hub, _) = open(&settings, Arc::clone(&gate)).await.expect("the store opens");
-    let yard = Opened { dir, store, hub, gate };
+    let harness = Opened { dir, store, hub, gate };
     let later = |due| NewTask { due, ..new_task("a", &Data::Empty) };
     let at = clock.now().after(Duration::from_mins(30));
-    let timed = yard.submit(later(Due::At(at))).await.unwrap().task;
-    let delayed = yard.submit(later(Due::After(Duration::from_millis(50)))).await.unwrap().task;
+    let timed = harness.submit(later(Due::At(at))).await.unwrap().task;
+    let delayed = harness.submit(later(Due::After(Duration::from_millis(50)))).await.unwrap().task;
     // Back by an hour: the delay is as long as it was.
     ahead.store(-HOUR, Ordering::Relaxed);
-    let (first, finished) = yard.run_next(None).await;
+    let (first, finished) = harness.run_next(None).await;
     assert_eq!(first, delayed);
-    assert_eq!(yard.store.get(timed).await.unwrap().lifecycle.state, State::Scheduled);
+    assert_eq!(harness.store.get(timed).await.unwrap().lifecycle.state, State::Scheduled);
     // And ahead by an hour: its time has come.
     ahead.store(HOUR, Ordering::Relaxed);
-    let (second, _) = yard.run_next(Some(finished)).await;
+    let (second, _) = harness.run_next(Some(finished)).await;
     assert_eq!(second, timed);
 }
 
@@ -161,10 +162,10 @@ struct Heard {
 }
 
 /// Submits and runs tasks on all sides until they are done.
-fn load(yard: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize>) -> JoinSet<()> {
+fn load(harness: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize>) -> JoinSet<()> {
     let mut load = JoinSet::new();
     for _ in 0..5 {
-        let (store, gate) = (Arc::clone(&yard.store), Arc::clone(&yard.gate));
+        let (store, gate) = (Arc::clone(&harness.store), Arc::clone(&harness.gate));
         let (heard, count) = (Arc::clone(heard), count.clone());
         load.spawn(async move {
             for _ in 0..30 {
@@ -179,7 +180,7 @@ fn load(yard: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize>) 
         });
     }
     for worker in 1..=2 {
-        let (store, heard) = (Arc::clone(&yard.store), Arc::clone(heard));
+        let (store, heard) = (Arc::clone(&harness.store), Arc::clone(heard));
         load.spawn(async move {
             let mut finished = None;
             // Until the store is closed.
@@ -199,9 +200,9 @@ fn load(yard: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize>) 
 }
 
 /// The state in which the events leave each task.
-async fn states_by_events(yard: &Opened) -> BTreeMap<String, (State, u32)> {
-    let newest = yard.hub.newest();
-    let mut tail = yard.hub.follow(Some(Seq(0)), Arc::clone(&yard.store) as _);
+async fn states_by_events(harness: &Opened) -> BTreeMap<String, (State, u32)> {
+    let newest = harness.hub.newest();
+    let mut tail = harness.hub.follow(Some(Seq(0)), Arc::clone(&harness.store) as _);
     let (mut states, mut seq) = (BTreeMap::new(), 0);
     while Seq(seq) < newest {
         let piece = timeout(PATIENCE, tail.next()).await.expect("an event is missing").unwrap();
@@ -230,40 +231,40 @@ async fn states_by_events(yard: &Opened) -> BTreeMap<String, (State, u32)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_moment_loses_nothing_that_was_told() {
-    let yard = Opened::new().await;
+    let harness = Opened::new().await;
     let heard = Arc::new(Mutex::new(Heard::default()));
     let (count, mut reached) = watch::channel(0);
-    let mut load = load(&yard, &heard, &count);
+    let mut load = load(&harness, &heard, &count);
     let mut crashes = Vec::new();
     for moment in [1, 20, 50, 80, 110, 150] {
         timeout(PATIENCE, reached.wait_for(|count| *count >= moment)).await.unwrap().unwrap();
         let told = heard.lock().unwrap().clone();
-        crashes.push((told, crashed_copy(yard.dir.path())));
+        crashes.push((told, crashed_copy(harness.dir.path())));
     }
     // The copies are crashes only if the log was not moved into the database
     // between the copy of the one and of the other.
-    let log = fs::metadata(yard.dir.path().join("taskyard.db-wal")).unwrap().len();
+    let log = fs::metadata(harness.dir.path().join("taskyard.db-wal")).unwrap().len();
     assert!(log < 4_000 * 4_096, "{log} bytes");
-    yard.store.drain().await.unwrap();
-    yard.store.close().await.expect("it closes");
+    harness.store.drain().await.unwrap();
+    harness.store.close().await.expect("it closes");
     while let Some(ended) = load.join_next().await {
         ended.unwrap();
     }
     for (told, dir) in crashes {
-        let yard = store_in(dir).await;
+        let harness = store_in(dir).await;
         for id in told.submitted {
-            yard.store.get(id).await.expect("what was acknowledged is there");
+            harness.store.get(id).await.expect("what was acknowledged is there");
         }
         for id in told.ended {
-            let task = yard.store.get(id).await.unwrap();
+            let task = harness.store.get(id).await.unwrap();
             assert_eq!(task.lifecycle.state, State::Succeeded, "what has ended stays so");
         }
         let all = Query { limit: 1_000, ..Query::default() };
-        let tasks = yard.store.list(all).await.unwrap().tasks;
+        let tasks = harness.store.list(all).await.unwrap().tasks;
         let states: BTreeMap<_, _> = tasks
             .iter()
             .map(|task| (task.id.to_string(), (task.lifecycle.state, task.lifecycle.attempt)))
             .collect();
-        assert_eq!(states_by_events(&yard).await, states);
+        assert_eq!(states_by_events(&harness).await, states);
     }
 }

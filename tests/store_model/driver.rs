@@ -76,7 +76,7 @@ pub fn new_task(queue: &str, payload: &Data) -> NewTask {
     }
 }
 
-pub struct Rig {
+pub struct Driver {
     pub dir: TempDir,
     durability: Durability,
     pub store: Arc<SqliteStore>,
@@ -91,13 +91,13 @@ pub struct Rig {
     cursors: Vec<(Cursor, Seq)>,
 }
 
-impl Rig {
+impl Driver {
     pub async fn new(durability: Durability) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let model = Model { max_crashes: 2, ..Model::default() };
-        let (rig, recovered) = Self::open(dir, durability, model, Vec::new()).await;
+        let (driver, recovered) = Self::open(dir, durability, model, Vec::new()).await;
         assert_eq!(recovered, Recovered::default());
-        rig
+        driver
     }
 
     async fn open(
@@ -111,7 +111,7 @@ impl Rig {
         let (store, hub, recovered) = opened.expect("the store opens");
         let tail = hub.follow(Some(Seq(0)), Arc::clone(&store) as _);
         let (pending, assignments) = (BTreeMap::new(), BTreeMap::new());
-        let rig = Self {
+        let driver = Self {
             dir,
             durability,
             store,
@@ -124,7 +124,7 @@ impl Rig {
             seen: 0,
             cursors,
         };
-        (rig, recovered)
+        (driver, recovered)
     }
 
     pub async fn submit(&mut self, task: NewTask, request: Option<u8>, content: u8) {
@@ -327,12 +327,15 @@ impl Rig {
         drop((pending, tail, store));
         model.crash();
         let dir = copy.unwrap_or(dir);
-        let (rig, recovered) = Self::open(dir, durability, model, cursors).await;
-        assert_eq!(recovered, Recovered { tasks: rig.model.live().count(), interrupted: running });
-        for (cursor, seq) in &rig.cursors {
-            assert_eq!(rig.hub.resolve(*cursor), Ok(*seq));
+        let (driver, recovered) = Self::open(dir, durability, model, cursors).await;
+        assert_eq!(
+            recovered,
+            Recovered { tasks: driver.model.live().count(), interrupted: running }
+        );
+        for (cursor, seq) in &driver.cursors {
+            assert_eq!(driver.hub.resolve(*cursor), Ok(*seq));
         }
-        rig
+        driver
     }
 
     /// Ends every task, and finds all permits free again.

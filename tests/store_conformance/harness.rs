@@ -65,7 +65,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Whether it has no answer yet. Call [`Yard::settle`] before.
+    /// Whether it has no answer yet. Call [`StoreHarness::settle`] before.
     pub async fn is_idle(&mut self) -> bool {
         match poll!(&mut self.dispatch) {
             Poll::Pending => true,
@@ -90,7 +90,7 @@ impl Waiting {
 }
 
 /// A store, what is in front of it, and what is behind it.
-pub struct Yard<'p, P: Provider> {
+pub struct StoreHarness<'p, P: Provider> {
     provider: &'p P,
     home: P::Home,
     setup: Setup,
@@ -101,15 +101,15 @@ pub struct Yard<'p, P: Provider> {
     pub recovered: Recovered,
 }
 
-impl<'p, P: Provider> Yard<'p, P> {
+impl<'p, P: Provider> StoreHarness<'p, P> {
     pub async fn new(provider: &'p P) -> Self {
         Self::with(provider, Setup::default()).await
     }
 
     pub async fn with(provider: &'p P, setup: Setup) -> Self {
-        let yard = Self::open(provider, provider.home(), setup).await;
-        assert_eq!(yard.recovered, Recovered::default(), "a new store is empty");
-        yard
+        let harness = Self::open(provider, provider.home(), setup).await;
+        assert_eq!(harness.recovered, Recovered::default(), "a new store is empty");
+        harness
     }
 
     async fn open(provider: &'p P, home: P::Home, setup: Setup) -> Self {
