@@ -57,7 +57,7 @@ pub struct BodyTimeout<B> {
     /// Bytes of the message that have come since.
     since_late: usize,
     /// Given up with the request.
-    _place: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
     /// Where a large message has its room from.
     shares: Option<Shares>,
     room: RoomOf,
@@ -74,12 +74,12 @@ enum RoomOf {
 }
 
 impl<B> BodyTimeout<B> {
-    /// Lets `body` arrive, which has `place` among those of its connection.
+    /// Lets `body` arrive, which has `permit` of those of its connection.
     pub fn new(
         body: B,
         expected: Expected,
         shares: Option<Shares>,
-        place: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let frames = Frames::default();
         Self {
@@ -88,7 +88,7 @@ impl<B> BodyTimeout<B> {
             frames,
             late: None,
             since_late: 0,
-            _place: place,
+            _permit: permit,
             shares,
             room: RoomOf::None,
         }

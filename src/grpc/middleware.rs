@@ -75,15 +75,15 @@ where
         }
         let expected = expected(&path);
         let shares = request.extensions().get::<Shares>().cloned();
-        let place = match (expected, &shares) {
+        let permit = match (expected, &shares) {
             (Expected::Messages, Some(shares)) => match shares.stream() {
                 None => return Box::pin(async { Ok(status::too_many_streams().into_http()) }),
-                place => place,
+                permit => permit,
             },
             _ => None,
         };
         let deadline = request.extensions().get::<Deadline>().map(|deadline| deadline.0);
-        let bounded = |body| Body::new(BodyTimeout::new(body, expected, shares.clone(), place));
+        let bounded = |body| Body::new(BodyTimeout::new(body, expected, shares.clone(), permit));
         let request = request.map(bounded);
         if let Some((shares, call)) = shares.zip(may_be_large(&path)) {
             // Not called before it has its room.

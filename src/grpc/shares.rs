@@ -181,7 +181,7 @@ pub struct Reserved {
 pub struct Held(#[expect(dead_code, reason = "it is given up when it is dropped")] Arc<Room>);
 
 impl Shares {
-    /// A place for a call that sends messages; `None` if there are as many as may be. It is
+    /// A permit for a call that sends messages; `None` if there are as many as may be. It is
     /// given up when dropped.
     pub fn stream(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.streams).try_acquire_owned().ok()

@@ -30,7 +30,7 @@ pub const DOMAIN: &str = "taskyard";
 /// When a draining server is likely to be back.
 const DRAINING_RETRY: Duration = Duration::from_secs(1);
 
-/// When somebody for whose connection there was no place may come back.
+/// When somebody for whose connection there was no slot may come back.
 const CROWDED_RETRY: Duration = Duration::from_secs(1);
 
 /// When some of the lists that wait are likely to have been read.
@@ -205,7 +205,7 @@ pub fn too_many_messages() -> Status {
     plain(Code::Unimplemented, "TOO_MANY_MESSAGES", message)
 }
 
-/// A call on a connection for which there was no ordinary place.
+/// A call on a connection for which there was no ordinary slot.
 pub fn too_many_connections() -> Status {
     let mut details = details("TOO_MANY_CONNECTIONS", []);
     details.set_retry_info(Some(CROWDED_RETRY));

@@ -21,7 +21,7 @@ use taskyard::{
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::model::{Model, QUEUES, Task, Told};
+use crate::model::{Model, ModelEvent, QUEUES, Task};
 
 /// Only a hang exceeds it.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -140,7 +140,7 @@ impl Driver {
         let known = request.and_then(|key| self.model.requests.get(&key).copied());
         if let Some((first, at)) = known {
             let task = &self.model.tasks[at];
-            let seq = self.model.told.iter().position(|told| told.task == Some(task.id)).unwrap();
+            let seq = self.model.events.iter().position(|told| told.task == Some(task.id)).unwrap();
             let expected = if first == content {
                 let seq = Seq(seq as u64 + 1);
                 Ok(Submitted { task: task.id, seq, state: task.state, existing: true })
@@ -176,7 +176,7 @@ impl Driver {
             result: None,
             attempts: Vec::new(),
         };
-        let seq = Seq(self.model.told.len() as u64 + 1);
+        let seq = Seq(self.model.events.len() as u64 + 1);
         self.model.submit(task, content);
         let runs = self.model.next_start().is_some();
         let state = if runs { State::Running } else { state };
@@ -252,7 +252,7 @@ impl Driver {
 
     /// A failed attempt gives its task another due time, and nothing else does.
     async fn settle_due(&mut self, at: usize) {
-        let retried = self.model.told.last().unwrap().what == v1::EventType::RetryScheduled;
+        let retried = self.model.events.last().unwrap().what == v1::EventType::RetryScheduled;
         if !retried {
             return;
         }
@@ -406,14 +406,14 @@ impl Driver {
     }
 
     async fn check_events(&mut self) {
-        while self.seen < self.model.told.len() {
+        while self.seen < self.model.events.len() {
             let piece = timeout(PATIENCE, self.tail.next()).await.expect("an event is missing");
             let data = piece.expect("events").data().clone();
             for event in v1::WatchEventsResponse::decode(data).unwrap().events {
-                let expected = self.model.told.get(self.seen);
+                let expected = self.model.events.get(self.seen);
                 self.seen += 1;
                 assert_eq!(event.seq, self.seen as u64, "a gap, or a repetition");
-                let told = Told {
+                let told = ModelEvent {
                     what: event.r#type(),
                     task: event.task_id.parse().ok(),
                     attempt: event.attempt,
@@ -423,6 +423,6 @@ impl Driver {
                 assert_eq!(Some(&told), expected, "event {}", self.seen);
             }
         }
-        assert_eq!(self.hub.newest().0, self.model.told.len() as u64, "an event too many");
+        assert_eq!(self.hub.newest().0, self.model.events.len() as u64, "an event too many");
     }
 }

@@ -50,7 +50,7 @@ impl Task {
 
 /// An event, as far as it is decided by what happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct ModelEvent {
     pub what: EventType,
     pub task: Option<TaskId>,
     pub attempt: u32,
@@ -62,7 +62,7 @@ pub struct Told {
 pub struct Model {
     /// By number, from 1.
     pub tasks: Vec<Task>,
-    pub told: Vec<Told>,
+    pub events: Vec<ModelEvent>,
     /// Workers that wait for a task, in the order in which they came.
     pub waiting: VecDeque<u32>,
     /// Workers that run a task, and which.
@@ -105,7 +105,7 @@ impl Model {
         let ran = !matches!(what, EventType::Submitted);
         let failed = !matches!(what, EventType::Started | EventType::Redriven);
         let running = what == EventType::Started || self.busy.values().any(|busy| *busy == at);
-        self.told.push(Told {
+        self.events.push(ModelEvent {
             what,
             task: Some(task.id),
             attempt: task.attempt,
@@ -230,7 +230,7 @@ impl Model {
         if changed {
             let what = if paused { EventType::QueuePaused } else { EventType::QueueResumed };
             let (task, worker, reason) = (None, None, None);
-            self.told.push(Told { what, task, attempt: 0, worker, reason });
+            self.events.push(ModelEvent { what, task, attempt: 0, worker, reason });
         }
     }
 
@@ -252,7 +252,13 @@ impl Model {
 
     pub fn drain(&mut self) {
         let (task, worker, reason) = (None, None, None);
-        self.told.push(Told { what: EventType::Draining, task, attempt: 0, worker, reason });
+        self.events.push(ModelEvent {
+            what: EventType::Draining,
+            task,
+            attempt: 0,
+            worker,
+            reason,
+        });
         self.waiting.clear();
     }
 

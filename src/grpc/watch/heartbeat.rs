@@ -4,7 +4,7 @@ use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Instant, Sleep};
 
-/// Beats when nothing was sent for an interval. A message costs a look at the
+/// Fires when nothing was sent for an interval. A message costs a look at the
 /// clock and no timer: the timer is set anew only when it fires too early.
 pub struct HeartbeatTimer {
     interval: Duration,
@@ -48,17 +48,17 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_beats_once_nothing_was_sent_for_the_interval() {
+    async fn it_fires_once_nothing_was_sent_for_the_interval() {
         let interval = Duration::from_secs(10);
         let (began, mut timer) = (Instant::now(), HeartbeatTimer::new(interval));
-        let mut beats = Vec::new();
+        let mut heartbeats = Vec::new();
         tokio::time::advance(Duration::from_secs(7)).await;
         timer.sent();
         for _ in 0..3 {
             timer.silence().await;
-            beats.push(began.elapsed().as_secs());
+            heartbeats.push(began.elapsed().as_secs());
             timer.sent();
         }
-        assert_eq!(beats, [17, 27, 37]);
+        assert_eq!(heartbeats, [17, 27, 37]);
     }
 }

@@ -157,7 +157,7 @@ impl Watchers {
         Ok(guard.take(steps, limit))
     }
 
-    /// A place among the watchers, for one who will follow a task.
+    /// Registers a watcher who will follow a task.
     pub(super) fn register(&self, peer: Option<SocketAddr>) -> Result<WatchGuard, Status> {
         self.registry.register(WatcherInfo { peer, filter: None })
     }

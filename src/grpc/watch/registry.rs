@@ -114,7 +114,7 @@ impl Registry {
         seq.map(|seq| self.hub.cursor(seq).to_string()).unwrap_or_default()
     }
 
-    /// A place for one more.
+    /// Registers one more.
     ///
     /// # Errors
     /// `TOO_MANY_WATCHERS`, and which of the limits it is.
@@ -151,7 +151,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Gives a place up, if that was not done before.
+    /// Removes a watcher, if that was not done before.
     pub(super) fn remove(&self, entry: &Entry) {
         self.lock().remove(entry);
     }
@@ -234,7 +234,7 @@ fn leave<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
 /// the registry is gone. One for all of them: a watcher that waits costs no task.
 pub async fn sweep(registry: Weak<Registry>, stall_timeout: Option<Duration>) {
     let tick = stall_timeout.map_or(SWEEP, |timeout| SWEEP.min(timeout / 4).max(LEAST_SWEEP));
-    // Ended, and not told yet: at most those that had a place within the last words.
+    // Ended, and not told yet: at most those that were registered within the last words.
     let mut ended: Vec<(Instant, Arc<Entry>)> = Vec::new();
     loop {
         tokio::time::sleep(tick).await;

@@ -112,7 +112,7 @@ async fn whoever_does_not_ask_for_the_next_message_is() {
     assert_eq!(harness.sweep(Duration::ZERO), []);
     assert!(harness.is_stalled());
     assert_eq!(harness.sweep(TIMEOUT), [CloseReason::Stalled]);
-    assert_eq!(harness.sweep(TIMEOUT), [], "it has no place any more");
+    assert_eq!(harness.sweep(TIMEOUT), [], "it is not registered any more");
     drop(stream);
 }
 

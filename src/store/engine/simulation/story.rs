@@ -24,7 +24,7 @@ use crate::{
 
 /// A task, by its events.
 #[derive(Debug)]
-struct Told {
+struct TaskSoFar {
     state: State,
     attempt: u32,
     /// When its latest event was told, in microseconds.
@@ -37,7 +37,7 @@ struct Told {
 #[derive(Debug, Default)]
 pub struct Story {
     newest: Seq,
-    tasks: BTreeMap<u64, Told>,
+    tasks: BTreeMap<u64, TaskSoFar>,
     text: String,
     /// The process has died, and the next one has not begun.
     is_down: bool,
@@ -75,7 +75,7 @@ impl Story {
         }
         let number = event.task_id.parse::<TaskId>().expect("an id").number();
         if event.r#type() == EventType::Submitted {
-            let told = Told { state: State::Queued, attempt: 0, at: now, is_trimmed: false };
+            let told = TaskSoFar { state: State::Queued, attempt: 0, at: now, is_trimmed: false };
             assert!(self.tasks.insert(number, told).is_none(), "{number} is submitted twice");
             return;
         }
@@ -180,7 +180,7 @@ pub fn newest_on(disk: &MemoryDisk) -> Seq {
     content.events.values().next_back().map(|(batch, _)| batch.last()).unwrap_or_default()
 }
 
-impl Told {
+impl TaskSoFar {
     fn ends(&mut self, state: State, event: &Event) {
         assert_eq!((self.state, self.attempt), (State::Running, event.attempt), "{event:?}");
         self.state = state;
@@ -188,7 +188,7 @@ impl Told {
 }
 
 /// Its rows, and what is in memory of it, are as its events tell.
-fn check_task(number: u64, told: &Told, content: &Content, engine: &Engine<'_>) {
+fn check_task(number: u64, told: &TaskSoFar, content: &Content, engine: &Engine<'_>) {
     let (live, finished) = (content.live.get(&number), content.finished.get(&number));
     let entry = engine.index.get(number);
     if told.state.is_terminal() {
@@ -213,7 +213,13 @@ fn check_task(number: u64, told: &Told, content: &Content, engine: &Engine<'_>) 
 const GRACE: Duration = Duration::from_secs(1);
 
 /// It was kept for as long as it was to be, or pushed out by others.
-fn check_trimmed(number: u64, told: &mut Told, content: &Content, now: i64, retention: &Retention) {
+fn check_trimmed(
+    number: u64,
+    told: &mut TaskSoFar,
+    content: &Content,
+    now: i64,
+    retention: &Retention,
+) {
     if std::mem::replace(&mut told.is_trimmed, true) {
         return;
     }
@@ -227,7 +233,7 @@ fn check_trimmed(number: u64, told: &mut Told, content: &Content, now: i64, rete
 }
 
 /// Each execution that has ended is noted, but for one that ended its task.
-fn check_attempts(number: u64, told: &Told, content: &Content) {
+fn check_attempts(number: u64, told: &TaskSoFar, content: &Content) {
     let noted = content.attempts.range((number, 0)..(number + 1, 0));
     let noted: Vec<u32> = noted.map(|((_, attempt), _)| *attempt).collect();
     let expected: Vec<u32> = (1..=told.attempt).collect();
