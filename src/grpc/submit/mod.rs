@@ -77,20 +77,20 @@ impl Submitter {
         &self,
         request: v1::SubmitRequest,
         deadline: Option<Instant>,
-    ) -> Result<Ready, Status> {
+    ) -> Result<Committable, Status> {
         let checked = self.validator().check(request);
         let (submission, when_full) = checked.map_err(|wrong| status::invalid(&wrong))?;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(status::refused(&submission.task.queue, Refused::Deadline));
         }
         let refused = match self.admit_now(&submission) {
-            Ok(permit) => return Ok(Ready::New(submission, permit)),
+            Ok(permit) => return Ok(Committable::New(submission, permit)),
             Err(refused) => refused,
         };
         let patience = self.admission.patience(deadline);
         Ok(match self.admit_later(&submission, when_full, patience, refused).await? {
-            LateAdmission::Admitted(permit) => Ready::New(submission, permit),
-            LateAdmission::Known(submitted) => Ready::Known(submitted),
+            LateAdmission::Admitted(permit) => Committable::New(submission, permit),
+            LateAdmission::Known(submitted) => Committable::Known(submitted),
         })
     }
 
@@ -98,12 +98,12 @@ impl Submitter {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn commit(&self, ready: Ready) -> Result<Submitted, Status> {
+    pub async fn commit(&self, ready: Committable) -> Result<Submitted, Status> {
         match ready {
-            Ready::New(submission, permit) => {
+            Committable::New(submission, permit) => {
                 self.store.submit(submission, permit).await.map_err(|error| status::store(&error))
             }
-            Ready::Known(submitted) => Ok(submitted),
+            Committable::Known(submitted) => Ok(submitted),
         }
     }
 
@@ -165,7 +165,7 @@ impl Submitter {
     clippy::large_enum_variant,
     reason = "nearly all are new: a box would be one allocation more for each task"
 )]
-pub enum Ready {
+pub enum Committable {
     /// It has its permit.
     New(Submission, Permit),
     /// It was committed long ago.
