@@ -14,13 +14,13 @@ use crate::{
     store::journal::{Fault, JournalError},
 };
 
-/// Rest before the group is written again: the first, and the longest. Each is twice as
+/// Backoff before the group is written again: the first, and the longest. Each is twice as
 /// long as the one before.
-const FIRST_REST: Duration = Duration::from_millis(50);
-const LONGEST_REST: Duration = Duration::from_secs(1);
+const INITIAL_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Rest before a lock is tried again, which was waited for before.
-const MIN_BACKOFF: Duration = Duration::from_millis(1);
+/// Backoff before a lock is tried again, which was waited for before.
+const LOCK_BACKOFF: Duration = Duration::from_millis(1);
 
 /// How often trouble that lasts is told.
 const REMINDER: Duration = Duration::from_secs(10);
@@ -33,14 +33,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 struct Outage {
     began: Instant,
     told: Option<Instant>,
-    rest: Duration,
+    backoff: Duration,
     /// The disk has refused it, and new tasks are held back.
     is_refused: bool,
 }
 
 impl Outage {
     fn new() -> Self {
-        Self { began: Instant::now(), told: None, rest: FIRST_REST, is_refused: false }
+        Self { began: Instant::now(), told: None, backoff: INITIAL_BACKOFF, is_refused: false }
     }
 
     /// Tells of it, at once or now and then.
@@ -129,15 +129,15 @@ impl Engine<'_> {
         outage.tell(error, is_new || outage.told.is_none());
         if error.fault() == Fault::Busy {
             // It was waited for, a little, in the journal.
-            self.clock.sleep(MIN_BACKOFF);
+            self.clock.sleep(LOCK_BACKOFF);
             return;
         }
         if is_new {
             outage.is_refused = true;
             self.admission.hold(Hold::WriteRefused, RETRY_AFTER);
         }
-        self.clock.sleep(outage.rest);
-        outage.rest = LONGEST_REST.min(outage.rest * 2);
+        self.clock.sleep(outage.backoff);
+        outage.backoff = MAX_BACKOFF.min(outage.backoff * 2);
     }
 
     fn went_on(&self, outage: &Outage) {
