@@ -7,6 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, mpsc},
     time::Duration,
 };
 
@@ -158,6 +159,56 @@ async fn when_all_threads_are_blocked_attempts_are_judged_and_work_goes_on_when_
     server.signal(Signal::TERM);
     let (exit, log) = server.end();
     assert_eq!(exit, Some(0), "{log}");
+}
+
+/// Blocks in its check until the test lets it go on.
+struct Asks {
+    began: mpsc::Sender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Handler for Asks {
+    fn check(&self, _payload: &Data) -> Result<(), Vec<Violation>> {
+        self.began.send(()).expect("the test waits");
+        let _ = self.go_on.lock().expect("no panic").recv();
+        Ok(())
+    }
+
+    async fn run(&self, _execution: Execution) -> Result<Output, Error> {
+        Ok(Output::empty())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_that_block_hold_up_nobody_but_their_callers() {
+    const BLOCKED: usize = 6;
+    let (began, checks) = mpsc::channel();
+    let (release, go_on) = mpsc::channel();
+    let mut registry = builtin();
+    registry.insert("asks", Asks { began, go_on: Mutex::new(go_on) });
+    let server = TestServer::with(|_| {}, registry).await;
+    let mut client = server.client().await;
+    let mut blocked = tokio::task::JoinSet::new();
+    for _ in 0..BLOCKED {
+        // Of each connection one call after the other is read.
+        let mut client = server.client().await;
+        blocked.spawn(async move { submit(&mut client, task("asks")).await.task_id });
+    }
+    for _ in 0..BLOCKED {
+        // More than there are threads that serve callers.
+        tokio::task::block_in_place(|| checks.recv_timeout(PATIENCE)).expect("it has begun");
+    }
+    let other = async {
+        let done = submit(&mut client, task("noop")).await;
+        wait(&mut client, &done.task_id).await
+    };
+    let other = tokio::time::timeout(PATIENCE, other).await.expect("callers are held up");
+    assert_eq!(other.state(), TaskState::Succeeded);
+    assert!(blocked.try_join_next().is_none(), "they are checked still");
+    drop(release);
+    for task_id in blocked.join_all().await {
+        assert_eq!(wait(&mut client, &task_id).await.state(), TaskState::Succeeded);
+    }
 }
 
 /// Panics when it is to check a payload.

@@ -23,6 +23,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use taskyard_text::closest;
+use tokio::runtime::RuntimeFlavor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -56,15 +57,23 @@ pub use sleep::Sleep;
 pub trait Handler: Send + Sync + 'static {
     /// Checks a payload before the task is accepted: what is returned here is
     /// answered to the submitter as `INVALID_ARGUMENT`, each violation by name. So is a
-    /// panic. It runs on a thread that serves callers, and must take no longer than
-    /// milliseconds: what asks others belongs into `run`. The log tells of one that takes more
-    /// than 100 ms.
+    /// panic. The submitter waits for it, and so do the requests behind it in a batch or a
+    /// stream: it should take milliseconds, and what asks others belongs into `run`. The log
+    /// tells of one that takes more than 100 ms. Nobody else waits, for as long as no more
+    /// than some hundred checks block at a time.
     ///
     /// # Errors
     /// All that is wrong with the payload, not only the first.
     fn check(&self, payload: &Data) -> Result<(), Vec<Violation>> {
         let _ = payload;
         Ok(())
+    }
+
+    /// Whether [`check`](Self::check) may block its thread. The others who are served by that
+    /// thread are handed to another one then, which takes some microseconds for each check;
+    /// a handler whose checks only compute can say `false` to save them.
+    fn check_may_block(&self) -> bool {
+        true
     }
 
     /// Executes one attempt.
@@ -80,6 +89,11 @@ where
     F: Fn(Execution) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Output, Error>> + Send,
 {
+    /// It has no check.
+    fn check_may_block(&self) -> bool {
+        false
+    }
+
     fn run(&self, execution: Execution) -> impl Future<Output = Result<Output, Error>> + Send {
         self(execution)
     }
@@ -260,6 +274,7 @@ static PANICKED: Throttle = Throttle::new("checks of payloads panicked");
 /// [`Handler`], callable without knowing its type.
 trait AnyHandler: Send + Sync {
     fn check(&self, payload: &Data) -> Result<(), Vec<Violation>>;
+    fn check_may_block(&self) -> bool;
     fn run(&self, execution: Execution) -> Running<'_>;
 }
 
@@ -268,8 +283,21 @@ impl<H: Handler> AnyHandler for H {
         Handler::check(self, payload)
     }
 
+    fn check_may_block(&self) -> bool {
+        Handler::check_may_block(self)
+    }
+
     fn run(&self, execution: Execution) -> Running<'_> {
         Box::pin(Handler::run(self, execution))
+    }
+}
+
+/// Does what may block, while another thread goes on with those that this one serves; where
+/// there is none to do that, here.
+fn off_the_callers_thread<T>(work: impl FnOnce() -> T) -> T {
+    match tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -305,7 +333,11 @@ impl Registry {
             Some(handler) => {
                 let began = Instant::now();
                 let check = AssertUnwindSafe(|| handler.check(payload));
-                let checked = catch_unwind(check);
+                let checked = if handler.check_may_block() {
+                    off_the_callers_thread(|| catch_unwind(check))
+                } else {
+                    catch_unwind(check)
+                };
                 let took = began.elapsed();
                 if took >= SLOW_CHECK {
                     SLOW.line(|left_out| {
@@ -313,7 +345,7 @@ impl Registry {
                             kind,
                             ?took,
                             left_out,
-                            "the check of a payload was slow, and held up callers"
+                            "the check of a payload was slow, and held up its caller"
                         );
                     });
                 }

@@ -7,6 +7,10 @@ use super::{Error, Execution, Handler, Output};
 pub struct Noop;
 
 impl Handler for Noop {
+    fn check_may_block(&self) -> bool {
+        false
+    }
+
     async fn run(&self, _execution: Execution) -> Result<Output, Error> {
         crate::failpoint::hit("noop");
         Ok(Output::empty())

@@ -25,6 +25,10 @@ impl Handler for Sleep {
         duration(payload).map(drop)
     }
 
+    fn check_may_block(&self) -> bool {
+        false
+    }
+
     async fn run(&self, execution: Execution) -> Result<Output, Error> {
         let duration = duration(&execution.payload).map_err(|wrong| args::refused(&wrong))?;
         tokio::select! {

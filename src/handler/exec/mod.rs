@@ -148,6 +148,10 @@ impl Handler for Exec {
         Plan::new(&self.commands, payload).map(drop)
     }
 
+    fn check_may_block(&self) -> bool {
+        false
+    }
+
     async fn run(&self, execution: Execution) -> Result<Output, Error> {
         let plan =
             Plan::new(&self.commands, &execution.payload).map_err(|wrong| args::refused(&wrong))?;
