@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Patience, Permit, Refused, WhenFull},
-    events::Hub,
+    events::{BoxFuture, Hub},
     handler::Registry,
     proto::v1,
     store::{self, Store, Submission, Submitted},
@@ -59,14 +59,21 @@ impl Submitter {
     ///
     /// # Errors
     /// Why it was not taken.
-    pub async fn submit(
+    pub fn submit(
         &self,
         request: v1::SubmitRequest,
         deadline: Option<Instant>,
-    ) -> Result<v1::SubmitResponse, Status> {
-        let ready = self.prepare(request, deadline).await?;
-        let submitted = within(deadline, self.commit(ready)).await?;
-        Ok(self.ack(submitted))
+    ) -> impl Future<Output = Result<v1::SubmitResponse, Status>> + Send {
+        // Not within the future, which would carry the request to its end.
+        let at_once = self.prepare_at_once(request, deadline);
+        async move {
+            let ready = match at_once? {
+                Ok(ready) => ready,
+                Err(refused) => self.prepare_later(refused, deadline).await?,
+            };
+            let submitted = within(deadline, self.commit(ready)).await?;
+            Ok(self.ack(submitted))
+        }
     }
 
     /// Checks one task, and gets a permit for it.
@@ -78,19 +85,42 @@ impl Submitter {
         request: v1::SubmitRequest,
         deadline: Option<Instant>,
     ) -> Result<Committable, Status> {
+        match self.prepare_at_once(request, deadline)? {
+            Ok(ready) => Ok(ready),
+            Err(refused) => self.prepare_later(refused, deadline).await,
+        }
+    }
+
+    /// Checks one task, and gets a permit for it if there is one now.
+    fn prepare_at_once(
+        &self,
+        request: v1::SubmitRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Result<Committable, Box<RefusedAtFirst>>, Status> {
         let checked = self.validator().check(request);
         let (submission, when_full) = checked.map_err(|wrong| status::invalid(&wrong))?;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(status::refused(&submission.task.queue, Refused::Deadline));
         }
-        let refused = match self.admit_now(&submission) {
-            Ok(permit) => return Ok(Committable::New(submission, permit)),
-            Err(refused) => refused,
-        };
-        let patience = self.admission.patience(deadline);
-        Ok(match self.admit_later(&submission, when_full, patience, refused).await? {
-            LateAdmission::Admitted(permit) => Committable::New(submission, permit),
-            LateAdmission::Known(submitted) => Committable::Known(submitted),
+        Ok(match self.admit_now(&submission) {
+            Ok(permit) => Ok(Committable::New(submission, permit)),
+            Err(refused) => Err(Box::new(RefusedAtFirst { submission, when_full, refused })),
+        })
+    }
+
+    /// Gets a permit for a task that was refused it at first. In a box, as few go this way.
+    fn prepare_later(
+        &self,
+        refused: Box<RefusedAtFirst>,
+        deadline: Option<Instant>,
+    ) -> BoxFuture<'_, Result<Committable, Status>> {
+        Box::pin(async move {
+            let RefusedAtFirst { submission, when_full, refused } = *refused;
+            let patience = self.admission.patience(deadline);
+            Ok(match self.admit_later(&submission, when_full, patience, refused).await? {
+                LateAdmission::Admitted(permit) => Committable::New(submission, permit),
+                LateAdmission::Known(submitted) => Committable::Known(submitted),
+            })
         })
     }
 
@@ -98,12 +128,19 @@ impl Submitter {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn commit(&self, ready: Committable) -> Result<Submitted, Status> {
-        match ready {
-            Committable::New(submission, permit) => {
-                self.store.submit(submission, permit).await.map_err(|error| status::store(&error))
-            }
+    pub fn commit(
+        &self,
+        ready: Committable,
+    ) -> impl Future<Output = Result<Submitted, Status>> + Send + use<'_> {
+        let committed = match ready {
+            Committable::New(submission, permit) => Err(self.store.submit(submission, permit)),
             Committable::Known(submitted) => Ok(submitted),
+        };
+        async move {
+            match committed {
+                Ok(submitted) => Ok(submitted),
+                Err(submitted) => submitted.await.map_err(|error| status::store(&error)),
+            }
         }
     }
 
@@ -160,6 +197,13 @@ impl Submitter {
     }
 }
 
+/// A task that was checked, and was refused a permit.
+struct RefusedAtFirst {
+    submission: Submission,
+    when_full: WhenFull,
+    refused: Refused,
+}
+
 /// A task that can be committed.
 #[expect(
     clippy::large_enum_variant,
@@ -204,4 +248,49 @@ fn may_wait(when_full: WhenFull, refused: Refused) -> bool {
 /// Whether nobody gets in any more.
 fn is_final(refused: Refused) -> bool {
     matches!(refused, Refused::Draining | Refused::ServerFailed | Refused::StoreFailed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        admission::Limits,
+        config::{Durability, Retention},
+        queue::QueueConfig,
+        store::{Settings, WallClock},
+    };
+
+    /// Each call has its future on the heap, moved there once: what is not on the common way
+    /// must not make all of them large. glibc has no quick way for more than 1,032 bytes.
+    #[tokio::test]
+    async fn the_future_of_a_submission_is_small() {
+        let limits = Limits {
+            queue_config: QueueConfig::default(),
+            queues: 1,
+            room_timeout: Duration::from_secs(1),
+        };
+        let admission = Arc::new(Admission::new(limits));
+        let settings = Settings {
+            data_dir: "unused".into(),
+            durability: Durability::Memory,
+            max_crashes: 1,
+            disk_reserve: 0,
+            max_log: 512 << 20,
+            accept_loss: false,
+            retention: Retention::default(),
+            clock: WallClock::default(),
+        };
+        let opened = store::open(&settings, Arc::clone(&admission)).await.expect("it opens");
+        let (store, hub, _) = opened;
+        let rules = Rules { max_payload: 1 };
+        let submitter = Submitter::new(store, admission, Arc::default(), hub, rules);
+        let request = v1::SubmitRequest::default;
+        let sizes = [
+            ("prepare", size_of_val(&submitter.prepare(request(), None))),
+            ("submit", size_of_val(&submitter.submit(request(), None))),
+        ];
+        assert!(sizes.iter().all(|(_, bytes)| *bytes <= 832), "{sizes:?}");
+    }
 }
