@@ -343,12 +343,25 @@ impl Admission {
     /// # Errors
     /// See [`Refused`].
     pub fn try_admit(&self, queue: &str, bytes: u64) -> Result<Permit, Refused> {
+        let mut permits = self.try_admit_together(queue, 1, bytes, WhenFull::Reject)?;
+        permits.take(bytes).ok_or(Refused::UnknownQueue)
+    }
+
+    /// Gets permits at once for `tasks` tasks of `bytes` in all, or says why there are none. A
+    /// caller that would [wait](WhenFull::Wait) gets none while others stand in line.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn try_admit_together(
+        &self,
+        queue: &str,
+        tasks: u64,
+        bytes: u64,
+        when_full: WhenFull,
+    ) -> Result<Permits, Refused> {
         let gate = self.gate(queue)?;
         self.holds.check()?;
-        match gate.enter(1, bytes, WhenFull::Reject)? {
-            Entry::Inside(mut permits) => permits.take(bytes).ok_or(Refused::UnknownQueue),
-            Entry::InLine(_) => Err(gate.full(1, bytes)),
-        }
+        gate.try_enter(tasks, bytes, when_full)
     }
 
     /// A permit for a task that the store already holds, whatever the limits

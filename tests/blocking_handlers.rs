@@ -23,8 +23,8 @@ use taskyard::{
             HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
         },
         v1::{
-            CancelTaskRequest, EventType, SubmitBatchRequest, SubmitRequest, Task, TaskState,
-            submit_result,
+            CancelTaskRequest, EventType, GetPoolRequest, SubmitBatchRequest, SubmitRequest, Task,
+            TaskState, admin_service_client::AdminServiceClient, submit_result,
         },
     },
     task::Data,
@@ -155,6 +155,34 @@ async fn when_all_threads_are_blocked_attempts_are_judged_and_work_goes_on_when_
     fs::remove_file(trap).unwrap();
     let next = wait(&mut client, &next.task_id).await;
     assert_eq!(next.state(), TaskState::Succeeded);
+    drop(client);
+    server.signal(Signal::TERM);
+    let (exit, log) = server.end();
+    assert_eq!(exit, Some(0), "{log}");
+}
+
+/// More workers than threads share these, and one that is blocked costs none of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_shares_its_threads_keeps_its_workers() {
+    const WORKERS: usize = 600;
+    let dir = TempDir::new().unwrap();
+    let (server, trap) = serve(dir.path(), &["--workers", "600"]);
+    let mut client = client(&server).await;
+    let timeout = span(Duration::from_millis(100));
+    let short = SubmitRequest { timeout, ..task("noop") };
+    let blocked = block(&mut client, 1, &short).await.remove(0);
+    assert_eq!(reason(&wait(&mut client, &blocked).await), "TIMEOUT");
+    let address = format!("http://{}", server.address);
+    let mut admin = AdminServiceClient::connect(address).await.unwrap();
+    let mut workers = async || {
+        let pool = admin.get_pool(GetPoolRequest {}).await.unwrap().into_inner().pool.unwrap();
+        pool.workers.len()
+    };
+    assert_eq!(workers().await, WORKERS);
+    fs::remove_file(trap).unwrap();
+    let next = submit(&mut client, task("noop")).await;
+    assert_eq!(wait(&mut client, &next.task_id).await.state(), TaskState::Succeeded);
+    assert_eq!(workers().await, WORKERS);
     drop(client);
     server.signal(Signal::TERM);
     let (exit, log) = server.end();

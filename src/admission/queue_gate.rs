@@ -120,6 +120,18 @@ impl QueueGateState {
         sent_away
     }
 
+    /// Whether somebody with so much is let in now.
+    fn lets_in(&self, tasks: u64, bytes: u64, when_full: WhenFull) -> bool {
+        match when_full {
+            WhenFull::Wait => {
+                self.line.is_empty() && !self.handoff_pending && self.fits(tasks, bytes)
+            }
+            // Who stands in line may do so only until the one before has entered: that takes
+            // no room from whoever fits beside all of them.
+            WhenFull::Reject => self.behind_line(tasks, bytes).is_within(&self.settings),
+        }
+    }
+
     /// Why somebody with so much is not let in.
     fn refusal(&self, tasks: u64, bytes: u64) -> Refused {
         let Settings { max_tasks, max_bytes, .. } = self.settings;
@@ -160,15 +172,7 @@ impl QueueGate {
         if let Some(never) = never_fits(&state.settings, tasks, bytes) {
             return Err(never);
         }
-        let is_let_in = match when_full {
-            WhenFull::Wait => {
-                state.line.is_empty() && !state.handoff_pending && state.fits(tasks, bytes)
-            }
-            // Who stands in line may do so only until the one before has entered: that takes
-            // no room from whoever fits beside all of them.
-            WhenFull::Reject => state.behind_line(tasks, bytes).is_within(&state.settings),
-        };
-        if is_let_in {
+        if state.lets_in(tasks, bytes, when_full) {
             return Ok(Entry::Inside(self.reserve(&mut state, tasks, bytes)));
         }
         if when_full == WhenFull::Reject {
@@ -185,6 +189,23 @@ impl QueueGate {
         state.in_line.add(tasks, bytes);
         state.line.insert(ticket, Waiting { tasks, bytes, grant });
         Ok(Entry::InLine(PendingPermit { gate: Arc::clone(self), ticket, tasks, bytes, granted }))
+    }
+
+    /// Lets somebody in at once, or not at all. Who would wait overtakes nobody in line.
+    pub fn try_enter(
+        self: &Arc<Self>,
+        tasks: u64,
+        bytes: u64,
+        when_full: WhenFull,
+    ) -> Result<Permits, Refused> {
+        let mut state = lock(&self.state);
+        match never_fits(&state.settings, tasks, bytes) {
+            Some(never) => Err(never),
+            None if state.lets_in(tasks, bytes, when_full) => {
+                Ok(self.reserve(&mut state, tasks, bytes))
+            }
+            None => Err(state.refusal(tasks, bytes)),
+        }
     }
 
     pub fn configure(self: &Arc<Self>, settings: Settings) {

@@ -105,6 +105,7 @@ async fn who_fits_beside_all_in_line_is_not_told_that_the_queue_is_full() {
     assert_eq!(in_line(&gate), 1, "the second one waits for the first to enter");
     let refused = gate.try_admit("q", 60).expect_err("there would be no room for the second");
     assert!(matches!(refused, Refused::Full { limit: Limit::Bytes(100), .. }), "{refused:?}");
+    gate.try_admit_together("q", 1, 50, WhenFull::Wait).expect_err("it would overtake");
     let beside = gate.try_admit("q", 50).expect("there is room for both");
     let refused = gate.try_admit("q", 1).expect_err("there is none");
     assert!(matches!(refused, Refused::Full { limit: Limit::Tasks(4), .. }), "{refused:?}");

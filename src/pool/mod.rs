@@ -41,7 +41,7 @@ use crate::{
     task::WorkerId,
 };
 
-use threads::Threads;
+use threads::{MAX_THREADS, Threads};
 use worker::{DrainCounts, Worker};
 use worker_state::WorkerState;
 
@@ -265,6 +265,11 @@ impl Shared {
             }
             let state = Arc::new(WorkerState::new());
             let worker = self.worker(id, Arc::clone(&state), missing)?;
+            if worker.lease.is_shared() && !pool.shares_threads() {
+                // All threads may be blocked: it comes when one is free.
+                pool.short_of_threads = true;
+                break;
+            }
             missing -= 1;
             pool.workers.insert(id, state);
             let runtime = worker.lease.runtime().clone();
@@ -342,6 +347,11 @@ impl Drop for Leaving {
 }
 
 impl PoolState {
+    /// Whether it has more workers than there may be threads.
+    fn shares_threads(&self) -> bool {
+        self.size as usize > MAX_THREADS
+    }
+
     fn staying(&self) -> usize {
         self.workers.values().filter(|state| !state.is_leaving()).count()
     }

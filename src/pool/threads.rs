@@ -17,8 +17,13 @@ use std::{
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::telemetry::Throttle;
+
 /// Threads for handlers in all. Workers beyond share them.
-const MAX_THREADS: usize = 512;
+pub const MAX_THREADS: usize = 512;
+
+/// Tried again and again.
+static REFUSED: Throttle = Throttle::new("threads for handlers were refused");
 
 /// Threads that are added together, at least.
 const LEAST_ADDED: usize = 4;
@@ -83,7 +88,9 @@ impl Threads {
                 match Group::start(added) {
                     Ok(group) => groups.push(group),
                     Err(error) if groups.is_empty() => return Err(error),
-                    Err(error) => tracing::warn!(%error, "no further threads for handlers"),
+                    Err(error) => REFUSED.line(|left_out| {
+                        tracing::warn!(%error, left_out, "no further threads for handlers");
+                    }),
                 }
             }
         }

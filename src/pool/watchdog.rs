@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::{
     Shared,
-    worker::{failed, timed_out},
+    worker::{Worker, failed, timed_out},
     worker_state::{InHand, WorkerState},
 };
 use crate::{
@@ -54,6 +54,12 @@ impl Shared {
                 self.replace(id, state, in_hand, outcome, runtime);
             }
         }
+    }
+
+    /// Whether all threads are blocked, or may be. Workers of a pool that shares its threads go
+    /// on with those that are left.
+    fn has_no_thread_for(&self, worker: &Worker) -> bool {
+        worker.lease.is_shared() && !self.state().shares_threads()
     }
 
     /// Fills the places of workers that have left for want of a thread, once there is one.
@@ -121,7 +127,7 @@ impl Shared {
         let (task, attempt, ran) = (running.task, running.attempt, since.elapsed());
         let finished = Finished { task, attempt, outcome, ran, output: None };
         match self.worker(id, state, 1) {
-            Ok(worker) if runtime.is_none() && worker.lease.is_shared() => {
+            Ok(worker) if runtime.is_none() && self.has_no_thread_for(&worker) => {
                 warn!(
                     worker = %id,
                     "its handler blocks the last thread for handlers: it leaves, and another one \

@@ -62,14 +62,15 @@ impl Queue {
     /// The system has no thread for it.
     pub fn start(sink: impl Write + Send + 'static, notice: Notice) -> io::Result<Self> {
         let queue = Self::default();
-        let mut writer = Writer { queue: queue.clone(), sink, notice, is_torn: false };
+        let mut writer = Writer { queue: queue.clone(), sink, notice, is_torn: false, at_stake: 0 };
         thread::Builder::new().name("log".into()).spawn(move || {
             crate::process::hear_no_signals();
             loop {
                 // A server without its log would be blind: whatever happens here, it goes on.
                 let written = catch_unwind(AssertUnwindSafe(|| writer.write_next()));
                 if written.is_err() {
-                    writer.queue.wrote(1);
+                    writer.is_torn = true;
+                    writer.queue.wrote(writer.at_stake);
                 }
             }
         })?;
@@ -144,11 +145,14 @@ struct Writer<W> {
     notice: Notice,
     /// The last line that was written is not whole.
     is_torn: bool,
+    /// Lines that are lost if writing ends without a word.
+    at_stake: u64,
 }
 
 impl<W: Write> Writer<W> {
     fn write_next(&mut self) {
         let Batch { lines, dropped } = self.queue.take();
+        self.at_stake = dropped + count(&lines);
         crate::failpoint::hit("log");
         let mut lost = dropped;
         let told = dropped == 0 || {
@@ -282,9 +286,9 @@ mod tests {
     fn a_panic_costs_what_was_being_written_and_is_told() {
         let (queue, written) = started(vec![Says::Panics]);
         queue.push(b"one\n");
-        assert_eq!(until(&written, "lost\n"), "1 lost\n");
+        assert_eq!(until(&written, "lost\n"), "\n1 lost\n", "it may have been written in part");
         queue.push(b"two\n");
-        assert_eq!(until(&written, "two\n"), "1 lost\ntwo\n");
+        assert_eq!(until(&written, "two\n"), "\n1 lost\ntwo\n");
     }
 
     #[test]

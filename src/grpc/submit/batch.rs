@@ -47,15 +47,17 @@ impl Submitter {
         let mut results = Results { of: requests.iter().map(|_| None).collect() };
         let mut chunk = Vec::new();
         let mut validator = self.validator();
-        for (at, request) in requests.into_iter().enumerate() {
-            let (submission, when_full) = match validator.check(request) {
+        // All of them first: a check may take long, and others wait for whoever has a permit.
+        let checked: Vec<_> = requests.into_iter().map(|task| validator.check(task)).collect();
+        for (at, checked) in checked.into_iter().enumerate() {
+            let (submission, when_full) = match checked {
                 Ok(checked) => checked,
                 Err(wrong) => {
                     results.set(at, Err(status::invalid(&wrong)));
                     continue;
                 }
             };
-            let refused = match self.admit_now(&submission) {
+            let refused = match self.admit_now(&submission, when_full) {
                 Ok(permit) => {
                     chunk.push((at, submission, permit));
                     continue;
@@ -176,7 +178,7 @@ impl Submitter {
             *bytes += store::weight(task);
         }
         let mut permits: BTreeMap<&Arc<str>, Permits> = BTreeMap::new();
-        while let Err((queue, refused)) = self.rest_at_once(&wanted, &mut permits).await {
+        while let Err((queue, refused)) = self.rest_at_once(&wanted, &mut permits, when_full) {
             permits.clear();
             if !may_wait(when_full, refused) {
                 return Err((Arc::clone(queue), refused));
@@ -195,18 +197,18 @@ impl Submitter {
 
     /// Adds to `permits` those that are wanted of the other queues, without waiting;
     /// or tells the first queue that refused, and why.
-    async fn rest_at_once<'a>(
+    fn rest_at_once<'a>(
         &self,
         wanted: &BTreeMap<&'a Arc<str>, (u64, u64)>,
         permits: &mut BTreeMap<&'a Arc<str>, Permits>,
+        when_full: WhenFull,
     ) -> Result<(), (&'a Arc<str>, Refused)> {
         for (queue, (tasks, bytes)) in wanted {
             if permits.contains_key(queue) {
                 continue;
             }
-            let (reject, any) = (WhenFull::Reject, Patience::Unlimited);
-            let found = self.admission.admit_together(queue, *tasks, *bytes, reject, any);
-            permits.insert(queue, found.await.map_err(|refused| (*queue, refused))?);
+            let found = self.admission.try_admit_together(queue, *tasks, *bytes, when_full);
+            permits.insert(queue, found.map_err(|refused| (*queue, refused))?);
         }
         Ok(())
     }

@@ -102,7 +102,7 @@ impl Submitter {
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(status::refused(&submission.task.queue, Refused::Deadline));
         }
-        Ok(match self.admit_now(&submission) {
+        Ok(match self.admit_now(&submission, when_full) {
             Ok(permit) => Ok(Committable::New(submission, permit)),
             Err(refused) => Err(Box::new(RefusedAtFirst { submission, when_full, refused })),
         })
@@ -159,8 +159,10 @@ impl Submitter {
     }
 
     /// A permit for a task, if there is one at once.
-    fn admit_now(&self, submission: &Submission) -> Result<Permit, Refused> {
-        self.admission.try_admit(&submission.task.queue, store::weight(&submission.task))
+    fn admit_now(&self, submission: &Submission, when_full: WhenFull) -> Result<Permit, Refused> {
+        let (queue, bytes) = (&submission.task.queue, store::weight(&submission.task));
+        let mut permits = self.admission.try_admit_together(queue, 1, bytes, when_full)?;
+        permits.take(bytes).ok_or(Refused::UnknownQueue)
     }
 
     /// What is left to try for a task that was refused a permit. One that is there

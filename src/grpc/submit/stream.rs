@@ -275,7 +275,7 @@ fn take(
             return Taken::Decided;
         }
     };
-    let refused = match submitter.admit_now(&submission) {
+    let refused = match submitter.admit_now(&submission, when_full) {
         Ok(permit) => {
             chunk.add(sequence, submission, permit);
             return Taken::Decided;
