@@ -161,7 +161,13 @@ async fn a_drain_in_the_middle_of_a_snapshot_waits_for_its_rest() {
     submit_many(&client).await;
     let mut stream = begin(&mut lazy, snapshot()).await;
     let drain = tokio::spawn(test_server.drain());
-    until("it does not drain", async || client.submit(task("noop")).await.is_err()).await;
+    let mut late = 0;
+    until("it does not drain", async || {
+        let is_drained = client.submit(task("noop")).await.is_err();
+        late += usize::from(!is_drained);
+        is_drained
+    })
+    .await;
     let (messages, status) = rest(&mut stream).await;
     assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "DRAINING"));
     let (mut shown, mut is_complete, mut drains) = (0, false, 0);
@@ -174,7 +180,9 @@ async fn a_drain_in_the_middle_of_a_snapshot_waits_for_its_rest() {
         }
         drains += message.events.iter().filter(|e| e.r#type() == EventType::Draining).count();
     }
-    assert_eq!((shown, is_complete, drains), (MANY, true, 1));
+    assert_eq!((is_complete, drains), (true, 1));
+    // Tasks that came while it was read may be among them.
+    assert!((MANY..=MANY + late).contains(&shown), "{shown} of {MANY}, and {late} late ones");
     assert!(matches!(last.control, Some(Control::Draining(_))), "{last:?}");
     let (report, _dir) = drain.await.unwrap();
     assert!(report.complete, "{report:?}");
