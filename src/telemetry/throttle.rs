@@ -4,6 +4,7 @@
 //! lines say.
 
 use std::{
+    collections::VecDeque,
     panic::catch_unwind,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -56,7 +57,7 @@ impl Throttle {
         state.left_out += 1;
         if !std::mem::replace(&mut state.is_watched, true) {
             drop(state);
-            watched().push(self);
+            watched().push_back(self);
         }
     }
 
@@ -83,19 +84,24 @@ impl Throttle {
 }
 
 /// Those that have left something out: at most each static once.
-static WATCHED: Mutex<Vec<&Throttle>> = Mutex::new(Vec::new());
+static WATCHED: Mutex<VecDeque<&Throttle>> = Mutex::new(VecDeque::new());
 
-fn watched() -> MutexGuard<'static, Vec<&'static Throttle>> {
+fn watched() -> MutexGuard<'static, VecDeque<&'static Throttle>> {
     WATCHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells of what was left out and is due; of all of it if `at_once`.
 pub fn tell(at_once: bool) {
-    let throttles = std::mem::take(&mut *watched());
     let now = Instant::now();
-    let later = throttles.into_iter().filter(|throttle| !throttle.tell(now, at_once));
-    let later: Vec<_> = later.collect();
-    watched().extend(later);
+    let count = watched().len();
+    // One after the other, so that a panic costs no more than the one that it met.
+    for _ in 0..count {
+        let next = watched().pop_front();
+        let Some(throttle) = next else { break };
+        if !throttle.tell(now, at_once) {
+            watched().push_back(throttle);
+        }
+    }
 }
 
 /// Starts the thread that tells of what was left out when no further line comes.
