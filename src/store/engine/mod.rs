@@ -1,10 +1,10 @@
 //! The group commit.
 //!
-//! One thread owns the writing connection and the index of all tasks that have
-//! not ended. It takes a command, drains what else has arrived (within bounds),
-//! decides each by the pure transition, writes all in one transaction, syncs
-//! once, then performs the effects: events, replies, starts. The batching
-//! window is the sync in flight; there is no timer.
+//! One thread owns the journal and the index of all tasks that have not ended. It
+//! takes a command, drains what else has arrived (within bounds), decides each by
+//! the pure transition, has the journal make all changes durable at once, then
+//! performs the effects: events, replies, starts. The batching window is the sync
+//! in flight; there is no timer.
 //!
 //! When the disk refuses to be written to, memory is ahead of it. So the group is
 //! written again until the disk takes it (`outage`). When a sync fails, a repeated
