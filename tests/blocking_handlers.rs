@@ -7,31 +7,39 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
+use bytes::BytesMut;
+use prost::Message as _;
 use rustix::process::Signal;
 use support::{
-    Client, TestServer, Watch, builtin, connect, fields, get, process::Serve, sleep, span, submit,
-    task, wait,
+    Client, TestServer, Watch, builtin, connect, fields, get, pause,
+    process::Serve,
+    reject, sleep, span, submit, task, wait,
+    wire::{call_for, framed, messages},
 };
 use taskyard::{
+    config::Config,
     handler::{Error, Execution, Handler, Output, Violation},
     proto::{
         health::{
             HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
         },
         v1::{
-            CancelTaskRequest, EventType, GetPoolRequest, SubmitBatchRequest, SubmitRequest, Task,
-            TaskState, admin_service_client::AdminServiceClient, submit_result,
+            CancelTaskRequest, EventType, GetPoolRequest, SubmitBatchRequest, SubmitRequest,
+            SubmitStreamRequest, SubmitStreamResponse, Task, TaskState,
+            admin_service_client::AdminServiceClient, submit_ack, submit_result,
         },
     },
     task::Data,
 };
 use tempfile::TempDir;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
+const STREAM: &str = "/taskyard.v1.TaskService/SubmitStream";
 /// The longest wait for anything.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -190,9 +198,33 @@ async fn a_pool_that_shares_its_threads_keeps_its_workers() {
 }
 
 /// Blocks in its check until the test lets it go on.
+#[derive(Clone)]
 struct Asks {
     began: mpsc::Sender<()>,
-    go_on: Mutex<mpsc::Receiver<()>>,
+    go_on: Arc<Mutex<mpsc::Receiver<()>>>,
+}
+
+/// Checks that have begun, and what lets all of them go on when it is dropped.
+struct Blocked {
+    began: mpsc::Receiver<()>,
+    release: mpsc::Sender<()>,
+}
+
+impl Asks {
+    fn new() -> (Self, Blocked) {
+        let (began, checks) = mpsc::channel();
+        let (release, go_on) = mpsc::channel();
+        let go_on = Arc::new(Mutex::new(go_on));
+        (Self { began, go_on }, Blocked { began: checks, release })
+    }
+}
+
+impl Blocked {
+    fn wait_for(&self, checks: usize) {
+        for _ in 0..checks {
+            tokio::task::block_in_place(|| self.began.recv_timeout(PATIENCE)).expect("it begins");
+        }
+    }
 }
 
 impl Handler for Asks {
@@ -210,10 +242,9 @@ impl Handler for Asks {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checks_that_block_hold_up_nobody_but_their_callers() {
     const BLOCKED: usize = 6;
-    let (began, checks) = mpsc::channel();
-    let (release, go_on) = mpsc::channel();
+    let (asks, checks) = Asks::new();
     let mut registry = builtin();
-    registry.insert("asks", Asks { began, go_on: Mutex::new(go_on) });
+    registry.insert("asks", asks);
     let server = TestServer::with(|_| {}, registry).await;
     let mut client = server.client().await;
     let mut blocked = tokio::task::JoinSet::new();
@@ -222,10 +253,8 @@ async fn checks_that_block_hold_up_nobody_but_their_callers() {
         let mut client = server.client().await;
         blocked.spawn(async move { submit(&mut client, task("asks")).await.task_id });
     }
-    for _ in 0..BLOCKED {
-        // More than there are threads that serve callers.
-        tokio::task::block_in_place(|| checks.recv_timeout(PATIENCE)).expect("it has begun");
-    }
+    // More than there are threads that serve callers.
+    checks.wait_for(BLOCKED);
     let other = async {
         let done = submit(&mut client, task("noop")).await;
         wait(&mut client, &done.task_id).await
@@ -233,9 +262,104 @@ async fn checks_that_block_hold_up_nobody_but_their_callers() {
     let other = tokio::time::timeout(PATIENCE, other).await.expect("callers are held up");
     assert_eq!(other.state(), TaskState::Succeeded);
     assert!(blocked.try_join_next().is_none(), "they are checked still");
-    drop(release);
+    drop(checks.release);
     for task_id in blocked.join_all().await {
         assert_eq!(wait(&mut client, &task_id).await.state(), TaskState::Succeeded);
+    }
+}
+
+/// 64 of a kind, and 256 of all kinds, as more would take the threads of timers and sockets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_checks_block_at_a_time_than_may() {
+    const OF_KIND: usize = 64;
+    const KINDS: [&str; 4] = ["asks-1", "asks-2", "asks-3", "asks-4"];
+    let (asks, checks) = Asks::new();
+    let mut registry = builtin();
+    for kind in KINDS.into_iter().chain(["asks-5"]) {
+        registry.insert(kind, asks.clone());
+    }
+    let server = TestServer::with(|_| {}, registry).await;
+    let mut client = server.client().await;
+    let mut blocked = tokio::task::JoinSet::new();
+    for (at, kind) in KINDS.into_iter().enumerate() {
+        let mut block = async |kind: &'static str, count: usize| {
+            for _ in 0..count {
+                let mut client = server.client().await;
+                blocked.spawn(async move { submit(&mut client, task(kind)).await.task_id });
+            }
+            checks.wait_for(count);
+        };
+        block(kind, OF_KIND).await;
+        let refused = client.submit(task(kind)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert_eq!(support::reason(&refused), "TOO_MANY_CHECKS");
+        let retry = refused.get_details_retry_info().and_then(|info| info.retry_delay);
+        assert!(retry.is_some(), "{refused:?}");
+        if at == 0 {
+            // Alone in a batch, which is as good as none; beside others, each for itself.
+            let requests = vec![task("noop"), task(kind), task("no-such-kind")];
+            let batch = SubmitBatchRequest { requests, ..Default::default() };
+            let results = client.submit_batch(batch.clone()).await.unwrap().into_inner().results;
+            let codes: Vec<_> = results
+                .into_iter()
+                .map(|result| match result.result.unwrap() {
+                    submit_result::Result::Ack(_) => Code::Ok,
+                    submit_result::Result::Error(error) => error.code.into(),
+                })
+                .collect();
+            assert_eq!(codes, [Code::Ok, Code::ResourceExhausted, Code::InvalidArgument]);
+            // What is wrong for good is told first.
+            let mut atomic = SubmitBatchRequest { atomic: true, ..batch };
+            let invalid = client.submit_batch(atomic.clone()).await.unwrap_err();
+            assert_eq!(fields(&invalid), ["requests[2].kind"]);
+            atomic.requests.pop();
+            let refused = client.submit_batch(atomic).await.unwrap_err();
+            assert_eq!(support::reason(&refused), "TOO_MANY_CHECKS");
+            assert!(refused.message().starts_with("requests[1]: "), "{refused:?}");
+        }
+    }
+    // It has none of its own under way.
+    let refused = client.submit(task("asks-5")).await.unwrap_err();
+    assert_eq!(support::reason(&refused), "TOO_MANY_CHECKS");
+    // A payload that is wrong is told as that, and the others are served.
+    let done = submit(&mut client, task("noop")).await;
+    assert_eq!(wait(&mut client, &done.task_id).await.state(), TaskState::Succeeded);
+    drop(checks.release);
+    assert_eq!(blocked.join_all().await.len(), KINDS.len() * OF_KIND);
+    let done = submit(&mut client, task("asks-5")).await;
+    assert_eq!(wait(&mut client, &done.task_id).await.state(), TaskState::Succeeded);
+}
+
+/// Requests of a stream that arrive together are all checked before any has a permit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_that_blocks_in_a_stream_keeps_no_permit_from_others() {
+    let (asks, checks) = Asks::new();
+    let mut registry = builtin();
+    registry.insert("asks", asks);
+    let one = |config: &mut Config| config.queue_max_tasks = 1;
+    let server = TestServer::with(one, registry).await;
+    let (mut client, mut admin) = (server.client().await, server.admin().await);
+    pause(&mut admin, "default").await;
+    let mut body = BytesMut::new();
+    for kind in ["noop", "asks"] {
+        let request = Some(reject(task(kind)));
+        let request = SubmitStreamRequest { request, ..Default::default() };
+        body.extend_from_slice(&framed(&request.encode_to_vec()));
+    }
+    let (address, body) = (server.server.local_addr(), body.freeze());
+    let stream = tokio::spawn(async move { call_for(address, STREAM, &[], body).await });
+    checks.wait_for(1);
+    // It gets the place that the first one of the stream would have.
+    submit(&mut client, reject(task("noop"))).await;
+    drop(checks.release);
+    let (status, responses) = stream.await.expect("no panic");
+    assert_eq!(status.code(), Code::Ok, "{status:?}");
+    let responses: Vec<SubmitStreamResponse> = messages(responses);
+    let acks: Vec<_> = responses.into_iter().flat_map(|response| response.acks).collect();
+    assert_eq!(acks.len(), 2, "{acks:?}");
+    for ack in acks {
+        let Some(submit_ack::Result::Error(error)) = ack.result else { panic!("taken") };
+        assert_eq!(error.code, Code::ResourceExhausted as i32, "{error:?}");
     }
 }
 

@@ -16,7 +16,7 @@ use super::convert;
 use super::{shares::MAX_STREAMS, watch::CloseReason};
 use crate::{
     events::{Ended, Hub, Invalid, TooManyWaiters, Unreadable},
-    handler::Violation,
+    handler::{CheckError, Violation},
     store,
     task::{State, TaskId, cut},
 };
@@ -35,6 +35,9 @@ const CROWDED_RETRY: Duration = Duration::from_secs(1);
 
 /// When some of the lists that wait are likely to have been read.
 const LISTS_RETRY: Duration = Duration::from_secs(1);
+
+/// When some of the checks of payloads are likely to have returned.
+const CHECKS_RETRY: Duration = Duration::from_secs(1);
 
 /// When a watcher whose time was over may come back.
 const LIFETIME_RETRY: Duration = Duration::from_millis(100);
@@ -84,6 +87,21 @@ pub fn invalid(violations: &[Violation]) -> Status {
         [] => "the request is invalid".into(),
     };
     Status::with_error_details(Code::InvalidArgument, message, details)
+}
+
+/// A submission that cannot be taken as it is, or could not be checked.
+pub fn unchecked(error: &CheckError) -> Status {
+    match error {
+        CheckError::Invalid(violations) => invalid(violations),
+        CheckError::TooManyChecks => {
+            let message = "as many checks of payloads are under way as may be, of this kind or in \
+                           all; nothing was enqueued: try again";
+            let mut details = details("TOO_MANY_CHECKS", []);
+            details.set_retry_info(Some(CHECKS_RETRY));
+            details.add_quota_failure_violation("checks", message);
+            Status::with_error_details(Code::ResourceExhausted, message, details)
+        }
+    }
 }
 
 /// Tells gRPC's own retry policies when to try again; -1 for never.

@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use taskyard_text::closest;
-use tokio::runtime::RuntimeFlavor;
+use tokio::{runtime::RuntimeFlavor, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -59,8 +59,9 @@ pub trait Handler: Send + Sync + 'static {
     /// answered to the submitter as `INVALID_ARGUMENT`, each violation by name. So is a
     /// panic. The submitter waits for it, and so do the requests behind it in a batch or a
     /// stream: it should take milliseconds, and what asks others belongs into `run`. The log
-    /// tells of one that takes more than 100 ms. Nobody else waits, for as long as no more
-    /// than some hundred checks block at a time.
+    /// tells of one that takes more than 100 ms. Nobody else waits. While 64 checks of the same
+    /// kind are under way, or 256 of all kinds, further submissions are refused with
+    /// `RESOURCE_EXHAUSTED`, unless the handler's checks [never block](Self::check_may_block).
     ///
     /// # Errors
     /// All that is wrong with the payload, not only the first.
@@ -113,6 +114,15 @@ impl Violation {
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into() }
     }
+}
+
+/// Why a payload is not known to be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckError {
+    /// It is wrong, in these places.
+    Invalid(Vec<Violation>),
+    /// Nobody has looked at it: as many checks are under way as may be.
+    TooManyChecks,
 }
 
 /// One attempt at a task, as its handler sees it.
@@ -264,6 +274,11 @@ impl<E: std::error::Error> From<E> for Error {
 
 type Running<'a> = Pin<Box<dyn Future<Output = Result<Output, Error>> + Send + 'a>>;
 
+/// Checks of one kind that may block, at a time: a kind that hangs leaves the others theirs.
+const MAX_BLOCKING_CHECKS_OF_KIND: usize = 64;
+/// The same, of all kinds: each takes one of the 512 threads that the runtime adds at most.
+const MAX_BLOCKING_CHECKS: usize = 256;
+
 /// How long a check may take before the log tells of it.
 const SLOW_CHECK: Duration = Duration::from_millis(100);
 
@@ -301,66 +316,85 @@ fn off_the_callers_thread<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// One kind of task.
+struct Kind {
+    handler: Box<dyn AnyHandler>,
+    blocking_checks: Semaphore,
+}
+
 /// The kinds of task that a server executes. Fixed once the server runs.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Registry {
-    handlers: BTreeMap<Arc<str>, Arc<dyn AnyHandler>>,
+    kinds: BTreeMap<Arc<str>, Arc<Kind>>,
+    blocking_checks: Arc<Semaphore>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let blocking_checks = Arc::new(Semaphore::new(MAX_BLOCKING_CHECKS));
+        Self { kinds: BTreeMap::new(), blocking_checks }
+    }
 }
 
 impl Registry {
     /// Adds a kind; one of the same name is replaced.
     pub fn insert(&mut self, kind: impl Into<Arc<str>>, handler: impl Handler) {
-        self.handlers.insert(kind.into(), Arc::new(handler));
+        let blocking_checks = Semaphore::new(MAX_BLOCKING_CHECKS_OF_KIND);
+        let handler = Box::new(handler);
+        self.kinds.insert(kind.into(), Arc::new(Kind { handler, blocking_checks }));
     }
 
     /// The kinds, in alphabetical order.
     pub fn kinds(&self) -> impl Iterator<Item = &str> {
-        self.handlers.keys().map(AsRef::as_ref)
+        self.kinds.keys().map(AsRef::as_ref)
     }
 
     /// The registered name equal to `kind`, so that it need not be copied.
     #[must_use]
     pub fn kind(&self, kind: &str) -> Option<Arc<str>> {
-        self.handlers.get_key_value(kind).map(|(name, _)| Arc::clone(name))
+        self.kinds.get_key_value(kind).map(|(name, _)| Arc::clone(name))
     }
 
     /// Lets the handler of `kind` check a payload.
     ///
     /// # Errors
-    /// Its violations; one on the field `kind` if there is no such handler.
-    pub fn check(&self, kind: &str, payload: &Data) -> Result<(), Vec<Violation>> {
-        match self.handlers.get(kind) {
-            Some(handler) => {
-                let began = Instant::now();
-                let check = AssertUnwindSafe(|| handler.check(payload));
-                let checked = if handler.check_may_block() {
-                    off_the_callers_thread(|| catch_unwind(check))
-                } else {
-                    catch_unwind(check)
-                };
-                let took = began.elapsed();
-                if took >= SLOW_CHECK {
-                    SLOW.line(|left_out| {
-                        tracing::warn!(
-                            kind,
-                            ?took,
-                            left_out,
-                            "the check of a payload was slow, and held up its caller"
-                        );
-                    });
-                }
-                checked.unwrap_or_else(|panic| {
-                    let message = message_of(&*panic);
-                    PANICKED.line(|left_out| {
-                        tracing::warn!(kind, message, left_out, "the check of a payload panicked");
-                    });
-                    let wrong =
-                        format!("cannot be checked: the handler's check panicked: {message}");
-                    Err(vec![Violation::new("payload", wrong)])
-                })
-            }
-            None => Err(vec![Violation::new("kind", self.unknown(kind))]),
+    /// Its violations, or one on the field `kind` if there is no such handler; that too many
+    /// checks which may block are under way.
+    pub fn check(&self, kind: &str, payload: &Data) -> Result<(), CheckError> {
+        let Some(Kind { handler, blocking_checks }) = self.kinds.get(kind).map(AsRef::as_ref)
+        else {
+            return Err(CheckError::Invalid(vec![Violation::new("kind", self.unknown(kind))]));
+        };
+        let began = Instant::now();
+        let check = AssertUnwindSafe(|| handler.check(payload));
+        let checked = if handler.check_may_block() {
+            let too_many = |_| CheckError::TooManyChecks;
+            let _of_kind = blocking_checks.try_acquire().map_err(too_many)?;
+            let _of_all = self.blocking_checks.try_acquire().map_err(too_many)?;
+            off_the_callers_thread(|| catch_unwind(check))
+        } else {
+            catch_unwind(check)
+        };
+        let took = began.elapsed();
+        if took >= SLOW_CHECK {
+            SLOW.line(|left_out| {
+                tracing::warn!(
+                    kind,
+                    ?took,
+                    left_out,
+                    "the check of a payload was slow, and held up its caller"
+                );
+            });
         }
+        let checked = checked.unwrap_or_else(|panic| {
+            let message = message_of(&*panic);
+            PANICKED.line(|left_out| {
+                tracing::warn!(kind, message, left_out, "the check of a payload panicked");
+            });
+            let wrong = format!("cannot be checked: the handler's check panicked: {message}");
+            Err(vec![Violation::new("payload", wrong)])
+        });
+        checked.map_err(CheckError::Invalid)
     }
 
     /// Executes one attempt with the handler of its kind.
@@ -369,13 +403,14 @@ impl Registry {
     /// The handler's error; `UNKNOWN_KIND`, permanent, if there is no handler
     /// (a task from a time when there was one).
     pub async fn run(&self, execution: Execution) -> Result<Output, Error> {
-        match self.handlers.get(&execution.kind) {
-            Some(handler) => handler.run(execution).await,
+        match self.kinds.get(&execution.kind) {
+            Some(kind) => kind.handler.run(execution).await,
             None => Err(Error::permanent("UNKNOWN_KIND", self.unknown(&execution.kind))),
         }
     }
 
-    fn unknown(&self, kind: &str) -> String {
+    /// What is said of a kind that there is not.
+    pub(crate) fn unknown(&self, kind: &str) -> String {
         let known = self.kinds().collect::<Vec<_>>().join(", ");
         let meant = closest(kind, self.kinds());
         let meant = meant.map(|meant| format!("did you mean {meant}? ")).unwrap_or_default();

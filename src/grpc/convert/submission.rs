@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, WhenFull},
-    handler::{Registry, Violation},
+    handler::{CheckError, Registry},
     proto::v1::{self, submit_request},
     queue,
     store::Submission,
@@ -53,16 +53,28 @@ impl<'a> SubmissionValidator<'a> {
     /// Checks a submission.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// Everything that is wrong with it; or, if that is nothing, that its payload was not
+    /// checked.
     pub fn check(
         &mut self,
         mut request: v1::SubmitRequest,
-    ) -> Result<(Submission, WhenFull), Vec<Violation>> {
+    ) -> Result<(Submission, WhenFull), CheckError> {
         let mut checks = Checks::default();
         let fingerprint = fingerprint(&mut request);
         let when_full = when_full(request.when_full, &mut checks);
         let payload = payload(request.payload, self.rules, &mut checks);
-        let kind = kind(&request.kind, payload.as_ref(), self.registry, &mut checks);
+        let kind = kind(&request.kind, self.registry, &mut checks);
+        let unchecked = match (&kind, &payload) {
+            (Some(kind), Some(payload)) => match self.registry.check(kind, payload) {
+                Err(CheckError::Invalid(violations)) => {
+                    checks.violations.extend(violations);
+                    None
+                }
+                checked => checked.err(),
+            },
+            // A payload that is wrong already is not shown to the handler.
+            _ => None,
+        };
         let (queue, settings) = self.queue(&request.queue, &mut checks);
         if request.priority.unsigned_abs() > MAX_PRIORITY.unsigned_abs() {
             checks.wrong("priority", format!("{} is not within -1000 to 1000", request.priority));
@@ -73,7 +85,9 @@ impl<'a> SubmissionValidator<'a> {
         let retry = retry(request.retry, &settings, &mut checks);
         check_labels("labels", &request.labels, &mut checks);
         check_request_id(&request.request_id, &mut checks);
-        let (Some(kind), Some(payload)) = (kind, payload) else { return Err(checks.violations) };
+        let (Some(kind), Some(payload)) = (kind, payload) else {
+            return Err(CheckError::Invalid(checks.violations));
+        };
         let task = NewTask {
             kind,
             queue,
@@ -85,7 +99,11 @@ impl<'a> SubmissionValidator<'a> {
             labels: request.labels,
             request_id: Some(request.request_id).filter(|id| !id.is_empty()),
         };
-        checks.finish((Submission { task, fingerprint }, when_full))
+        let checked = checks.finish((Submission { task, fingerprint }, when_full));
+        match (checked.map_err(CheckError::Invalid), unchecked) {
+            (Ok(_), Some(unchecked)) => Err(unchecked),
+            (checked, _) => checked,
+        }
     }
 
     /// The queue of this name, and its settings; some others if it is wrong.
@@ -190,12 +208,7 @@ fn payload(
     Some(data)
 }
 
-fn kind(
-    given: &str,
-    payload: Option<&Data>,
-    registry: &Registry,
-    checks: &mut Checks,
-) -> Option<Arc<str>> {
+fn kind(given: &str, registry: &Registry, checks: &mut Checks) -> Option<Arc<str>> {
     if given.is_empty() {
         let known = registry.kinds().collect::<Vec<_>>().join(", ");
         checks.wrong("kind", format!("is required; this server has: {known}"));
@@ -205,12 +218,9 @@ fn kind(
         checks.wrong("kind", format!("has {} bytes; at most {MAX_KIND}", given.len()));
         return None;
     }
-    // A payload that is wrong already is not shown to the handler; the kind is
-    // checked all the same.
     let known = registry.kind(given);
-    if payload.is_some() || known.is_none() {
-        let checked = registry.check(given, payload.unwrap_or(&Data::Empty));
-        checks.violations.extend(checked.err().unwrap_or_default());
+    if known.is_none() {
+        checks.wrong("kind", registry.unknown(given));
     }
     known
 }

@@ -9,7 +9,7 @@ use super::{LateAdmission, Submitter, may_be_known, may_wait};
 use crate::{
     admission::{Patience, Permit, Permits, Refused, WhenFull},
     grpc::{BoundedSubmitBatchRequest, convert, deadline::within, status},
-    handler::Violation,
+    handler::{CheckError, Violation},
     proto::v1::{self, submit_result::Result as Outcome},
     store::{self, Submission, Submitted},
 };
@@ -52,8 +52,8 @@ impl Submitter {
         for (at, checked) in checked.into_iter().enumerate() {
             let (submission, when_full) = match checked {
                 Ok(checked) => checked,
-                Err(wrong) => {
-                    results.set(at, Err(status::invalid(&wrong)));
+                Err(error) => {
+                    results.set(at, Err(status::unchecked(&error)));
                     continue;
                 }
             };
@@ -139,6 +139,7 @@ impl Submitter {
         requests: Vec<v1::SubmitRequest>,
     ) -> Result<(Vec<Submission>, WhenFull), Status> {
         let mut wrong: Vec<Violation> = Vec::new();
+        let mut unchecked = None;
         let (mut tasks, mut when_full) = (Vec::with_capacity(requests.len()), WhenFull::Wait);
         let mut validator = self.validator();
         for (at, request) in requests.into_iter().enumerate() {
@@ -148,14 +149,21 @@ impl Submitter {
                     when_full = WhenFull::Reject;
                     tasks.push(task);
                 }
-                Err(of_task) => wrong.extend(convert::of_request(at, of_task)),
+                Err(CheckError::Invalid(of_task)) => {
+                    wrong.extend(convert::of_request(at, of_task));
+                }
+                Err(error) => unchecked = unchecked.or(Some((at, error))),
             }
             if wrong.len() >= status::MAX_VIOLATIONS {
                 break;
             }
         }
         wrong.truncate(status::MAX_VIOLATIONS);
-        if wrong.is_empty() { Ok((tasks, when_full)) } else { Err(status::invalid(&wrong)) }
+        match unchecked {
+            _ if !wrong.is_empty() => Err(status::invalid(&wrong)),
+            Some((at, error)) => Err(status::of_request(&status::unchecked(&error), at)),
+            None => Ok((tasks, when_full)),
+        }
     }
 
     /// A permit for each task, in order; or the queue that refused, and why.

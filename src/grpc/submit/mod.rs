@@ -98,7 +98,7 @@ impl Submitter {
         deadline: Option<Instant>,
     ) -> Result<Result<Committable, Box<RefusedAtFirst>>, Status> {
         let checked = self.validator().check(request);
-        let (submission, when_full) = checked.map_err(|wrong| status::invalid(&wrong))?;
+        let (submission, when_full) = checked.map_err(|error| status::unchecked(&error))?;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(status::refused(&submission.task.queue, Refused::Deadline));
         }

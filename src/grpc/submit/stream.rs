@@ -1,16 +1,18 @@
 //! Tasks handed in over a stream, and their acknowledgements over another.
 //!
-//! A stream has a driver, a task of its own: it reads what has arrived as one
-//! chunk, commits the chunk, and reads on meanwhile. A chunk is read only when
-//! there is room for its acknowledgements, and [`MAX_CHUNKS`] of them have room:
-//! so a client that does not read them is not read any further, and the driver
-//! never waits for its client while it holds permits of a queue.
+//! A stream has a driver, a task of its own: it reads and checks what has arrived, gets
+//! permits for it, commits this as one chunk, and reads on meanwhile. It reads only when
+//! there is room for a chunk's acknowledgements, and [`MAX_CHUNKS`] of them have room:
+//! so a client that does not read them is not read any further. The driver waits neither for
+//! its client nor for a check while it holds permits of a queue.
 //!
 //! What a stream holds is bounded: [`MAX_CHUNKS`] chunks, each of at most
-//! [`MAX_CHUNK_TASKS`] tasks and of [`MAX_CHUNK_BYTES`] and one task more; the
+//! [`MAX_CHUNK_TASKS`] tasks and of [`MAX_CHUNK_BYTES`] and one task more; as much that was
+//! checked, and waits behind a request that waits for its permit; the
 //! message that arrives; and what HTTP/2 lets a client send ahead.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
@@ -29,15 +31,14 @@ use tracing::Instrument as _;
 
 use super::{LateAdmission, Submitter, is_final, may_be_known, may_wait};
 use crate::{
-    admission::{Patience, Permit},
+    admission::{Patience, Permit, WhenFull},
     events::BoxFuture,
     grpc::{
-        EncodedSubmitStreamResponse, ShutdownTokens, acks::AckWriter, convert::SubmissionValidator,
-        deadline::passed, status,
+        EncodedSubmitStreamResponse, ShutdownTokens, acks::AckWriter, deadline::passed, status,
     },
-    handler::Violation,
+    handler::{CheckError, Violation},
     proto::v1,
-    store::{Submission, Submitted},
+    store::{self, Submission, Submitted},
 };
 
 /// Tasks that are committed together.
@@ -65,8 +66,16 @@ impl Acks {
         shutdown: ShutdownTokens,
     ) -> Self {
         let (sender, messages) = mpsc::channel(MAX_CHUNKS);
-        let reader =
-            Reader { submitter, requests, messages: sender, room: None, held: None, end: None };
+        let reader = Reader {
+            submitter,
+            requests,
+            messages: sender,
+            room: None,
+            checked: VecDeque::new(),
+            last: None,
+            held: None,
+            end: None,
+        };
         let driver = tokio::spawn(drive(reader, deadline, shutdown).in_current_span());
         Self { messages, driver: Some(AbortOnDropHandle::new(driver)) }
     }
@@ -97,10 +106,20 @@ struct Reader {
     messages: mpsc::Sender<Message>,
     /// Room for the acknowledgements of the chunk that is read next.
     room: Option<OwnedPermit<Message>>,
-    /// A request that waits for its permit: nothing is read past it.
+    /// Requests that were read and checked, in order, and have looked for no permit yet.
+    checked: VecDeque<Checked>,
+    /// How the requests ended, once there are no more than those above.
+    last: Option<Result<(), Status>>,
+    /// A request that waits for its permit: nothing is taken past it.
     held: Option<Box<Held>>,
-    /// Nothing more is read: because the client has said all, or because of this.
+    /// Nothing more is taken: because the client has said all, or because of this.
     end: Option<Result<(), Status>>,
+}
+
+/// A request with what its check found.
+struct Checked {
+    sequence: u64,
+    found: Result<(Submission, WhenFull), CheckError>,
 }
 
 struct Held {
@@ -215,28 +234,91 @@ impl Reader {
         }
     }
 
-    /// Reads what has arrived; waits only if that is nothing.
+    /// Takes what has been read; waits only if that is nothing and nothing has arrived.
     fn fill(&mut self, chunk: &mut Chunk, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { submitter, requests, held, end, .. } = self;
+        loop {
+            self.admit(chunk);
+            if !chunk.requests.is_empty() || self.held.is_some() || self.end.is_some() {
+                return Poll::Ready(());
+            }
+            // All that has arrived, before any of it has a permit: a check may take long, and
+            // others wait for whoever has a permit.
+            ready!(self.check_arrived(cx));
+        }
+    }
+
+    /// Reads and checks what has arrived, up to a chunk; waits only if that is nothing.
+    fn check_arrived(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { submitter, requests, checked, last, .. } = self;
         let mut validator = submitter.validator();
-        while held.is_none() && end.is_none() && !chunk.is_full() {
+        let mut bytes = 0;
+        while last.is_none() && checked.len() < MAX_CHUNK_TASKS && bytes < MAX_CHUNK_BYTES {
             match requests.poll_next_unpin(cx) {
-                Poll::Ready(Some(Ok(request))) => {
-                    match take(submitter, &mut validator, request, chunk) {
-                        Taken::Decided => {}
-                        Taken::Waits(waits) => *held = Some(waits),
-                        Taken::Ends(status) => *end = Some(Err(status)),
-                    }
+                Poll::Ready(Some(Ok(v1::SubmitStreamRequest { sequence, request }))) => {
+                    let found = match request {
+                        Some(request) => validator.check(request),
+                        None => {
+                            let missing = Violation::new("request", "is required");
+                            Err(CheckError::Invalid(vec![missing]))
+                        }
+                    };
+                    bytes += found.as_ref().map_or(0, |(task, _)| store::weight(&task.task));
+                    checked.push_back(Checked { sequence, found });
                 }
                 Poll::Ready(Some(Err(status))) => {
-                    *end = Some(Err(status::repaired(&status, "").unwrap_or(status)));
+                    *last = Some(Err(status::repaired(&status, "").unwrap_or(status)));
                 }
-                Poll::Ready(None) => *end = Some(Ok(())),
-                Poll::Pending if chunk.requests.is_empty() => return Poll::Pending,
+                Poll::Ready(None) => *last = Some(Ok(())),
+                Poll::Pending if checked.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
             }
         }
         Poll::Ready(())
+    }
+
+    /// Puts what was checked into the chunk, up to one that has to wait for its permit.
+    fn admit(&mut self, chunk: &mut Chunk) {
+        while self.held.is_none() && self.end.is_none() && !chunk.is_full() {
+            let Some(Checked { sequence, found }) = self.checked.pop_front() else {
+                self.end = self.last.take();
+                return;
+            };
+            match found {
+                Ok((submission, when_full)) => {
+                    self.admit_one(sequence, submission, when_full, chunk);
+                }
+                Err(error) => chunk.refuse(sequence, &status::unchecked(&error)),
+            }
+        }
+    }
+
+    /// Puts a task into the chunk, if it can be decided at once.
+    fn admit_one(
+        &mut self,
+        sequence: u64,
+        submission: Submission,
+        when_full: WhenFull,
+        chunk: &mut Chunk,
+    ) {
+        let submitter = &self.submitter;
+        let refused = match submitter.admit_now(&submission, when_full) {
+            Ok(permit) => return chunk.add(sequence, submission, permit),
+            Err(refused) => refused,
+        };
+        let known = submission.task.request_id.is_some() && may_be_known(refused);
+        if known || may_wait(when_full, refused) {
+            // Only the stream's end bounds the wait: this is how a full queue pushes back.
+            let patience = Patience::Unlimited;
+            let permit = Box::pin(submitter.admit_later(&submission, when_full, patience, refused));
+            self.held = Some(Box::new(Held { sequence, submission, permit }));
+            return;
+        }
+        let status = status::refused(&submission.task.queue, refused);
+        if is_final(refused) {
+            self.end = Some(Err(status));
+        } else {
+            chunk.refuse(sequence, &status);
+        }
     }
 }
 
@@ -245,56 +327,6 @@ fn send(committed: Committed) -> Result<(), Status> {
     // It hands back a sender that nobody needs.
     drop(room.send(message));
     Ok(())
-}
-
-/// What became of a request that was read.
-enum Taken {
-    /// It is in the chunk.
-    Decided,
-    /// It has to wait.
-    Waits(Box<Held>),
-    /// Nobody gets in any more.
-    Ends(Status),
-}
-
-/// Puts a request into the chunk, if it can be decided at once.
-fn take(
-    submitter: &Submitter,
-    validator: &mut SubmissionValidator<'_>,
-    v1::SubmitStreamRequest { sequence, request }: v1::SubmitStreamRequest,
-    chunk: &mut Chunk,
-) -> Taken {
-    let checked = match request {
-        Some(request) => validator.check(request),
-        None => Err(vec![Violation::new("request", "is required")]),
-    };
-    let (submission, when_full) = match checked {
-        Ok(checked) => checked,
-        Err(wrong) => {
-            chunk.refuse(sequence, &status::invalid(&wrong));
-            return Taken::Decided;
-        }
-    };
-    let refused = match submitter.admit_now(&submission, when_full) {
-        Ok(permit) => {
-            chunk.add(sequence, submission, permit);
-            return Taken::Decided;
-        }
-        Err(refused) => refused,
-    };
-    let known = submission.task.request_id.is_some() && may_be_known(refused);
-    if known || may_wait(when_full, refused) {
-        // Only the stream's end bounds the wait: this is how a full queue pushes back.
-        let patience = Patience::Unlimited;
-        let permit = Box::pin(submitter.admit_later(&submission, when_full, patience, refused));
-        return Taken::Waits(Box::new(Held { sequence, submission, permit }));
-    }
-    let status = status::refused(&submission.task.queue, refused);
-    if is_final(refused) {
-        return Taken::Ends(status);
-    }
-    chunk.refuse(sequence, &status);
-    Taken::Decided
 }
 
 /// Requests that are committed together, in the order in which they came.

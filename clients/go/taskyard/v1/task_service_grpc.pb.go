@@ -78,9 +78,10 @@ type TaskServiceClient interface {
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
 	// field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-	// TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-	// while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-	// UNAVAILABLE (DRAINING, with RetryInfo).
+	// TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+	// are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+	// (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+	// (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
 	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
 	Submit(ctx context.Context, in *SubmitRequest, opts ...grpc.CallOption) (*SubmitResponse, error)
 	// Hands over up to 1,000 tasks. OK means that every task whose result is an
@@ -409,9 +410,10 @@ type TaskServiceServer interface {
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
 	// field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-	// TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-	// while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-	// UNAVAILABLE (DRAINING, with RetryInfo).
+	// TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+	// are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+	// (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+	// (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
 	// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
 	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
 	// Hands over up to 1,000 tasks. OK means that every task whose result is an

@@ -1211,9 +1211,10 @@ pub mod task_service_client {
         ///
         /// Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
         /// field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-        /// TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-        /// while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-        /// UNAVAILABLE (DRAINING, with RetryInfo).
+        /// TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+        /// are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+        /// (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+        /// (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
         /// buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         pub async fn submit(
             &mut self,

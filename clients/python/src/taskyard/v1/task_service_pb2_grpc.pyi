@@ -67,9 +67,10 @@ class TaskServiceStub:
 
     Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
     field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-    TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-    while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-    UNAVAILABLE (DRAINING, with RetryInfo).
+    TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+    are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+    (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+    (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     SubmitBatch: grpc.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.SubmitBatchRequest, taskyard.v1.task_service_pb2.SubmitBatchResponse]
@@ -250,9 +251,10 @@ class TaskServiceAsyncStub(TaskServiceStub):
 
     Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
     field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-    TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-    while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-    UNAVAILABLE (DRAINING, with RetryInfo).
+    TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+    are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+    (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+    (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
     buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
     """
     SubmitBatch: grpc.aio.UnaryUnaryMultiCallable[taskyard.v1.task_service_pb2.SubmitBatchRequest, taskyard.v1.task_service_pb2.SubmitBatchResponse]  # type: ignore[assignment]
@@ -436,9 +438,10 @@ class TaskServiceServicer(metaclass=abc.ABCMeta):
 
         Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
         field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-        TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-        while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-        UNAVAILABLE (DRAINING, with RetryInfo).
+        TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+        are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+        (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+        (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
         buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
         """
 

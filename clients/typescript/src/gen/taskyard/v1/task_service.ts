@@ -4596,9 +4596,10 @@ export const TaskServiceDefinition = {
      *
      * Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
      * field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-     * TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-     * while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-     * UNAVAILABLE (DRAINING, with RetryInfo).
+     * TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+     * are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+     * (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+     * (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
      * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
      */
     submit: {
@@ -4883,9 +4884,10 @@ export const TaskServiceService = {
    *
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
    * field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-   * TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-   * while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-   * UNAVAILABLE (DRAINING, with RetryInfo).
+   * TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+   * are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+   * (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+   * (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    */
   submit: {
@@ -5152,9 +5154,10 @@ export interface TaskServiceServer extends UntypedServiceImplementation {
    *
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
    * field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-   * TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-   * while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-   * UNAVAILABLE (DRAINING, with RetryInfo).
+   * TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+   * are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+   * (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+   * (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    */
   submit: handleUnaryCall<SubmitRequest, SubmitResponse>;
@@ -5315,9 +5318,10 @@ export interface TaskServiceClient extends Client {
    *
    * Errors: INVALID_ARGUMENT (INVALID_FIELDS, with BadRequest naming each
    * field), RESOURCE_EXHAUSTED (QUEUE_FULL, with RetryInfo and QuotaFailure;
-   * TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED (DEADLINE: nothing was enqueued if it passed
-   * while waiting for room), ALREADY_EXISTS (REQUEST_ID_REUSED),
-   * UNAVAILABLE (DRAINING, with RetryInfo).
+   * TOO_MANY_CHECKS, the same: the payload was not checked, as too many checks that may block
+   * are under way, of this kind or in all; TOO_LARGE; TOO_MANY_QUEUES), DEADLINE_EXCEEDED
+   * (DEADLINE: nothing was enqueued if it passed while waiting for room), ALREADY_EXISTS
+   * (REQUEST_ID_REUSED), UNAVAILABLE (DRAINING, with RetryInfo).
    * buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
    */
   submit(
