@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use prost::Message as _;
 use support::{
-    Client, PATIENCE, count, full_test_server, reason, reject, submit, task,
+    Client, PATIENCE, count, full_test_server, queue, reason, reject, submit, task, until_in_line,
     wire::{SUBMIT, call, framed},
 };
 use taskyard::{
     config::Config,
-    proto::v1::{ListTasksRequest, SubmitRequest, SubmitResponse, WhenFull},
+    proto::v1::{
+        ListTasksRequest, SubmitRequest, SubmitResponse, WhenFull, submit_request::Payload,
+    },
 };
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Status};
@@ -59,6 +61,29 @@ async fn waiting_callers_get_in_one_by_one_as_room_comes() {
         assert_eq!(count(&mut client).await, 3 + started);
     }
     gate.0.add_permits(10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_overtakes_nobody_in_line_though_it_would_fit() {
+    let room = |config: &mut Config| {
+        (config.queue_max_tasks, config.queue_max_bytes) = (10, 3_000);
+    };
+    let (test_server, gate, client) = full_test_server(room).await;
+    let mut admin = test_server.admin().await;
+    let payload = Some(Payload::Data(vec![0; 2_700].into()));
+    let large = wait_for_room(&client, SubmitRequest { payload, ..task("gated") });
+    until_in_line(&mut admin, "default").await;
+    let small = wait_for_room(&client, task("gated"));
+    let both = async {
+        while queue(&mut admin, "default").await.waiting_callers < 2 {
+            assert!(!small.is_finished(), "it has overtaken the large one");
+        }
+    };
+    tokio::time::timeout(PATIENCE, both).await.expect("it stands in line");
+    gate.open();
+    for taken in [large, small] {
+        taken.await.unwrap().expect("it is taken");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

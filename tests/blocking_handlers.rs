@@ -28,15 +28,15 @@ use taskyard::{
             HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
         },
         v1::{
-            CancelTaskRequest, EventType, GetPoolRequest, SubmitBatchRequest, SubmitRequest,
-            SubmitStreamRequest, SubmitStreamResponse, Task, TaskState,
+            CancelTaskRequest, EventType, GetPoolRequest, ResizePoolRequest, SubmitBatchRequest,
+            SubmitRequest, SubmitStreamRequest, SubmitStreamResponse, Task, TaskState,
             admin_service_client::AdminServiceClient, submit_ack, submit_result,
         },
     },
     task::Data,
 };
 use tempfile::TempDir;
-use tonic::{Code, Status};
+use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 const STREAM: &str = "/taskyard.v1.TaskService/SubmitStream";
@@ -141,6 +141,18 @@ async fn their_attempts_are_judged_without_them() {
     assert_eq!(exit, Some(0), "{log}");
 }
 
+async fn until_pool_is_empty(admin: &mut AdminServiceClient<Channel>) {
+    let leaving = async {
+        loop {
+            let pool = admin.get_pool(GetPoolRequest {}).await.unwrap().into_inner().pool.unwrap();
+            if pool.workers.is_empty() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, leaving).await.expect("workers are there still");
+}
+
 /// Each blocks one of the 512 threads that handlers have in all.
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_threads_are_blocked_attempts_are_judged_and_work_goes_on_when_one_returns() {
@@ -159,6 +171,13 @@ async fn when_all_threads_are_blocked_attempts_are_judged_and_work_goes_on_when_
         let ended = wait(&mut client, &taken.task_id).await;
         assert_eq!((ended.state(), reason(&ended)), (TaskState::Failed, "TIMEOUT"), "{ended:?}");
     }
+    // Whoever came to threads that are all blocked would be given tasks and run none.
+    let address = format!("http://{}", server.address);
+    let mut admin = AdminServiceClient::connect(address).await.unwrap();
+    until_pool_is_empty(&mut admin).await;
+    let smaller = ResizePoolRequest { size: 100 };
+    let pool = admin.resize_pool(smaller).await.expect("resized").into_inner().pool.unwrap();
+    assert_eq!((pool.size, pool.workers.len()), (100, 0), "{pool:?}");
     let next = submit(&mut client, task("noop")).await;
     fs::remove_file(trap).unwrap();
     let next = wait(&mut client, &next.task_id).await;

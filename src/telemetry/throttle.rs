@@ -156,4 +156,47 @@ mod tests {
         assert!(THROTTLE.tell(now + INTERVAL, false));
         assert_eq!(THROTTLE.state().left_out, 0);
     }
+
+    /// A log that cannot be written to, in its own way.
+    struct Broken;
+
+    impl tracing::Subscriber for Broken {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn event(&self, _: &tracing::Event<'_>) {
+            panic!("it is broken");
+        }
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn one_that_panics_makes_no_other_forgotten() {
+        static ONES: [Throttle; 3] = [
+            Throttle::new("the first happened"),
+            Throttle::new("the second happened"),
+            Throttle::new("the third happened"),
+        ];
+        for throttle in &ONES {
+            throttle.line(drop);
+            throttle.line(drop);
+        }
+        let left = || ONES.iter().filter(|throttle| throttle.state().left_out > 0).count();
+        assert_eq!(left(), 3);
+        tracing::subscriber::with_default(Broken, || {
+            // Those of other tests may be among them.
+            while catch_unwind(|| tell(true)).is_ok() {
+                assert!(left() > 0, "no panic is met");
+            }
+        });
+        assert_eq!(left(), 2, "the others are told of later");
+        tell(true);
+        assert_eq!(left(), 0);
+    }
 }

@@ -6,6 +6,9 @@
 //! held back. Nothing of it was synced, so nothing is in doubt: a sync that fails is another
 //! matter, and ends the store.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::{Duration, Instant};
 
 use super::{Engine, GroupError};

@@ -55,6 +55,8 @@ pub struct Content {
     key: [u8; 16],
     /// What becomes of the next commits.
     faults: VecDeque<Outcome>,
+    /// What is in the way of the next groups when they begin.
+    in_the_way: VecDeque<Fault>,
 }
 
 impl MemoryDisk {
@@ -71,6 +73,11 @@ impl MemoryDisk {
     /// Lets the commits after those that are to fail already fail in this way.
     pub fn fail_next(&self, outcome: Outcome) {
         self.content().faults.push_back(outcome);
+    }
+
+    /// Puts this in the way of the next group that begins, once it is its turn: each is met once.
+    pub fn fail_begin(&self, fault: Fault) {
+        self.content().in_the_way.push_back(fault);
     }
 
     /// Whoever writes to it.
@@ -166,7 +173,10 @@ fn missing(number: u64) -> JournalError {
 
 impl Journal for MemoryJournal {
     fn begin(&mut self) -> Asked<()> {
-        Ok(())
+        match self.0.content().in_the_way.pop_front() {
+            None => Ok(()),
+            Some(fault) => Err(JournalError::Failed { fault, cause: REFUSED.into() }),
+        }
     }
 
     fn find(&mut self) -> Asked<Found> {

@@ -1,6 +1,9 @@
 //! The journal in SQLite: how a group becomes rows. `lookups` has what it is asked, `start`
 //! what is read when it is opened.
 
+#[cfg(test)]
+mod tests;
+
 use std::{ops::Range, path::Path};
 
 use rusqlite::{Connection, Statement, types::ValueRef};

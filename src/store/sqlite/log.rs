@@ -100,6 +100,12 @@ impl<'c> Log<'c> {
         File::options().write(true).open(file).is_ok_and(|file| file.set_len(end).is_ok())
     }
 
+    /// Looks for it at another place; returns the place so far.
+    #[cfg(test)]
+    pub fn set_file(&mut self, file: PathBuf) -> PathBuf {
+        self.file.replace(file).unwrap_or_default()
+    }
+
     fn committed_end(&mut self) -> Result<u64, rusqlite::Error> {
         let pages = self.stand()?.pages;
         Ok(if pages == 0 { 0 } else { self.bytes(pages) })
