@@ -19,8 +19,9 @@ pub struct Report {
     pub finished: u64,
     /// Executions that were interrupted; their tasks run again at the next start.
     pub interrupted: u64,
-    /// Tasks that wait for the next start, the interrupted ones included.
-    pub remaining: u64,
+    /// Tasks that wait for the next start, the interrupted ones included; `None` if the store
+    /// could not be closed, and so cannot tell.
+    pub remaining: Option<u64>,
     /// Every execution ended, or was recorded as interrupted, within the bound.
     /// Not so if a handler blocked its thread, or the store has failed.
     pub complete: bool,

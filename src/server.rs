@@ -139,7 +139,13 @@ impl Server {
         Ok(Self {
             address,
             _watches: [
-                watch_store(&store, health.clone(), Arc::clone(&admission), &supervisor),
+                watch_store(
+                    &store,
+                    health.clone(),
+                    Arc::clone(&admission),
+                    (pool.clone(), config.cancel_grace),
+                    &supervisor,
+                ),
                 failing.watch(&supervisor),
             ],
             failing,
@@ -217,14 +223,15 @@ impl Server {
         let ran = self.pool.drain(plan.interrupt_at, plan.stop_at, plan.give_up_at).await;
         drop(told);
         let closed = tokio::time::timeout_at(plan.close_by, self.store.close()).await;
-        let remaining = closed.ok().and_then(Result::ok);
         let store_failed = self.store.failure().borrow().is_some();
+        // One that has failed counts what it could not commit.
+        let remaining = closed.ok().and_then(Result::ok).filter(|_| !store_failed);
         let failure = self.supervisor.failure();
         let report = drain::Report {
             finished: ran.finished,
             interrupted: ran.interrupted,
-            remaining: remaining.unwrap_or(0),
-            complete: ran.stuck == 0 && remaining.is_some() && !store_failed && failure.is_none(),
+            remaining,
+            complete: ran.stuck == 0 && remaining.is_some() && failure.is_none(),
             clients_cut: false,
         };
         // While connections are still there to carry it.
@@ -401,18 +408,23 @@ fn say_what_was_opened(config: &Config, recovered: store::Recovered) {
 fn say_how_it_ended(report: &drain::Report, failure: Option<&Failure>, store_closed: bool) {
     let drain::Report { finished, interrupted, remaining, complete, clients_cut } = *report;
     match failure {
-        None => info!(finished, interrupted, remaining, complete, clients_cut, "drained"),
+        None => {
+            let remaining = remaining.map_or("unknown".into(), |tasks| tasks.to_string());
+            info!(finished, interrupted, %remaining, complete, clients_cut, "drained");
+        }
         Some(failure) => {
             error!(finished, interrupted, store_closed, clients_cut, %failure, "ended by a failure");
         }
     }
 }
 
-/// Lets the health, and whoever waits for room, know when the store has failed.
+/// Lets the health, whoever waits for room, and what runs know when the store has failed: what
+/// comes of an execution then is not kept, and its task runs again.
 fn watch_store(
     store: &Arc<dyn Store>,
     health: Health,
     admission: Arc<Admission>,
+    (pool, cancel_grace): (WorkerPool, Duration),
     supervisor: &Supervisor,
 ) -> AbortOnDropHandle<()> {
     let mut failure = store.failure();
@@ -422,6 +434,9 @@ fn watch_store(
         if failure.wait_for(Option::is_some).await.is_ok() {
             health.stop_serving();
             admission.close(Refused::StoreFailed);
+            pool.interrupt();
+            tokio::time::sleep(cancel_grace).await;
+            pool.stop_handlers();
         }
     };
     AbortOnDropHandle::new(tokio::spawn(supervisor.task("store-watch", watch)))

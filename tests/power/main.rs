@@ -40,9 +40,9 @@ use taskyard::proto::{
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
     },
     v1::{
-        CancelTaskRequest, EventType, PauseQueueRequest, ResumeQueueRequest, SubmitRequest,
-        TaskState, WaitTaskRequest, admin_service_client::AdminServiceClient,
-        submit_request::Payload,
+        CancelTaskRequest, DrainRequest, EventType, GetPoolRequest, PauseQueueRequest,
+        ResumeQueueRequest, SubmitRequest, TaskState, WaitTaskRequest,
+        admin_service_client::AdminServiceClient, submit_request::Payload,
     },
 };
 use tempfile::TempDir;
@@ -257,8 +257,9 @@ async fn whoever_waits_hears_of_a_failed_sync_and_reading_goes_on() {
     let traced = Traced::of(dir.path());
     let server = traced.start().expect("it starts");
     let mut client = connect(server.address.parse().expect("an address")).await;
-    let watch = Watch::live(&mut client).await;
+    let mut watch = Watch::live(&mut client).await;
     let task_id = support::submit(&mut client, support::sleep("1h")).await.task_id;
+    watch.until(EventType::Started).await;
     let mut health = HealthClient::connect(format!("http://{}", server.address)).await.unwrap();
     let waiting = {
         let (mut client, task_id) = (client.clone(), task_id.clone());
@@ -275,13 +276,28 @@ async fn whoever_waits_hears_of_a_failed_sync_and_reading_goes_on() {
     let health = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(health.status(), ServingStatus::NotServing);
     assert_eq!(support::get(&mut client, &task_id).await.state(), TaskState::Running);
+    // What comes of it would not be kept.
+    let mut admin =
+        AdminServiceClient::connect(format!("http://{}", server.address)).await.unwrap();
+    let stopped = async {
+        loop {
+            let pool = admin.get_pool(GetPoolRequest {}).await.unwrap().into_inner().pool.unwrap();
+            if pool.workers.iter().all(|worker| worker.execution.is_none()) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, stopped).await.expect("its handler goes on");
     // Who watched it, and who comes only now.
-    for watch in [watch, Watch::oldest(&mut client).await] {
+    for (watch, is_new) in [(watch, false), (Watch::oldest(&mut client).await, true)] {
         let (events, end, cursor) = watch.rest().await;
-        assert!(events.iter().any(|event| event.r#type() == EventType::Started), "{events:?}");
+        let sees_start = events.iter().any(|event| event.r#type() == EventType::Started);
+        assert_eq!(sees_start, is_new, "{events:?}");
         assert_eq!(support::reason(&end), "STORE_FAILED", "{end:?}");
         assert_eq!(support::watching::cursor_of(&end, "cursor"), cursor);
     }
+    let report = admin.drain(DrainRequest {}).await.expect("a report").into_inner();
+    assert_eq!((report.interrupted, report.remaining, report.complete), (1, None, false));
     drop(server);
 }
 

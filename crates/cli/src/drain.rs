@@ -168,11 +168,12 @@ fn report_words(report: &DrainResponse) -> String {
     let finished = counted(report.finished, "execution");
     let ended = if report.complete { "drained" } else { "the drain reached its bound" };
     format!(
-        "{ended}: {finished} finished, {} interrupted; {} for the next start",
+        "{ended}: {finished} finished, {} interrupted; {}",
         report.interrupted,
         match report.remaining {
-            1 => "1 task waits".to_owned(),
-            more => format!("{} wait", counted(more, "task")),
+            None => "how many tasks wait for the next start is not known".to_owned(),
+            Some(1) => "1 task waits for the next start".to_owned(),
+            Some(more) => format!("{} wait for the next start", counted(more, "task")),
         }
     )
 }
@@ -224,12 +225,18 @@ mod tests {
     #[test]
     fn the_report_tells_what_became_of_the_tasks() {
         let report =
-            DrainResponse { finished: 1, interrupted: 2, remaining: 1_234, complete: true };
+            DrainResponse { finished: 1, interrupted: 2, remaining: Some(1_234), complete: true };
         assert_eq!(
             report_words(&report),
             "drained: 1 execution finished, 2 interrupted; 1,234 tasks wait for the next start"
         );
-        let cut = DrainResponse { remaining: 1, ..DrainResponse::default() };
+        let unknown = DrainResponse::default();
+        assert_eq!(
+            report_words(&unknown),
+            "the drain reached its bound: 0 executions finished, 0 interrupted; \
+             how many tasks wait for the next start is not known"
+        );
+        let cut = DrainResponse { remaining: Some(1), ..DrainResponse::default() };
         assert_eq!(
             report_words(&cut),
             "the drain reached its bound: 0 executions finished, 0 interrupted; \

@@ -255,13 +255,10 @@ impl Reader {
         while last.is_none() && checked.len() < MAX_CHUNK_TASKS && bytes < MAX_CHUNK_BYTES {
             match requests.poll_next_unpin(cx) {
                 Poll::Ready(Some(Ok(v1::SubmitStreamRequest { sequence, request }))) => {
-                    let found = match request {
-                        Some(request) => validator.check(request),
-                        None => {
-                            let missing = Violation::new("request", "is required");
-                            Err(CheckError::Invalid(vec![missing]))
-                        }
-                    };
+                    let missing =
+                        || CheckError::Invalid(vec![Violation::new("request", "is required")]);
+                    let found =
+                        request.ok_or_else(missing).and_then(|request| validator.check(request));
                     bytes += found.as_ref().map_or(0, |(task, _)| store::weight(&task.task));
                     checked.push_back(Checked { sequence, found });
                 }

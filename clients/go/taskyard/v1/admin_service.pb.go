@@ -890,8 +890,9 @@ type DrainResponse struct {
 	// Executions that were interrupted; their tasks run again at the next start,
 	// and it costs them no attempt of their retry budget.
 	Interrupted uint64 `protobuf:"varint,2,opt,name=interrupted,proto3" json:"interrupted,omitempty"`
-	// Tasks that wait for the next start, the interrupted ones included.
-	Remaining uint64 `protobuf:"varint,3,opt,name=remaining,proto3" json:"remaining,omitempty"`
+	// Tasks that wait for the next start, the interrupted ones included. Not set if the store
+	// could not be closed within the bound, or has failed, and so cannot tell.
+	Remaining *uint64 `protobuf:"varint,3,opt,name=remaining,proto3,oneof" json:"remaining,omitempty"`
 	// Every execution ended, or was recorded as interrupted, within the bound.
 	Complete      bool `protobuf:"varint,4,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -943,8 +944,8 @@ func (x *DrainResponse) GetInterrupted() uint64 {
 }
 
 func (x *DrainResponse) GetRemaining() uint64 {
-	if x != nil {
-		return x.Remaining
+	if x != nil && x.Remaining != nil {
+		return *x.Remaining
 	}
 	return 0
 }
@@ -1482,12 +1483,14 @@ const file_taskyard_v1_admin_service_proto_rawDesc = "" +
 	"\x06filter\x18\t \x01(\v2\x18.taskyard.v1.EventFilterR\x06filter\x12&\n" +
 	"\x0ffollows_task_id\x18\n" +
 	" \x01(\tR\rfollowsTaskId\"\x0e\n" +
-	"\fDrainRequest\"\x87\x01\n" +
+	"\fDrainRequest\"\x9a\x01\n" +
 	"\rDrainResponse\x12\x1a\n" +
 	"\bfinished\x18\x01 \x01(\x04R\bfinished\x12 \n" +
-	"\vinterrupted\x18\x02 \x01(\x04R\vinterrupted\x12\x1c\n" +
-	"\tremaining\x18\x03 \x01(\x04R\tremaining\x12\x1a\n" +
-	"\bcomplete\x18\x04 \x01(\bR\bcomplete\"M\n" +
+	"\vinterrupted\x18\x02 \x01(\x04R\vinterrupted\x12!\n" +
+	"\tremaining\x18\x03 \x01(\x04H\x00R\tremaining\x88\x01\x01\x12\x1a\n" +
+	"\bcomplete\x18\x04 \x01(\bR\bcompleteB\f\n" +
+	"\n" +
+	"_remaining\"M\n" +
 	"\x0fGetStatsRequest\x12:\n" +
 	"\vtarget_wait\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"targetWait\"\x8d\x02\n" +
@@ -1654,6 +1657,7 @@ func file_taskyard_v1_admin_service_proto_init() {
 	file_taskyard_v1_event_proto_init()
 	file_taskyard_v1_pool_proto_init()
 	file_taskyard_v1_queue_proto_init()
+	file_taskyard_v1_admin_service_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1945,9 +1945,10 @@ pub struct DrainResponse {
     /// and it costs them no attempt of their retry budget.
     #[prost(uint64, tag = "2")]
     pub interrupted: u64,
-    /// Tasks that wait for the next start, the interrupted ones included.
-    #[prost(uint64, tag = "3")]
-    pub remaining: u64,
+    /// Tasks that wait for the next start, the interrupted ones included. Not set if the store
+    /// could not be closed within the bound, or has failed, and so cannot tell.
+    #[prost(uint64, optional, tag = "3")]
+    pub remaining: ::core::option::Option<u64>,
     /// Every execution ended, or was recorded as interrupted, within the bound.
     #[prost(bool, tag = "4")]
     pub complete: bool,

@@ -36,7 +36,7 @@ fn what_could_not_be_cut_off_behind_a_refused_commit_is_cut_off_before_the_next(
     assert_eq!(refused.fault(), Fault::Full, "{refused}");
     assert!(journal.is_uncut);
     let mut left_behind = fs::OpenOptions::new().append(true).open(&log).expect("the log");
-    left_behind.write_all(&[9; 50_000]).expect("written");
+    left_behind.write_all(&vec![9; 50_000]).expect("written");
 
     // A commit that is refused for the same cause changes nothing about that.
     journal.commit(&set(100_000), Timestamp(2)).expect_err("it has no room");

@@ -179,8 +179,13 @@ export interface DrainResponse {
    * and it costs them no attempt of their retry budget.
    */
   interrupted: bigint;
-  /** Tasks that wait for the next start, the interrupted ones included. */
-  remaining: bigint;
+  /**
+   * Tasks that wait for the next start, the interrupted ones included. Not set if the store
+   * could not be closed within the bound, or has failed, and so cannot tell.
+   */
+  remaining?:
+    | bigint
+    | undefined;
   /** Every execution ended, or was recorded as interrupted, within the bound. */
   complete: boolean;
 }
@@ -1694,7 +1699,7 @@ export const DrainRequest: MessageFns<DrainRequest> = {
 };
 
 function createBaseDrainResponse(): DrainResponse {
-  return { finished: 0n, interrupted: 0n, remaining: 0n, complete: false };
+  return { finished: 0n, interrupted: 0n, remaining: undefined, complete: false };
 }
 
 export const DrainResponse: MessageFns<DrainResponse> = {
@@ -1711,7 +1716,7 @@ export const DrainResponse: MessageFns<DrainResponse> = {
       }
       writer.uint32(16).uint64(message.interrupted);
     }
-    if (message.remaining !== 0n) {
+    if (message.remaining !== undefined) {
       if (BigInt.asUintN(64, message.remaining) !== message.remaining) {
         throw new globalThis.Error("value provided for field message.remaining of type uint64 too large");
       }
@@ -1784,7 +1789,7 @@ export const DrainResponse: MessageFns<DrainResponse> = {
     return {
       finished: isSet(object.finished) ? BigInt(object.finished) : 0n,
       interrupted: isSet(object.interrupted) ? BigInt(object.interrupted) : 0n,
-      remaining: isSet(object.remaining) ? BigInt(object.remaining) : 0n,
+      remaining: isSet(object.remaining) ? BigInt(object.remaining) : undefined,
       complete: isSet(object.complete) ? globalThis.Boolean(object.complete) : false,
     };
   },
@@ -1797,7 +1802,7 @@ export const DrainResponse: MessageFns<DrainResponse> = {
     if (message.interrupted !== 0n) {
       obj.interrupted = message.interrupted.toString();
     }
-    if (message.remaining !== 0n) {
+    if (message.remaining !== undefined) {
       obj.remaining = message.remaining.toString();
     }
     if (message.complete !== false) {
@@ -1815,7 +1820,9 @@ export const DrainResponse: MessageFns<DrainResponse> = {
     message.interrupted = (object.interrupted !== undefined && object.interrupted !== null)
       ? BigInt(object.interrupted)
       : 0n;
-    message.remaining = (object.remaining !== undefined && object.remaining !== null) ? BigInt(object.remaining) : 0n;
+    message.remaining = (object.remaining !== undefined && object.remaining !== null)
+      ? BigInt(object.remaining)
+      : undefined;
     message.complete = object.complete ?? false;
     return message;
   },
