@@ -379,8 +379,7 @@ async fn a_check_that_blocks_in_a_stream_keeps_no_permit_from_others() {
     let (status, responses) = stream.await.expect("no panic");
     assert_eq!(status.code(), Code::Ok, "{status:?}");
     let responses: Vec<SubmitStreamResponse> = messages(responses);
-    let acknowledged: Vec<_> =
-        responses.into_iter().flat_map(|response| response.acknowledged).collect();
+    let acknowledged: Vec<_> = responses.into_iter().flat_map(|response| response.acks).collect();
     assert_eq!(acknowledged.len(), 2, "{acknowledged:?}");
     for ack in acknowledged {
         let Some(submit_ack::Result::Error(error)) = ack.result else { panic!("taken") };
