@@ -164,6 +164,16 @@ async fn full_store() -> (TempDir, TempDir, Ledger) {
         let task = NewTask { due, ..new_task("b", key) };
         submitted.push((key.to_owned(), harness.submit(task).await.unwrap()));
     }
+    // Of two that were submitted together one has ended, and the other waits.
+    let together = ["one", "other"].map(|key| {
+        let task = new_task("b", key);
+        let permit = harness.gate.try_admit(&task.queue, weight(&task)).expect("there is room");
+        (Submission { task, fingerprint: FINGERPRINT }, permit)
+    });
+    let taken = harness.store.submit_all(together.into()).await.unwrap();
+    let taken: Vec<Submitted> = taken.into_iter().map(Result::unwrap).collect();
+    harness.store.cancel(vec![taken[0].task], Vec::new()).await.unwrap();
+    submitted.extend(["one", "other"].map(str::to_owned).into_iter().zip(taken));
     harness.close().await;
     let crashed = copy_of(&dir);
 

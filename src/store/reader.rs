@@ -7,6 +7,7 @@
 //! nothing that is long. In the lane of the lists whoever asks takes turns with others.
 
 mod lists;
+mod live_numbers;
 mod tasks;
 
 use std::{

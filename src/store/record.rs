@@ -3,14 +3,17 @@
 //! These are on disk. A field's number and meaning never change; a field that
 //! is no longer written keeps its number reserved here.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prost::Message as _;
 
-use super::{Exit, Output, OutputStream};
+use super::{
+    Exit, Output, OutputStream,
+    journal::{LiveHead, NewTaskRow},
+};
 use crate::{
     queue::{Overrides, Rate},
-    task::{Data, NewTask, RetryPolicy},
+    task::{Data, NewTask, RetryPolicy, Timestamp},
 };
 
 /// `task.record`: what of a task never changes and is not a column.
@@ -189,6 +192,102 @@ impl TaskRecord {
     /// From the bytes of a row.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
         Self::decode(bytes)
+    }
+}
+
+/// `pack.data`: tasks as they were submitted, each with what decides its turn.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PackRecord {
+    /// Of queues and kinds.
+    #[prost(string, repeated, tag = "1")]
+    names: Vec<String>,
+    #[prost(message, repeated, tag = "2")]
+    heads: Vec<HeadRecord>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct HeadRecord {
+    /// Its number, counted from that of the pack.
+    #[prost(uint32, tag = "1")]
+    offset: u32,
+    /// The place of its queue among the names, and of its kind.
+    #[prost(uint32, tag = "2")]
+    queue: u32,
+    #[prost(uint32, tag = "3")]
+    kind: u32,
+    #[prost(sint32, tag = "4")]
+    priority: i32,
+    #[prost(int64, tag = "5")]
+    due_micros: i64,
+    /// Not set for a task that is due at a time.
+    #[prost(uint64, optional, tag = "6")]
+    interval_micros: Option<u64>,
+    #[prost(uint64, tag = "7")]
+    bytes: u64,
+    #[prost(uint32, tag = "8")]
+    max_attempts: u32,
+    #[prost(bool, tag = "9")]
+    has_labels: bool,
+}
+
+impl PackRecord {
+    /// Adds a task to the pack of this number.
+    pub fn push(&mut self, pack: u64, new: &NewTaskRow) {
+        let (queue, kind) = (self.name(&new.task.queue), self.name(&new.task.kind));
+        self.heads.push(HeadRecord {
+            offset: u32::try_from(new.task.number.saturating_sub(pack)).unwrap_or(u32::MAX),
+            queue,
+            kind,
+            priority: new.priority,
+            due_micros: new.due.0,
+            interval_micros: new.interval.map(micros),
+            bytes: new.bytes,
+            max_attempts: new.max_attempts,
+            has_labels: new.task.labels.is_some(),
+        });
+    }
+
+    /// There are few of them.
+    fn name(&mut self, name: &str) -> u32 {
+        let known = self.names.iter().position(|known| known == name);
+        let place = known.unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        });
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    /// As bytes for the row.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+
+    /// The tasks of the pack of this number, from the bytes of its row.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn heads(pack: u64, bytes: &[u8]) -> Result<Vec<LiveHead>, String> {
+        let Self { names, heads } = Self::decode(bytes).map_err(|error| error.to_string())?;
+        let names: Vec<Arc<str>> = names.into_iter().map(Arc::from).collect();
+        let name = |at: u32| names.get(at as usize).cloned().ok_or("a name is missing");
+        let head = |head: HeadRecord| -> Result<LiveHead, String> {
+            Ok(LiveHead {
+                number: pack + u64::from(head.offset),
+                queue: name(head.queue)?,
+                kind: name(head.kind)?,
+                priority: head.priority,
+                due: Timestamp(head.due_micros),
+                interval: head.interval_micros.map(Duration::from_micros),
+                bytes: head.bytes,
+                max_attempts: head.max_attempts,
+                attempt: 0,
+                failures: 0,
+                crashes: 0,
+                cancel_requested: false,
+                has_labels: head.has_labels,
+            })
+        };
+        heads.into_iter().map(head).collect()
     }
 }
 

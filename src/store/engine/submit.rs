@@ -7,7 +7,7 @@ use crate::{
     event::{Event, EventType, Subject},
     store::{
         Error, Submitted,
-        journal::{LiveRow, RequestRow, TaskRow},
+        journal::{NewTaskRow, RequestRow, TaskRow},
         prepared::Prepared,
         ready::{DueTimer, EngineTime},
     },
@@ -137,32 +137,25 @@ impl Engine<'_> {
 
         let labels = labels.map(Vec::into_boxed_slice);
         let request_id: Option<Arc<str>> = task.request_id.as_deref().map(Arc::from);
-        self.records.insert_task(TaskRow {
-            number,
-            seq,
-            created: now.wall,
-            queue: Arc::clone(&task.queue),
-            kind: Arc::clone(&task.kind),
-            request_id: request_id.clone(),
-            labels: labels.clone(),
-            record,
-        });
         let max_attempts = task.retry.max_attempts;
         let bytes = permit.bytes();
         let priority = task.priority;
-        self.records.put_live(LiveRow {
-            number,
-            queue: Arc::clone(&task.queue),
-            kind: Arc::clone(&task.kind),
+        self.records.insert_task(NewTaskRow {
+            task: TaskRow {
+                number,
+                seq,
+                created: now.wall,
+                queue: Arc::clone(&task.queue),
+                kind: Arc::clone(&task.kind),
+                request_id: request_id.clone(),
+                labels: labels.clone(),
+                record,
+            },
             priority,
             due,
             interval,
             bytes,
             max_attempts,
-            life,
-            execution: None,
-            failure: None,
-            labels: labels.clone(),
         });
         if let Some(request_id) = request_id {
             self.records.insert_request(request_id, RequestRow { task: number, fingerprint });

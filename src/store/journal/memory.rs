@@ -9,14 +9,14 @@ use std::{
 
 use super::{
     AttemptRow, Damage, EndedRow, Fault, FinishRow, FinishedTask, Found, Journal, JournalError,
-    Labels, LiveHead, LiveRow, Moved, QueueRow, RequestRow, SlotRow, TallyRow, TaskRow, WriteSet,
-    WrittenLive,
+    Labels, LiveHead, LiveRow, Moved, NewTaskRow, QueueRow, RequestRow, SlotRow, TallyRow, TaskRow,
+    WriteSet, WrittenLive,
 };
 use crate::{
     event::Seq,
     events::{EventBatch, Incarnation},
     store::{MAX_ATTEMPTS_KEPT, clock::Uptime, engine::ENDS, identity::Identity},
-    task::{State, Timestamp, WorkerId},
+    task::{Lifecycle, State, Timestamp, WorkerId},
 };
 
 type Asked<T> = Result<T, JournalError>;
@@ -106,8 +106,10 @@ impl Content {
                 self.requests.retain(|known, row| **known != **id || row.task != *number);
             }
         }
-        for task in &set.tasks {
-            assert!(self.tasks.insert(task.number, task.clone()).is_none(), "a number is new");
+        for new in &set.tasks {
+            let (number, row) = (new.task.number, as_submitted(new));
+            assert!(self.tasks.insert(number, new.task.clone()).is_none(), "a number is new");
+            self.live.insert(number, row);
         }
         for (number, row) in &set.live {
             change(&mut self.live, *number, row.as_ref());
@@ -157,6 +159,24 @@ impl Content {
             change(&mut self.queues, Arc::clone(name), row.as_ref());
         }
         self.meta.extend(set.meta.iter().map(|(key, value)| (*key, value.clone())));
+    }
+}
+
+/// The row of a task that nothing has changed since its submission.
+fn as_submitted(new: &NewTaskRow) -> LiveRow {
+    LiveRow {
+        number: new.task.number,
+        queue: Arc::clone(&new.task.queue),
+        kind: Arc::clone(&new.task.kind),
+        priority: new.priority,
+        due: new.due,
+        interval: new.interval,
+        bytes: new.bytes,
+        max_attempts: new.max_attempts,
+        life: Lifecycle::submitted(new.interval.is_none_or(|interval| !interval.is_zero())),
+        execution: None,
+        failure: None,
+        labels: new.task.labels.clone(),
     }
 }
 
@@ -217,8 +237,8 @@ impl Journal for MemoryJournal {
         let content = self.0.content();
         let rows = content.live.range(beyond + 1..).take(most).map(|(_, row)| LiveHead {
             number: row.number,
-            queue: row.queue.as_ref().into(),
-            kind: row.kind.as_ref().into(),
+            queue: Arc::clone(&row.queue),
+            kind: Arc::clone(&row.kind),
             priority: row.priority,
             due: row.due,
             interval: row.interval,

@@ -26,7 +26,7 @@ use crate::{
 pub use records::Records;
 pub use rows::{
     AttemptRow, EndedRow, ExecutionColumns, FinishRow, FinishedTask, Labels, LiveHead, LiveRow,
-    OutputRow, QueueRow, RequestRow, SlotRow, TallyRow, TaskRow, WrittenLive,
+    NewTaskRow, OutputRow, QueueRow, RequestRow, SlotRow, TallyRow, TaskRow, WrittenLive,
 };
 pub use write_set::{TallyChange, WriteSet};
 
@@ -178,7 +178,7 @@ pub trait Journal {
     /// The number of a task's SUBMITTED event.
     fn submitted_seq(&mut self, number: u64) -> Asked<Seq>;
 
-    /// What the row of a task that has not ended tells beyond its [`LiveHead`].
+    /// What is known of a task that has not ended beyond its [`LiveHead`].
     fn live(&mut self, number: u64) -> Asked<WrittenLive>;
 
     /// How a task has ended, if it has.

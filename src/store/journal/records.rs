@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     AttemptRow, Damage, EndedRow, FinishRow, FinishedTask, Journal, JournalError, Labels, LiveRow,
-    OutputRow, QueueRow, RequestRow, SlotRow, TallyChange, TaskRow, WriteSet, WrittenLive,
+    NewTaskRow, OutputRow, QueueRow, RequestRow, SlotRow, TallyChange, WriteSet, WrittenLive,
 };
 use crate::{
     event::Seq,
@@ -59,8 +59,8 @@ impl<'j> Records<'j> {
 
     /// A task's record and its labels, if it is there.
     pub fn record(&mut self, number: u64) -> Asked<Option<(Vec<u8>, Labels)>> {
-        match self.changes.task(number) {
-            Some(task) => Ok(Some((task.record.clone(), task.labels.clone()))),
+        match self.changes.new_task(number) {
+            Some(new) => Ok(Some((new.task.record.clone(), new.task.labels.clone()))),
             None if self.changes.trimmed.contains_key(&number) => Ok(None),
             None => self.journal.record(number),
         }
@@ -68,13 +68,13 @@ impl<'j> Records<'j> {
 
     /// The number of a task's SUBMITTED event.
     pub fn submitted_seq(&mut self, number: u64) -> Asked<Seq> {
-        match self.changes.task(number) {
-            Some(task) => Ok(task.seq),
+        match self.changes.new_task(number) {
+            Some(new) => Ok(new.task.seq),
             None => self.journal.submitted_seq(number),
         }
     }
 
-    /// What the row of a task that has not ended tells beyond what is in memory.
+    /// What is known of a task that has not ended beyond what is in memory.
     pub fn live(&mut self, number: u64) -> Asked<WrittenLive> {
         match self.changes.live.get(&number) {
             Some(Some(LiveRow { interval, execution, failure, labels, .. })) => Ok(WrittenLive {
@@ -83,7 +83,14 @@ impl<'j> Records<'j> {
                 failure: failure.clone(),
                 labels: labels.clone(),
             }),
-            _ => self.journal.live(number),
+            _ => match self.changes.new_task(number) {
+                Some(NewTaskRow { task, interval, .. }) => Ok(WrittenLive {
+                    interval: *interval,
+                    labels: task.labels.clone(),
+                    ..WrittenLive::default()
+                }),
+                None => self.journal.live(number),
+            },
         }
     }
 
@@ -116,8 +123,8 @@ impl<'j> Records<'j> {
     /// A task that has ended in this group.
     fn just_finished(&mut self, row: FinishRow) -> Asked<FinishedTask> {
         let FinishRow { number, life, finished, bytes, ended, execution, failure, .. } = row;
-        let of_task = match self.changes.task(number) {
-            Some(task) => task.clone(),
+        let of_task = match self.changes.new_task(number) {
+            Some(new) => new.task.clone(),
             None => self.journal.task(number)?,
         };
         Ok(FinishedTask {
@@ -195,11 +202,11 @@ impl<'j> Records<'j> {
     }
 
     /// A new task. Its number is above all others.
-    pub fn insert_task(&mut self, row: TaskRow) {
+    pub fn insert_task(&mut self, row: NewTaskRow) {
         self.changes.tasks.push(row);
     }
 
-    /// The changing part of a task that has not ended.
+    /// The changing part of a task that has not ended, and is not as it was submitted.
     pub fn put_live(&mut self, row: LiveRow) {
         self.changes.live.insert(row.number, Some(row));
     }

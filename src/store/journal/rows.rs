@@ -27,7 +27,20 @@ pub struct TaskRow {
     pub record: Vec<u8>,
 }
 
-/// The changing part of a task that has not ended.
+/// A new task. It waits as it was submitted until a [`LiveRow`] or a [`FinishRow`] says
+/// otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewTaskRow {
+    pub task: TaskRow,
+    pub priority: i32,
+    pub due: Timestamp,
+    /// How long it is to wait until then; `None` if it is due at a time.
+    pub interval: Option<Duration>,
+    pub bytes: u64,
+    pub max_attempts: u32,
+}
+
+/// The changing part of a task that has not ended, and is not as it was submitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LiveRow {
     pub number: u64,
@@ -46,11 +59,11 @@ pub struct LiveRow {
 }
 
 /// A task's place among those that have not ended, as a start needs it.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LiveHead {
     pub number: u64,
-    pub queue: String,
-    pub kind: String,
+    pub queue: Arc<str>,
+    pub kind: Arc<str>,
     pub priority: i32,
     pub due: Timestamp,
     /// How long it was to wait until then; `None` if it is due at a time.
@@ -64,7 +77,7 @@ pub struct LiveHead {
     pub has_labels: bool,
 }
 
-/// What only the row of a task that has not ended tells.
+/// What of a task that has not ended is not in memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WrittenLive {
     /// How long it was to wait; `None` if it is due at a time.

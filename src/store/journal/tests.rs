@@ -121,7 +121,7 @@ impl Author {
             set.requests.insert(Arc::clone(id), row);
         }
         let live = self.live_row(number);
-        set.tasks.push(TaskRow {
+        let task = TaskRow {
             number,
             seq: Seq(number * 2),
             created: Timestamp(1),
@@ -130,8 +130,13 @@ impl Author {
             request_id,
             labels: live.labels.clone(),
             record: vec![self.random.random(); self.random.random_range(0..300)],
-        });
-        set.live.insert(number, Some(live));
+        };
+        let LiveRow { priority, due, interval, bytes, max_attempts, .. } = live;
+        set.tasks.push(NewTaskRow { task, priority, due, interval, bytes, max_attempts });
+        // Some change within the group.
+        if self.random.random_range(0..4) == 0 {
+            set.live.insert(number, Some(live));
+        }
         self.live.push(number);
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    AttemptRow, EndedRow, FinishRow, LiveRow, OutputRow, QueueRow, RequestRow, SlotRow, TaskRow,
+    AttemptRow, EndedRow, FinishRow, LiveRow, NewTaskRow, OutputRow, QueueRow, RequestRow, SlotRow,
 };
 use crate::{
     event::Seq,
@@ -23,8 +23,9 @@ pub struct WriteSet {
     pub starts: Vec<Incarnation>,
     pub forgotten_starts: Vec<Incarnation>,
     /// New tasks, in ascending order of their numbers.
-    pub tasks: Vec<TaskRow>,
-    /// Tasks that have not ended, by number; `None` if there is no such row any more.
+    pub tasks: Vec<NewTaskRow>,
+    /// Tasks that have not ended and are not as they were submitted, by number; `None` for those
+    /// that have ended.
     pub live: ByNumber<Option<LiveRow>>,
     /// Tasks that have ended, likewise.
     pub finished: ByNumber<Option<FinishRow>>,
@@ -104,13 +105,13 @@ impl WriteSet {
     }
 
     /// A new task of this number.
-    pub fn task(&self, number: u64) -> Option<&TaskRow> {
-        let at = self.tasks.binary_search_by_key(&number, |task| task.number).ok()?;
+    pub fn new_task(&self, number: u64) -> Option<&NewTaskRow> {
+        let at = self.tasks.binary_search_by_key(&number, |new| new.task.number).ok()?;
         self.tasks.get(at)
     }
 
     /// Whether the task of this number is new.
     pub fn is_new(&self, number: u64) -> bool {
-        self.tasks.first().is_some_and(|first| first.number <= number)
+        self.tasks.first().is_some_and(|first| first.task.number <= number)
     }
 }

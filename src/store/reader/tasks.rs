@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use super::live_numbers::LiveNumbers;
 use prost::DecodeError;
 use rusqlite::{Connection, OptionalExtension as _, Row, params, types::ValueRef};
 
@@ -12,10 +13,10 @@ use crate::{
     store::{
         Attempt, Filter, MAX_ATTEMPTS_KEPT, MAX_OUTPUTS_READ, Output, Page, Query, Task,
         identity::Identity,
-        journal::{Damage, SlotRow},
+        journal::{Damage, LiveHead, SlotRow},
         record::{self, LabelsRecord, OutputRecord, TaskRecord},
         recovery::waiting_state,
-        sqlite::{self, Table},
+        sqlite::{self, PackReader, Table},
     },
     task::{Data, Failure, Lifecycle, State, TaskId, Timestamp, WorkerId},
 };
@@ -179,34 +180,43 @@ const FINISHED: usize = FINISH + 3;
 const RESULT_TYPE: usize = FINISH + 14;
 const RESULT: usize = FINISH + 15;
 
-/// Which tables lead the way to the tasks, the first one's id being the order of
-/// the page: those that have not ended are few among many, and so are, at times,
-/// those that have.
-fn source(filter: &Filter) -> (&'static str, &'static str) {
+/// What leads the way to the tasks of a page.
+enum Way {
+    /// A table with others beside it, in the order of this column.
+    Rows { id: &'static str, source: &'static str },
+    /// The numbers of those that have not ended.
+    Numbers,
+}
+
+/// One task, with what is known of it.
+const ONE: &str =
+    "task LEFT JOIN live ON live.id = task.id LEFT JOIN finish ON finish.id = task.id";
+
+/// Those that have not ended are few among many, and so are, at times, those that have.
+fn way(filter: &Filter) -> Way {
     let states = &filter.states;
     let ended = |state: &State| state.is_terminal();
     if *states == [State::Running] {
-        (
-            "slot.task",
-            "slot JOIN task ON task.id = slot.task LEFT JOIN live ON live.id = task.id
-             LEFT JOIN finish ON finish.id = task.id",
-        )
+        Way::Rows {
+            id: "slot.task",
+            source: "slot JOIN task ON task.id = slot.task LEFT JOIN live ON live.id = task.id
+                     LEFT JOIN finish ON finish.id = task.id",
+        }
     } else if (states.is_empty() && !filter.finished.is_open())
         || (!states.is_empty() && states.iter().all(ended))
     {
-        ("finish.id", "finish JOIN task ON task.id = finish.id LEFT JOIN live ON live.id = task.id")
+        Way::Rows {
+            id: "finish.id",
+            source: "finish JOIN task ON task.id = finish.id LEFT JOIN live ON live.id = task.id",
+        }
     } else if states.is_empty() || states.iter().any(ended) {
-        (
-            "task.id",
-            "task LEFT JOIN live ON live.id = task.id LEFT JOIN finish ON finish.id = task.id",
-        )
+        Way::Rows { id: "task.id", source: ONE }
     } else {
-        ("live.id", "live JOIN task ON task.id = live.id LEFT JOIN finish ON finish.id = task.id")
+        Way::Numbers
     }
 }
 
-fn statement(query: &Query) -> String {
-    let (id, source) = source(&query.filter);
+fn statement(query: &Query, id: &str, source: &str) -> String {
     // Said in the words of the index on the dead letters, so that it is used.
     let dead_letters = match query.filter.states.as_slice() {
         [_, ..] if query.filter.states.iter().all(|state| *state == State::Failed) => {
@@ -229,9 +239,7 @@ fn scan(
     only: Option<u64>,
     now: Timestamp,
 ) -> Rows<Page> {
-    let running: HashMap<u64, SlotRow> =
-        sqlite::slots(connection)?.into_iter().map(|slot| (slot.task, slot)).collect();
-    let mut statement = connection.prepare_cached(&statement(query))?;
+    let running = sqlite::slots(connection)?.into_iter().map(|slot| (slot.task, slot)).collect();
     // What SQLite counts with.
     let most = i64::MAX.unsigned_abs();
     let beyond = query.beyond.map(|number| number.min(most));
@@ -240,46 +248,106 @@ fn scan(
         (None, false) => (beyond.unwrap_or(0), most),
         (None, true) => (0, beyond.unwrap_or(most)),
     };
-    let mut rows = statement.query(params![above, below])?;
-    let mut page = Page::default();
-    let (mut looked_at, mut bytes) = (0, 0);
-    let max_bytes = if query.omit_payloads { MAX_SLIM_PAGE_BYTES } else { MAX_PAGE_BYTES };
-    while let Some(row) = rows.next()? {
+    let packs = PackReader::new(connection);
+    let mut scan = Scan {
+        identity,
+        query,
+        running,
+        packs,
+        now,
+        page: Page::default(),
+        looked_at: 0,
+        bytes: 0,
+    };
+    match way(&query.filter) {
+        Way::Rows { id, source } => {
+            let mut statement = connection.prepare_cached(&statement(query, id, source))?;
+            let mut rows = statement.query(params![above, below])?;
+            while let Some(row) = rows.next()? {
+                let number = scan.look_at(row)?;
+                if scan.is_full() {
+                    scan.page.next = rows.next()?.map(|_| number);
+                    break;
+                }
+            }
+        }
+        Way::Numbers => {
+            let sql = format!("SELECT task.*, live.*, finish.* FROM {ONE} WHERE task.id = ?1");
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut numbers = LiveNumbers::new(connection, (above, below), query.newest_first);
+            while let Some(number) = numbers.next()? {
+                let mut rows = statement.query([number])?;
+                if let Some(row) = rows.next()? {
+                    scan.look_at(row)?;
+                }
+                if scan.is_full() {
+                    scan.page.next = numbers.next()?.map(|_| number);
+                    break;
+                }
+            }
+        }
+    }
+    Ok(scan.page)
+}
+
+/// A page that is being filled.
+struct Scan<'a> {
+    identity: &'a Identity,
+    query: &'a Query,
+    running: HashMap<u64, SlotRow>,
+    packs: PackReader<'a>,
+    now: Timestamp,
+    page: Page,
+    looked_at: usize,
+    bytes: usize,
+}
+
+impl Scan<'_> {
+    /// Puts a task on the page if it matches; returns its number.
+    fn look_at(&mut self, row: &Row<'_>) -> Rows<u64> {
         let number: u64 = row.get(TASK + 1)?;
-        looked_at += 1;
-        match Candidate::of(row, &running, now).and_then(|found| found.shown(identity, query)) {
+        self.looked_at += 1;
+        let found = Candidate::of(row, &self.running, &mut self.packs, self.now);
+        match found.and_then(|found| found.shown(self.identity, self.query)) {
             Ok(None) => {}
             Ok(Some((task, read))) => {
-                bytes += read;
-                page.tasks.push(task);
+                self.bytes += read;
+                self.page.tasks.push(task);
             }
             Err(error) => match Damage::of_row(&error) {
-                Some(damage) => page.damaged.push((identity.task_id(number), damage)),
+                Some(damage) => self.page.damaged.push((self.identity.task_id(number), damage)),
                 None => return Err(error),
             },
         }
-        let found = page.tasks.len() + page.damaged.len();
-        let full = found >= query.limit || bytes >= max_bytes;
-        if full || looked_at >= MAX_ROWS_PER_PAGE {
-            page.next = rows.next()?.map(|_| number);
-            break;
-        }
+        Ok(number)
     }
-    Ok(page)
+
+    fn is_full(&self) -> bool {
+        let max_bytes = if self.query.omit_payloads { MAX_SLIM_PAGE_BYTES } else { MAX_PAGE_BYTES };
+        let found = self.page.tasks.len() + self.page.damaged.len();
+        found >= self.query.limit || self.bytes >= max_bytes || self.looked_at >= MAX_ROWS_PER_PAGE
+    }
 }
 
 /// A row that may be on the page.
 struct Candidate<'a> {
     row: &'a Row<'a>,
     running: &'a HashMap<u64, SlotRow>,
+    /// It waits as it was submitted, and has a row in none of the other tables.
+    packed: Option<LiveHead>,
     now: Timestamp,
 }
 
 impl<'a> Candidate<'a> {
     /// Compares the checksums: also of what the filter will not let through, as
     /// nothing can be said of a task that is damaged, not even that it does not match.
-    fn of(row: &'a Row<'a>, running: &'a HashMap<u64, SlotRow>, now: Timestamp) -> Rows<Self> {
-        let candidate = Self { row, running, now };
+    fn of(
+        row: &'a Row<'a>,
+        running: &'a HashMap<u64, SlotRow>,
+        packs: &mut PackReader<'_>,
+        now: Timestamp,
+    ) -> Rows<Self> {
+        let mut candidate = Self { row, running, packed: None, now };
         sqlite::check(row, TASK, Table::Task)?;
         let (lives, ended) = (candidate.has(LIVE)?, candidate.has(FINISH)?);
         if lives {
@@ -288,9 +356,15 @@ impl<'a> Candidate<'a> {
         if ended {
             sqlite::check(row, FINISH, Table::Finish)?;
         }
-        if lives == ended {
-            let what = if lives { "it lives and has ended" } else { "it neither lives nor ended" };
-            return Err(Damage::new(Table::Task, candidate.number()?, what).into());
+        let number = candidate.number()?;
+        if lives && ended {
+            return Err(Damage::new(Table::Task, number, "it lives and has ended").into());
+        }
+        if !lives && !ended {
+            candidate.packed = packs.head(number)?;
+            if candidate.packed.is_none() {
+                return Err(Damage::new(Table::Task, number, "it neither lives nor ended").into());
+            }
         }
         Ok(candidate)
     }
@@ -331,8 +405,14 @@ impl<'a> Candidate<'a> {
         if self.slot()?.is_some() {
             return Ok(State::Running);
         }
-        let interval = self.row.get::<_, Option<u64>>(LIVE + 6)?.map(Duration::from_micros);
-        Ok(waiting_state(Timestamp(self.row.get(LIVE + 5)?), interval, self.now))
+        let (due, interval) = match &self.packed {
+            Some(head) => (head.due, head.interval),
+            None => {
+                let interval = self.row.get::<_, Option<u64>>(LIVE + 6)?;
+                (Timestamp(self.row.get(LIVE + 5)?), interval.map(Duration::from_micros))
+            }
+        };
+        Ok(waiting_state(due, interval, self.now))
     }
 
     fn damaged(&self, table: Table, what: &str) -> rusqlite::Error {
@@ -378,6 +458,8 @@ impl<'a> Candidate<'a> {
         let state = self.state()?;
         let ended = state.is_terminal();
         let of = |live: usize, finish: usize| if ended { FINISH + finish } else { LIVE + live };
+        // Of one that waits as it was submitted there is nothing to count.
+        let count = |at| row.get::<_, Option<u32>>(at).map(Option::unwrap_or_default);
         let slot = self.slot()?;
         let mut record = TaskRecord::from_bytes(row.get_ref(RECORD)?.as_blob()?)
             .map_err(|error| self.damaged(Table::Task, &error.to_string()))?;
@@ -395,13 +477,16 @@ impl<'a> Candidate<'a> {
             max_attempts,
             lifecycle: Lifecycle {
                 state,
-                attempt: slot.map_or_else(|| row.get(of(9, 5)), |slot| Ok(slot.attempt))?,
-                failures: row.get(of(10, 6))?,
-                crashes: row.get::<_, Option<u32>>(LIVE + 11)?.unwrap_or(0),
-                cancel_requested: row.get(of(12, 7))?,
+                attempt: slot.map_or_else(|| count(of(9, 5)), |slot| Ok(slot.attempt))?,
+                failures: count(of(10, 6))?,
+                crashes: count(LIVE + 11)?,
+                cancel_requested: row.get::<_, Option<bool>>(of(12, 7))?.unwrap_or(false),
             },
             created: Timestamp(row.get(CREATED)?),
-            due: Timestamp(row.get(of(5, 4))?),
+            due: match &self.packed {
+                Some(head) => head.due,
+                None => Timestamp(row.get(of(5, 4))?),
+            },
             execution: match slot {
                 Some(slot) => Some((slot.worker, slot.started)),
                 None => self.execution(of(13, 10))?,

@@ -68,6 +68,7 @@ pub fn look_through(connection: &Connection, found: &mut Findings) -> Result<(),
         }
     }
     for (what, sql) in BETWEEN {
+        let sql = &format!("{PACKED} {sql}");
         if let Err(error) = between(connection, what, sql, found) {
             found.add_torn(format!("{what}: cannot be found out: {error}"));
         }
@@ -94,11 +95,27 @@ fn rows_of(
     Ok(())
 }
 
+/// The tasks that are in packs, as a table.
+const PACKED: &str = "WITH RECURSIVE
+    bit(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM bit WHERE n < 63),
+    packed(id) AS MATERIALIZED (
+        SELECT pack.first + n FROM pack LEFT JOIN unpacked ON unpacked.first = pack.first, bit
+        WHERE (((pack.tasks & ~coalesce(unpacked.tasks, 0)) >> n) & 1) = 1)";
+
 /// What must hold between the tables: each row that these find is one that breaks it.
-const BETWEEN: [(&str, &str); 10] = [
+const BETWEEN: [(&str, &str); 12] = [
     (
         "a task that neither lives nor has ended, or both",
-        "SELECT id FROM task WHERE (id IN (SELECT id FROM live)) = (id IN (SELECT id FROM finish))",
+        "SELECT id FROM task WHERE (id IN (SELECT id FROM live)) + (id IN (SELECT id FROM finish))
+         + (id IN (SELECT id FROM packed)) <> 1",
+    ),
+    (
+        "a task that waits as it was submitted, and is not there",
+        "SELECT id FROM packed WHERE id NOT IN (SELECT id FROM task)",
+    ),
+    (
+        "tasks that left a pack that is not there",
+        "SELECT first FROM unpacked WHERE first NOT IN (SELECT first FROM pack)",
     ),
     (
         "the changing part of a task that is not there",
@@ -110,7 +127,7 @@ const BETWEEN: [(&str, &str); 10] = [
     ),
     (
         "a worker that runs a task that does not live",
-        "SELECT worker FROM slot WHERE task NOT IN (SELECT id FROM live)",
+        "SELECT worker FROM slot WHERE task NOT IN (SELECT id FROM live UNION SELECT id FROM packed)",
     ),
     (
         "a request_id of a task that is not there, or of another",

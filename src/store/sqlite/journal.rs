@@ -13,6 +13,7 @@ use super::{
     log::Log,
     lookups::Lookups,
     numbers::pack,
+    packs::{self, PackStatements, Packs},
     start, state_column,
     sum::{values, write},
 };
@@ -41,6 +42,7 @@ pub struct SqliteJournal<'c> {
     pub(super) connection: &'c Connection,
     pub(super) lookups: Lookups<'c>,
     statements: Statements<'c>,
+    packs: Packs,
     log: Log<'c>,
     /// Whether any output of an execution may be kept.
     pub(super) has_outputs: bool,
@@ -56,6 +58,7 @@ struct Statements<'c> {
     insert_start: Statement<'c>,
     delete_start: Statement<'c>,
     insert_task: Statement<'c>,
+    packs: PackStatements<'c>,
     insert_live: Statement<'c>,
     replace_live: Statement<'c>,
     delete_live: Statement<'c>,
@@ -93,6 +96,7 @@ impl<'c> SqliteJournal<'c> {
             connection,
             lookups: Lookups::new(connection)?,
             statements: Statements::new(connection)?,
+            packs: Packs::load(connection)?,
             log: Log::new(connection, path)?,
             has_outputs: connection.prepare("SELECT 1 FROM output LIMIT 1")?.exists([])?,
             is_uncut: false,
@@ -115,10 +119,14 @@ impl<'c> SqliteJournal<'c> {
             return Ok(());
         }
         self.has_outputs |= !set.outputs.is_empty();
+        let changes = self.packs.changes(set);
         self.statements.begin.execute([])?;
-        self.statements.write(set, now, self.has_outputs)?;
+        self.statements.packs.write(&changes)?;
+        self.statements.write(set, &self.packs, now, self.has_outputs)?;
         // With fsync it returns when the disk has it.
-        self.statements.commit.execute([]).map(drop)
+        self.statements.commit.execute([])?;
+        self.packs.apply(changes);
+        Ok(())
     }
 }
 
@@ -134,6 +142,7 @@ impl<'c> Statements<'c> {
             insert_start: insert(Table::Incarnation)?,
             delete_start: prepare("DELETE FROM incarnation WHERE mark = ?1 AND first_seq = ?2")?,
             insert_task: insert(Table::Task)?,
+            packs: PackStatements::new(connection)?,
             insert_live: insert(Table::Live)?,
             replace_live: replace(Table::Live)?,
             delete_live: prepare("DELETE FROM live WHERE id = ?1")?,
@@ -164,13 +173,19 @@ impl<'c> Statements<'c> {
     }
 
     /// Rows of one table in the order of their keys, which is that in which they lie.
-    fn write(&mut self, set: &WriteSet, now: Timestamp, has_outputs: bool) -> Rows<()> {
+    fn write(
+        &mut self,
+        set: &WriteSet,
+        packs: &Packs,
+        now: Timestamp,
+        has_outputs: bool,
+    ) -> Rows<()> {
         self.write_starts(set, now)?;
         self.trim(set, has_outputs)?;
-        for task in &set.tasks {
-            self.insert_task(task)?;
+        for new in &set.tasks {
+            self.insert_task(&new.task)?;
         }
-        self.write_live(set)?;
+        self.write_live(set, packs)?;
         self.write_finished(set)?;
         for (id, row) in &set.requests {
             let values = values![&**id, row.task, row.fingerprint.as_slice()];
@@ -229,8 +244,9 @@ impl<'c> Statements<'c> {
         write(&mut self.insert_task, Table::Task, &values)
     }
 
-    /// A task that came and ended within the group has had no row here.
-    fn write_live(&mut self, set: &WriteSet) -> Rows<()> {
+    /// A task that came and ended within the group has had no row here, nor has one that was in
+    /// a pack.
+    fn write_live(&mut self, set: &WriteSet, packs: &Packs) -> Rows<()> {
         let mut numbers: Vec<u64> = set.live.keys().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
@@ -240,6 +256,7 @@ impl<'c> Statements<'c> {
                     write(&mut self.replace_live, Table::Live, &live_values(row))?;
                 }
                 (None, true) => {}
+                (None, false) if packs.holder(number).is_some() => {}
                 (None, false) => drop(self.delete_live.execute([number])?),
             }
         }
@@ -420,7 +437,11 @@ impl Journal for SqliteJournal<'_> {
     }
 
     fn live_tasks(&mut self, beyond: u64, most: usize) -> Asked<Vec<LiveHead>> {
-        Ok(start::live_tasks(self.connection, beyond, most)?)
+        let mut tasks = start::live_tasks(self.connection, beyond, most)?;
+        tasks.extend(packs::tasks(self.connection, beyond, most)?);
+        tasks.sort_unstable_by_key(|head| head.number);
+        tasks.truncate(most);
+        Ok(tasks)
     }
 
     fn request(&mut self, id: &str) -> Asked<Option<RequestRow>> {
@@ -440,7 +461,12 @@ impl Journal for SqliteJournal<'_> {
     }
 
     fn live(&mut self, number: u64) -> Asked<WrittenLive> {
-        Ok(self.look_up(Table::Live, number, |lookups| lookups.live(number))?)
+        Ok(match self.packs.holder(number) {
+            Some(pack) => {
+                self.look_up(Table::Pack, pack, |lookups| lookups.packed(pack, number))?
+            }
+            None => self.look_up(Table::Live, number, |lookups| lookups.live(number))?,
+        })
     }
 
     fn finished_state(&mut self, number: u64) -> Asked<Option<State>> {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Statement};
 use super::{
     SqliteJournal, Table,
     numbers::unpack,
-    state_from_column,
+    packs, state_from_column,
     sum::{check, check_head, is_of_pages},
 };
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
     store::{
         clock::Uptime,
         journal::{
-            Damage, EndedRow, ExecutionColumns, FinishedTask, Labels, RequestRow, TaskRow,
-            WrittenLive,
+            Damage, EndedRow, ExecutionColumns, FinishedTask, Labels, LiveHead, RequestRow,
+            TaskRow, WrittenLive,
         },
     },
     task::{Failure, Lifecycle, State, Timestamp, WorkerId},
@@ -43,6 +43,9 @@ pub struct Lookups<'c> {
     record: Statement<'c>,
     task: Statement<'c>,
     live: Statement<'c>,
+    pack: Statement<'c>,
+    /// The pack that was looked up last, and its number. It never changes.
+    last_pack: (u64, Vec<LiveHead>),
     finish: Statement<'c>,
     finished_task: Statement<'c>,
     outputs: Statement<'c>,
@@ -98,6 +101,8 @@ impl<'c> Lookups<'c> {
             record: prepare("SELECT * FROM task WHERE id = ?1")?,
             task: prepare(&format!("SELECT {TASK_HEAD} FROM task WHERE id = ?1"))?,
             live: prepare("SELECT * FROM live WHERE id = ?1")?,
+            pack: prepare("SELECT * FROM pack WHERE first = ?1")?,
+            last_pack: (0, Vec::new()),
             finish: prepare(&format!("SELECT {FINISH_HEAD} FROM finish WHERE id = ?1"))?,
             finished_task: prepare(&format!(
                 "SELECT {TASK_HEAD}, {FINISH_HEAD}
@@ -168,6 +173,24 @@ impl<'c> Lookups<'c> {
         });
         let missing = || Damage::new(Table::Live, number, "it is not there").into();
         row.optional()?.ok_or_else(missing)
+    }
+
+    /// Of a task that is in this pack.
+    pub fn packed(&mut self, pack: u64, number: u64) -> Rows<WrittenLive> {
+        if self.last_pack.0 != pack {
+            let heads = self.pack.query_row([pack], |row| {
+                check(row, 0, Table::Pack)?;
+                packs::all_heads(row)
+            });
+            let missing = || Damage::new(Table::Pack, pack, "it is not there").into();
+            let heads = heads.optional()?.ok_or_else::<rusqlite::Error, _>(missing)?;
+            self.last_pack = (pack, heads);
+        }
+        let head = self.last_pack.1.iter().find(|head| head.number == number);
+        let missing = || Damage::new(Table::Pack, pack, format!("task {number} is not in it"));
+        let LiveHead { interval, has_labels, .. } = *head.ok_or_else(missing)?;
+        let labels = if has_labels { self.task(number)?.labels } else { None };
+        Ok(WrittenLive { interval, labels, ..WrittenLive::default() })
     }
 
     pub fn finished_state(&mut self, number: u64) -> Rows<Option<State>> {

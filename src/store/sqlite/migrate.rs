@@ -4,12 +4,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{
-    APPLICATION_ID, DatabaseError, FORMAT,
-    numbers::pack,
-    schema::{SCHEMA, Table},
-    sum,
-};
+use super::{APPLICATION_ID, DatabaseError, FORMAT, numbers::pack, schema::Table, sum};
 use crate::store::{clock::WallClock, record::LabelsRecord};
 
 /// Numbers in one row of `ended` that a migration makes.
@@ -108,6 +103,20 @@ const FROM_2: [(Table, &str); 12] = [
     (Table::Queue, "SELECT name, paused, overrides FROM queue_2"),
 ];
 
+/// The tables of format 3.
+const FORMAT_3: &str = include_str!("format-3.sql");
+
+/// Format 3 had no packs: every task that had not ended had a row in `live`, as those may have
+/// that are there.
+const FROM_3: &str = "
+CREATE TABLE pack (
+    sum INTEGER NOT NULL, first INTEGER PRIMARY KEY, tasks INTEGER NOT NULL, data BLOB NOT NULL
+) STRICT;
+CREATE TABLE unpacked (
+    sum INTEGER NOT NULL, first INTEGER PRIMARY KEY, tasks INTEGER NOT NULL
+) STRICT;
+";
+
 /// Makes the present format from `format`, which is an earlier one.
 pub fn migrate(connection: &Connection, format: i32) -> Result<(), DatabaseError> {
     tracing::info!(from = format, to = FORMAT, "the store is being brought to the present format");
@@ -116,6 +125,7 @@ pub fn migrate(connection: &Connection, format: i32) -> Result<(), DatabaseError
         match step {
             1 => from_1(connection)?,
             2 => from_2(connection)?,
+            3 => connection.execute_batch(FROM_3)?,
             unknown => return Err(DatabaseError::UnknownFormat(unknown)),
         }
     }
@@ -139,7 +149,7 @@ fn from_2(connection: &Connection) -> Result<(), DatabaseError> {
         let name = table.name();
         connection.execute_batch(&format!("ALTER TABLE {name} RENAME TO {name}_2"))?;
     }
-    connection.execute_batch(SCHEMA)?;
+    connection.execute_batch(FORMAT_3)?;
     for (table, select) in FROM_2 {
         let mut insert = connection.prepare(&table.insert("INSERT"))?;
         let mut select = connection.prepare(select)?;

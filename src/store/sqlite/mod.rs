@@ -1,7 +1,7 @@
 //! The schema and the connections; `journal` has how a group is written, and `start` what is
 //! read at start.
 //!
-//! On disk (format 3; `migrate` makes it from earlier ones). Every row has a checksum
+//! On disk (format 4; `migrate` makes it from earlier ones). Every row has a checksum
 //! (`sum`), which every read compares:
 //!
 //! | table | a row is | written |
@@ -9,7 +9,9 @@
 //! | `meta` | one fact about the store | when it is made |
 //! | `incarnation` | one process start | at start |
 //! | `task` | a task as submitted; never changes | at submission |
-//! | `live` | the changing part of a task that has not ended | at submission, at the end of an attempt, at a cancellation; deleted at the end |
+//! | `pack` | what decides the turns of up to 64 tasks that wait as they were submitted | at submission; deleted when they have all changed or ended |
+//! | `unpacked` | which tasks of a pack have changed or ended since | at such a change; deleted with the pack |
+//! | `live` | the changing part of a task that has not ended, and is not as it was submitted | at the end of an attempt, at a cancellation, at a redrive; deleted at the end |
 //! | `slot` | a worker that runs a task | at a start; deleted when the worker is idle |
 //! | `finish` | how a task ended | at the end; deleted by a redrive |
 //! | `attempt` | an execution that did not end its task | when the task waits again |
@@ -41,9 +43,11 @@ mod integrity;
 mod journal;
 mod log;
 mod lookups;
+mod memory;
 mod migrate;
 mod numbers;
 mod opening;
+mod packs;
 mod schema;
 mod start;
 mod sum;
@@ -64,6 +68,7 @@ pub use integrity::{Findings, look_through};
 pub use journal::SqliteJournal;
 pub use log::CHECKPOINT_PAGES;
 pub use opening::{Circumstances, LogDamage, log_of, scan_log, wait_out};
+pub use packs::{MAX_TASKS as MAX_PACKED, PackReader, numbers as packed_numbers};
 pub use schema::Table;
 #[cfg(test)]
 pub use start::incarnations;
@@ -74,7 +79,7 @@ pub use wal::{Scan, Trust};
 /// "task" in ASCII: marks the file as ours.
 pub const APPLICATION_ID: i32 = 0x7461_736b;
 /// The format that this code reads and writes.
-pub const FORMAT: i32 = 3;
+pub const FORMAT: i32 = 4;
 /// Earlier SQLite can lose committed data when a write-ahead log is reset.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
@@ -276,6 +281,7 @@ pub fn open_reader(location: &Location) -> Result<Connection, DatabaseError> {
 }
 
 fn connect(location: &Location, flags: OpenFlags) -> Result<Connection, DatabaseError> {
+    memory::leave_uncounted();
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = match location {
         // An absolute path is never taken for a URI; `file:name` would be.

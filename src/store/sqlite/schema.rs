@@ -22,11 +22,13 @@ pub enum Table {
     Ended,
     Tally,
     Queue,
+    Pack,
+    Unpacked,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Meta,
         Self::Incarnation,
         Self::Task,
@@ -40,6 +42,8 @@ impl Table {
         Self::Ended,
         Self::Tally,
         Self::Queue,
+        Self::Pack,
+        Self::Unpacked,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -57,14 +61,16 @@ impl Table {
             Self::Ended => "ended",
             Self::Tally => "tally",
             Self::Queue => "queue",
+            Self::Pack => "pack",
+            Self::Unpacked => "unpacked",
         }
     }
 
     /// Columns, without the checksum.
     pub const fn columns(self) -> usize {
         match self {
-            Self::Meta => 2,
-            Self::Request | Self::Queue | Self::Output => 3,
+            Self::Meta | Self::Unpacked => 2,
+            Self::Request | Self::Queue | Self::Output | Self::Pack => 3,
             Self::Incarnation | Self::Slot | Self::Event | Self::Ended | Self::Tally => 4,
             Self::Attempt => 7,
             Self::Task => 8,
@@ -84,7 +90,7 @@ impl Table {
     /// Whether the last column may be large: it then has a half of the checksum to
     /// itself, so that the others can be checked without reading it.
     pub const fn has_body(self) -> bool {
-        matches!(self, Self::Task | Self::Finish | Self::Output | Self::Event)
+        matches!(self, Self::Task | Self::Finish | Self::Output | Self::Event | Self::Pack)
     }
 
     /// What tells its rows from those of other tables, in their checksums. A number
@@ -104,6 +110,8 @@ impl Table {
             Self::Ended => 11,
             Self::Tally => 12,
             Self::Queue => 13,
+            Self::Pack => 14,
+            Self::Unpacked => 15,
         }
     }
 
@@ -115,4 +123,4 @@ impl Table {
 }
 
 /// The tables of this format.
-pub const SCHEMA: &str = include_str!("format-3.sql");
+pub const SCHEMA: &str = include_str!("format-4.sql");

@@ -1,4 +1,4 @@
-//! The format on disk does not change in silence: these are the bytes of format 3.
+//! The format on disk does not change in silence: these are the bytes of format 4.
 //! Whoever has to change a value here makes another format, with a migration.
 
 use std::time::Duration;
@@ -9,19 +9,21 @@ use super::{
     sum::{self, sum_of, values},
 };
 use crate::{
+    event::Seq,
     queue::{Overrides, Rate},
     store::{
         Exit, Output, OutputStream,
-        record::{LabelsRecord, OutputRecord, QueueRecord, TaskRecord},
+        journal::{NewTaskRow, TaskRow},
+        record::{LabelsRecord, OutputRecord, PackRecord, QueueRecord, TaskRecord},
     },
-    task::{Data, Due, NewTask, RetryPolicy},
+    task::{Data, Due, NewTask, RetryPolicy, Timestamp},
 };
 
 const CHANGED: &str = "the format on disk has changed: it needs another number and a migration";
 
 #[test]
 fn the_tables_are_those_of_the_format() {
-    assert_eq!(FORMAT, 3, "{CHANGED}");
+    assert_eq!(FORMAT, 4, "{CHANGED}");
     assert_eq!(crc32c::crc32c(SCHEMA.as_bytes()), SCHEMA_SUM, "{CHANGED}");
     let connection = rusqlite::Connection::open_in_memory().unwrap();
     connection.execute_batch(SCHEMA).unwrap();
@@ -60,6 +62,8 @@ fn the_checksums_are_those_of_the_format() {
         sum_of(Table::Output, &values![1_u64, 2_u32, [0_u8; 0].as_slice()]),
         sum_of(Table::Queue, &values![long.as_str(), true, [0_u8; 400].as_slice()]),
         sum_of(Table::Ended, &values![1_u64, false, none, [0_u8; 1].as_slice()]),
+        sum_of(Table::Pack, &values![65_u64, -1_i64, [3_u8; 5].as_slice()]),
+        sum_of(Table::Unpacked, &values![65_u64, 6_i64]),
     ];
     assert_eq!(sums, SUMS, "{CHANGED}");
 }
@@ -136,6 +140,30 @@ fn the_records_are_those_of_the_format() {
     let stream = |bytes: &'static [u8], dropped| OutputStream { bytes: bytes.into(), dropped };
     let output = |exit| Output { stdout: stream(b"o", 1), stderr: stream(b"e", 2), exit };
     let bytes = Data::Bytes(vec![0, 255].into());
+    let row = TaskRow {
+        number: 70,
+        seq: Seq(9),
+        created: Timestamp(1),
+        queue: "q".into(),
+        kind: "k".into(),
+        request_id: None,
+        labels: Some([1].into()),
+        record: Vec::new(),
+    };
+    let mut pack = PackRecord::default();
+    let mut new = NewTaskRow {
+        task: row,
+        priority: -3,
+        due: Timestamp(5),
+        interval: Some(Duration::from_micros(6)),
+        bytes: 7,
+        max_attempts: 4,
+    };
+    pack.push(65, &new);
+    (new.task.number, new.task.labels, new.interval) = (71, None, None);
+    pack.push(65, &new);
+    let heads = PackRecord::heads(65, &pack.to_bytes()).expect("it is whole");
+    assert_eq!(heads.iter().map(|head| head.number).collect::<Vec<_>>(), [70, 71]);
     let records = [
         TaskRecord::of(&task).to_bytes(),
         TaskRecord::of(&NewTask { payload: bytes, ..task.clone() }).to_bytes(),
@@ -144,15 +172,16 @@ fn the_records_are_those_of_the_format() {
         OutputRecord::to_bytes(&output(Some(Exit::Code(3)))),
         OutputRecord::to_bytes(&output(Some(Exit::Signal(9)))),
         super::numbers::pack(&[1_000, 1_001, 999]),
+        pack.to_bytes(),
     ];
     let written = records
         .map(|record| record.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")));
     assert_eq!(written, RECORDS, "{CHANGED}");
 }
 
-const SCHEMA_SUM: u32 = 887_549_572;
+const SCHEMA_SUM: u32 = 1_749_977_477;
 
-const SUMS: [i64; 7] = [
+const SUMS: [i64; 9] = [
     2_142_482_837,
     -1_915_936_097,
     1_685_767_623,
@@ -160,9 +189,11 @@ const SUMS: [i64; 7] = [
     -2_169_578_583_281_054_987,
     854_214_285,
     -825_924_659,
+    2_896_480_210_045_942_950,
+    -433_876_754,
 ];
 
-const RECORDS: [&str; 7] = [
+const RECORDS: [&str; 8] = [
     "0a027b7d180520c0843d280430882738809bee02",
     "120200ff180520c0843d280430882738809bee02",
     "6a060a0161120162",
@@ -170,4 +201,5 @@ const RECORDS: [&str; 7] = [
     "0a016f10011a016520022803",
     "0a016f10011a016520023009",
     "d00f0203",
+    "0a01710a016b121008051801200528053006380740044801120c080618012005280538074004",
 ];
