@@ -44,7 +44,7 @@ async fn until<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 async fn pool(admin: &mut Admin) -> Pool {
-    admin.get_pool(GetPoolRequest {}).await.expect("the crew").into_inner().pool.unwrap()
+    admin.get_pool(GetPoolRequest {}).await.expect("the pool").into_inner().pool.unwrap()
 }
 
 async fn resize(admin: &mut Admin, size: u32) -> Result<Pool, Status> {
@@ -374,10 +374,10 @@ async fn statistics_follow_from_what_ran() {
     }
     pause(&mut admin, "held").await.expect("paused");
     let told = stats(&mut admin).await;
-    let crew = told.crew.expect("always set");
-    assert_eq!((crew.workers, crew.counts.unwrap().succeeded), (2, 20));
-    assert!(crew.arrival_rate > 0.0 && crew.completion_rate > 0.0 && crew.busy_share > 0.0);
-    let service: Duration = crew.mean_service.expect("measured").try_into().unwrap();
+    let pool = told.pool.expect("always set");
+    assert_eq!((pool.workers, pool.counts.unwrap().succeeded), (2, 20));
+    assert!(pool.arrival_rate > 0.0 && pool.completion_rate > 0.0 && pool.busy_share > 0.0);
+    let service: Duration = pool.mean_service.expect("measured").try_into().unwrap();
     assert!(service >= Duration::from_millis(5), "{service:?}");
     let names: Vec<_> = told.queues.iter().map(|queue| queue.queue.as_str()).collect();
     assert_eq!(names, ["held", "naps"]);

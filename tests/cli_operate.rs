@@ -161,7 +161,7 @@ fn workers_show_what_they_run_and_resize_changes_their_number() {
     let said = serve.run(&["workers"]).ends(0);
     assert!(said.out.contains(&id) && said.out.contains("idle"), "{}", said.out);
     let said = serve.run(&["resize", "5"]).ends(0);
-    assert_eq!(said.out, "the crew has 5 workers\n");
+    assert_eq!(said.out, "the pool has 5 workers\n");
     assert_eq!(told(&serve, &["workers"]).len(), 5);
     // The one that sleeps stays: the others are enough to go.
     let said = serve.run(&["resize", "1"]).ends(0);
@@ -174,11 +174,11 @@ fn workers_show_what_they_run_and_resize_changes_their_number() {
 fn stats_are_a_screen_and_json() {
     let (_dir, serve) = test_server(&[]);
     let said = serve.run(&["stats"]).ends(0);
-    assert!(said.out.starts_with("crew ") && said.out.contains("\nadvice "), "{}", said.out);
+    assert!(said.out.starts_with("pool ") && said.out.contains("\nadvice "), "{}", said.out);
     serve.run(&["submit", "noop", "--wait"]).ends(0);
     let stats = told_one(&serve, &["stats", "--target-wait", "250ms"]);
-    assert_eq!(stats["crew"]["workers"], 2);
-    assert_eq!(stats["crew"]["counts"]["succeeded"], 1);
+    assert_eq!(stats["pool"]["workers"], 2);
+    assert_eq!(stats["pool"]["counts"]["succeeded"], 1);
     assert_eq!(stats["advice"]["target_wait"], "0.25s");
     assert_eq!(stats["queues"][0]["queue"], "default");
     serve.run(&["stats", "--target-wait", "25h"]).ends(3);
@@ -199,7 +199,7 @@ fn stats_go_on_until_ctrl_c() {
     for _ in 0..2 {
         let line = lines.next().expect("a screen").expect("text");
         let stats: Value = serde_json::from_str(&line).expect("JSON");
-        assert_eq!(stats["crew"]["workers"], 2);
+        assert_eq!(stats["pool"]["workers"], 2);
     }
     signal_to(&child, Signal::INT);
     Said::of(child.wait_with_output().expect("it was started")).ends(0);

@@ -46,7 +46,7 @@ pub fn stats(overview: Overview, pool: &pool::Status, target: Duration) -> v1::G
     let waits = forecast::waits(&situation(&overview, pool.size));
     let backlog = Backlog::of(&overview.queues, &waits);
     v1::GetStatsResponse {
-        crew: Some(v1::CrewStats {
+        pool: Some(v1::PoolStats {
             workers: pool.size,
             busy_workers: busy,
             busy_share: share(&overview.flow, pool.size),

@@ -1008,7 +1008,7 @@ func (x *GetStatsRequest) GetTargetWait() *durationpb.Duration {
 type GetStatsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The crew and all queues together.
-	Crew *CrewStats `protobuf:"bytes,1,opt,name=crew,proto3" json:"crew,omitempty"`
+	Pool *PoolStats `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// By name; at most 1,000, those with the most work first to be kept.
 	Queues []*QueueStats `protobuf:"bytes,2,rep,name=queues,proto3" json:"queues,omitempty"`
 	// How many workers there should be.
@@ -1051,9 +1051,9 @@ func (*GetStatsResponse) Descriptor() ([]byte, []int) {
 	return file_taskyard_v1_admin_service_proto_rawDescGZIP(), []int{18}
 }
 
-func (x *GetStatsResponse) GetCrew() *CrewStats {
+func (x *GetStatsResponse) GetPool() *PoolStats {
 	if x != nil {
-		return x.Crew
+		return x.Pool
 	}
 	return nil
 }
@@ -1087,7 +1087,7 @@ func (x *GetStatsResponse) GetTime() *timestamppb.Timestamp {
 }
 
 // The crew as a whole.
-type CrewStats struct {
+type PoolStats struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The size it is to have.
 	Workers uint32 `protobuf:"varint,1,opt,name=workers,proto3" json:"workers,omitempty"`
@@ -1109,20 +1109,20 @@ type CrewStats struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *CrewStats) Reset() {
-	*x = CrewStats{}
+func (x *PoolStats) Reset() {
+	*x = PoolStats{}
 	mi := &file_taskyard_v1_admin_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *CrewStats) String() string {
+func (x *PoolStats) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*CrewStats) ProtoMessage() {}
+func (*PoolStats) ProtoMessage() {}
 
-func (x *CrewStats) ProtoReflect() protoreflect.Message {
+func (x *PoolStats) ProtoReflect() protoreflect.Message {
 	mi := &file_taskyard_v1_admin_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1134,61 +1134,61 @@ func (x *CrewStats) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use CrewStats.ProtoReflect.Descriptor instead.
-func (*CrewStats) Descriptor() ([]byte, []int) {
+// Deprecated: Use PoolStats.ProtoReflect.Descriptor instead.
+func (*PoolStats) Descriptor() ([]byte, []int) {
 	return file_taskyard_v1_admin_service_proto_rawDescGZIP(), []int{19}
 }
 
-func (x *CrewStats) GetWorkers() uint32 {
+func (x *PoolStats) GetWorkers() uint32 {
 	if x != nil {
 		return x.Workers
 	}
 	return 0
 }
 
-func (x *CrewStats) GetBusyWorkers() uint32 {
+func (x *PoolStats) GetBusyWorkers() uint32 {
 	if x != nil {
 		return x.BusyWorkers
 	}
 	return 0
 }
 
-func (x *CrewStats) GetBusyShare() float64 {
+func (x *PoolStats) GetBusyShare() float64 {
 	if x != nil {
 		return x.BusyShare
 	}
 	return 0
 }
 
-func (x *CrewStats) GetArrivalRate() float64 {
+func (x *PoolStats) GetArrivalRate() float64 {
 	if x != nil {
 		return x.ArrivalRate
 	}
 	return 0
 }
 
-func (x *CrewStats) GetCompletionRate() float64 {
+func (x *PoolStats) GetCompletionRate() float64 {
 	if x != nil {
 		return x.CompletionRate
 	}
 	return 0
 }
 
-func (x *CrewStats) GetMeanService() *durationpb.Duration {
+func (x *PoolStats) GetMeanService() *durationpb.Duration {
 	if x != nil {
 		return x.MeanService
 	}
 	return nil
 }
 
-func (x *CrewStats) GetMeanWait() *durationpb.Duration {
+func (x *PoolStats) GetMeanWait() *durationpb.Duration {
 	if x != nil {
 		return x.MeanWait
 	}
 	return nil
 }
 
-func (x *CrewStats) GetCounts() *TaskCounts {
+func (x *PoolStats) GetCounts() *TaskCounts {
 	if x != nil {
 		return x.Counts
 	}
@@ -1495,13 +1495,13 @@ const file_taskyard_v1_admin_service_proto_rawDesc = "" +
 	"\vtarget_wait\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"targetWait\"\x8d\x02\n" +
 	"\x10GetStatsResponse\x12*\n" +
-	"\x04crew\x18\x01 \x01(\v2\x16.taskyard.v1.CrewStatsR\x04crew\x12/\n" +
+	"\x04pool\x18\x01 \x01(\v2\x16.taskyard.v1.PoolStatsR\x04pool\x12/\n" +
 	"\x06queues\x18\x02 \x03(\v2\x17.taskyard.v1.QueueStatsR\x06queues\x121\n" +
 	"\x06advice\x18\x03 \x01(\v2\x19.taskyard.v1.SizingAdviceR\x06advice\x129\n" +
 	"\n" +
 	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xda\x02\n" +
-	"\tCrewStats\x12\x18\n" +
+	"\tPoolStats\x12\x18\n" +
 	"\aworkers\x18\x01 \x01(\rR\aworkers\x12!\n" +
 	"\fbusy_workers\x18\x02 \x01(\rR\vbusyWorkers\x12\x1d\n" +
 	"\n" +
@@ -1580,7 +1580,7 @@ var file_taskyard_v1_admin_service_proto_goTypes = []any{
 	(*DrainResponse)(nil),         // 16: taskyard.v1.DrainResponse
 	(*GetStatsRequest)(nil),       // 17: taskyard.v1.GetStatsRequest
 	(*GetStatsResponse)(nil),      // 18: taskyard.v1.GetStatsResponse
-	(*CrewStats)(nil),             // 19: taskyard.v1.CrewStats
+	(*PoolStats)(nil),             // 19: taskyard.v1.PoolStats
 	(*QueueStats)(nil),            // 20: taskyard.v1.QueueStats
 	(*SizingAdvice)(nil),          // 21: taskyard.v1.SizingAdvice
 	(*Pool)(nil),                  // 22: taskyard.v1.Pool
@@ -1608,14 +1608,14 @@ var file_taskyard_v1_admin_service_proto_depIdxs = []int32{
 	23, // 11: taskyard.v1.Watcher.stalled_for:type_name -> google.protobuf.Duration
 	28, // 12: taskyard.v1.Watcher.filter:type_name -> taskyard.v1.EventFilter
 	23, // 13: taskyard.v1.GetStatsRequest.target_wait:type_name -> google.protobuf.Duration
-	19, // 14: taskyard.v1.GetStatsResponse.crew:type_name -> taskyard.v1.CrewStats
+	19, // 14: taskyard.v1.GetStatsResponse.pool:type_name -> taskyard.v1.PoolStats
 	20, // 15: taskyard.v1.GetStatsResponse.queues:type_name -> taskyard.v1.QueueStats
 	21, // 16: taskyard.v1.GetStatsResponse.advice:type_name -> taskyard.v1.SizingAdvice
 	27, // 17: taskyard.v1.GetStatsResponse.start_time:type_name -> google.protobuf.Timestamp
 	27, // 18: taskyard.v1.GetStatsResponse.time:type_name -> google.protobuf.Timestamp
-	23, // 19: taskyard.v1.CrewStats.mean_service:type_name -> google.protobuf.Duration
-	23, // 20: taskyard.v1.CrewStats.mean_wait:type_name -> google.protobuf.Duration
-	29, // 21: taskyard.v1.CrewStats.counts:type_name -> taskyard.v1.TaskCounts
+	23, // 19: taskyard.v1.PoolStats.mean_service:type_name -> google.protobuf.Duration
+	23, // 20: taskyard.v1.PoolStats.mean_wait:type_name -> google.protobuf.Duration
+	29, // 21: taskyard.v1.PoolStats.counts:type_name -> taskyard.v1.TaskCounts
 	23, // 22: taskyard.v1.QueueStats.mean_service:type_name -> google.protobuf.Duration
 	23, // 23: taskyard.v1.QueueStats.mean_wait:type_name -> google.protobuf.Duration
 	29, // 24: taskyard.v1.QueueStats.counts:type_name -> taskyard.v1.TaskCounts

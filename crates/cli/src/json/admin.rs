@@ -1,10 +1,10 @@
-//! The crew, the queues, the statistics and a drain's report as JSON.
+//! The pool, the queues, the statistics and a drain's report as JSON.
 //!
 //! Owns their shape, by the rules of [`super`]. Must not know commands.
 
 use serde_json::{Value, json};
 use taskyard_proto::v1::{
-    CrewStats, DrainResponse, Execution, GetStatsResponse, Pool, Queue, QueueBlock, QueueSettings,
+    DrainResponse, Execution, GetStatsResponse, Pool, PoolStats, Queue, QueueBlock, QueueSettings,
     QueueStats, SizingAdvice, TaskCounts, Worker,
 };
 
@@ -90,7 +90,7 @@ fn execution(execution: &Execution) -> Value {
     fields.0.into()
 }
 
-/// The crew.
+/// The pool.
 pub fn pool(pool: &Pool) -> Value {
     let workers: Vec<_> = pool.workers.iter().map(worker).collect();
     json!({ "size": pool.size, "workers": workers })
@@ -111,8 +111,8 @@ pub fn stats(stats: &GetStatsResponse) -> Value {
     let mut fields = Fields::default();
     fields.time("time", stats.time);
     fields.time("start_time", stats.start_time);
-    if let Some(crew) = &stats.crew {
-        fields.set("crew", self::crew(crew));
+    if let Some(pool) = &stats.pool {
+        fields.set("pool", pool_stats(pool));
     }
     if let Some(advice) = &stats.advice {
         fields.set("advice", self::advice(advice));
@@ -121,16 +121,16 @@ pub fn stats(stats: &GetStatsResponse) -> Value {
     fields.0.into()
 }
 
-fn crew(crew: &CrewStats) -> Value {
+fn pool_stats(pool: &PoolStats) -> Value {
     let mut fields = Fields::default();
-    fields.set("workers", crew.workers);
-    fields.set("busy_workers", crew.busy_workers);
-    fields.set("busy_share", crew.busy_share);
-    fields.set("arrival_rate", crew.arrival_rate);
-    fields.set("completion_rate", crew.completion_rate);
-    fields.span("mean_service", crew.mean_service);
-    fields.span("mean_wait", crew.mean_wait);
-    fields.set("counts", counts(crew.counts.unwrap_or_default()));
+    fields.set("workers", pool.workers);
+    fields.set("busy_workers", pool.busy_workers);
+    fields.set("busy_share", pool.busy_share);
+    fields.set("arrival_rate", pool.arrival_rate);
+    fields.set("completion_rate", pool.completion_rate);
+    fields.span("mean_service", pool.mean_service);
+    fields.span("mean_wait", pool.mean_wait);
+    fields.set("counts", counts(pool.counts.unwrap_or_default()));
     fields.0.into()
 }
 
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn what_nobody_could_measure_is_left_out() {
         let value = stats(&GetStatsResponse {
-            crew: Some(CrewStats { workers: 4, ..CrewStats::default() }),
+            pool: Some(PoolStats { workers: 4, ..PoolStats::default() }),
             queues: vec![QueueStats {
                 queue: "q".into(),
                 block: 99,
@@ -222,8 +222,8 @@ mod tests {
             }],
             ..GetStatsResponse::default()
         });
-        assert_eq!(value["crew"]["workers"], 4);
-        assert!(value["crew"].get("mean_wait").is_none() && value.get("advice").is_none());
+        assert_eq!(value["pool"]["workers"], 4);
+        assert!(value["pool"].get("mean_wait").is_none() && value.get("advice").is_none());
         assert_eq!(value["queues"][0]["wait_now"], "3s");
         assert_eq!(value["queues"][0]["block"], "BLOCK_99");
     }

@@ -4,7 +4,7 @@
 //! is on a screen, or what is left out of it.
 
 use console::{Style, measure_text_width};
-use taskyard_proto::v1::{CrewStats, QueueStats, SizingAdvice, TaskCounts};
+use taskyard_proto::v1::{PoolStats, QueueStats, SizingAdvice, TaskCounts};
 
 use super::{
     super::{
@@ -43,29 +43,29 @@ pub fn tasks_words(counts: TaskCounts) -> Vec<String> {
     }
 }
 
-/// How busy the crew is, with a bar, for a screen so wide.
-pub fn crew_words(crew: &CrewStats, width: usize) -> String {
-    let share = crew.busy_share;
+/// How busy the pool is, with a bar, for a screen so wide.
+pub fn pool_words(pool: &PoolStats, width: usize) -> String {
+    let share = pool.busy_share;
     let style = load_style(share);
     let bar = bar(share, (width / 3).clamp(10, 48), &style);
     format!(
         "{bar}  {} busy; {} of {} workers run a task",
         style.apply_to(percent(share)),
-        count(crew.busy_workers.into()),
-        count(crew.workers.into()),
+        count(pool.busy_workers.into()),
+        count(pool.workers.into()),
     )
 }
 
 /// How fast tasks come and go.
-pub fn rates_words(crew: &CrewStats) -> String {
-    let [arriving, ending] = [crew.arrival_rate, crew.completion_rate].map(frequency);
+pub fn rates_words(pool: &PoolStats) -> String {
+    let [arriving, ending] = [pool.arrival_rate, pool.completion_rate].map(frequency);
     format!("{arriving}/s arrive, {ending}/s complete, over about the last minute")
 }
 
 /// How long tasks wait and run.
-pub fn times_words(crew: &CrewStats) -> String {
+pub fn times_words(pool: &PoolStats) -> String {
     let mean = |value: Option<prost_types::Duration>| value.map(|value| span(from_wire(value)));
-    match (mean(crew.mean_service), mean(crew.mean_wait)) {
+    match (mean(pool.mean_service), mean(pool.mean_wait)) {
         (None, None) => "nothing was measured yet".into(),
         (Some(service), None) => format!("{service} to run"),
         (None, Some(wait)) => format!("{wait} to wait for a worker"),

@@ -201,6 +201,6 @@ mod tests {
         let value: serde_json::Value =
             serde_json::from_str(&text(&stats, Format::Json, 80)).expect("it is JSON");
         assert_eq!(value, serde_json::json!({ "queues": [] }));
-        assert!(text(&stats, Format::Text, 80).starts_with("crew "));
+        assert!(text(&stats, Format::Text, 80).starts_with("pool "));
     }
 }

@@ -12,7 +12,7 @@ use super::super::{
     render::{
         bar::{bar, load_style},
         stats::{
-            advice_words, crew_words, named, paragraph, queue_columns, rates_words, tasks_words,
+            advice_words, named, paragraph, pool_words, queue_columns, rates_words, tasks_words,
             times_words,
         },
     },
@@ -29,15 +29,15 @@ const BAR: std::ops::RangeInclusive<usize> = 6..=20;
 /// `height` lines.
 pub fn screen(stats: &GetStatsResponse, width: usize, height: usize) -> String {
     let width = width.max(LEAST_WIDTH);
-    let crew = stats.crew.unwrap_or_default();
-    let mut lines = vec![named("crew", &crew_words(&crew, width))];
-    lines.push(named("rates", &rates_words(&crew)));
-    lines.push(named("times", &times_words(&crew)));
-    lines.extend(paragraph("tasks", &tasks_words(crew.counts.unwrap_or_default()), width));
+    let pool = stats.pool.unwrap_or_default();
+    let mut lines = vec![named("pool", &pool_words(&pool, width))];
+    lines.push(named("rates", &rates_words(&pool)));
+    lines.push(named("times", &times_words(&pool)));
+    lines.extend(paragraph("tasks", &tasks_words(pool.counts.unwrap_or_default()), width));
     if let (Some(start), Some(now)) = (stats.start_time, stats.time) {
         lines.push(named("up", &span(between(start, now))));
     }
-    let advice = advice_words(stats.advice.as_ref(), crew.workers);
+    let advice = advice_words(stats.advice.as_ref(), pool.workers);
     let advice: Vec<_> = advice.split_whitespace().map(str::to_owned).collect();
     lines.extend(paragraph("advice", &advice, width));
     if stats.queues.is_empty() {

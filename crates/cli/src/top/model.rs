@@ -57,7 +57,7 @@ pub enum Link {
 pub struct Picture {
     /// The statistics; only of the queues that are wanted.
     pub stats: GetStatsResponse,
-    /// The crew.
+    /// The pool.
     pub pool: Pool,
     /// The rates of the last minutes.
     pub history: History,
@@ -247,12 +247,12 @@ impl Model {
             stats.queues.retain(|queue| self.wanted.contains(&queue.queue));
         }
         stats.queues.sort_by(busiest_first);
-        let crew = stats.crew.unwrap_or_default();
-        self.live.history.take(now, crew.arrival_rate, crew.completion_rate);
+        let pool = stats.pool.unwrap_or_default();
+        self.live.history.take(now, pool.arrival_rate, pool.completion_rate);
         self.live.stats = stats;
     }
 
-    /// The server told its crew, or did not; the latter is said by its statistics.
+    /// The server told its pool, or did not; the latter is said by its statistics.
     pub fn pool(&mut self, answer: Result<GetPoolResponse, Status>) {
         if let Ok(GetPoolResponse { pool: Some(pool), .. }) = answer {
             self.live.pool = pool;
@@ -419,7 +419,7 @@ impl Model {
     }
 }
 
-/// By the part of the crew that they keep busy, then by what they have to do.
+/// By the part of the pool that they keep busy, then by what they have to do.
 fn busiest_first(one: &QueueStats, other: &QueueStats) -> Ordering {
     // To a whole percent, so that rows do not change places all the time.
     let busy = |queue: &QueueStats| (queue.busy_share * 100.0).round();

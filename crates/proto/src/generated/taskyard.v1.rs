@@ -1966,7 +1966,7 @@ pub struct GetStatsRequest {
 pub struct GetStatsResponse {
     /// The crew and all queues together.
     #[prost(message, optional, tag = "1")]
-    pub crew: ::core::option::Option<CrewStats>,
+    pub pool: ::core::option::Option<PoolStats>,
     /// By name; at most 1,000, those with the most work first to be kept.
     #[prost(message, repeated, tag = "2")]
     pub queues: ::prost::alloc::vec::Vec<QueueStats>,
@@ -1982,7 +1982,7 @@ pub struct GetStatsResponse {
 }
 /// The crew as a whole.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
-pub struct CrewStats {
+pub struct PoolStats {
     /// The size it is to have.
     #[prost(uint32, tag = "1")]
     pub workers: u32,

@@ -101,9 +101,9 @@ fn a_load_has_advice_that_holds_the_wait() {
     assert!(advice.expected_wait.expect("they keep up").seconds < 1);
     assert_eq!((advice.current_expected_wait, advice.wait_probability), (None, 1.0));
     assert!(advice.summary.contains("cannot keep up"), "{}", advice.summary);
-    let crew = stats.crew.expect("always set");
-    assert_eq!((crew.workers, crew.busy_workers), (4, 4));
-    assert!((crew.busy_share - 1.0).abs() < 1e-9);
+    let pool = stats.pool.expect("always set");
+    assert_eq!((pool.workers, pool.busy_workers), (4, 4));
+    assert!((pool.busy_share - 1.0).abs() < 1e-9);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn executions_that_have_not_ended_count_as_busy_and_as_long() {
     // Four of four workers run, and hardly anything has ended.
     let full = Flow { mean_running: 4.0, completions: 20.0, ..flow(0.1, 1_000) };
     let stats = told(vec![], full, &pool(&[None; 4]));
-    assert!((stats.crew.expect("always set").busy_share - 1.0).abs() < 1e-9);
+    assert!((stats.pool.expect("always set").busy_share - 1.0).abs() < 1e-9);
     // Four at a time of one every ten seconds: they take forty seconds.
     let load = stats.advice.expect("always set").offered_load;
     assert!((load - 4.0).abs() < 1e-6, "{load}");

@@ -155,20 +155,20 @@ class GetStatsRequest(_message.Message):
     def __init__(self, target_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetStatsResponse(_message.Message):
-    __slots__ = ("crew", "queues", "advice", "start_time", "time")
-    CREW_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("pool", "queues", "advice", "start_time", "time")
+    POOL_FIELD_NUMBER: _ClassVar[int]
     QUEUES_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
-    crew: CrewStats
+    pool: PoolStats
     queues: _containers.RepeatedCompositeFieldContainer[QueueStats]
     advice: SizingAdvice
     start_time: _timestamp_pb2.Timestamp
     time: _timestamp_pb2.Timestamp
-    def __init__(self, crew: _Optional[_Union[CrewStats, _Mapping]] = ..., queues: _Optional[_Iterable[_Union[QueueStats, _Mapping]]] = ..., advice: _Optional[_Union[SizingAdvice, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, pool: _Optional[_Union[PoolStats, _Mapping]] = ..., queues: _Optional[_Iterable[_Union[QueueStats, _Mapping]]] = ..., advice: _Optional[_Union[SizingAdvice, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
-class CrewStats(_message.Message):
+class PoolStats(_message.Message):
     __slots__ = ("workers", "busy_workers", "busy_share", "arrival_rate", "completion_rate", "mean_service", "mean_wait", "counts")
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     BUSY_WORKERS_FIELD_NUMBER: _ClassVar[int]

@@ -1,7 +1,7 @@
 //! The screen with fixed figures, as text.
 
 use console::measure_text_width;
-use taskyard_proto::v1::{CrewStats, QueueBlock, SizingAdvice, TaskCounts};
+use taskyard_proto::v1::{PoolStats, QueueBlock, SizingAdvice, TaskCounts};
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn queue(name: &str, waiting: u64, block: QueueBlock) -> QueueStats {
 
 fn stats() -> GetStatsResponse {
     GetStatsResponse {
-        crew: Some(CrewStats {
+        pool: Some(PoolStats {
             workers: 8,
             busy_workers: 6,
             busy_share: 0.74,
@@ -78,7 +78,7 @@ fn it_fits_80_columns() {
     assert_eq!(
         plain(&stats(), 80, usize::MAX),
         "\
-crew     ━━━━━━━━━━━━━━━━━━━───────  74% busy; 6 of 8 workers run a task
+pool     ━━━━━━━━━━━━━━━━━━━───────  74% busy; 6 of 8 workers run a task
 rates    12.3/s arrive, 11.9/s complete, over about the last minute
 times    498 ms to run, after 1.2 s of waiting, in the mean
 tasks    5 scheduled, 1,234 queued, 6 running, 120,345 succeeded, 12 failed
@@ -98,7 +98,7 @@ fn a_wider_screen_shows_more() {
     assert_eq!(
         plain(&stats(), 120, usize::MAX),
         "\
-crew     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸──────────  74% busy; 6 of 8 workers run a task
+pool     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸──────────  74% busy; 6 of 8 workers run a task
 rates    12.3/s arrive, 11.9/s complete, over about the last minute
 times    498 ms to run, after 1.2 s of waiting, in the mean
 tasks    5 scheduled, 1,234 queued, 6 running, 120,345 succeeded, 12 failed
@@ -120,13 +120,13 @@ reports-for-…e-customers        0        0     0      0       -       -       
 #[test]
 fn nothing_measured_is_said_so() {
     let stats = GetStatsResponse {
-        crew: Some(CrewStats { workers: 8, ..CrewStats::default() }),
+        pool: Some(PoolStats { workers: 8, ..PoolStats::default() }),
         ..GetStatsResponse::default()
     };
     assert_eq!(
         plain(&stats, 80, usize::MAX),
         "\
-crew     ──────────────────────────  0% busy; 0 of 8 workers run a task
+pool     ──────────────────────────  0% busy; 0 of 8 workers run a task
 rates    0/s arrive, 0/s complete, over about the last minute
 times    nothing was measured yet
 tasks    none
@@ -155,7 +155,7 @@ fn no_line_is_wider_than_the_screen_and_no_screen_is_higher() {
         failed: most,
         cancelled: most,
     };
-    stats.crew = stats.crew.map(|crew| CrewStats { counts: Some(counts), ..crew });
+    stats.pool = stats.pool.map(|pool| PoolStats { counts: Some(counts), ..pool });
     for width in 80..=160 {
         for height in [14, 24, 40] {
             let text = plain(&stats, width, height);

@@ -1,4 +1,4 @@
-//! The lines at the top: the server, how it stands with it, the crew, and advice.
+//! The lines at the top: the server, how it stands with it, the pool, and advice.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
     super::{
         super::{
             output::printable,
-            render::stats::{NAMES, advice_words, crew_words, named, paragraph, tasks_words},
+            render::stats::{NAMES, advice_words, named, paragraph, pool_words, tasks_words},
             units::{between, count, frequency, percent, span},
         },
         model::{Link, Model, Picture},
@@ -34,18 +34,18 @@ pub fn lines(model: &Model, place: Rect, now: Instant) -> Vec<String> {
     if place.height == 1 {
         return vec![first(model, now, width, true)];
     }
-    let crew = picture.stats.crew.unwrap_or_default();
+    let pool = picture.stats.pool.unwrap_or_default();
     let mut lines = vec![
         first(model, now, width, false),
-        named("crew", &crew_words(&crew, width)),
+        named("pool", &pool_words(&pool, width)),
         named("rates", &rates(picture, width.saturating_sub(NAMES))),
     ];
-    lines.extend(paragraph("tasks", &tasks_words(crew.counts.unwrap_or_default()), usize::MAX));
+    lines.extend(paragraph("tasks", &tasks_words(pool.counts.unwrap_or_default()), usize::MAX));
     let room = usize::from(place.height).saturating_sub(lines.len());
     let wrap = if room > 1 { width } else { usize::MAX };
     lines.extend(match &model.link {
         Link::Up | Link::Draining => {
-            let advice = advice_words(picture.stats.advice.as_ref(), crew.workers);
+            let advice = advice_words(picture.stats.advice.as_ref(), pool.workers);
             paragraph("advice", &words(&advice), wrap)
         }
         Link::Lost { why, .. } | Link::Refused(why) => {
@@ -60,7 +60,7 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// The server, and how it stands with it; in an only line also how busy the crew is.
+/// The server, and how it stands with it; in an only line also how busy the pool is.
 fn first(model: &Model, now: Instant, width: usize, is_only: bool) -> String {
     let is_wide = width >= WIDE;
     let mut right = link(&model.link, now, is_wide);
@@ -90,10 +90,10 @@ fn lefts(model: &Model) -> Vec<String> {
 }
 
 fn only_lefts(model: &Model) -> Vec<String> {
-    let crew = model.picture().stats.crew.unwrap_or_default();
-    let share = percent(crew.busy_share);
+    let pool = model.picture().stats.pool.unwrap_or_default();
+    let share = percent(pool.busy_share);
     let busy = format!("{share} busy");
-    let of = format!("{} of {}", count(crew.busy_workers.into()), count(crew.workers.into()));
+    let of = format!("{} of {}", count(pool.busy_workers.into()), count(pool.workers.into()));
     let server = printable(&model.server);
     vec![format!("{server}  {busy}; {of} workers run a task"), format!("{busy}; {of}"), busy, share]
 }
@@ -127,9 +127,9 @@ fn link(link: &Link, now: Instant, is_wide: bool) -> String {
 
 /// How fast tasks come and go, now and in the last minutes.
 fn rates(picture: &Picture, width: usize) -> String {
-    let crew = picture.stats.crew.unwrap_or_default();
+    let pool = picture.stats.pool.unwrap_or_default();
     let rate = |rate| format!("{:>RATE$}", format!("{}/s", frequency(rate)));
-    let [arriving, ending] = [crew.arrival_rate, crew.completion_rate].map(rate);
+    let [arriving, ending] = [pool.arrival_rate, pool.completion_rate].map(rate);
     let plain = format!("{} arrive, {} complete", arriving.trim(), ending.trim());
     let fixed = format!("{arriving} arrive     {ending} complete    last {:>SPAN$}", "");
     // On a narrow screen the figures matter more than the picture.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ratatui::{Terminal, backend::TestBackend};
 use taskyard_client::{Batch, Seen};
 use taskyard_proto::v1::{
-    CrewStats, Event, EventType, Execution, GetPoolResponse, GetStatsResponse, Pool, QueueBlock,
+    Event, EventType, Execution, GetPoolResponse, GetStatsResponse, Pool, PoolStats, QueueBlock,
     QueueStats, SizingAdvice, TaskCounts, Worker,
 };
 use tonic::Status;
@@ -42,14 +42,14 @@ fn stats(queues: Vec<QueueStats>) -> GetStatsResponse {
     let counts =
         TaskCounts { queued: 1_234, running: 6, succeeded: 120_345, ..TaskCounts::default() };
     GetStatsResponse {
-        crew: Some(CrewStats {
+        pool: Some(PoolStats {
             workers: 8,
             busy_workers: 6,
             busy_share: 0.74,
             arrival_rate: 12.34,
             completion_rate: 11.9,
             counts: Some(counts),
-            ..CrewStats::default()
+            ..PoolStats::default()
         }),
         queues,
         advice: Some(SizingAdvice {
@@ -151,7 +151,7 @@ fn it_fits_80_by_24() {
         drawn(&model(now), now, 80, 24),
         "\
 taskyard  127.0.0.1:50051  up 2 h 03 min                                  ● live
-crew     ━━━━━━━━━━━━━━━━━━━───────  74% busy; 6 of 8 workers run a task
+pool     ━━━━━━━━━━━━━━━━━━━───────  74% busy; 6 of 8 workers run a task
 rates     12.3/s arrive          ██    11.9/s complete          ██  last 100 s
 tasks    1,234 queued, 6 running, 120,345 succeeded
 advice   the load is 8.2 workers; 8 workers cannot keep up, and the wait grows;
@@ -184,7 +184,7 @@ fn a_larger_screen_shows_more() {
         drawn(&model(now), now, 120, 40),
         "\
 taskyard  127.0.0.1:50051  up 2 h 03 min                                                                          ● live
-crew     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸──────────  74% busy; 6 of 8 workers run a task
+pool     ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸──────────  74% busy; 6 of 8 workers run a task
 rates     12.3/s arrive                              ██    11.9/s complete                              ██  last 100 s
 tasks    1,234 queued, 6 running, 120,345 succeeded
 advice   the load is 8.2 workers; 8 workers cannot keep up, and the wait grows; 9 workers hold a mean wait of 1 s
@@ -233,7 +233,7 @@ fn a_small_screen_shows_one_panel() {
         drawn(&model(now), now, 40, 10),
         "\
 taskyard  127.0.0.1:50051         ● live
-crew     ━━━━━━━━━╸───  74% busy; 6 of …
+pool     ━━━━━━━━━╸───  74% busy; 6 of …
 rates    12.3/s arrive, 11.9/s complete
 ━━ [1] queues ━━━━━━━━━━━━━━━━━━━━━━━━━━
 QUEUE       WAITING  RUNNING
@@ -376,12 +376,12 @@ fn hostile(now: Instant) -> Model {
         failed: most,
         cancelled: most,
     };
-    stats.crew = stats.crew.map(|crew| CrewStats {
+    stats.pool = stats.pool.map(|pool| PoolStats {
         arrival_rate: 1e300,
         completion_rate: f64::NAN,
         busy_share: f64::INFINITY,
         counts: Some(counts),
-        ..crew
+        ..pool
     });
     stats.advice = Some(SizingAdvice { summary: bad(2) + &bad(1), ..SizingAdvice::default() });
     model.stats(Ok(stats), now);

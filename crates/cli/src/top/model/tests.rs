@@ -1,7 +1,7 @@
 //! What each message changes.
 
 use taskyard_client::Batch;
-use taskyard_proto::v1::{CrewStats, QueueStats, TaskCounts, Worker};
+use taskyard_proto::v1::{PoolStats, QueueStats, TaskCounts, Worker};
 
 use super::*;
 
@@ -10,7 +10,7 @@ const SCREEN: Size = Size { width: 80, height: 24 };
 fn stats(queues: usize, run: i64) -> GetStatsResponse {
     let queue = |number| QueueStats { queue: format!("q{number}"), ..QueueStats::default() };
     GetStatsResponse {
-        crew: Some(CrewStats { arrival_rate: 3.0, ..CrewStats::default() }),
+        pool: Some(PoolStats { arrival_rate: 3.0, ..PoolStats::default() }),
         queues: (0..queues).map(queue).collect(),
         start_time: Some(prost_types::Timestamp { seconds: run, nanos: 0 }),
         ..GetStatsResponse::default()

@@ -202,8 +202,8 @@ export interface GetStatsRequest {
  */
 export interface GetStatsResponse {
   /** The crew and all queues together. */
-  crew:
-    | CrewStats
+  pool:
+    | PoolStats
     | undefined;
   /** By name; at most 1,000, those with the most work first to be kept. */
   queues: QueueStats[];
@@ -220,7 +220,7 @@ export interface GetStatsResponse {
 }
 
 /** The crew as a whole. */
-export interface CrewStats {
+export interface PoolStats {
   /** The size it is to have. */
   workers: number;
   /** Workers that run a task at this moment. */
@@ -1904,13 +1904,13 @@ export const GetStatsRequest: MessageFns<GetStatsRequest> = {
 };
 
 function createBaseGetStatsResponse(): GetStatsResponse {
-  return { crew: undefined, queues: [], advice: undefined, startTime: undefined, time: undefined };
+  return { pool: undefined, queues: [], advice: undefined, startTime: undefined, time: undefined };
 }
 
 export const GetStatsResponse: MessageFns<GetStatsResponse> = {
   encode(message: GetStatsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
-    if (message.crew !== undefined) {
-      CrewStats.encode(message.crew, writer.uint32(10).fork()).join();
+    if (message.pool !== undefined) {
+      PoolStats.encode(message.pool, writer.uint32(10).fork()).join();
     }
     for (const v of message.queues) {
       QueueStats.encode(v!, writer.uint32(18).fork()).join();
@@ -1945,7 +1945,7 @@ export const GetStatsResponse: MessageFns<GetStatsResponse> = {
               break;
             }
 
-            message.crew = CrewStats.decode(reader, reader.uint32());
+            message.pool = PoolStats.decode(reader, reader.uint32());
             continue;
           }
           case 2: {
@@ -1994,7 +1994,7 @@ export const GetStatsResponse: MessageFns<GetStatsResponse> = {
 
   fromJSON(object: any): GetStatsResponse {
     return {
-      crew: isSet(object.crew) ? CrewStats.fromJSON(object.crew) : undefined,
+      pool: isSet(object.pool) ? PoolStats.fromJSON(object.pool) : undefined,
       queues: globalThis.Array.isArray(object?.queues) ? object.queues.map((e: any) => QueueStats.fromJSON(e)) : [],
       advice: isSet(object.advice) ? SizingAdvice.fromJSON(object.advice) : undefined,
       startTime: isSet(object.startTime)
@@ -2008,8 +2008,8 @@ export const GetStatsResponse: MessageFns<GetStatsResponse> = {
 
   toJSON(message: GetStatsResponse): unknown {
     const obj: any = {};
-    if (message.crew !== undefined) {
-      obj.crew = CrewStats.toJSON(message.crew);
+    if (message.pool !== undefined) {
+      obj.pool = PoolStats.toJSON(message.pool);
     }
     if (message.queues?.length) {
       obj.queues = message.queues.map((e) => QueueStats.toJSON(e));
@@ -2031,7 +2031,7 @@ export const GetStatsResponse: MessageFns<GetStatsResponse> = {
   },
   fromPartial(object: DeepPartial<GetStatsResponse>): GetStatsResponse {
     const message = createBaseGetStatsResponse();
-    message.crew = (object.crew !== undefined && object.crew !== null) ? CrewStats.fromPartial(object.crew) : undefined;
+    message.pool = (object.pool !== undefined && object.pool !== null) ? PoolStats.fromPartial(object.pool) : undefined;
     message.queues = object.queues?.map((e) => QueueStats.fromPartial(e)) || [];
     message.advice = (object.advice !== undefined && object.advice !== null)
       ? SizingAdvice.fromPartial(object.advice)
@@ -2042,7 +2042,7 @@ export const GetStatsResponse: MessageFns<GetStatsResponse> = {
   },
 };
 
-function createBaseCrewStats(): CrewStats {
+function createBasePoolStats(): PoolStats {
   return {
     workers: 0,
     busyWorkers: 0,
@@ -2055,8 +2055,8 @@ function createBaseCrewStats(): CrewStats {
   };
 }
 
-export const CrewStats: MessageFns<CrewStats> = {
-  encode(message: CrewStats, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+export const PoolStats: MessageFns<PoolStats> = {
+  encode(message: PoolStats, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.workers !== 0) {
       writer.uint32(8).uint32(message.workers);
     }
@@ -2084,7 +2084,7 @@ export const CrewStats: MessageFns<CrewStats> = {
     return writer;
   },
 
-  decode(input: BinaryReader | Uint8Array, length?: number): CrewStats {
+  decode(input: BinaryReader | Uint8Array, length?: number): PoolStats {
     const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
     const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
     if (previousRecursionDepth >= 100) {
@@ -2093,7 +2093,7 @@ export const CrewStats: MessageFns<CrewStats> = {
     (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
     try {
       const end = length === undefined ? reader.len : reader.pos + length;
-      const message = createBaseCrewStats();
+      const message = createBasePoolStats();
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
@@ -2173,7 +2173,7 @@ export const CrewStats: MessageFns<CrewStats> = {
     }
   },
 
-  fromJSON(object: any): CrewStats {
+  fromJSON(object: any): PoolStats {
     return {
       workers: isSet(object.workers) ? globalThis.Number(object.workers) : 0,
       busyWorkers: isSet(object.busyWorkers)
@@ -2210,7 +2210,7 @@ export const CrewStats: MessageFns<CrewStats> = {
     };
   },
 
-  toJSON(message: CrewStats): unknown {
+  toJSON(message: PoolStats): unknown {
     const obj: any = {};
     if (message.workers !== 0) {
       obj.workers = Math.round(message.workers);
@@ -2239,11 +2239,11 @@ export const CrewStats: MessageFns<CrewStats> = {
     return obj;
   },
 
-  create(base?: DeepPartial<CrewStats>): CrewStats {
-    return CrewStats.fromPartial(base ?? {});
+  create(base?: DeepPartial<PoolStats>): PoolStats {
+    return PoolStats.fromPartial(base ?? {});
   },
-  fromPartial(object: DeepPartial<CrewStats>): CrewStats {
-    const message = createBaseCrewStats();
+  fromPartial(object: DeepPartial<PoolStats>): PoolStats {
+    const message = createBasePoolStats();
     message.workers = object.workers ?? 0;
     message.busyWorkers = object.busyWorkers ?? 0;
     message.busyShare = object.busyShare ?? 0;
