@@ -33,7 +33,7 @@ type (
 	Snapshot struct {
 		// Tasks that have not ended, in the order of submission.
 		Tasks []*taskyardv1.Task
-		// Workers are the crew, in the first parts.
+		// Workers are the pool, in the first parts.
 		Workers []*taskyardv1.Worker
 	}
 

@@ -22,7 +22,7 @@ use taskyard_cli::{
 
 use crate::handler::Registry;
 
-/// A durable task service: submit over gRPC, run on a fixed crew of workers,
+/// A durable task service: submit over gRPC, run on a fixed pool of workers,
 /// watch every start and finish.
 #[derive(Debug, Parser)]
 #[command(propagate_version = true, subcommand_required = true)]

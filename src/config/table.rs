@@ -31,7 +31,7 @@ pub struct Group {
 /// All settings, in the order in which help lists them.
 pub static GROUPS: [Group; 8] = [
     Group { heading: "Serving", settings: SERVING },
-    Group { heading: "The crew", settings: CREW },
+    Group { heading: "The pool", settings: POOL },
     Group { heading: "The queues", settings: QUEUES },
     Group { heading: "Attempts", settings: ATTEMPTS },
     Group { heading: "Sizes", settings: SIZES },
@@ -90,10 +90,10 @@ static SERVING: &[Setting] = &[
     ),
 ];
 
-static CREW: &[Setting] = &[
+static POOL: &[Setting] = &[
     count(
         "workers",
-        "Size of the crew: tasks that run at a time; 4 per core unless set",
+        "Size of the pool: tasks that run at a time; 4 per core unless set",
         1..=10_000,
         |c| c.workers.get().into(),
         |c, n| c.workers = NonZeroU32::new(small(n)).unwrap_or(NonZeroU32::MIN),

@@ -93,7 +93,7 @@ impl Worker {
             Ok(()) => self.work(None).await,
             // That is told once, by whoever supervises the part that failed.
             Err(store::Error::Crashed(_)) => {}
-            Err(error) => warn!(worker = %self.id, %error, "a worker could not join the crew"),
+            Err(error) => warn!(worker = %self.id, %error, "a worker could not join the pool"),
         }
     }
 

@@ -43,7 +43,7 @@ struct Changes {
     /// Bytes of tasks that may wait in it, like 64MiB; 1KiB to 1TiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_bytes: Option<u64>,
-    /// Its tasks that may run at a time; up to 10000, 0 for no limit but the crew
+    /// Its tasks that may run at a time; up to 10000, 0 for no limit but the pool
     #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
     max_running: Option<u32>,
     /// How fast its tasks may start, like 100/s, 30/m, 5/h, or none for no limit
@@ -52,7 +52,7 @@ struct Changes {
     /// Starts that may follow at once after a pause, beside --rate [default: 1]
     #[arg(long, value_name = "COUNT", requires = "rate", value_parser = whole(0..=u32::MAX))]
     burst: Option<u32>,
-    /// Its share of the crew beside other queues that have work; 1 to 1000
+    /// Its share of the pool beside other queues that have work; 1 to 1000
     #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
     weight: Option<u32>,
     /// Attempts of its tasks unless they say; 1 to 100

@@ -94,12 +94,12 @@ pub enum Command {
     Resume(queues::NamesArgs),
     /// Show each worker and what it runs
     Workers(workers::WorkersArgs),
-    /// Give the crew another size, until the server is restarted
+    /// Give the pool another size, until the server is restarted
     ///
     /// It grows at once. Workers that are one too many leave when their task has
     /// ended.
     Resize(workers::ResizeArgs),
-    /// Show how fast tasks come, wait and run, and what crew it takes
+    /// Show how fast tasks come, wait and run, and how many workers it takes
     Stats(stats::StatsArgs),
     /// See queues, workers and events live on the whole screen
     ///

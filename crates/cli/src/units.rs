@@ -295,12 +295,12 @@ mod tests {
 
     #[test]
     fn whole_numbers_have_their_bounds_in_words() {
-        let crew = whole(1..=10_000_u32);
-        assert_eq!(crew("7"), Ok(7));
-        assert_eq!(crew("0"), Err("0 is not between 1 and 10,000".into()));
-        assert_eq!(crew("-5"), Err("-5 is not between 1 and 10,000".into()));
+        let pool = whole(1..=10_000_u32);
+        assert_eq!(pool("7"), Ok(7));
+        assert_eq!(pool("0"), Err("0 is not between 1 and 10,000".into()));
+        assert_eq!(pool("-5"), Err("-5 is not between 1 and 10,000".into()));
         let wrong = "\"many\" is not a whole number; write one from 1 to 10,000";
-        assert_eq!(crew("many"), Err(wrong.into()));
+        assert_eq!(pool("many"), Err(wrong.into()));
         let limit = whole(0..=u64::MAX);
         assert_eq!(limit("18446744073709551615"), Ok(u64::MAX));
         assert_eq!(limit("x"), Err("\"x\" is not a whole number; write one from 0 up".into()));

@@ -22,7 +22,7 @@ pub struct WorkersArgs {
     output: OutputArgs,
 }
 
-/// Shows the crew, a line for each worker.
+/// Shows the pool, a line for each worker.
 pub async fn run(server: &ServerArgs, args: WorkersArgs) -> Result<Exit, Problem> {
     let admin = server.connect().await?.admin();
     let ask = async |mut admin: Admin, request| admin.get_pool(request).await;
@@ -58,7 +58,7 @@ pub struct ResizeArgs {
     output: OutputArgs,
 }
 
-/// Gives the crew another size.
+/// Gives the pool another size.
 pub async fn resize(server: &ServerArgs, args: ResizeArgs) -> Result<Exit, Problem> {
     let admin = server.connect().await?.admin();
     let request = ResizePoolRequest { size: args.size };

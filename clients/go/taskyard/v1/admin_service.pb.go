@@ -61,7 +61,7 @@ func (*GetPoolRequest) Descriptor() ([]byte, []int) {
 	return file_taskyard_v1_admin_service_proto_rawDescGZIP(), []int{0}
 }
 
-// The crew as it stands.
+// The pool as it stands.
 type GetPoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Always set.
@@ -117,7 +117,7 @@ func (x *GetPoolResponse) GetDrainTimeLeft() *durationpb.Duration {
 	return nil
 }
 
-// The crew's new size.
+// The pool's new size.
 type ResizePoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 to 10,000.
@@ -163,7 +163,7 @@ func (x *ResizePoolRequest) GetSize() uint32 {
 	return 0
 }
 
-// The crew, with its new size.
+// The pool, with its new size.
 type ResizePoolResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Always set.
@@ -1007,7 +1007,7 @@ func (x *GetStatsRequest) GetTargetWait() *durationpb.Duration {
 // weighted towards the present (exponentially, with a time constant of 60 s).
 type GetStatsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The crew and all queues together.
+	// The pool and all queues together.
 	Pool *PoolStats `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// By name; at most 1,000, those with the most work first to be kept.
 	Queues []*QueueStats `protobuf:"bytes,2,rep,name=queues,proto3" json:"queues,omitempty"`
@@ -1086,14 +1086,14 @@ func (x *GetStatsResponse) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// The crew as a whole.
+// The pool as a whole.
 type PoolStats struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The size it is to have.
 	Workers uint32 `protobuf:"varint,1,opt,name=workers,proto3" json:"workers,omitempty"`
 	// Workers that run a task at this moment.
 	BusyWorkers uint32 `protobuf:"varint,2,opt,name=busy_workers,json=busyWorkers,proto3" json:"busy_workers,omitempty"`
-	// The part of the crew's time, from 0 to 1, that was spent on tasks.
+	// The part of the pool's time, from 0 to 1, that was spent on tasks.
 	BusyShare float64 `protobuf:"fixed64,3,opt,name=busy_share,json=busyShare,proto3" json:"busy_share,omitempty"`
 	// Tasks that became due, per second, retries included.
 	ArrivalRate float64 `protobuf:"fixed64,4,opt,name=arrival_rate,json=arrivalRate,proto3" json:"arrival_rate,omitempty"`
@@ -1208,7 +1208,7 @@ type QueueStats struct {
 	MeanService *durationpb.Duration `protobuf:"bytes,4,opt,name=mean_service,json=meanService,proto3" json:"mean_service,omitempty"`
 	// How long tasks that started had been due; unset while none was measured.
 	MeanWait *durationpb.Duration `protobuf:"bytes,5,opt,name=mean_wait,json=meanWait,proto3" json:"mean_wait,omitempty"`
-	// The part of the crew's time, from 0 to 1, that was spent on this queue.
+	// The part of the pool's time, from 0 to 1, that was spent on this queue.
 	BusyShare float64 `protobuf:"fixed64,6,opt,name=busy_share,json=busyShare,proto3" json:"busy_share,omitempty"`
 	// How many of its tasks stand where.
 	Counts *TaskCounts `protobuf:"bytes,7,opt,name=counts,proto3" json:"counts,omitempty"`

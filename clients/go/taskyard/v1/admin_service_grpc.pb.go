@@ -34,15 +34,15 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// For operators: the crew, the queues, statistics, and the drain.
+// For operators: the pool, the queues, statistics, and the drain.
 //
 // A service of its own, so that it can have permissions of its own. Errors are
 // told as in TaskService. Calls that change something may fail with UNAVAILABLE
 // (DRAINING; STORE_FAILED).
 type AdminServiceClient interface {
-	// Tells the size of the crew, and of each worker what it runs.
+	// Tells the size of the pool, and of each worker what it runs.
 	GetPool(ctx context.Context, in *GetPoolRequest, opts ...grpc.CallOption) (*GetPoolResponse, error)
-	// Gives the crew another size. It grows at once. It shrinks without
+	// Gives the pool another size. It grows at once. It shrinks without
 	// interrupting: idle workers leave at once, busy ones when their task has
 	// ended. Holds until the server is restarted, which starts with the configured
 	// size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).
@@ -178,15 +178,15 @@ func (c *adminServiceClient) GetStats(ctx context.Context, in *GetStatsRequest, 
 // All implementations must embed UnimplementedAdminServiceServer
 // for forward compatibility.
 //
-// For operators: the crew, the queues, statistics, and the drain.
+// For operators: the pool, the queues, statistics, and the drain.
 //
 // A service of its own, so that it can have permissions of its own. Errors are
 // told as in TaskService. Calls that change something may fail with UNAVAILABLE
 // (DRAINING; STORE_FAILED).
 type AdminServiceServer interface {
-	// Tells the size of the crew, and of each worker what it runs.
+	// Tells the size of the pool, and of each worker what it runs.
 	GetPool(context.Context, *GetPoolRequest) (*GetPoolResponse, error)
-	// Gives the crew another size. It grows at once. It shrinks without
+	// Gives the pool another size. It grows at once. It shrinks without
 	// interrupting: idle workers leave at once, busy ones when their task has
 	// ended. Holds until the server is restarted, which starts with the configured
 	// size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).

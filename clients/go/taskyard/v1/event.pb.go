@@ -48,9 +48,9 @@ const (
 	EventType_EVENT_TYPE_CANCELLED EventType = 7
 	// Someone put an ended task back into its queue.
 	EventType_EVENT_TYPE_REDRIVEN EventType = 8
-	// A worker joined the crew.
+	// A worker joined the pool.
 	EventType_EVENT_TYPE_WORKER_STARTED EventType = 9
-	// A worker left the crew.
+	// A worker left the pool.
 	EventType_EVENT_TYPE_WORKER_STOPPED EventType = 10
 	// The server began to drain: no task starts until its next start.
 	EventType_EVENT_TYPE_DRAINING EventType = 11
@@ -134,11 +134,11 @@ type Event struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
 	// What happened.
 	Type EventType `protobuf:"varint,3,opt,name=type,proto3,enum=taskyard.v1.EventType" json:"type,omitempty"`
-	// The task it happened to; empty for the crew's events.
+	// The task it happened to; empty for the pool's events.
 	TaskId string `protobuf:"bytes,4,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
-	// The task's queue, or the queue it happened to; empty for events of the crew.
+	// The task's queue, or the queue it happened to; empty for events of the pool.
 	Queue string `protobuf:"bytes,5,opt,name=queue,proto3" json:"queue,omitempty"`
-	// The task's kind; empty for the crew's events.
+	// The task's kind; empty for the pool's events.
 	Kind string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Which execution of the task; 0 before the first.
 	Attempt uint32 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`

@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// The crew.
+// The worker pool.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The size it is to have.
@@ -84,11 +84,11 @@ type Worker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name, for example "worker-3".
 	Worker string `protobuf:"bytes,1,opt,name=worker,proto3" json:"worker,omitempty"`
-	// It leaves the crew when its task has ended.
+	// It leaves the pool when its task has ended.
 	Leaving bool `protobuf:"varint,2,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	// What it runs; unset while it is idle.
 	Execution *Execution `protobuf:"bytes,3,opt,name=execution,proto3" json:"execution,omitempty"`
-	// Executions that it has ended since it joined the crew.
+	// Executions that it has ended since it joined the pool.
 	Finished uint64 `protobuf:"varint,4,opt,name=finished,proto3" json:"finished,omitempty"`
 	// The part of its time, from 0 to 1, that it was busy since it joined.
 	BusyShare     float64 `protobuf:"fixed64,5,opt,name=busy_share,json=busyShare,proto3" json:"busy_share,omitempty"`

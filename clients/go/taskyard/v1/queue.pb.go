@@ -92,11 +92,11 @@ type QueueSettings struct {
 	MaxTasks *uint64 `protobuf:"varint,1,opt,name=max_tasks,json=maxTasks,proto3,oneof" json:"max_tasks,omitempty"`
 	// Bytes of tasks that may wait in it; 1 KiB to 1 TiB.
 	MaxBytes *uint64 `protobuf:"varint,2,opt,name=max_bytes,json=maxBytes,proto3,oneof" json:"max_bytes,omitempty"`
-	// Tasks of it that may run at a time; up to 10,000; 0 for no limit but the crew.
+	// Tasks of it that may run at a time; up to 10,000; 0 for no limit but the pool.
 	MaxRunning *uint32 `protobuf:"varint,3,opt,name=max_running,json=maxRunning,proto3,oneof" json:"max_running,omitempty"`
 	// How fast its tasks may start; a rate of 0 means no limit.
 	RateLimit *RateLimit `protobuf:"bytes,4,opt,name=rate_limit,json=rateLimit,proto3,oneof" json:"rate_limit,omitempty"`
-	// Its share of the crew beside other queues that have work; 1 to 1,000.
+	// Its share of the pool beside other queues that have work; 1 to 1,000.
 	Weight *uint32 `protobuf:"varint,5,opt,name=weight,proto3,oneof" json:"weight,omitempty"`
 	// Attempts of its tasks unless they say; 1 to 100.
 	MaxAttempts *uint32 `protobuf:"varint,6,opt,name=max_attempts,json=maxAttempts,proto3,oneof" json:"max_attempts,omitempty"`

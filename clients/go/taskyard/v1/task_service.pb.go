@@ -1043,7 +1043,7 @@ type WatchSnapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Tasks that have not ended, without payloads, in the order of submission.
 	Tasks []*Task `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
-	// The crew; in the first parts, before the tasks.
+	// The pool; in the first parts, before the tasks.
 	Workers       []*Worker `protobuf:"bytes,2,rep,name=workers,proto3" json:"workers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -38,7 +38,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Takes tasks, runs them on a fixed crew of workers, and tells what happens
+// Takes tasks, runs them on a fixed pool of workers, and tells what happens
 // to them.
 //
 // Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
@@ -370,7 +370,7 @@ func (c *taskServiceClient) ListKinds(ctx context.Context, in *ListKindsRequest,
 // All implementations must embed UnimplementedTaskServiceServer
 // for forward compatibility.
 //
-// Takes tasks, runs them on a fixed crew of workers, and tells what happens
+// Takes tasks, runs them on a fixed pool of workers, and tells what happens
 // to them.
 //
 // Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a

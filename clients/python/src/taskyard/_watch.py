@@ -98,7 +98,7 @@ class Snapshot:
     tasks: tuple[Task, ...]
     """Tasks that have not ended, in the order of submission."""
     workers: tuple[Worker, ...]
-    """The crew, in the first parts."""
+    """The pool, in the first parts."""
 
 
 @dataclass(frozen=True)

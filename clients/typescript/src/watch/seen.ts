@@ -49,7 +49,7 @@ export type Seen =
   | Events
   /** A snapshot begins, perhaps again: what an earlier one told is void. */
   | { readonly type: "snapshotBegun" }
-  /** A part of the snapshot: tasks that have not ended, and in the first parts the crew. */
+  /** A part of the snapshot: tasks that have not ended, and in the first parts the pool. */
   | {
       readonly type: "snapshot";
       readonly tasks: readonly Task[];

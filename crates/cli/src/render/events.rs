@@ -260,8 +260,8 @@ mod tests {
         let event = Event { queue: "slow".into(), attempt: 2, ..ended() };
         let line = plain(&event_line(&event, Room::default()));
         assert!(line.contains("attempt 2  queue slow"), "{line}");
-        let crew = Event { task_id: String::new(), r#type: 99, ..Event::default() };
-        assert!(plain(&event_line(&crew, Room::default())).ends_with("TYPE_99"));
+        let pool = Event { task_id: String::new(), r#type: 99, ..Event::default() };
+        assert!(plain(&event_line(&pool, Room::default())).ends_with("TYPE_99"));
         let paused = Event {
             r#type: EventType::QueuePaused.into(),
             queue: "default".into(),

@@ -202,7 +202,7 @@ fn setting(settings: &QueueSettings, field: Field) -> String {
         Field::MaxTasks => number(settings.max_tasks),
         Field::MaxBytes => settings.max_bytes.map(show_size),
         Field::MaxRunning => match settings.max_running {
-            Some(0) => Some("0 (no limit but the crew)".into()),
+            Some(0) => Some("0 (no limit but the pool)".into()),
             most => number(most.map(Into::into)),
         },
         Field::RateLimit => settings.rate_limit.map(full_rate),

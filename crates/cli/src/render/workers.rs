@@ -1,4 +1,4 @@
-//! The crew as text for people: a line for each worker, and what it runs.
+//! The pool as text for people: a line for each worker, and what it runs.
 
 use console::Style;
 use taskyard_proto::v1::{Execution, Pool, Worker};
@@ -66,14 +66,14 @@ fn running_for(execution: &Execution) -> String {
     execution.running_for.map(|span| units::span(units::from_wire(span))).unwrap_or_default()
 }
 
-/// What the crew is going to be, in a sentence.
+/// What the pool is going to be, in a sentence.
 pub fn size_words(pool: &Pool) -> String {
     let leaving = pool.workers.iter().filter(|worker| worker.leaving).count() as u64;
     let size = units::counted(pool.size.into(), "worker");
     match leaving {
-        0 => format!("the crew has {size}"),
-        1 => format!("the crew will have {size}: 1 leaves when its task has ended"),
-        more => format!("the crew will have {size}: {more} leave when their tasks have ended"),
+        0 => format!("the pool has {size}"),
+        1 => format!("the pool will have {size}: 1 leaves when its task has ended"),
+        more => format!("the pool will have {size}: {more} leave when their tasks have ended"),
     }
 }
 
@@ -114,8 +114,8 @@ worker-2  t1msh6argt      exec  mail         2  3.0 s     1,234   75%  ━━━
 
     #[test]
     fn who_leaves_is_told() {
-        let words = "the crew will have 1 worker: 1 leaves when its task has ended";
+        let words = "the pool will have 1 worker: 1 leaves when its task has ended";
         assert_eq!(size_words(&pool()), words);
-        assert_eq!(size_words(&Pool { size: 8, workers: vec![] }), "the crew has 8 workers");
+        assert_eq!(size_words(&Pool { size: 8, workers: vec![] }), "the pool has 8 workers");
     }
 }

@@ -33,7 +33,7 @@ pub async fn ask_stats(mut admin: Admin) -> Result<GetStatsResponse, Status> {
     in_time(admin.get_stats(GetStatsRequest::default())).await
 }
 
-/// Asks for the crew, once.
+/// Asks for the pool, once.
 ///
 /// # Errors
 /// As [`ask_stats`].

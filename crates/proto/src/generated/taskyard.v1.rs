@@ -262,13 +262,13 @@ pub struct Event {
     /// What happened.
     #[prost(enumeration = "EventType", tag = "3")]
     pub r#type: i32,
-    /// The task it happened to; empty for the crew's events.
+    /// The task it happened to; empty for the pool's events.
     #[prost(string, tag = "4")]
     pub task_id: ::prost::alloc::string::String,
-    /// The task's queue, or the queue it happened to; empty for events of the crew.
+    /// The task's queue, or the queue it happened to; empty for events of the pool.
     #[prost(string, tag = "5")]
     pub queue: ::prost::alloc::string::String,
-    /// The task's kind; empty for the crew's events.
+    /// The task's kind; empty for the pool's events.
     #[prost(string, tag = "6")]
     pub kind: ::prost::alloc::string::String,
     /// Which execution of the task; 0 before the first.
@@ -352,9 +352,9 @@ pub enum EventType {
     Cancelled = 7,
     /// Someone put an ended task back into its queue.
     Redriven = 8,
-    /// A worker joined the crew.
+    /// A worker joined the pool.
     WorkerStarted = 9,
-    /// A worker left the crew.
+    /// A worker left the pool.
     WorkerStopped = 10,
     /// The server began to drain: no task starts until its next start.
     Draining = 11,
@@ -408,7 +408,7 @@ impl EventType {
         }
     }
 }
-/// The crew.
+/// The worker pool.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Pool {
     /// The size it is to have.
@@ -425,13 +425,13 @@ pub struct Worker {
     /// Its name, for example "worker-3".
     #[prost(string, tag = "1")]
     pub worker: ::prost::alloc::string::String,
-    /// It leaves the crew when its task has ended.
+    /// It leaves the pool when its task has ended.
     #[prost(bool, tag = "2")]
     pub leaving: bool,
     /// What it runs; unset while it is idle.
     #[prost(message, optional, tag = "3")]
     pub execution: ::core::option::Option<Execution>,
-    /// Executions that it has ended since it joined the crew.
+    /// Executions that it has ended since it joined the pool.
     #[prost(uint64, tag = "4")]
     pub finished: u64,
     /// The part of its time, from 0 to 1, that it was busy since it joined.
@@ -682,7 +682,7 @@ pub struct WatchSnapshot {
     /// Tasks that have not ended, without payloads, in the order of submission.
     #[prost(message, repeated, tag = "1")]
     pub tasks: ::prost::alloc::vec::Vec<Task>,
-    /// The crew; in the first parts, before the tasks.
+    /// The pool; in the first parts, before the tasks.
     #[prost(message, repeated, tag = "2")]
     pub workers: ::prost::alloc::vec::Vec<Worker>,
 }
@@ -1092,7 +1092,7 @@ pub mod task_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Takes tasks, runs them on a fixed crew of workers, and tells what happens
+    /// Takes tasks, runs them on a fixed pool of workers, and tells what happens
     /// to them.
     ///
     /// Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
@@ -1648,13 +1648,13 @@ pub struct QueueSettings {
     /// Bytes of tasks that may wait in it; 1 KiB to 1 TiB.
     #[prost(uint64, optional, tag = "2")]
     pub max_bytes: ::core::option::Option<u64>,
-    /// Tasks of it that may run at a time; up to 10,000; 0 for no limit but the crew.
+    /// Tasks of it that may run at a time; up to 10,000; 0 for no limit but the pool.
     #[prost(uint32, optional, tag = "3")]
     pub max_running: ::core::option::Option<u32>,
     /// How fast its tasks may start; a rate of 0 means no limit.
     #[prost(message, optional, tag = "4")]
     pub rate_limit: ::core::option::Option<RateLimit>,
-    /// Its share of the crew beside other queues that have work; 1 to 1,000.
+    /// Its share of the pool beside other queues that have work; 1 to 1,000.
     #[prost(uint32, optional, tag = "5")]
     pub weight: ::core::option::Option<u32>,
     /// Attempts of its tasks unless they say; 1 to 100.
@@ -1785,7 +1785,7 @@ impl QueueBlock {
 /// Nothing to say.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetPoolRequest {}
-/// The crew as it stands.
+/// The pool as it stands.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetPoolResponse {
     /// Always set.
@@ -1796,14 +1796,14 @@ pub struct GetPoolResponse {
     #[prost(message, optional, tag = "2")]
     pub drain_time_left: ::core::option::Option<::prost_types::Duration>,
 }
-/// The crew's new size.
+/// The pool's new size.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResizePoolRequest {
     /// 1 to 10,000.
     #[prost(uint32, tag = "1")]
     pub size: u32,
 }
-/// The crew, with its new size.
+/// The pool, with its new size.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResizePoolResponse {
     /// Always set.
@@ -1964,7 +1964,7 @@ pub struct GetStatsRequest {
 /// weighted towards the present (exponentially, with a time constant of 60 s).
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetStatsResponse {
-    /// The crew and all queues together.
+    /// The pool and all queues together.
     #[prost(message, optional, tag = "1")]
     pub pool: ::core::option::Option<PoolStats>,
     /// By name; at most 1,000, those with the most work first to be kept.
@@ -1980,7 +1980,7 @@ pub struct GetStatsResponse {
     #[prost(message, optional, tag = "5")]
     pub time: ::core::option::Option<::prost_types::Timestamp>,
 }
-/// The crew as a whole.
+/// The pool as a whole.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
 pub struct PoolStats {
     /// The size it is to have.
@@ -1989,7 +1989,7 @@ pub struct PoolStats {
     /// Workers that run a task at this moment.
     #[prost(uint32, tag = "2")]
     pub busy_workers: u32,
-    /// The part of the crew's time, from 0 to 1, that was spent on tasks.
+    /// The part of the pool's time, from 0 to 1, that was spent on tasks.
     #[prost(double, tag = "3")]
     pub busy_share: f64,
     /// Tasks that became due, per second, retries included.
@@ -2026,7 +2026,7 @@ pub struct QueueStats {
     /// How long tasks that started had been due; unset while none was measured.
     #[prost(message, optional, tag = "5")]
     pub mean_wait: ::core::option::Option<::prost_types::Duration>,
-    /// The part of the crew's time, from 0 to 1, that was spent on this queue.
+    /// The part of the pool's time, from 0 to 1, that was spent on this queue.
     #[prost(double, tag = "6")]
     pub busy_share: f64,
     /// How many of its tasks stand where.
@@ -2089,7 +2089,7 @@ pub mod admin_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// For operators: the crew, the queues, statistics, and the drain.
+    /// For operators: the pool, the queues, statistics, and the drain.
     ///
     /// A service of its own, so that it can have permissions of its own. Errors are
     /// told as in TaskService. Calls that change something may fail with UNAVAILABLE
@@ -2174,7 +2174,7 @@ pub mod admin_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Tells the size of the crew, and of each worker what it runs.
+        /// Tells the size of the pool, and of each worker what it runs.
         pub async fn get_pool(
             &mut self,
             request: impl tonic::IntoRequest<super::GetPoolRequest>,
@@ -2199,7 +2199,7 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("taskyard.v1.AdminService", "GetPool"));
             self.inner.unary(req, path, codec).await
         }
-        /// Gives the crew another size. It grows at once. It shrinks without
+        /// Gives the pool another size. It grows at once. It shrinks without
         /// interrupting: idle workers leave at once, busy ones when their task has
         /// ended. Holds until the server is restarted, which starts with the configured
         /// size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).

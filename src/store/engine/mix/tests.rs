@@ -1,4 +1,4 @@
-//! The forecast of waits against crews that are played through, event by event, with the
+//! The forecast of waits against pools that are played through, event by event, with the
 //! scheduler's own order and what is counted of it here. Each has a fixed seed.
 //!
 //! A probe is a task like others: it is submitted at a random moment, its wait is forecast

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """For operators: the crew, the queues, statistics, and the drain.
+    """For operators: the pool, the queues, statistics, and the drain.
 
     A service of its own, so that it can have permissions of its own. Errors are
     told as in TaskService. Calls that change something may fail with UNAVAILABLE
@@ -87,7 +87,7 @@ class AdminServiceStub(object):
 
 
 class AdminServiceServicer(object):
-    """For operators: the crew, the queues, statistics, and the drain.
+    """For operators: the pool, the queues, statistics, and the drain.
 
     A service of its own, so that it can have permissions of its own. Errors are
     told as in TaskService. Calls that change something may fail with UNAVAILABLE
@@ -95,14 +95,14 @@ class AdminServiceServicer(object):
     """
 
     def GetPool(self, request, context):
-        """Tells the size of the crew, and of each worker what it runs.
+        """Tells the size of the pool, and of each worker what it runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResizePool(self, request, context):
-        """Gives the crew another size. It grows at once. It shrinks without
+        """Gives the pool another size. It grows at once. It shrinks without
         interrupting: idle workers leave at once, busy ones when their task has
         ended. Holds until the server is restarted, which starts with the configured
         size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).
@@ -230,7 +230,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """For operators: the crew, the queues, statistics, and the drain.
+    """For operators: the pool, the queues, statistics, and the drain.
 
     A service of its own, so that it can have permissions of its own. Errors are
     told as in TaskService. Calls that change something may fail with UNAVAILABLE

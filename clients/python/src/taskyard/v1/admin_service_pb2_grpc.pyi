@@ -21,7 +21,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """For operators: the crew, the queues, statistics, and the drain.
+    """For operators: the pool, the queues, statistics, and the drain.
 
     A service of its own, so that it can have permissions of its own. Errors are
     told as in TaskService. Calls that change something may fail with UNAVAILABLE
@@ -33,9 +33,9 @@ class AdminServiceStub:
     @typing.overload
     def __new__(cls, channel: grpc.aio.Channel) -> AdminServiceAsyncStub: ...
     GetPool: grpc.UnaryUnaryMultiCallable[taskyard.v1.admin_service_pb2.GetPoolRequest, taskyard.v1.admin_service_pb2.GetPoolResponse]
-    """Tells the size of the crew, and of each worker what it runs."""
+    """Tells the size of the pool, and of each worker what it runs."""
     ResizePool: grpc.UnaryUnaryMultiCallable[taskyard.v1.admin_service_pb2.ResizePoolRequest, taskyard.v1.admin_service_pb2.ResizePoolResponse]
-    """Gives the crew another size. It grows at once. It shrinks without
+    """Gives the pool another size. It grows at once. It shrinks without
     interrupting: idle workers leave at once, busy ones when their task has
     ended. Holds until the server is restarted, which starts with the configured
     size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).
@@ -77,7 +77,7 @@ class AdminServiceStub:
 
 @typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """For operators: the crew, the queues, statistics, and the drain.
+    """For operators: the pool, the queues, statistics, and the drain.
 
     A service of its own, so that it can have permissions of its own. Errors are
     told as in TaskService. Calls that change something may fail with UNAVAILABLE
@@ -86,9 +86,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
     GetPool: grpc.aio.UnaryUnaryMultiCallable[taskyard.v1.admin_service_pb2.GetPoolRequest, taskyard.v1.admin_service_pb2.GetPoolResponse]  # type: ignore[assignment]
-    """Tells the size of the crew, and of each worker what it runs."""
+    """Tells the size of the pool, and of each worker what it runs."""
     ResizePool: grpc.aio.UnaryUnaryMultiCallable[taskyard.v1.admin_service_pb2.ResizePoolRequest, taskyard.v1.admin_service_pb2.ResizePoolResponse]  # type: ignore[assignment]
-    """Gives the crew another size. It grows at once. It shrinks without
+    """Gives the pool another size. It grows at once. It shrinks without
     interrupting: idle workers leave at once, busy ones when their task has
     ended. Holds until the server is restarted, which starts with the configured
     size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).
@@ -129,7 +129,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """
 
 class AdminServiceServicer(metaclass=abc.ABCMeta):
-    """For operators: the crew, the queues, statistics, and the drain.
+    """For operators: the pool, the queues, statistics, and the drain.
 
     A service of its own, so that it can have permissions of its own. Errors are
     told as in TaskService. Calls that change something may fail with UNAVAILABLE
@@ -142,7 +142,7 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         request: taskyard.v1.admin_service_pb2.GetPoolRequest,
         context: _ServicerContext,
     ) -> typing.Union[taskyard.v1.admin_service_pb2.GetPoolResponse, collections.abc.Awaitable[taskyard.v1.admin_service_pb2.GetPoolResponse]]:
-        """Tells the size of the crew, and of each worker what it runs."""
+        """Tells the size of the pool, and of each worker what it runs."""
 
     @abc.abstractmethod
     def ResizePool(
@@ -150,7 +150,7 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         request: taskyard.v1.admin_service_pb2.ResizePoolRequest,
         context: _ServicerContext,
     ) -> typing.Union[taskyard.v1.admin_service_pb2.ResizePoolResponse, collections.abc.Awaitable[taskyard.v1.admin_service_pb2.ResizePoolResponse]]:
-        """Gives the crew another size. It grows at once. It shrinks without
+        """Gives the pool another size. It grows at once. It shrinks without
         interrupting: idle workers leave at once, busy ones when their task has
         ended. Holds until the server is restarted, which starts with the configured
         size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class TaskServiceStub(object):
-    """Takes tasks, runs them on a fixed crew of workers, and tells what happens
+    """Takes tasks, runs them on a fixed pool of workers, and tells what happens
     to them.
 
     Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
@@ -131,7 +131,7 @@ class TaskServiceStub(object):
 
 
 class TaskServiceServicer(object):
-    """Takes tasks, runs them on a fixed crew of workers, and tells what happens
+    """Takes tasks, runs them on a fixed pool of workers, and tells what happens
     to them.
 
     Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
@@ -441,7 +441,7 @@ def add_TaskServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TaskService(object):
-    """Takes tasks, runs them on a fixed crew of workers, and tells what happens
+    """Takes tasks, runs them on a fixed pool of workers, and tells what happens
     to them.
 
     Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a

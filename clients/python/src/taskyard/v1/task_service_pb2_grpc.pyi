@@ -21,7 +21,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class TaskServiceStub:
-    """Takes tasks, runs them on a fixed crew of workers, and tells what happens
+    """Takes tasks, runs them on a fixed pool of workers, and tells what happens
     to them.
 
     Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
@@ -208,7 +208,7 @@ class TaskServiceStub:
 
 @typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
-    """Takes tasks, runs them on a fixed crew of workers, and tells what happens
+    """Takes tasks, runs them on a fixed pool of workers, and tells what happens
     to them.
 
     Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
@@ -391,7 +391,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     """Lists the kinds of task that this server executes, in alphabetical order."""
 
 class TaskServiceServicer(metaclass=abc.ABCMeta):
-    """Takes tasks, runs them on a fixed crew of workers, and tells what happens
+    """Takes tasks, runs them on a fixed pool of workers, and tells what happens
     to them.
 
     Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a

@@ -1,5 +1,5 @@
 //! Situations whose outcome can be told by hand. That forecasts come true is tested where
-//! the counting is, against crews that are played through.
+//! the counting is, against pools that are played through.
 
 use proptest::{collection::vec, option, prelude::*};
 

@@ -29,7 +29,7 @@ import { Queue, QueueBlock, queueBlockFromJSON, queueBlockToJSON, QueueSettings,
 export interface GetPoolRequest {
 }
 
-/** The crew as it stands. */
+/** The pool as it stands. */
 export interface GetPoolResponse {
   /** Always set. */
   pool:
@@ -42,13 +42,13 @@ export interface GetPoolResponse {
   drainTimeLeft: Duration | undefined;
 }
 
-/** The crew's new size. */
+/** The pool's new size. */
 export interface ResizePoolRequest {
   /** 1 to 10,000. */
   size: number;
 }
 
-/** The crew, with its new size. */
+/** The pool, with its new size. */
 export interface ResizePoolResponse {
   /** Always set. */
   pool: Pool | undefined;
@@ -201,7 +201,7 @@ export interface GetStatsRequest {
  * weighted towards the present (exponentially, with a time constant of 60 s).
  */
 export interface GetStatsResponse {
-  /** The crew and all queues together. */
+  /** The pool and all queues together. */
   pool:
     | PoolStats
     | undefined;
@@ -219,13 +219,13 @@ export interface GetStatsResponse {
   time: Date | undefined;
 }
 
-/** The crew as a whole. */
+/** The pool as a whole. */
 export interface PoolStats {
   /** The size it is to have. */
   workers: number;
   /** Workers that run a task at this moment. */
   busyWorkers: number;
-  /** The part of the crew's time, from 0 to 1, that was spent on tasks. */
+  /** The part of the pool's time, from 0 to 1, that was spent on tasks. */
   busyShare: number;
   /** Tasks that became due, per second, retries included. */
   arrivalRate: number;
@@ -259,7 +259,7 @@ export interface QueueStats {
   meanWait:
     | Duration
     | undefined;
-  /** The part of the crew's time, from 0 to 1, that was spent on this queue. */
+  /** The part of the pool's time, from 0 to 1, that was spent on this queue. */
   busyShare: number;
   /** How many of its tasks stand where. */
   counts:
@@ -2701,7 +2701,7 @@ export const SizingAdvice: MessageFns<SizingAdvice> = {
 };
 
 /**
- * For operators: the crew, the queues, statistics, and the drain.
+ * For operators: the pool, the queues, statistics, and the drain.
  *
  * A service of its own, so that it can have permissions of its own. Errors are
  * told as in TaskService. Calls that change something may fail with UNAVAILABLE
@@ -2712,7 +2712,7 @@ export const AdminServiceDefinition = {
   name: "AdminService",
   fullName: "taskyard.v1.AdminService",
   methods: {
-    /** Tells the size of the crew, and of each worker what it runs. */
+    /** Tells the size of the pool, and of each worker what it runs. */
     getPool: {
       name: "GetPool",
       requestType: GetPoolRequest as typeof GetPoolRequest,
@@ -2722,7 +2722,7 @@ export const AdminServiceDefinition = {
       options: {},
     },
     /**
-     * Gives the crew another size. It grows at once. It shrinks without
+     * Gives the pool another size. It grows at once. It shrinks without
      * interrupting: idle workers leave at once, busy ones when their task has
      * ended. Holds until the server is restarted, which starts with the configured
      * size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).
@@ -2829,7 +2829,7 @@ export const AdminServiceDefinition = {
 } as const;
 
 /**
- * For operators: the crew, the queues, statistics, and the drain.
+ * For operators: the pool, the queues, statistics, and the drain.
  *
  * A service of its own, so that it can have permissions of its own. Errors are
  * told as in TaskService. Calls that change something may fail with UNAVAILABLE
@@ -2837,7 +2837,7 @@ export const AdminServiceDefinition = {
  */
 export type AdminServiceService = typeof AdminServiceService;
 export const AdminServiceService = {
-  /** Tells the size of the crew, and of each worker what it runs. */
+  /** Tells the size of the pool, and of each worker what it runs. */
   getPool: {
     path: "/taskyard.v1.AdminService/GetPool" as const,
     requestStream: false as const,
@@ -2848,7 +2848,7 @@ export const AdminServiceService = {
     responseDeserialize: (value: Buffer): GetPoolResponse => GetPoolResponse.decode(value),
   },
   /**
-   * Gives the crew another size. It grows at once. It shrinks without
+   * Gives the pool another size. It grows at once. It shrinks without
    * interrupting: idle workers leave at once, busy ones when their task has
    * ended. Holds until the server is restarted, which starts with the configured
    * size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).
@@ -2963,10 +2963,10 @@ export const AdminServiceService = {
 } as const;
 
 export interface AdminServiceServer extends UntypedServiceImplementation {
-  /** Tells the size of the crew, and of each worker what it runs. */
+  /** Tells the size of the pool, and of each worker what it runs. */
   getPool: handleUnaryCall<GetPoolRequest, GetPoolResponse>;
   /**
-   * Gives the crew another size. It grows at once. It shrinks without
+   * Gives the pool another size. It grows at once. It shrinks without
    * interrupting: idle workers leave at once, busy ones when their task has
    * ended. Holds until the server is restarted, which starts with the configured
    * size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).
@@ -3016,7 +3016,7 @@ export interface AdminServiceServer extends UntypedServiceImplementation {
 }
 
 export interface AdminServiceClient extends Client {
-  /** Tells the size of the crew, and of each worker what it runs. */
+  /** Tells the size of the pool, and of each worker what it runs. */
   getPool(
     request: GetPoolRequest,
     callback: (error: ServiceError | null, response: GetPoolResponse) => void,
@@ -3033,7 +3033,7 @@ export interface AdminServiceClient extends Client {
     callback: (error: ServiceError | null, response: GetPoolResponse) => void,
   ): ClientUnaryCall;
   /**
-   * Gives the crew another size. It grows at once. It shrinks without
+   * Gives the pool another size. It grows at once. It shrinks without
    * interrupting: idle workers leave at once, busy ones when their task has
    * ended. Holds until the server is restarted, which starts with the configured
    * size. Errors: INVALID_ARGUMENT (INVALID_FIELDS).

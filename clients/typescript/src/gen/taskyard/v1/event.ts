@@ -39,9 +39,9 @@ export enum EventType {
   CANCELLED = 7,
   /** REDRIVEN - Someone put an ended task back into its queue. */
   REDRIVEN = 8,
-  /** WORKER_STARTED - A worker joined the crew. */
+  /** WORKER_STARTED - A worker joined the pool. */
   WORKER_STARTED = 9,
-  /** WORKER_STOPPED - A worker left the crew. */
+  /** WORKER_STOPPED - A worker left the pool. */
   WORKER_STOPPED = 10,
   /** DRAINING - The server began to drain: no task starts until its next start. */
   DRAINING = 11,
@@ -155,11 +155,11 @@ export interface Event {
     | undefined;
   /** What happened. */
   type: EventType;
-  /** The task it happened to; empty for the crew's events. */
+  /** The task it happened to; empty for the pool's events. */
   taskId: string;
-  /** The task's queue, or the queue it happened to; empty for events of the crew. */
+  /** The task's queue, or the queue it happened to; empty for events of the pool. */
   queue: string;
-  /** The task's kind; empty for the crew's events. */
+  /** The task's kind; empty for the pool's events. */
   kind: string;
   /** Which execution of the task; 0 before the first. */
   attempt: number;

@@ -9,7 +9,7 @@ import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 
-/** The crew. */
+/** The worker pool. */
 export interface Pool {
   /** The size it is to have. */
   size: number;
@@ -24,13 +24,13 @@ export interface Pool {
 export interface Worker {
   /** Its name, for example "worker-3". */
   worker: string;
-  /** It leaves the crew when its task has ended. */
+  /** It leaves the pool when its task has ended. */
   leaving: boolean;
   /** What it runs; unset while it is idle. */
   execution:
     | Execution
     | undefined;
-  /** Executions that it has ended since it joined the crew. */
+  /** Executions that it has ended since it joined the pool. */
   finished: bigint;
   /** The part of its time, from 0 to 1, that it was busy since it joined. */
   busyShare: number;

@@ -79,7 +79,7 @@ export interface QueueSettings {
   maxBytes?:
     | bigint
     | undefined;
-  /** Tasks of it that may run at a time; up to 10,000; 0 for no limit but the crew. */
+  /** Tasks of it that may run at a time; up to 10,000; 0 for no limit but the pool. */
   maxRunning?:
     | number
     | undefined;
@@ -87,7 +87,7 @@ export interface QueueSettings {
   rateLimit?:
     | RateLimit
     | undefined;
-  /** Its share of the crew beside other queues that have work; 1 to 1,000. */
+  /** Its share of the pool beside other queues that have work; 1 to 1,000. */
   weight?:
     | number
     | undefined;

@@ -377,7 +377,7 @@ export interface WatchHeartbeat {
 export interface WatchSnapshot {
   /** Tasks that have not ended, without payloads, in the order of submission. */
   tasks: Task[];
-  /** The crew; in the first parts, before the tasks. */
+  /** The pool; in the first parts, before the tasks. */
   workers: Worker[];
 }
 
@@ -4550,7 +4550,7 @@ export const Kind: MessageFns<Kind> = {
 };
 
 /**
- * Takes tasks, runs them on a fixed crew of workers, and tells what happens
+ * Takes tasks, runs them on a fixed pool of workers, and tells what happens
  * to them.
  *
  * Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a
@@ -4841,7 +4841,7 @@ export const TaskServiceDefinition = {
 } as const;
 
 /**
- * Takes tasks, runs them on a fixed crew of workers, and tells what happens
+ * Takes tasks, runs them on a fixed pool of workers, and tells what happens
  * to them.
  *
  * Every error carries one google.rpc.ErrorInfo with domain "taskyard" and a

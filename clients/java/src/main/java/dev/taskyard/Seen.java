@@ -38,7 +38,7 @@ public sealed interface Seen {
    * A part of the snapshot.
    *
    * @param tasks that have not ended, in the order of submission
-   * @param workers the crew, in the first parts
+   * @param workers the pool, in the first parts
    */
   record Snapshot(List<Task> tasks, List<Worker> workers) implements Seen {}
 
