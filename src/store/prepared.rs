@@ -1,32 +1,51 @@
 //! A submission, made ready in the caller's own time: what can be computed
 //! before the engine is, so that its one thread does only what must be in order.
 
+use std::sync::Arc;
+
 use crate::{
     admission::{Handoff, Permit},
     store::{
         Submission,
+        journal::Labels,
         record::{LabelsRecord, TaskRecord},
     },
-    task::NewTask,
+    task::{Due, NewTask},
 };
 
-/// A task, its permit, and its row.
+/// A task as the engine needs it, its permit, and its row.
 #[derive(Debug)]
 pub struct Prepared {
-    pub task: NewTask,
+    pub queue: Arc<str>,
+    pub kind: Arc<str>,
+    pub priority: i32,
+    pub due: Due,
+    pub max_attempts: u32,
+    pub request_id: Option<Arc<str>>,
     pub fingerprint: [u8; 16],
     pub permit: Permit,
+    /// See [`TaskRecord`].
     pub record: Vec<u8>,
-    pub labels: Option<Vec<u8>>,
+    /// See [`LabelsRecord`].
+    pub labels: Labels,
 }
 
 impl Prepared {
-    /// Encodes the row.
+    /// Encodes the row. What is in it goes here, and not on the engine's thread.
     pub fn new(submission: Submission, permit: Permit) -> Self {
         let Submission { task, fingerprint } = submission;
-        let record = TaskRecord::of(&task).to_bytes();
-        let labels = LabelsRecord::to_bytes(&task.labels);
-        Self { task, fingerprint, permit, record, labels }
+        Self {
+            record: TaskRecord::of(&task).to_bytes(),
+            labels: LabelsRecord::to_bytes(&task.labels).map(Vec::into_boxed_slice),
+            request_id: task.request_id.map(Arc::from),
+            queue: task.queue,
+            kind: task.kind,
+            priority: task.priority,
+            due: task.due,
+            max_attempts: task.retry.max_attempts,
+            fingerprint,
+            permit,
+        }
     }
 
     /// Encodes the rows of several; with what keeps those in line behind them.

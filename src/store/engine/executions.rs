@@ -55,12 +55,7 @@ impl Engine<'_> {
         let now = self.group.now;
         let started = now.wall;
         let cancel = CancellationToken::new();
-        let StartContent { labels, run } = match self.group.fresh.remove(&number) {
-            Some((task, labels)) => {
-                StartContent { labels, run: Ok((task.payload, task.timeout, task.retry)) }
-            }
-            None => self.read_content(number)?,
-        };
+        let StartContent { labels, run } = self.read_content(number)?;
         let Some(entry) = self.index.get_mut(number) else {
             return Err(GroupError::Inconsistent(number));
         };

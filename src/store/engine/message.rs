@@ -93,5 +93,5 @@ fn rows_of_end(finished: &Finished) -> usize {
 
 /// Bytes of a new task's rows: two of them have its labels.
 fn rows_of(prepared: &Prepared) -> usize {
-    prepared.record.len() + 2 * prepared.labels.as_ref().map_or(0, Vec::len) + AROUND
+    prepared.record.len() + 2 * prepared.labels.as_deref().map_or(0, <[u8]>::len) + AROUND
 }

@@ -50,7 +50,7 @@ use super::{
 use crate::{
     admission::Admission,
     events::{Encoder, EventBatch, Publisher},
-    task::{NewTask, WorkerId},
+    task::WorkerId,
 };
 
 pub use disk_watch::{DiskWatch, watch as watch_disk};
@@ -117,9 +117,6 @@ pub struct Group {
     /// What the slots hold after the group: one row per worker, however many
     /// tasks it went through.
     pub slots: HashMap<WorkerId, Option<SlotRow>>,
-    /// Tasks that came in this group, for as many as there are idle workers: a
-    /// start in the same group need not read what was just written. With their labels.
-    pub fresh: ByNumber<(NewTask, Option<Box<[u8]>>)>,
     /// Tasks that started in this group.
     pub started: HashSet<u64>,
     /// Tasks that ended in this group: those that did not fail, and those that did.
@@ -138,7 +135,6 @@ impl Group {
             now,
             effects: Vec::new(),
             slots: HashMap::new(),
-            fresh: ByNumber::default(),
             started: HashSet::new(),
             ended: Default::default(),
             tallied: BTreeSet::new(),
@@ -291,7 +287,6 @@ impl Engine<'_> {
             self.refresh_answers();
         }
         self.group.started.clear();
-        self.group.fresh.clear();
         self.trim()?;
         self.write_gathered();
         let batches = self.encoder.take_all();

@@ -4,14 +4,14 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::{Effect, Engine, Entry, GroupError, Reply, alone};
 use crate::{
-    event::{Event, EventType, Subject},
+    event::{Event, EventType, Seq, Subject},
     store::{
         Error, Submitted,
         journal::{NewTaskRow, RequestRow, TaskRow},
         prepared::Prepared,
         ready::{DueTimer, EngineTime},
     },
-    task::{Due, Lifecycle, State, Timestamp},
+    task::{Due, Lifecycle, State, TaskId, Timestamp},
 };
 
 type Applied = Result<(), GroupError>;
@@ -67,7 +67,7 @@ impl Engine<'_> {
         let mut wrong = Vec::new();
         let mut asked: HashMap<&str, (usize, [u8; 16])> = HashMap::new();
         for (at, prepared) in all.iter().enumerate() {
-            let Some(request_id) = &prepared.task.request_id else { continue };
+            let Some(request_id) = &prepared.request_id else { continue };
             let own = (at, prepared.fingerprint);
             let (first, fingerprint) = *asked.entry(request_id).or_insert(own);
             match self.repeated(prepared)? {
@@ -96,7 +96,7 @@ impl Engine<'_> {
 
     /// The outcome of a submission whose `request_id` is known.
     fn repeated(&mut self, prepared: &Prepared) -> Result<Option<Outcome>, GroupError> {
-        let Some(request_id) = &prepared.task.request_id else { return Ok(None) };
+        let Some(request_id) = &prepared.request_id else { return Ok(None) };
         let RequestRow { task: number, fingerprint } =
             match alone(self.records.request(request_id))? {
                 Ok(Some(known)) => known,
@@ -120,48 +120,34 @@ impl Engine<'_> {
     }
 
     fn accept(&mut self, prepared: Prepared) -> Submitted {
-        let Prepared { task, fingerprint, permit, record, labels } = prepared;
         let now = self.group.now;
-        let (due, interval, timer) = due(task.due, &now);
+        let (due, interval, timer) = due(prepared.due, &now);
         self.newest_task += 1;
         let number = self.newest_task;
         let id = self.identity.task_id(number);
         let life = Lifecycle::submitted(timer.is_some());
+        let seq = self.tell_submitted(id, &prepared, timer.map(|_| due));
 
-        let (queue, kind) = (&*task.queue, &*task.kind);
-        let labels_told = labels.as_deref().unwrap_or_default();
-        let subject = Subject { id, queue, kind, attempt: 0, labels: labels_told };
-        let mut event = Event::new(EventType::Submitted, now.wall, Some(subject));
-        event.next_due = timer.map(|_| due);
-        let seq = self.encoder.push(&event);
-
-        let labels = labels.map(Vec::into_boxed_slice);
-        let request_id: Option<Arc<str>> = task.request_id.as_deref().map(Arc::from);
-        let max_attempts = task.retry.max_attempts;
-        let bytes = permit.bytes();
-        let priority = task.priority;
-        self.records.insert_task(NewTaskRow {
-            task: TaskRow {
-                number,
-                seq,
-                created: now.wall,
-                queue: Arc::clone(&task.queue),
-                kind: Arc::clone(&task.kind),
-                request_id: request_id.clone(),
-                labels: labels.clone(),
-                record,
-            },
-            priority,
-            due,
-            interval,
-            bytes,
-            max_attempts,
-        });
+        let Prepared { queue, kind, priority, max_attempts, permit, labels, .. } = prepared;
+        let (request_id, fingerprint) = (prepared.request_id, prepared.fingerprint);
+        let (bytes, has_labels) = (permit.bytes(), labels.is_some());
+        let task = TaskRow {
+            number,
+            seq,
+            created: now.wall,
+            queue,
+            kind: Arc::clone(&kind),
+            request_id: request_id.clone(),
+            labels,
+            record: prepared.record,
+        };
+        let row = NewTaskRow { task, priority, due, interval, bytes, max_attempts };
+        self.records.insert_task(row);
         if let Some(request_id) = request_id {
             self.records.insert_request(request_id, RequestRow { task: number, fingerprint });
         }
         let queue = self.queues.ensure(permit.queue(), &mut self.ready, &now);
-        let kind = self.index.share(&task.kind);
+        let kind = self.index.share(&kind);
         let entry = Entry {
             life,
             queue,
@@ -172,19 +158,31 @@ impl Engine<'_> {
             due,
             timer: timer.unwrap_or(DueTimer::Steady(now.steady)),
             bytes,
-            has_labels: labels.is_some(),
+            has_labels,
             permit: Some(permit),
             execution: None,
         };
-        if life.state == State::Queued && self.group.fresh.len() < self.idle.len() {
-            self.group.fresh.insert(number, (task, labels));
-        }
         self.await_turn(number, &entry);
         if life.state == State::Queued {
             self.arrived(entry.queue);
         }
         self.index.insert(number, entry);
         Submitted { task: id, seq, state: life.state, existing: false }
+    }
+
+    /// The event of a submission; its number.
+    fn tell_submitted(
+        &mut self,
+        id: TaskId,
+        prepared: &Prepared,
+        next_due: Option<Timestamp>,
+    ) -> Seq {
+        let Prepared { queue, kind, labels, .. } = prepared;
+        let labels = labels.as_deref().unwrap_or_default();
+        let subject = Subject { id, queue, kind, attempt: 0, labels };
+        let mut event = Event::new(EventType::Submitted, self.group.now.wall, Some(subject));
+        event.next_due = next_due;
+        self.encoder.push(&event)
     }
 
     /// Lets the answers to submissions tell of starts in the same group.

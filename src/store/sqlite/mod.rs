@@ -198,6 +198,7 @@ pub fn open_writer(
     durability: Durability,
     circumstances: Circumstances,
 ) -> Result<Connection, DatabaseError> {
+    memory::configure();
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(DatabaseError::SqliteTooOld(rusqlite::version()));
     }
@@ -281,7 +282,6 @@ pub fn open_reader(location: &Location) -> Result<Connection, DatabaseError> {
 }
 
 fn connect(location: &Location, flags: OpenFlags) -> Result<Connection, DatabaseError> {
-    memory::leave_uncounted();
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = match location {
         // An absolute path is never taken for a URI; `file:name` would be.
