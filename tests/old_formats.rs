@@ -4,7 +4,9 @@
 //! in the same way by a version shortly before 0.2.0: it has a task that was redriven, one
 //! that was resting before its second attempt, a queue that was paused and one that was
 //! configured, too. `format-3.db` is that one, brought to format 3 when that was the present
-//! one.
+//! one. `format-4.db` was left by a server of that format after a kill -9: of four tasks that
+//! were submitted together to a queue that was paused one was cancelled and one is delayed, and
+//! one of another queue was running.
 
 mod support;
 
@@ -143,6 +145,50 @@ async fn reads_all_of(name: &str) {
         }
         let interrupted = watch.until(EventType::Interrupted).await;
         assert_eq!(interrupted.error.unwrap().reason, "CRASHED", "start {start}");
+        dir = test_server.drain().await.1;
+    }
+}
+
+#[tokio::test]
+async fn format_4_is_read_as_it_was_written() {
+    let mut dir = left_behind("format-4.db");
+    for start in 1..=2 {
+        let test_server = TestServer::on(dir, settle, builtin()).await;
+        let mut client = test_server.client().await;
+        let all = list(&mut client).await;
+        assert_eq!(all.len(), 6);
+        let waiting = TaskFilter {
+            states: vec![TaskState::Scheduled.into(), TaskState::Queued.into()],
+            queues: vec!["later".into()],
+            ..Default::default()
+        };
+        for newest_first in [false, true] {
+            let filter = Some(waiting.clone());
+            let waiting = ListTasksRequest { filter, newest_first, ..Default::default() };
+            let waiting = client.list_tasks(waiting).await.unwrap().into_inner().tasks;
+            let mut known: Vec<_> =
+                waiting.iter().map(|task| (&*task.request_id, task.state())).collect();
+            if newest_first {
+                known.reverse();
+            }
+            let queued = TaskState::Queued;
+            let expected =
+                [("fourth", TaskState::Scheduled), ("first", queued), ("second", queued)];
+            assert_eq!(known, expected, "start {start}");
+        }
+        for (request_id, state) in [("first", TaskState::Queued), ("third", TaskState::Cancelled)] {
+            let again = all.iter().find(|task| task.request_id == request_id).expect("a task");
+            assert_eq!(again.state(), state, "{again:?}");
+        }
+        let labelled = all.iter().find(|task| task.request_id == "first").expect("a task");
+        assert_eq!(labelled.labels["team"], "red");
+        assert_eq!(ended(&mut test_server.admin().await).await, (1, 0, 1));
+        let mut watch = Watch::oldest(&mut client).await;
+        let interrupted = watch.until(EventType::Interrupted).await;
+        assert_eq!(
+            (&*interrupted.queue, interrupted.error.unwrap().reason),
+            ("long", "CRASHED".into())
+        );
         dir = test_server.drain().await.1;
     }
 }
