@@ -66,13 +66,14 @@ struct Statements<'c> {
     delete_slot: Statement<'c>,
     put_finish: Statement<'c>,
     delete_finish: Statement<'c>,
+    delete_finishes: Statement<'c>,
     insert_attempt: Statement<'c>,
     forget_attempts: Statement<'c>,
     delete_attempts: Statement<'c>,
     insert_output: Statement<'c>,
     forget_outputs: Statement<'c>,
     delete_outputs: Statement<'c>,
-    delete_task: Statement<'c>,
+    delete_tasks: Statement<'c>,
     insert_request: Statement<'c>,
     delete_request: Statement<'c>,
     insert_ended: Statement<'c>,
@@ -150,13 +151,14 @@ impl<'c> Statements<'c> {
             delete_slot: prepare("DELETE FROM slot WHERE worker = ?1")?,
             put_finish: replace(Table::Finish)?,
             delete_finish: prepare("DELETE FROM finish WHERE id = ?1")?,
+            delete_finishes: prepare("DELETE FROM finish WHERE id BETWEEN ?1 AND ?2")?,
             insert_attempt: prepare(&Table::Attempt.insert("INSERT OR IGNORE"))?,
             forget_attempts: prepare("DELETE FROM attempt WHERE task = ?1 AND attempt <= ?2")?,
-            delete_attempts: prepare("DELETE FROM attempt WHERE task = ?1")?,
+            delete_attempts: prepare("DELETE FROM attempt WHERE task BETWEEN ?1 AND ?2")?,
             insert_output: replace(Table::Output)?,
             forget_outputs: prepare("DELETE FROM output WHERE task = ?1 AND attempt <= ?2")?,
-            delete_outputs: prepare("DELETE FROM output WHERE task = ?1")?,
-            delete_task: prepare("DELETE FROM task WHERE id = ?1")?,
+            delete_outputs: prepare("DELETE FROM output WHERE task BETWEEN ?1 AND ?2")?,
+            delete_tasks: prepare("DELETE FROM task WHERE id BETWEEN ?1 AND ?2")?,
             insert_request: insert(Table::Request)?,
             delete_request: prepare("DELETE FROM request WHERE id = ?1 AND task = ?2")?,
             insert_ended: insert(Table::Ended)?,
@@ -330,17 +332,20 @@ impl<'c> Statements<'c> {
         }
     }
 
-    /// Tasks of which nothing is kept any more.
+    /// Tasks of which nothing is kept any more. They are neighbours, mostly, and go together.
     fn trim(&mut self, set: &WriteSet, has_outputs: bool) -> Rows<()> {
-        let mut trimmed: Vec<_> = set.trimmed.iter().collect();
-        trimmed.sort_unstable();
-        for (number, request_id) in trimmed {
-            self.delete_finish.execute([number])?;
-            self.delete_task.execute([number])?;
-            self.delete_attempts.execute([number])?;
+        let mut numbers: Vec<u64> = set.trimmed.keys().copied().collect();
+        numbers.sort_unstable();
+        for run in numbers.chunk_by(|before, after| *after == before + 1) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            self.delete_finishes.execute((first, last))?;
+            self.delete_tasks.execute((first, last))?;
+            self.delete_attempts.execute((first, last))?;
             if has_outputs {
-                self.delete_outputs.execute([number])?;
+                self.delete_outputs.execute((first, last))?;
             }
+        }
+        for (number, request_id) in &set.trimmed {
             if let Some(request_id) = request_id {
                 self.delete_request.execute((request_id, number))?;
             }
