@@ -25,6 +25,7 @@ use taskyard::proto::{
         CancelTaskRequest, DrainRequest, EventType, GetTaskRequest, ListTasksRequest,
         ResizePoolRequest, SubmitRequest, SubmitStreamRequest, TaskState, WaitTaskRequest,
         WatchEventsRequest, WatchStart, admin_service_client::AdminServiceClient,
+        submit_request::Payload,
     },
 };
 use tempfile::TempDir;
@@ -49,17 +50,20 @@ enum Trigger {
     Resize,
     Connect,
     Drain,
+    /// So much that the log is to be moved.
+    Write,
     /// It comes there by itself.
     Nothing,
 }
 
 /// A part of the server: its failpoint, its name in the log, and what makes it fail.
-const PARTS: [(&str, &str, Trigger); 11] = [
+const PARTS: [(&str, &str, Trigger); 12] = [
     ("engine.group", "store-engine", Trigger::Submit),
     ("engine.publish", "store-engine", Trigger::Submit),
     ("reader.short-lane", "store-short-", Trigger::Read),
     ("reader.history-lane", "store-history-", Trigger::WatchOldest),
     ("reader.list-lane", "store-list-", Trigger::List),
+    ("log-mover", "store-log", Trigger::Write),
     ("accept", "accept-loop", Trigger::Connect),
     ("sweeper", "watch-sweeper", Trigger::Nothing),
     ("worker", "worker-", Trigger::Cancel),
@@ -173,6 +177,18 @@ async fn meet(
             let drained = async { admin().await.drain(DrainRequest {}).await };
             let drained = within(failpoint, drained).await;
             is_the_failure("who asked for the drain", &drained.unwrap_err());
+            None
+        }
+        Trigger::Write => {
+            // Some 16 MiB. A queue takes four.
+            for task in 0..32 {
+                let payload = Some(Payload::Data(vec![0; 500_000].into()));
+                let queue = format!("other-{}", task / 4);
+                let large = SubmitRequest { queue, payload, ..support::task("noop") };
+                if client.submit(large).await.is_err() {
+                    break;
+                }
+            }
             None
         }
         Trigger::Nothing => None,

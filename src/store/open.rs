@@ -18,7 +18,7 @@ use super::{
     Submitted, Task,
     clock::WallClock,
     directory::{Directory, DirectoryError},
-    engine::{Closed, Message, Reply, watch_disk},
+    engine::{Closed, LogMover, Message, Reply, watch_disk},
     identity::Identity,
     prepared::Prepared,
     reader::{self, Lane, Readers},
@@ -232,6 +232,11 @@ impl EngineStart {
         let (mut engine, opened) =
             recovery::recover(journal, self.location.path(), self.admission, &self.settings)?;
         engine.directory.clone_from(&directory);
+        if self.location.path().is_some() {
+            let log = sqlite::open_log(&self.location)?;
+            let mover = LogMover::start(move || log.move_into_database(), supervisor)?;
+            engine.log_keeper.leave_to(mover);
+        }
         *open = Some((opened.hub.clone(), opened.hub.hold_open()));
         if let Some(reply) = reply.take() {
             drop(reply.send(Ok(opened)));

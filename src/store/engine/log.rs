@@ -1,7 +1,9 @@
 //! Keeps the write-ahead log short.
 //!
-//! Owns when the log is moved into the database: after the effects of a group, so that
-//! nobody's answer waits for it. What cannot be moved is told, and tried again. While the
+//! Owns when the log is moved into the database. Most of it is moved by a thread of its own
+//! ([`LogMover`]) while groups are committed; the rest by the engine, after the effects of a
+//! group, so that nobody's answer waits for it: only when all of it is moved, and nothing is
+//! being written, the log begins anew. What cannot be moved is told, and tried again. While the
 //! log is long, new tasks are held back, and what the store has goes on; at the very bound
 //! the engine stands still until something can be moved.
 
@@ -10,11 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Engine, GroupError};
+use super::{Engine, GroupError, LogMover};
 use crate::{
     admission::Hold,
     store::{
-        journal::{Fault, Moved},
+        journal::{Fault, JournalError, Moved},
         sqlite::CHECKPOINT_PAGES,
     },
 };
@@ -23,6 +25,9 @@ use crate::{
 /// as the one before.
 const FIRST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(5);
+
+/// How many times as long as it is usually the log may become while the mover is at work.
+const MOST_LEFT: u64 = 4;
 
 /// How often trouble that lasts is told.
 const REMINDER: Duration = Duration::from_secs(30);
@@ -35,8 +40,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub struct LogKeeper {
     /// Pages that it may have.
     limit: u64,
-    /// Pages that it has, as far as they are not all in the database.
+    /// Pages that it has, as far as they are not all in the database; and how many of them are.
     pages: u64,
+    moved: u64,
+    mover: Option<LogMover>,
+    /// Pages that it had moved when it was done the last time.
+    moved_before: u64,
+    /// It achieved nothing then: the engine sees to it.
+    mover_rests: bool,
     /// Pages that it had when all of them were in the database: it was to begin anew.
     whole_at: Option<u64>,
     /// It did not, as somebody read it: it must be seen to.
@@ -62,12 +73,21 @@ impl LogKeeper {
         Self {
             limit,
             pages: 0,
+            moved: 0,
+            mover: None,
+            moved_before: 0,
+            mover_rests: false,
             whole_at: None,
             is_kept: false,
             wanted: false,
             trouble: None,
             held: false,
         }
+    }
+
+    /// Most of it is moved by this one.
+    pub fn leave_to(&mut self, mover: LogMover) {
+        self.mover = Some(mover);
     }
 
     /// To be moved soon, as what is in it makes the database shorter.
@@ -87,7 +107,56 @@ impl LogKeeper {
     }
 
     fn is_to_be_moved(&self) -> bool {
-        self.wanted || self.pages >= CHECKPOINT_PAGES.min(self.limit / 4)
+        self.wanted || self.pages >= self.threshold() && !self.is_left_to_mover()
+    }
+
+    /// Pages from which on it is to be moved.
+    fn threshold(&self) -> u64 {
+        CHECKPOINT_PAGES.min(self.limit / 4)
+    }
+
+    /// So much is left to be moved that the engine had better not wait for it.
+    fn much_is_left(&self) -> bool {
+        self.pages.saturating_sub(self.moved) > self.threshold() / 4
+    }
+
+    /// The mover will have made it shorter, and it may be as long as it is meanwhile.
+    fn is_left_to_mover(&self) -> bool {
+        let bound = (MOST_LEFT * self.threshold()).min(self.limit / 4);
+        self.mover.as_ref().is_some_and(|mover| {
+            self.pages < bound && !self.mover_rests && (mover.is_busy() || self.much_is_left())
+        })
+    }
+
+    /// Has it moved while the engine goes on, if that is of use.
+    fn ask_mover(&self) {
+        if self.pages >= self.threshold() / 2
+            && self.much_is_left()
+            && !self.mover_rests
+            && let Some(mover) = &self.mover
+        {
+            mover.ask();
+        }
+    }
+
+    /// What became of the mover's latest work.
+    ///
+    /// # Errors
+    /// After which the store must not go on.
+    fn hear_mover(&mut self) -> Result<(), JournalError> {
+        match self.mover.as_ref().and_then(LogMover::outcome) {
+            None => Ok(()),
+            Some(Ok(Moved { moved, .. })) => {
+                self.mover_rests |= moved <= self.moved_before;
+                self.moved_before = moved;
+                Ok(())
+            }
+            Some(Err(error)) if error.fault().may_pass() => {
+                self.mover_rests = true;
+                Ok(())
+            }
+            Some(Err(error)) => Err(error),
+        }
     }
 
     /// It could not be moved, or not all of it. Tells whether that is to be told.
@@ -110,16 +179,20 @@ impl LogKeeper {
         due
     }
 
-    /// So many pages are in it after a commit.
-    fn stands(&mut self, pages: u64) {
+    /// How it is after a commit.
+    fn stands(&mut self, Moved { pages, moved }: Moved) {
         self.is_kept |= self.whole_at.take().is_some_and(|whole| pages > whole);
-        self.pages = pages;
+        if pages < self.pages {
+            self.moved_before = 0;
+        }
+        (self.pages, self.moved) = (pages, moved);
     }
 
     /// All of it is in the database, and the next commit begins it anew, as far as can be
     /// told.
     fn succeeded(&mut self, moved: Moved) {
-        (self.pages, self.wanted) = (0, false);
+        (self.pages, self.moved, self.moved_before) = (0, 0, 0);
+        (self.wanted, self.mover_rests) = (false, false);
         self.whole_at = (!self.is_kept).then_some(moved.pages);
         self.is_kept = false;
         if self.trouble.take().is_some_and(|trouble| trouble.told.is_some()) {
@@ -135,13 +208,16 @@ impl Engine<'_> {
     /// After which the store must not go on.
     pub(super) fn keep_log_short(&mut self) -> Result<(), GroupError> {
         match self.records.journal.log() {
-            Ok(stand) => self.log_keeper.stands(stand.pages),
+            Ok(stand) => self.log_keeper.stands(stand),
             // It is as long as it was, as far as can be told.
             Err(error) if error.fault().may_pass() => {}
             Err(error) => return Err(error.into()),
         }
+        self.log_keeper.hear_mover()?;
         if self.log_keeper.is_due(Instant::now()) {
             self.move_log()?;
+        } else {
+            self.log_keeper.ask_mover();
         }
         self.hold_or_release();
         Ok(())
@@ -205,7 +281,8 @@ impl Engine<'_> {
 
     /// New tasks stay outside while the log has more than half of its pages.
     fn hold_or_release(&mut self) {
-        let LogKeeper { limit, pages, held, .. } = self.log_keeper;
+        let LogKeeper { limit, pages, held, .. } = &self.log_keeper;
+        let (limit, pages, held) = (*limit, *pages, *held);
         if pages >= limit / 2 && !held {
             tracing::warn!("no new task is taken until the write-ahead log is shorter");
             self.admission.hold(Hold::LogFull, RETRY_AFTER);
@@ -220,7 +297,10 @@ impl Engine<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::mpsc;
+
+    use super::{super::log_mover, *};
+    use crate::supervisor::Supervisor;
 
     #[test]
     fn what_fails_is_tried_again_after_rests_and_told_at_intervals() {
@@ -246,16 +326,16 @@ mod tests {
     #[test]
     fn a_log_that_readers_keep_from_beginning_anew_is_seen_to() {
         let mut log = LogKeeper::new(1_000);
-        log.stands(300);
+        log.stands(Moved { pages: 300, moved: 0 });
         log.succeeded(Moved { pages: 300, moved: 300 });
-        log.stands(1);
+        log.stands(Moved { pages: 1, moved: 0 });
         assert!(!log.is_kept, "it began anew");
-        log.stands(300);
+        log.stands(Moved { pages: 300, moved: 0 });
         log.succeeded(Moved { pages: 300, moved: 300 });
-        log.stands(301);
+        log.stands(Moved { pages: 301, moved: 0 });
         assert!(log.is_kept, "somebody read it");
         log.succeeded(Moved { pages: 301, moved: 301 });
-        log.stands(2);
+        log.stands(Moved { pages: 2, moved: 0 });
         assert!(!log.is_kept && log.pages == 2);
     }
 
@@ -267,5 +347,82 @@ mod tests {
         assert!(log.until_retry().is_some(), "it is wanted");
         log.wanted = false;
         assert!(log.until_retry().is_none(), "there is nothing to be done");
+    }
+
+    /// A mover that does as the test says, and tells when it is at work.
+    fn mover() -> (LogMover, mpsc::Receiver<()>, mpsc::Sender<log_mover::Outcome>) {
+        let (tell, at_work) = mpsc::channel();
+        let (outcome, outcomes) = mpsc::channel();
+        let move_log = move || {
+            tell.send(()).expect("the test waits");
+            outcomes.recv().expect("the test says how it ends")
+        };
+        let mover = LogMover::start(move_log, &Supervisor::default()).expect("a thread");
+        (mover, at_work, outcome)
+    }
+
+    fn until_idle(log: &LogKeeper) {
+        while log.mover.as_ref().is_some_and(LogMover::is_busy) {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn most_of_the_log_is_left_to_the_mover_and_the_rest_is_the_engines() {
+        let mut log = LogKeeper::new(1_000_000);
+        let (mover, at_work, outcome) = mover();
+        log.leave_to(mover);
+        let now = Instant::now();
+        let stands = |log: &mut LogKeeper, pages, moved| {
+            log.stands(Moved { pages, moved });
+            log.hear_mover().expect("nothing has failed");
+            let is_due = log.is_due(now);
+            if !is_due {
+                log.ask_mover();
+            }
+            is_due
+        };
+        assert!(!stands(&mut log, CHECKPOINT_PAGES / 2 - 1, 0));
+        assert!(at_work.try_recv().is_err(), "it is short");
+        assert!(!stands(&mut log, CHECKPOINT_PAGES / 2, 0));
+        at_work.recv().expect("it is asked");
+        assert!(!stands(&mut log, CHECKPOINT_PAGES * 2, 0), "it is at work");
+        assert!(stands(&mut log, CHECKPOINT_PAGES * MOST_LEFT, 0), "but the log has a bound");
+        // Much was written meanwhile: it goes on.
+        let half = CHECKPOINT_PAGES / 2;
+        outcome.send(Ok(Moved { pages: half, moved: half })).expect("it waits");
+        until_idle(&log);
+        assert!(!stands(&mut log, CHECKPOINT_PAGES * 2, half));
+        at_work.recv().expect("it is asked again");
+        let most = CHECKPOINT_PAGES * 2;
+        outcome.send(Ok(Moved { pages: most, moved: most })).expect("it waits");
+        until_idle(&log);
+        assert!(stands(&mut log, most + 10, most), "the rest is short");
+        log.succeeded(Moved { pages: most + 10, moved: most + 10 });
+        assert!(!stands(&mut log, 5, 0));
+    }
+
+    #[test]
+    fn what_the_mover_cannot_do_is_the_engines_and_a_failed_sync_is_the_end() {
+        let failed = |fault| Err(JournalError::Failed { fault, cause: "as the test says".into() });
+        let stuck = Ok(Moved { pages: CHECKPOINT_PAGES, moved: 0 });
+        for (told, ends) in
+            [(failed(Fault::Full), false), (stuck, false), (failed(Fault::Sync), true)]
+        {
+            let mut log = LogKeeper::new(1_000_000);
+            let (mover, at_work, outcome) = mover();
+            log.leave_to(mover);
+            log.stands(Moved { pages: CHECKPOINT_PAGES, moved: 0 });
+            log.ask_mover();
+            at_work.recv().expect("it is asked");
+            assert!(!log.is_due(Instant::now()));
+            outcome.send(told).expect("it waits");
+            until_idle(&log);
+            assert_eq!(log.hear_mover().is_err(), ends);
+            assert!(ends || log.is_due(Instant::now()), "the engine sees to it");
+            log.ask_mover();
+            assert!(ends || at_work.try_recv().is_err(), "it is left alone meanwhile");
+            drop(outcome);
+        }
     }
 }

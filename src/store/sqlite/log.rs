@@ -112,6 +112,25 @@ impl<'c> Log<'c> {
     }
 }
 
+/// Moves the log into the database beside the writing connection.
+#[derive(Debug)]
+pub struct LogConnection(Connection);
+
+impl LogConnection {
+    /// With a connection of its own.
+    pub fn new(connection: Connection) -> Self {
+        Self(connection)
+    }
+
+    /// Moves what readers allow of it, and syncs that, without waiting for anybody.
+    ///
+    /// # Errors
+    /// Also if it is being moved by somebody else.
+    pub fn move_into_database(&self) -> Result<Moved, JournalError> {
+        Ok(self.0.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], moved)?)
+    }
+}
+
 /// Busy, pages of the log, and of those in the database: -1 where there is no log, and where
 /// somebody's lock hides it, which must not be taken for an empty one.
 fn moved(row: &Row<'_>) -> Result<Moved, rusqlite::Error> {

@@ -66,7 +66,7 @@ use crate::{config::Durability, task::State};
 
 pub use integrity::{Findings, look_through};
 pub use journal::SqliteJournal;
-pub use log::CHECKPOINT_PAGES;
+pub use log::{CHECKPOINT_PAGES, LogConnection};
 pub use opening::{Circumstances, LogDamage, log_of, scan_log, wait_out};
 pub use packs::{MAX_TASKS as MAX_PACKED, PackReader, numbers as packed_numbers};
 pub use schema::Table;
@@ -279,6 +279,15 @@ pub fn open_reader(location: &Location) -> Result<Connection, DatabaseError> {
     // SQLite opens its files at the first read: now, not when there are no descriptors.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
+}
+
+/// Opens a connection that moves the write-ahead log into the database, and syncs as the
+/// writing one does.
+pub fn open_log(location: &Location) -> Result<LogConnection, DatabaseError> {
+    let connection = open_reader(location)?;
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    Ok(LogConnection::new(connection))
 }
 
 fn connect(location: &Location, flags: OpenFlags) -> Result<Connection, DatabaseError> {
