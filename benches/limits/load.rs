@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -64,29 +64,15 @@ pub async fn run(
     shape: Shape,
     length: Duration,
 ) -> Result<Measured, Box<dyn std::error::Error>> {
-    let counting = Arc::new(AtomicBool::new(false));
-    let over = Arc::new(AtomicBool::new(false));
-    let mut callers = JoinSet::new();
-    for _ in 0..shape.connections {
-        let channel =
-            Channel::from_shared(format!("http://{address}"))?.tcp_nodelay(true).connect().await?;
-        let client = TaskServiceClient::new(channel);
-        if shape.streamed {
-            let (counting, over) = (Arc::clone(&counting), Arc::clone(&over));
-            callers.spawn(stream(client, shape.in_flight, counting, over));
-            continue;
-        }
-        for _ in 0..shape.in_flight {
-            callers.spawn(call(client.clone(), Arc::clone(&counting), Arc::clone(&over)));
-        }
-    }
+    let load = Load::default();
+    let mut callers = load.begin(address, shape).await?;
     tokio::time::sleep(WARM_UP).await;
-    counting.store(true, Ordering::Relaxed);
+    load.counting.store(true, Ordering::Relaxed);
     let began = Instant::now();
     tokio::time::sleep(length).await;
-    counting.store(false, Ordering::Relaxed);
+    load.counting.store(false, Ordering::Relaxed);
     let took = began.elapsed();
-    over.store(true, Ordering::Relaxed);
+    load.over.store(true, Ordering::Relaxed);
     let mut latencies = Vec::new();
     while let Some(caller) = callers.join_next().await {
         latencies.extend(caller??);
@@ -96,6 +82,62 @@ pub async fn run(
     #[expect(clippy::cast_precision_loss, reason = "a count of calls")]
     let per_second = latencies.len() as f64 / took.as_secs_f64();
     Ok(Measured { per_second, p50: at(50), p99: at(99) })
+}
+
+/// Keeps tasks in flight for `length`; how many were acknowledged a second, in each `step` of it.
+pub async fn rates(
+    address: SocketAddr,
+    shape: Shape,
+    length: Duration,
+    step: Duration,
+) -> Result<Vec<f64>, Box<dyn std::error::Error>> {
+    let load = Load::default();
+    let mut callers = load.begin(address, shape).await?;
+    let (began, mut rates) = (Instant::now(), Vec::new());
+    while began.elapsed() < length {
+        let (since, before) = (Instant::now(), load.answered.load(Ordering::Relaxed));
+        tokio::time::sleep(step).await;
+        let answered = load.answered.load(Ordering::Relaxed) - before;
+        #[expect(clippy::cast_precision_loss, reason = "a count of tasks")]
+        rates.push(answered as f64 / since.elapsed().as_secs_f64());
+    }
+    load.over.store(true, Ordering::Relaxed);
+    while let Some(caller) = callers.join_next().await {
+        caller??;
+    }
+    Ok(rates)
+}
+
+/// What all callers know of the load.
+#[derive(Clone, Default)]
+struct Load {
+    /// Latencies are of interest.
+    counting: Arc<AtomicBool>,
+    over: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+}
+
+impl Load {
+    async fn begin(
+        &self,
+        address: SocketAddr,
+        shape: Shape,
+    ) -> Result<JoinSet<Result<Vec<Duration>, Status>>, Box<dyn std::error::Error>> {
+        let mut callers = JoinSet::new();
+        for _ in 0..shape.connections {
+            let channel = Channel::from_shared(format!("http://{address}"))?;
+            let channel = channel.tcp_nodelay(true).connect().await?;
+            let client = TaskServiceClient::new(channel);
+            if shape.streamed {
+                callers.spawn(stream(client, shape.in_flight, self.clone()));
+                continue;
+            }
+            for _ in 0..shape.in_flight {
+                callers.spawn(call(client.clone(), self.clone()));
+            }
+        }
+        Ok(callers)
+    }
 }
 
 fn task() -> SubmitRequest {
@@ -111,18 +153,18 @@ fn task() -> SubmitRequest {
 async fn stream(
     mut client: TaskServiceClient<Channel>,
     in_flight: usize,
-    counting: Arc<AtomicBool>,
-    over: Arc<AtomicBool>,
+    load: Load,
 ) -> Result<Vec<Duration>, Status> {
     let (places, task) = (Arc::new(Semaphore::new(in_flight)), task());
     let (sent, mut waiting) = mpsc::channel(in_flight);
-    let (room, ends) = (Arc::clone(&places), Arc::clone(&over));
+    let (room, ends) = (Arc::clone(&places), Arc::clone(&load.over));
     let requests = requests(room, ends, sent, task);
     let mut acks = client.submit_stream(requests).await?.into_inner();
     let mut latencies = Vec::new();
     while let Some(answer) = acks.message().await? {
         places.add_permits(answer.acks.len());
-        let counts = counting.load(Ordering::Relaxed);
+        load.answered.fetch_add(answer.acks.len() as u64, Ordering::Relaxed);
+        let counts = load.counting.load(Ordering::Relaxed);
         for ack in answer.acks {
             let Some(submit_ack::Result::Ack(_)) = ack.result else {
                 return Err(Status::internal(format!("{ack:?}")));
@@ -155,17 +197,14 @@ fn requests(
     })
 }
 
-async fn call(
-    mut client: TaskServiceClient<Channel>,
-    counting: Arc<AtomicBool>,
-    over: Arc<AtomicBool>,
-) -> Result<Vec<Duration>, Status> {
+async fn call(mut client: TaskServiceClient<Channel>, load: Load) -> Result<Vec<Duration>, Status> {
     let task = task();
     let mut latencies = Vec::new();
-    while !over.load(Ordering::Relaxed) {
+    while !load.over.load(Ordering::Relaxed) {
         let began = Instant::now();
         client.submit(task.clone()).await?;
-        if counting.load(Ordering::Relaxed) {
+        load.answered.fetch_add(1, Ordering::Relaxed);
+        if load.counting.load(Ordering::Relaxed) {
             latencies.push(began.elapsed());
         }
     }

@@ -6,6 +6,9 @@
 //! absolute figures are not comparable between machines.
 //!
 //! `cargo bench --bench limits [-- [--json] [--seconds N] [--rounds N] [--only 4x32]]`
+//!
+//! `cargo bench --bench limits -- --steady SECONDS` measures for how long a server stays as fast
+//! as it begins: tasks are streamed in, run and, 10 s after their end, trimmed.
 
 mod load;
 mod servers;
@@ -33,11 +36,17 @@ struct Options {
     length: Duration,
     rounds: usize,
     shapes: Vec<Shape>,
+    steady: Option<Duration>,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options =
-        Options { json: false, length: Duration::from_secs(2), rounds: 3, shapes: SHAPES.into() };
+    let mut options = Options {
+        json: false,
+        length: Duration::from_secs(2),
+        rounds: 3,
+        shapes: SHAPES.into(),
+        steady: None,
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || {
@@ -51,6 +60,7 @@ fn options() -> Result<Options, String> {
             "--json" => options.json = true,
             "--seconds" => options.length = Duration::from_secs(number()?.into()),
             "--rounds" => options.rounds = number()? as usize,
+            "--steady" => options.steady = Some(Duration::from_secs(number()?.into())),
             "--only" => {
                 let name = args.next().unwrap_or_default();
                 options.shapes.retain(|shape| shape.name() == name);
@@ -63,7 +73,8 @@ fn options() -> Result<Options, String> {
             "--bench" => {}
             _ => {
                 return Err(format!(
-                    "unknown argument {arg}; known: --json --seconds N --rounds N --only SHAPE"
+                    "unknown argument {arg}; known: --json --seconds N --rounds N --only SHAPE \
+                     --steady SECONDS"
                 ));
             }
         }
@@ -86,6 +97,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let options = options()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Some(length) = options.steady {
+        return steady(&runtime, length);
+    }
     let sync = servers::time_of_a_sync()?;
     let mut rows = Vec::new();
     for shape in &options.shapes {
@@ -120,6 +134,25 @@ fn measure(
     }
     eprint!("\r{:60}\r", "");
     Ok(rows)
+}
+
+/// Rates over the life of a server, in steps of what it keeps.
+fn steady(
+    runtime: &tokio::runtime::Runtime,
+    length: Duration,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let shape = Shape { connections: 2, in_flight: 8_192, streamed: true };
+    let child = Child::start(Kind::Steady)?;
+    let (length, step) = (length.max(2 * servers::KEPT), servers::KEPT);
+    let rates = runtime.block_on(load::rates(child.address, shape, length, step))?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{shape}, run, and trimmed {step:?} after their end\n")?;
+    writeln!(out, "{:>12}{:>12}{:>22}", "after", "tasks/s", "of those at the start")?;
+    let first = rates.first().copied().unwrap_or(f64::NAN);
+    for (at, rate) in (1..).zip(&rates) {
+        writeln!(out, "{:>12}{rate:>12.0}{:>22.2}", format!("{:?}", step * at), rate / first)?;
+    }
+    Ok(())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -33,9 +33,16 @@ pub enum Kind {
     Keep,
     /// Taskyard with its default pool: tasks are taken and run.
     Run,
+    /// The same, with a short queue, so that no more is taken than is run, and what has ended
+    /// kept for [`KEPT`].
+    Steady,
 }
 
+/// How long a server in steady state keeps what has ended.
+pub const KEPT: Duration = Duration::from_secs(10);
+
 impl Kind {
+    /// Those that are compared.
     pub const ALL: [Self; 3] = [Self::Bare, Self::Keep, Self::Run];
 
     pub fn name(self) -> &'static str {
@@ -43,6 +50,7 @@ impl Kind {
             Self::Bare => "bare",
             Self::Keep => "submit",
             Self::Run => "submit_and_run",
+            Self::Steady => "steady",
         }
     }
 
@@ -51,6 +59,7 @@ impl Kind {
             Self::Bare => "bare tonic",
             Self::Keep => "Submit, fsynced",
             Self::Run => "Submit, fsynced, and run",
+            Self::Steady => "the same, in steady state",
         }
     }
 }
@@ -60,7 +69,7 @@ const ROLE: &str = "LIMITS_BENCH_SERVES";
 /// Whether this process is to be a server.
 pub fn asked_to_serve() -> Option<Kind> {
     let role = std::env::var(ROLE).ok()?;
-    Kind::ALL.into_iter().find(|kind| kind.name() == role)
+    Kind::ALL.into_iter().chain([Kind::Steady]).find(|kind| kind.name() == role)
 }
 
 /// A server in another process; ended when dropped.
@@ -100,7 +109,7 @@ pub fn serve(kind: Kind) -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let (address, server) = match kind {
         Kind::Bare => (runtime.block_on(serve_bare())?, None),
-        Kind::Keep | Kind::Run => {
+        Kind::Keep | Kind::Run | Kind::Steady => {
             let server = runtime.block_on(start_taskyard(kind, dir.path()))?;
             (server.local_addr(), Some(server))
         }
@@ -127,8 +136,14 @@ async fn start_taskyard(
         queue_max_bytes: 1 << 40,
         ..Config::default()
     };
-    if kind == Kind::Keep {
-        config.workers = 1.try_into()?;
+    match kind {
+        Kind::Keep => config.workers = 1.try_into()?,
+        Kind::Steady => {
+            config.queue_max_tasks = 20_000;
+            config.retention.finished = KEPT;
+            config.retention.events = KEPT;
+        }
+        Kind::Bare | Kind::Run => {}
     }
     let server = Server::start(&config, registry).await?;
     if kind == Kind::Keep {
