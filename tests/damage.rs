@@ -403,6 +403,23 @@ async fn whatever_a_disk_changes_is_told_and_never_given_out() {
     }
 }
 
+/// Its labels are read when the next process records that it was interrupted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_task_that_was_running_fails_alone_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let harness = open_in(dir.path()).await.unwrap();
+    let damaged = harness.submit(new_task("a", "runs")).await.unwrap().task;
+    let other = harness.submit(new_task("a", "waits")).await.unwrap().task;
+    assert_eq!(harness.next(None).await.task, damaged);
+    harness.close().await;
+    let changed = "UPDATE task SET created = created + 1 WHERE request_id = 'runs'";
+    assert_eq!(database(&dir).execute(changed, []).unwrap(), 1);
+    let harness = open_in(dir.path()).await.expect("the store is opened");
+    assert!(matches!(harness.store.get(damaged).await, Err(Error::Damaged(_))));
+    assert_eq!(harness.next(None).await.task, other, "the damaged one has failed");
+    harness.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_nobody_has_open_is_looked_through_and_left_as_it_is() {
     let (dir, crashed, _) = full_store().await;

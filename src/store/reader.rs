@@ -33,6 +33,8 @@ use crate::{
     task::Timestamp,
 };
 
+#[cfg(test)]
+pub use live_numbers::LiveNumbers;
 pub use tasks::{MAX_ROWS_PER_PAGE, output, page, task};
 
 /// Questions of a lane that wait for a thread; further ones wait for a place.

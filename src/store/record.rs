@@ -34,7 +34,7 @@ pub struct TaskRecord {
     // 8 were the labels, and 9 was the request_id, in format 1; they are columns now.
 }
 
-/// `task.labels` and `live.labels`: NULL if there are none. Their number is that of
+/// `task.labels`, and `live.labels` of those that have such a row: NULL if there are none. Their number is that of
 /// `taskyard.v1.Event.labels`, so that the events of a task carry these bytes as
 /// they are.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -60,9 +60,11 @@ pub enum VerifyError {
         /// Why.
         source: io::Error,
     },
-    /// It has no checksums yet.
+    /// It has no checksums yet, or is of a later version.
     #[error(
-        "the store has format {0}, and only format {FORMAT} has checksums; a start of the server brings it to that",
+        "the store has format {0}; this version looks through those of format {FIRST} to {FORMAT}: \
+         a start of the server brings an earlier one to that",
+        FIRST = sqlite::FIRST_CHECKED,
         FORMAT = sqlite::FORMAT
     )]
     Format(i32),
@@ -135,10 +137,10 @@ fn look_through(database: &Path, immutable: bool, found: &mut Findings) -> Resul
         return Err(Stopped::Error(VerifyError::NotOurs));
     }
     let format: i32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if format != sqlite::FORMAT {
+    if !(sqlite::FIRST_CHECKED..=sqlite::FORMAT).contains(&format) {
         return Err(Stopped::Error(VerifyError::Format(format)));
     }
-    Ok(sqlite::look_through(&connection, found)?)
+    Ok(sqlite::look_through(&connection, format, found)?)
 }
 
 /// A file that nothing changes meanwhile, or a copy of our own.

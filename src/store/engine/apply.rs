@@ -9,7 +9,7 @@ use crate::{
     event::{Event, EventType, Subject},
     store::{
         Dispatch, Error, Finished, clock,
-        journal::{AttemptRow, FinishRow, WrittenLive},
+        journal::{AttemptRow, FinishRow, JournalError, Labels, WrittenLive},
         ready::{DueTimer, QueueId},
     },
     task::{self, Command, Data, Failure, State, TaskId, Transition, WorkerId, invariants},
@@ -183,7 +183,7 @@ impl Engine<'_> {
     }
 
     /// The labels of a task that has not ended, as its events carry them.
-    pub(super) fn labels(&mut self, number: u64) -> Result<Option<Box<[u8]>>, GroupError> {
+    pub(super) fn labels(&mut self, number: u64) -> Result<Labels, JournalError> {
         match self.index.get(number) {
             Some(entry) if entry.has_labels => Ok(self.records.live(number)?.labels),
             _ => Ok(None),

@@ -124,7 +124,7 @@ impl Engine<'_> {
     /// What is told of a task that cannot run has its labels, if these can be read.
     fn damaged_content(&mut self, number: u64, damage: String) -> Result<StartContent, GroupError> {
         let labels = match self.labels(number) {
-            Err(GroupError::Journal(JournalError::Damaged(_))) => None,
+            Err(JournalError::Damaged(_)) => None,
             labels => labels?,
         };
         Ok(StartContent { labels, run: Err(damage) })
@@ -176,7 +176,11 @@ impl Engine<'_> {
 
     /// Records that a crash ended the execution of a task.
     pub(in crate::store) fn crashed(&mut self, slot: SlotRow) -> Applied {
-        let labels = self.labels(slot.task)?;
+        let labels = match self.labels(slot.task) {
+            // That is told when it is to run again.
+            Err(JournalError::Damaged(_)) => None,
+            labels => labels?,
+        };
         let Some(entry) = self.index.get_mut(slot.task) else { return Ok(()) };
         // The slot knows of the start; the task's own row does not.
         entry.life = Lifecycle { state: State::Running, attempt: slot.attempt, ..entry.life };

@@ -44,8 +44,8 @@ pub struct LogKeeper {
     pages: u64,
     moved: u64,
     mover: Option<LogMover>,
-    /// Pages that it had moved when it was done the last time.
-    moved_before: u64,
+    /// Pages that were moved when it was asked.
+    asked_at: u64,
     /// It achieved nothing then: the engine sees to it.
     mover_rests: bool,
     /// Pages that it had when all of them were in the database: it was to begin anew.
@@ -75,7 +75,7 @@ impl LogKeeper {
             pages: 0,
             moved: 0,
             mover: None,
-            moved_before: 0,
+            asked_at: 0,
             mover_rests: false,
             whole_at: None,
             is_kept: false,
@@ -129,13 +129,14 @@ impl LogKeeper {
     }
 
     /// Has it moved while the engine goes on, if that is of use.
-    fn ask_mover(&self) {
+    fn ask_mover(&mut self) {
         if self.pages >= self.threshold() / 2
             && self.much_is_left()
             && !self.mover_rests
             && let Some(mover) = &self.mover
         {
             mover.ask();
+            self.asked_at = self.moved;
         }
     }
 
@@ -147,8 +148,7 @@ impl LogKeeper {
         match self.mover.as_ref().and_then(LogMover::outcome) {
             None => Ok(()),
             Some(Ok(Moved { moved, .. })) => {
-                self.mover_rests |= moved <= self.moved_before;
-                self.moved_before = moved;
+                self.mover_rests |= moved <= self.asked_at;
                 Ok(())
             }
             Some(Err(error)) if error.fault().may_pass() => {
@@ -182,8 +182,9 @@ impl LogKeeper {
     /// How it is after a commit.
     fn stands(&mut self, Moved { pages, moved }: Moved) {
         self.is_kept |= self.whole_at.take().is_some_and(|whole| pages > whole);
-        if pages < self.pages {
-            self.moved_before = 0;
+        if moved < self.moved {
+            // It has begun anew.
+            (self.asked_at, self.mover_rests) = (0, false);
         }
         (self.pages, self.moved) = (pages, moved);
     }
@@ -191,7 +192,7 @@ impl LogKeeper {
     /// All of it is in the database, and the next commit begins it anew, as far as can be
     /// told.
     fn succeeded(&mut self, moved: Moved) {
-        (self.pages, self.moved, self.moved_before) = (0, 0, 0);
+        (self.pages, self.moved, self.asked_at) = (0, 0, 0);
         (self.wanted, self.mover_rests) = (false, false);
         self.whole_at = (!self.is_kept).then_some(moved.pages);
         self.is_kept = false;
@@ -216,7 +217,7 @@ impl Engine<'_> {
         self.log_keeper.hear_mover()?;
         if self.log_keeper.is_due(Instant::now()) {
             self.move_log()?;
-        } else {
+        } else if !self.log_keeper.is_to_be_moved() {
             self.log_keeper.ask_mover();
         }
         self.hold_or_release();
@@ -241,6 +242,11 @@ impl Engine<'_> {
         let must_begin_anew =
             self.log_keeper.is_kept || self.log_keeper.pages >= self.log_keeper.limit / 4;
         let call = self.disk.begin();
+        // Only one can move it at a time.
+        if let Some(mover) = &self.log_keeper.mover {
+            mover.wait();
+        }
+        self.log_keeper.hear_mover()?;
         self.log_keeper.is_kept |= must_begin_anew;
         let moved = self.records.journal.move_log(must_begin_anew);
         drop(call);
@@ -276,6 +282,19 @@ impl Engine<'_> {
                 _ => return Err(error.into()),
             },
         }
+        Ok(())
+    }
+
+    /// Nothing is moved beside the engine any more.
+    ///
+    /// # Errors
+    /// After which the store has failed: of the latest move.
+    pub(super) fn end_mover(&mut self) -> Result<(), GroupError> {
+        if let Some(mover) = &self.log_keeper.mover {
+            mover.wait();
+        }
+        self.log_keeper.hear_mover()?;
+        self.log_keeper.mover = None;
         Ok(())
     }
 
@@ -362,9 +381,7 @@ mod tests {
     }
 
     fn until_idle(log: &LogKeeper) {
-        while log.mover.as_ref().is_some_and(LogMover::is_busy) {
-            thread::yield_now();
-        }
+        log.mover.as_ref().expect("there is one").wait();
     }
 
     #[test]
@@ -377,7 +394,7 @@ mod tests {
             log.stands(Moved { pages, moved });
             log.hear_mover().expect("nothing has failed");
             let is_due = log.is_due(now);
-            if !is_due {
+            if !log.is_to_be_moved() {
                 log.ask_mover();
             }
             is_due

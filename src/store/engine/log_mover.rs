@@ -5,11 +5,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
 use crate::{
@@ -32,12 +28,47 @@ pub struct LogMover {
 
 #[derive(Debug, Default)]
 struct Shared {
-    is_busy: AtomicBool,
-    outcome: Mutex<Option<Outcome>>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    Moving,
+    /// It is not asked anew before somebody has heard this.
+    Done(Outcome),
+    /// The thread has ended.
+    Gone,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: State) {
+        *self.state() = state;
+        self.changed.notify_all();
+    }
+}
+
+/// Says that the thread has ended, however it does.
+struct Going(Arc<Shared>);
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if !matches!(*state, State::Done(_)) {
+            *state = State::Gone;
+        }
+        self.0.changed.notify_all();
+    }
 }
 
 impl LogMover {
-    /// Starts the thread. `move_log` moves what readers allow, and syncs that.
+    /// Starts the thread. `move_log` writes what readers allow into the database.
     ///
     /// # Errors
     /// The system has no thread for it.
@@ -48,44 +79,56 @@ impl LogMover {
         let (asks, asked) = mpsc::sync_channel(1);
         let (alive, end) = mpsc::channel();
         let shared = Arc::<Shared>::default();
-        let told = Arc::clone(&shared);
+        let going = Going(Arc::clone(&shared));
         supervisor.thread("store-log", move || {
             // Goes after all that this thread has.
             let _alive: mpsc::Sender<()> = alive;
-            let move_log = move_log;
+            let (going, move_log) = (going, move_log);
             for () in asked {
                 crate::failpoint::hit("log-mover");
-                let outcome = move_log();
-                *told.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-                told.is_busy.store(false, Ordering::Release);
+                going.0.set(State::Done(move_log()));
             }
         })?;
         Ok(Self { asks: Some(asks), shared, end })
     }
 
-    /// Has the log moved, unless it is being moved.
+    /// Has the log moved, unless it is being moved, or nobody has heard what became of that.
     pub fn ask(&self) {
+        let mut state = self.shared.state();
         if let Some(asks) = &self.asks
-            && !self.shared.is_busy.swap(true, Ordering::AcqRel)
+            && matches!(*state, State::Idle)
+            && asks.try_send(()).is_ok()
         {
-            // It fails when the thread has, which the supervisor tells.
-            let _ = asks.try_send(());
+            *state = State::Moving;
         }
     }
 
     /// Whether it is being moved.
     pub fn is_busy(&self) -> bool {
-        self.shared.is_busy.load(Ordering::Acquire)
+        matches!(*self.shared.state(), State::Moving)
     }
 
     /// What became of the latest move, once.
     pub fn outcome(&self) -> Option<Outcome> {
-        self.shared.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut state = self.shared.state();
+        match std::mem::take(&mut *state) {
+            State::Done(outcome) => Some(outcome),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Waits until it is not being moved.
+    pub fn wait(&self) {
+        let is_moving = |state: &mut State| matches!(state, State::Moving);
+        drop(self.shared.changed.wait_while(self.shared.state(), is_moving));
     }
 }
 
 impl Drop for LogMover {
-    /// Waits for the thread: nobody else has the database open then.
+    /// Waits for the thread, so that its connection is closed.
     fn drop(&mut self) {
         self.asks = None;
         let _ = self.end.recv();

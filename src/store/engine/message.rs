@@ -91,7 +91,7 @@ fn rows_of_end(finished: &Finished) -> usize {
     result + output + AROUND
 }
 
-/// Bytes of a new task's rows: two of them have its labels.
+/// Bytes of a new task's rows: that of the task and that of the events have its labels.
 fn rows_of(prepared: &Prepared) -> usize {
     prepared.record.len() + 2 * prepared.labels.as_deref().map_or(0, <[u8]>::len) + AROUND
 }

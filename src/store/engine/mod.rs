@@ -154,13 +154,28 @@ impl Engine<'_> {
         mut inbox: mpsc::Receiver<Message>,
         runtime: &runtime::Handle,
     ) -> Option<Closed> {
+        let closed = self.serve(&mut inbox, runtime);
+        // What it has met must be known before the database is closed.
+        if let Err(error) = self.end_mover()
+            && self.failure.borrow().is_none()
+        {
+            self.fail(&error);
+        }
+        closed
+    }
+
+    fn serve(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Message>,
+        runtime: &runtime::Handle,
+    ) -> Option<Closed> {
         let mut arrived = Vec::with_capacity(MAX_GROUP_COMMANDS);
         loop {
-            let came = runtime.block_on(self.wait(&mut inbox, &mut arrived));
+            let came = runtime.block_on(self.wait(inbox, &mut arrived));
             if came == Came::Hangup {
                 return None;
             }
-            gather(&mut inbox, &mut arrived);
+            gather(inbox, &mut arrived);
             let idle = arrived.is_empty();
             let mut rest = arrived.drain(..).peekable();
             loop {

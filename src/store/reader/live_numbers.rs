@@ -47,6 +47,11 @@ impl<'c> LiveNumbers<'c> {
         })?;
         let (row, packed) = (self.rows.read.front(), self.packs.read.front());
         let row_is_next = match (row, packed) {
+            // It is in both where a pack is damaged.
+            (Some(row), Some(packed)) if row == packed => {
+                self.packs.read.pop_front();
+                true
+            }
             (Some(row), Some(packed)) => (row < packed) != newest_first,
             (row, _) => row.is_some(),
         };

@@ -47,12 +47,20 @@ impl Findings {
     }
 }
 
-/// Looks at everything, and adds what is wrong to `found`. The database has the present
-/// format.
+/// The first format with checksums.
+pub const FIRST_CHECKED: i32 = 3;
+
+/// Looks at everything, and adds what is wrong to `found`. The database has this format, from
+/// [`FIRST_CHECKED`] to the present one.
 ///
 /// # Errors
 /// It cannot be looked at at all.
-pub fn look_through(connection: &Connection, found: &mut Findings) -> Result<(), rusqlite::Error> {
+pub fn look_through(
+    connection: &Connection,
+    format: i32,
+    found: &mut Findings,
+) -> Result<(), rusqlite::Error> {
+    let has_packs = format > 3;
     let mut structure = connection.prepare("PRAGMA integrity_check(1000)")?;
     let mut rows = structure.query([])?;
     while let Some(row) = rows.next()? {
@@ -61,14 +69,16 @@ pub fn look_through(connection: &Connection, found: &mut Findings) -> Result<(),
             found.add_torn(format!("the structure of the database: {told}"));
         }
     }
-    for table in Table::ALL {
+    let of_packs = |table: &Table| matches!(table, Table::Pack | Table::Unpacked);
+    for table in Table::ALL.into_iter().filter(|table| has_packs || !of_packs(table)) {
         // What cannot be read of one table says nothing of the others.
         if let Err(error) = rows_of(connection, table, found) {
             found.add_torn(format!("table {} cannot be read to its end: {error}", table.name()));
         }
     }
+    let packed = if has_packs { PACKED } else { NOTHING_PACKED };
     for (what, sql) in BETWEEN {
-        let sql = &format!("{PACKED} {sql}");
+        let sql = &format!("{packed} {sql}");
         if let Err(error) = between(connection, what, sql, found) {
             found.add_torn(format!("{what}: cannot be found out: {error}"));
         }
@@ -101,6 +111,11 @@ const PACKED: &str = "WITH RECURSIVE
     packed(id) AS MATERIALIZED (
         SELECT pack.first + n FROM pack LEFT JOIN unpacked ON unpacked.first = pack.first, bit
         WHERE (((pack.tasks & ~coalesce(unpacked.tasks, 0)) >> n) & 1) = 1)";
+
+/// The same, of a format without packs.
+const NOTHING_PACKED: &str =
+    "WITH packed(id) AS (SELECT 0 WHERE 0), pack(first) AS (SELECT 0 WHERE 0),
+     unpacked(first) AS (SELECT 0 WHERE 0)";
 
 /// What must hold between the tables: each row that these find is one that breaks it.
 const BETWEEN: [(&str, &str); 12] = [

@@ -443,7 +443,8 @@ impl Journal for SqliteJournal<'_> {
 
     fn live_tasks(&mut self, beyond: u64, most: usize) -> Asked<Vec<LiveHead>> {
         let mut tasks = start::live_tasks(self.connection, beyond, most)?;
-        tasks.extend(packs::tasks(self.connection, beyond, most)?);
+        let packed = packs::tasks(self.connection, beyond, most)?;
+        tasks.extend(packed.into_iter().filter(|head| self.packs.holder(head.number).is_some()));
         tasks.sort_unstable_by_key(|head| head.number);
         tasks.truncate(most);
         Ok(tasks)
@@ -468,7 +469,10 @@ impl Journal for SqliteJournal<'_> {
     fn live(&mut self, number: u64) -> Asked<WrittenLive> {
         Ok(match self.packs.holder(number) {
             Some(pack) => {
-                self.look_up(Table::Pack, pack, |lookups| lookups.packed(pack, number))?
+                let packed = |lookups: &mut Lookups<'_>| lookups.packed(pack, number);
+                let (interval, has_labels) = self.look_up(Table::Pack, pack, packed)?;
+                let labels = if has_labels { self.task(number)?.labels } else { None };
+                WrittenLive { interval, labels, ..WrittenLive::default() }
             }
             None => self.look_up(Table::Live, number, |lookups| lookups.live(number))?,
         })

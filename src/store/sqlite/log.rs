@@ -122,7 +122,8 @@ impl LogConnection {
         Self(connection)
     }
 
-    /// Moves what readers allow of it, and syncs that, without waiting for anybody.
+    /// Moves what readers allow of it, without waiting for anybody. The database is synced if
+    /// that is all of it; otherwise by whoever moves the rest, before the log begins anew.
     ///
     /// # Errors
     /// Also if it is being moved by somebody else.

@@ -175,8 +175,8 @@ impl<'c> Lookups<'c> {
         row.optional()?.ok_or_else(missing)
     }
 
-    /// Of a task that is in this pack.
-    pub fn packed(&mut self, pack: u64, number: u64) -> Rows<WrittenLive> {
+    /// How long a task of this pack was to wait, and whether it has labels.
+    pub fn packed(&mut self, pack: u64, number: u64) -> Rows<(Option<Duration>, bool)> {
         if self.last_pack.0 != pack {
             let heads = self.pack.query_row([pack], |row| {
                 check(row, 0, Table::Pack)?;
@@ -188,9 +188,8 @@ impl<'c> Lookups<'c> {
         }
         let head = self.last_pack.1.iter().find(|head| head.number == number);
         let missing = || Damage::new(Table::Pack, pack, format!("task {number} is not in it"));
-        let LiveHead { interval, has_labels, .. } = *head.ok_or_else(missing)?;
-        let labels = if has_labels { self.task(number)?.labels } else { None };
-        Ok(WrittenLive { interval, labels, ..WrittenLive::default() })
+        let LiveHead { interval, has_labels, .. } = head.ok_or_else(missing)?;
+        Ok((*interval, *has_labels))
     }
 
     pub fn finished_state(&mut self, number: u64) -> Rows<Option<State>> {

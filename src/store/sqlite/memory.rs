@@ -18,9 +18,10 @@ pub fn configure() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let (bytes, pieces) = LOOKASIDE;
-        // SAFETY: the settings take one `int`, and two. SQLite must not be in use by other
-        // threads while they change: it refuses once it has been initialised, and before that
-        // nobody has a connection.
+        // SAFETY: the settings take one `int`, and two. SQLite refuses them once it has been
+        // initialised. Nobody may initialise it at this very moment: all connections of this
+        // crate come after this, and a program that opens the first one of its own while it opens
+        // its first store has to see to that.
         let codes = unsafe {
             [
                 ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0 as c_int),

@@ -64,7 +64,7 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use super::journal::{Damage, Fault, JournalError};
 use crate::{config::Durability, task::State};
 
-pub use integrity::{Findings, look_through};
+pub use integrity::{FIRST_CHECKED, Findings, look_through};
 pub use journal::SqliteJournal;
 pub use log::{CHECKPOINT_PAGES, LogConnection};
 pub use opening::{Circumstances, LogDamage, log_of, scan_log, wait_out};

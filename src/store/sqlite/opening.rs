@@ -171,11 +171,11 @@ impl Loss {
     }
 }
 
-/// What is wrong with a database of this format, of which an earlier one has no checksums.
+/// What is wrong with a database of this format; the earliest ones have no checksums.
 fn look_through(connection: &Connection, format: i32) -> Result<Findings, DatabaseError> {
     let mut found = Findings::default();
-    if format == super::FORMAT {
-        integrity::look_through(connection, &mut found)?;
+    if format >= integrity::FIRST_CHECKED {
+        integrity::look_through(connection, format, &mut found)?;
         return Ok(found);
     }
     let wrong: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;

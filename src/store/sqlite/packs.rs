@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _, Row, Statement, types::ValueRef};
+use rusqlite::{Connection, Row, Statement, types::ValueRef};
 
 use super::{
     Table,
@@ -26,9 +26,8 @@ pub const MAX_TASKS: u64 = 64;
 const BOTH: &str =
     "SELECT pack.*, unpacked.* FROM pack LEFT JOIN unpacked ON unpacked.first = pack.first";
 
-/// A row of `unpacked` without a pack.
-const ORPHAN: &str =
-    "SELECT first FROM unpacked WHERE first NOT IN (SELECT first FROM pack) LIMIT 1";
+/// Rows of `unpacked` without a pack.
+const ORPHANS: &str = "SELECT * FROM unpacked WHERE first NOT IN (SELECT first FROM pack)";
 
 /// A task of a pack that is in another table, too.
 const ALSO: &str = "SELECT pack.first, other.* FROM pack
@@ -70,7 +69,7 @@ fn bits(row: &Row<'_>, at: usize) -> Rows<u64> {
 
 /// Of the row of `unpacked` whose columns begin here; there may be none.
 fn unpacked(row: &Row<'_>, at: usize) -> Rows<u64> {
-    if row.get_ref(at)? == ValueRef::Null {
+    if row.get_ref(at + 1)? == ValueRef::Null {
         return Ok(0);
     }
     check(row, at, Table::Unpacked)?;
@@ -83,19 +82,18 @@ pub struct Packs {
     there: BTreeMap<u64, Pack>,
 }
 
-/// Whether no task of a pack is in this table, too. A row there that is damaged proves nothing,
-/// and is told when its task is read.
-fn none_is_also_in(connection: &Connection, table: Table) -> Rows<()> {
+/// Tasks of packs that are in this table, too, each with its pack. A row there that is damaged
+/// proves nothing, and is told when its task is read.
+fn also_in(connection: &Connection, table: Table) -> Rows<Vec<(u64, u64)>> {
     let mut also = connection.prepare(&format!("{ALSO} {} AS other {ALSO_WHERE}", table.name()))?;
     let mut rows = also.query([])?;
+    let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         if check(row, 1, table).is_ok() {
-            let (pack, task): (u64, u64) = (row.get(0)?, row.get(2)?);
-            let what = format!("task {task} is in it, and in table {}", table.name());
-            return Err(Damage::new(Table::Pack, pack, what).into());
+            found.push((row.get(0)?, row.get(2)?));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// What a commit changes about packs.
@@ -107,18 +105,28 @@ pub struct PackChanges {
 }
 
 impl Packs {
-    /// Those that there are. A task that waits as it was submitted would run anew: so it is made
-    /// sure that none of them has changed or ended, which the loss of a row of `unpacked` would
-    /// hide.
+    /// Those that there are. A task that waits as it was submitted would run anew: so one that
+    /// has a row of its own has left its pack, whatever `unpacked` says. That is so where the
+    /// database and its log are not of one time, as after a loss that was accepted.
     pub fn load(connection: &Connection) -> Rows<Self> {
         let mut statement = connection.prepare(BOTH)?;
-        let there = statement.query_map([], Pack::read)?.collect::<Rows<_>>()?;
-        let orphan = connection.query_row(ORPHAN, [], |row| row.get::<_, u64>(0)).optional()?;
-        if let Some(first) = orphan {
-            return Err(Damage::new(Table::Unpacked, first, "its pack is not there").into());
+        let mut there: BTreeMap<u64, Pack> =
+            statement.query_map([], Pack::read)?.collect::<Rows<_>>()?;
+        let mut orphans = connection.prepare(ORPHANS)?;
+        let mut rows = orphans.query([])?;
+        while let Some(row) = rows.next()? {
+            check(row, 0, Table::Unpacked)?;
+            let first: u64 = row.get(1)?;
+            tracing::error!(first, "tasks have left a pack that is not there");
         }
         for table in [Table::Live, Table::Finish] {
-            none_is_also_in(connection, table)?;
+            for (first, task) in also_in(connection, table)? {
+                let table = table.name();
+                tracing::error!(task, table, "a task waits as it was submitted, and does not");
+                if let Some(pack) = there.get_mut(&first) {
+                    pack.unpacked |= 1 << (task - first);
+                }
+            }
         }
         Ok(Self { there })
     }
@@ -226,6 +234,10 @@ pub fn all_heads(row: &Row<'_>) -> Rows<Vec<LiveHead>> {
 fn heads(row: &Row<'_>) -> Rows<Vec<LiveHead>> {
     let (first, pack) = Pack::read(row)?;
     let mut heads = all_heads(row)?;
+    let bit = |head: &LiveHead| 1_u64.checked_shl(u32::try_from(head.number - first).ok()?);
+    if heads.iter().filter_map(bit).fold(0, |bits, bit| bits | bit) != pack.tasks {
+        return Err(Damage::new(Table::Pack, first, "it has other tasks than it says").into());
+    }
     heads.retain(|head| pack.has(head.number - first));
     Ok(heads)
 }
@@ -297,7 +309,10 @@ pub fn numbers(
         let read = check_head(row, 0, Table::Pack)
             .and_then(|()| Ok(Pack { tasks: bits(row, 2)?, unpacked: unpacked(row, 3)? }));
         let pack = match read {
-            Err(error) if Damage::of_row(&error).is_some() => Pack { tasks: u64::MAX, unpacked: 0 },
+            Err(error) if Damage::of_row(&error).is_some() => {
+                let covered = (next_pack(connection, first)? - first).min(MAX_TASKS);
+                Pack { tasks: u64::MAX >> (MAX_TASKS - covered), unpacked: 0 }
+            }
             pack => pack?,
         };
         let has = |bit: &u64| pack.has(*bit) && (above + 1..below).contains(&(first + bit));
@@ -312,3 +327,13 @@ pub fn numbers(
     }
     Ok((numbers, last.filter(|_| packs == TOGETHER)))
 }
+
+/// The number of the pack after this one; `u64::MAX` if there is none.
+fn next_pack(connection: &Connection, first: u64) -> Rows<u64> {
+    let sql = "SELECT min(first) FROM pack WHERE first > ?1";
+    let next: Option<u64> = connection.query_row(sql, [first], |row| row.get(0))?;
+    Ok(next.unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests;
