@@ -43,11 +43,7 @@ pub struct LogKeeper {
     /// Pages that it has, as far as they are not all in the database; and how many of them are.
     pages: u64,
     moved: u64,
-    mover: Option<LogMover>,
-    /// Pages that were moved when it was asked.
-    asked_at: u64,
-    /// It achieved nothing then: the engine sees to it.
-    mover_rests: bool,
+    beside: Option<Beside>,
     /// Pages that it had when all of them were in the database: it was to begin anew.
     whole_at: Option<u64>,
     /// It did not, as somebody read it: it must be seen to.
@@ -56,6 +52,16 @@ pub struct LogKeeper {
     wanted: bool,
     trouble: Option<Trouble>,
     held: bool,
+}
+
+/// Who moves it beside the engine.
+#[derive(Debug)]
+struct Beside {
+    mover: LogMover,
+    /// Pages that were moved when it was asked.
+    asked_at: u64,
+    /// It achieved nothing then: the engine sees to it.
+    rests: bool,
 }
 
 /// It cannot be moved for now.
@@ -74,9 +80,7 @@ impl LogKeeper {
             limit,
             pages: 0,
             moved: 0,
-            mover: None,
-            asked_at: 0,
-            mover_rests: false,
+            beside: None,
             whole_at: None,
             is_kept: false,
             wanted: false,
@@ -87,7 +91,7 @@ impl LogKeeper {
 
     /// Most of it is moved by this one.
     pub fn leave_to(&mut self, mover: LogMover) {
-        self.mover = Some(mover);
+        self.beside = Some(Beside { mover, asked_at: 0, rests: false });
     }
 
     /// To be moved soon, as what is in it makes the database shorter.
@@ -123,21 +127,29 @@ impl LogKeeper {
     /// The mover will have made it shorter, and it may be as long as it is meanwhile.
     fn is_left_to_mover(&self) -> bool {
         let bound = (MOST_LEFT * self.threshold()).min(self.limit / 4);
-        self.mover.as_ref().is_some_and(|mover| {
-            self.pages < bound && !self.mover_rests && (mover.is_busy() || self.much_is_left())
+        self.beside.as_ref().is_some_and(|Beside { mover, rests, .. }| {
+            self.pages < bound && !rests && (mover.is_busy() || self.much_is_left())
         })
     }
 
     /// Has it moved while the engine goes on, if that is of use.
     fn ask_mover(&mut self) {
-        if self.pages >= self.threshold() / 2
-            && self.much_is_left()
-            && !self.mover_rests
-            && let Some(mover) = &self.mover
-        {
-            mover.ask();
-            self.asked_at = self.moved;
+        let is_of_use = self.pages >= self.threshold() / 2 && self.much_is_left();
+        if let Some(beside) = self.beside.as_mut().filter(|beside| is_of_use && !beside.rests) {
+            beside.mover.ask();
+            beside.asked_at = self.moved;
         }
+    }
+
+    /// Waits until nobody else moves it.
+    ///
+    /// # Errors
+    /// See [`hear_mover`](Self::hear_mover).
+    fn wait_for_mover(&mut self) -> Result<(), JournalError> {
+        if let Some(beside) = &self.beside {
+            beside.mover.wait();
+        }
+        self.hear_mover()
     }
 
     /// What became of the mover's latest work.
@@ -145,17 +157,25 @@ impl LogKeeper {
     /// # Errors
     /// After which the store must not go on.
     fn hear_mover(&mut self) -> Result<(), JournalError> {
-        match self.mover.as_ref().and_then(LogMover::outcome) {
+        let Some(beside) = &mut self.beside else { return Ok(()) };
+        match beside.mover.outcome() {
             None => Ok(()),
             Some(Ok(Moved { moved, .. })) => {
-                self.mover_rests |= moved <= self.asked_at;
+                beside.rests |= moved <= beside.asked_at;
                 Ok(())
             }
             Some(Err(error)) if error.fault().may_pass() => {
-                self.mover_rests = true;
+                beside.rests = true;
                 Ok(())
             }
             Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// The log has begun anew, or is about to.
+    fn begins_anew(&mut self) {
+        if let Some(beside) = &mut self.beside {
+            (beside.asked_at, beside.rests) = (0, false);
         }
     }
 
@@ -183,8 +203,7 @@ impl LogKeeper {
     fn stands(&mut self, Moved { pages, moved }: Moved) {
         self.is_kept |= self.whole_at.take().is_some_and(|whole| pages > whole);
         if moved < self.moved {
-            // It has begun anew.
-            (self.asked_at, self.mover_rests) = (0, false);
+            self.begins_anew();
         }
         (self.pages, self.moved) = (pages, moved);
     }
@@ -192,8 +211,8 @@ impl LogKeeper {
     /// All of it is in the database, and the next commit begins it anew, as far as can be
     /// told.
     fn succeeded(&mut self, moved: Moved) {
-        (self.pages, self.moved, self.asked_at) = (0, 0, 0);
-        (self.wanted, self.mover_rests) = (false, false);
+        (self.pages, self.moved, self.wanted) = (0, 0, false);
+        self.begins_anew();
         self.whole_at = (!self.is_kept).then_some(moved.pages);
         self.is_kept = false;
         if self.trouble.take().is_some_and(|trouble| trouble.told.is_some()) {
@@ -243,10 +262,7 @@ impl Engine<'_> {
             self.log_keeper.is_kept || self.log_keeper.pages >= self.log_keeper.limit / 4;
         let call = self.disk.begin();
         // Only one can move it at a time.
-        if let Some(mover) = &self.log_keeper.mover {
-            mover.wait();
-        }
-        self.log_keeper.hear_mover()?;
+        self.log_keeper.wait_for_mover()?;
         self.log_keeper.is_kept |= must_begin_anew;
         let moved = self.records.journal.move_log(must_begin_anew);
         drop(call);
@@ -290,11 +306,8 @@ impl Engine<'_> {
     /// # Errors
     /// After which the store has failed: of the latest move.
     pub(super) fn end_mover(&mut self) -> Result<(), GroupError> {
-        if let Some(mover) = &self.log_keeper.mover {
-            mover.wait();
-        }
-        self.log_keeper.hear_mover()?;
-        self.log_keeper.mover = None;
+        self.log_keeper.wait_for_mover()?;
+        self.log_keeper.beside = None;
         Ok(())
     }
 
@@ -381,7 +394,7 @@ mod tests {
     }
 
     fn until_idle(log: &LogKeeper) {
-        log.mover.as_ref().expect("there is one").wait();
+        log.beside.as_ref().expect("there is one").mover.wait();
     }
 
     #[test]

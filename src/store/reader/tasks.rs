@@ -405,12 +405,11 @@ impl<'a> Candidate<'a> {
         if self.slot()?.is_some() {
             return Ok(State::Running);
         }
-        let (due, interval) = match &self.packed {
-            Some(head) => (head.due, head.interval),
-            None => {
-                let interval = self.row.get::<_, Option<u64>>(LIVE + 6)?;
-                (Timestamp(self.row.get(LIVE + 5)?), interval.map(Duration::from_micros))
-            }
+        let (due, interval) = if let Some(head) = &self.packed {
+            (head.due, head.interval)
+        } else {
+            let interval = self.row.get::<_, Option<u64>>(LIVE + 6)?;
+            (Timestamp(self.row.get(LIVE + 5)?), interval.map(Duration::from_micros))
         };
         Ok(waiting_state(due, interval, self.now))
     }

@@ -157,16 +157,13 @@ impl Packs {
                 continue;
             }
             let fits = |(first, ..): &&mut (u64, Pack, PackRecord)| number - first < MAX_TASKS;
-            match changes.new.last_mut().filter(fits) {
-                Some((first, pack, record)) => {
-                    pack.tasks |= 1 << (number - *first);
-                    record.push(*first, new);
-                }
-                None => {
-                    let mut record = PackRecord::default();
-                    record.push(number, new);
-                    changes.new.push((number, Pack { tasks: 1, unpacked: 0 }, record));
-                }
+            if let Some((first, pack, record)) = changes.new.last_mut().filter(fits) {
+                pack.tasks |= 1 << (number - *first);
+                record.push(*first, new);
+            } else {
+                let mut record = PackRecord::default();
+                record.push(number, new);
+                changes.new.push((number, Pack { tasks: 1, unpacked: 0 }, record));
             }
         }
         changes
