@@ -364,6 +364,19 @@ impl Admission {
         gate.try_enter(tasks, bytes, when_full)
     }
 
+    /// Another permit, for a task that goes to the store right behind that of `first`, if there is
+    /// room now. Only a caller that was let in from the line gets one, before it hands its task
+    /// over: so who brings many takes with its turn what there is room for, rather than stand in
+    /// line for each.
+    #[must_use]
+    pub fn try_admit_behind(&self, first: &Permit, queue: &str, bytes: u64) -> Option<Permit> {
+        let has_turn = first.handoff.is_some() && *first.gate.queue == *queue;
+        if !has_turn || self.check_open().is_err() || self.holds.check().is_err() {
+            return None;
+        }
+        first.gate.try_enter_behind(bytes)?.take(bytes)
+    }
+
     /// A permit for a task that the store already holds, whatever the limits
     /// say: at recovery, after an interruption, for a retry.
     #[must_use]

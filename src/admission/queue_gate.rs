@@ -208,6 +208,13 @@ impl QueueGate {
         }
     }
 
+    /// Lets one more task in behind somebody from the line who is on its way into the store, if
+    /// there is room: before anybody else in line.
+    pub fn try_enter_behind(self: &Arc<Self>, bytes: u64) -> Option<Permits> {
+        let mut state = lock(&self.state);
+        state.fits(1, bytes).then(|| self.reserve(&mut state, 1, bytes))
+    }
+
     pub fn configure(self: &Arc<Self>, settings: Settings) {
         let served = {
             let mut state = lock(&self.state);

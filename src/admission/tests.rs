@@ -113,6 +113,34 @@ async fn who_fits_beside_all_in_line_is_not_told_that_the_queue_is_full() {
 }
 
 #[tokio::test]
+async fn who_has_its_turn_takes_what_there_is_room_for() {
+    let gate = gate(4, 100);
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(take(&gate, 1).await);
+    }
+    let first = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    let second = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    held.truncate(1);
+    let mut first = first.await.unwrap().expect("granted");
+    let behind = |first: &Permit, queue, bytes| gate.try_admit_behind(first, queue, bytes);
+    assert!(behind(&first, "other", 1).is_none(), "it has no turn there");
+    assert!(behind(&held[0], "q", 1).is_none(), "nor has one that did not wait");
+    assert!(behind(&first, "q", 99).is_none(), "there are no such bytes");
+    let more = [behind(&first, "q", 1).expect("room"), behind(&first, "q", 1).expect("room")];
+    assert!(behind(&first, "q", 1).is_none(), "four are four");
+    drop(first.take_handoff());
+    assert_eq!(in_line(&gate), 1, "the second one is next, when there is room");
+    drop(more);
+    let second = second.await.unwrap().expect("granted");
+    assert!(behind(&first, "q", 1).is_none(), "its turn is over");
+    let other = behind(&second, "q", 1).expect("room");
+    gate.close(Refused::Draining);
+    assert!(behind(&second, "q", 1).is_none(), "nobody gets in any more");
+    drop((first, other));
+}
+
+#[tokio::test]
 async fn a_large_task_in_front_is_not_overtaken_and_its_leaving_lets_others_in() {
     let gate = gate(10, 100);
     let _held = take(&gate, 60).await;

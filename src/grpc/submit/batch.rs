@@ -57,6 +57,11 @@ impl Submitter {
                     continue;
                 }
             };
+            let permits = chunk.iter().map(|(_, _, permit)| permit);
+            if let Some(permit) = self.admit_behind(permits, &submission, when_full) {
+                chunk.push((at, submission, permit));
+                continue;
+            }
             let refused = match self.admit_now(&submission, when_full) {
                 Ok(permit) => {
                     chunk.push((at, submission, permit));

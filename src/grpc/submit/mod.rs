@@ -165,6 +165,19 @@ impl Submitter {
         permits.take(bytes).ok_or(Refused::UnknownQueue)
     }
 
+    /// A permit for a task that waits if it must and goes with these, if the first of them was
+    /// let in from the line of its queue.
+    fn admit_behind<'a>(
+        &self,
+        mut with: impl Iterator<Item = &'a Permit>,
+        submission: &Submission,
+        when_full: WhenFull,
+    ) -> Option<Permit> {
+        let first = with.next().filter(|_| when_full == WhenFull::Wait)?;
+        let (queue, bytes) = (&submission.task.queue, store::weight(&submission.task));
+        self.admission.try_admit_behind(first, queue, bytes)
+    }
+
     /// What is left to try for a task that was refused a permit. One that is there
     /// already, under its `request_id`, needs none, however full the queue is;
     /// another may wait in line, if it wants to.

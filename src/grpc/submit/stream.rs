@@ -298,6 +298,10 @@ impl Reader {
         chunk: &mut Chunk,
     ) {
         let submitter = &self.submitter;
+        let permits = chunk.tasks.iter().map(|(_, permit)| permit);
+        if let Some(permit) = submitter.admit_behind(permits, &submission, when_full) {
+            return chunk.add(sequence, submission, permit);
+        }
         let refused = match submitter.admit_now(&submission, when_full) {
             Ok(permit) => return chunk.add(sequence, submission, permit),
             Err(refused) => refused,
