@@ -109,12 +109,14 @@ impl Engine<'_> {
     }
 
     fn read_content(&mut self, number: u64) -> Result<StartContent, GroupError> {
-        let (bytes, labels) = match alone(self.records.record(number))? {
+        let found = alone(self.records.record(number))?
+            .map(|found| found.map(|(bytes, labels)| (TaskRecord::from_bytes(&bytes), labels)));
+        let (record, labels) = match found {
             Ok(Some(found)) => found,
             Ok(None) => return self.damaged_content(number, "it is not there".into()),
             Err(damage) => return self.damaged_content(number, damage.to_string()),
         };
-        let run = match TaskRecord::from_bytes(&bytes) {
+        let run = match record {
             Ok(mut record) => Ok((record.take_payload(), record.timeout(), record.retry())),
             Err(damage) => Err(damage.to_string()),
         };

@@ -1,6 +1,6 @@
 //! What is written, as the engine sees it: the journal's rows under what its group changes.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
     AttemptRow, Damage, EndedRow, FinishRow, FinishedTask, Journal, JournalError, Labels, LiveRow,
@@ -57,12 +57,17 @@ impl<'j> Records<'j> {
         Ok(row.filter(|row| !self.changes.trimmed.contains_key(&row.task)))
     }
 
-    /// A task's record and its labels, if it is there.
-    pub fn record(&mut self, number: u64) -> Asked<Option<(Vec<u8>, Labels)>> {
+    /// A task's record and its labels, if it is there. A record may be large.
+    pub fn record(&mut self, number: u64) -> Asked<Option<(Cow<'_, [u8]>, Labels)>> {
         match self.changes.new_task(number) {
-            Some(new) => Ok(Some((new.task.record.clone(), new.task.labels.clone()))),
+            Some(NewTaskRow { task, .. }) => {
+                Ok(Some((task.record.as_slice().into(), task.labels.clone())))
+            }
             None if self.changes.trimmed.contains_key(&number) => Ok(None),
-            None => self.journal.record(number),
+            None => {
+                let found = self.journal.record(number)?;
+                Ok(found.map(|(record, labels)| (record.into(), labels)))
+            }
         }
     }
 
