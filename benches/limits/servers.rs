@@ -139,6 +139,9 @@ async fn start_taskyard(
     match kind {
         Kind::Keep => config.workers = 1.try_into()?,
         Kind::Steady => {
+            // An execution takes two commits, however short it is: with few workers it is these
+            // that limit the rate.
+            config.workers = 64.try_into()?;
             config.queue_max_tasks = 20_000;
             config.retention.finished = KEPT;
             config.retention.events = KEPT;
