@@ -128,8 +128,8 @@ async fn a_database_of_another_program_is_refused() {
 async fn a_newer_format_is_refused() {
     let dir = closed_store().await;
     let path = dir.path().join("taskyard.db");
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
-    refuses_database(dir.path(), "format is 4, and this version of taskyard reads up to 3").await;
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 5).unwrap();
+    refuses_database(dir.path(), "format is 5, and this version of taskyard reads up to 4").await;
     for none in [0, -7] {
         Connection::open(&path).unwrap().pragma_update(None, "user_version", none).unwrap();
         let told = format!("format is {none}, which no version of taskyard has written");
@@ -141,14 +141,14 @@ async fn a_newer_format_is_refused() {
 async fn a_newer_store_that_crashed_is_left_to_the_newer_version() {
     let dir = closed_store().await;
     let newer = Connection::open(dir.path().join("taskyard.db")).unwrap();
-    newer.pragma_update(None, "user_version", 4).unwrap();
+    newer.pragma_update(None, "user_version", 5).unwrap();
     // As a crash leaves it: with a log that was not moved into the database.
     let crashed = tempfile::tempdir().unwrap();
     for name in ["taskyard.db", "taskyard.db-wal"] {
         fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
     }
     drop(newer);
-    refuses_database(crashed.path(), "format is 4").await;
+    refuses_database(crashed.path(), "format is 5").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

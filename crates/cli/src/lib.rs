@@ -99,7 +99,7 @@ pub enum Command {
     /// It grows at once. Workers that are one too many leave when their task has
     /// ended.
     Resize(workers::ResizeArgs),
-    /// Show how fast tasks come, wait and run, and how many workers it takes
+    /// Show how fast tasks come, wait and run, and what pool it takes
     Stats(stats::StatsArgs),
     /// See queues, workers and events live on the whole screen
     ///
