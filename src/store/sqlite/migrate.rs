@@ -4,7 +4,12 @@
 
 use rusqlite::{Connection, params};
 
-use super::{APPLICATION_ID, DatabaseError, FORMAT, numbers::pack, schema::Table, sum};
+use super::{
+    APPLICATION_ID, DatabaseError, FORMAT,
+    numbers::pack,
+    schema::{ADDED_BY_4, FORMAT_3, Table},
+    sum,
+};
 use crate::store::{clock::WallClock, record::LabelsRecord};
 
 /// Numbers in one row of `ended` that a migration makes.
@@ -103,20 +108,6 @@ const FROM_2: [(Table, &str); 12] = [
     (Table::Queue, "SELECT name, paused, overrides FROM queue_2"),
 ];
 
-/// The tables of format 3.
-const FORMAT_3: &str = include_str!("format-3.sql");
-
-/// Format 3 had no packs: every task that had not ended had a row in `live`, as those may have
-/// that are there.
-const FROM_3: &str = "
-CREATE TABLE pack (
-    sum INTEGER NOT NULL, first INTEGER PRIMARY KEY, tasks INTEGER NOT NULL, data BLOB NOT NULL
-) STRICT;
-CREATE TABLE unpacked (
-    sum INTEGER NOT NULL, first INTEGER PRIMARY KEY, tasks INTEGER NOT NULL
-) STRICT;
-";
-
 /// Makes the present format from `format`, which is an earlier one.
 pub fn migrate(connection: &Connection, format: i32) -> Result<(), DatabaseError> {
     tracing::info!(from = format, to = FORMAT, "the store is being brought to the present format");
@@ -125,7 +116,8 @@ pub fn migrate(connection: &Connection, format: i32) -> Result<(), DatabaseError
         match step {
             1 => from_1(connection)?,
             2 => from_2(connection)?,
-            3 => connection.execute_batch(FROM_3)?,
+            // Every task that has not ended has a row in `live`, as those may have that are there.
+            3 => connection.execute_batch(ADDED_BY_4)?,
             unknown => return Err(DatabaseError::UnknownFormat(unknown)),
         }
     }

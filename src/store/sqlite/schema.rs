@@ -122,5 +122,11 @@ impl Table {
     }
 }
 
+/// The tables of format 3, for a migration to it.
+pub(super) const FORMAT_3: &str = include_str!("format-3.sql");
+
+/// Those that a migration from format 3 makes.
+pub(super) const ADDED_BY_4: &str = include_str!("format-4.sql");
+
 /// The tables of this format.
-pub const SCHEMA: &str = include_str!("format-4.sql");
+pub const SCHEMA: &str = concat!(include_str!("format-3.sql"), include_str!("format-4.sql"));
