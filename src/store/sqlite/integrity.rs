@@ -7,7 +7,7 @@ use std::fmt;
 
 use rusqlite::Connection;
 
-use super::{Table, sum::check};
+use super::{Table, packs, sum::check};
 use crate::store::journal::Damage;
 
 /// Problems that are told one by one; further ones are counted.
@@ -95,7 +95,11 @@ fn rows_of(
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         found.rows += 1;
-        if let Err(error) = check(row, 0, table) {
+        let checked = check(row, 0, table).and_then(|()| match table {
+            Table::Pack => packs::all_heads(row).map(drop),
+            _ => Ok(()),
+        });
+        if let Err(error) = checked {
             match Damage::in_error(&error) {
                 Some(damage) => found.add(damage.what_is_wrong()),
                 None => return Err(error),

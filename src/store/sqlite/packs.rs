@@ -29,12 +29,6 @@ const BOTH: &str =
 /// Rows of `unpacked` without a pack.
 const ORPHANS: &str = "SELECT * FROM unpacked WHERE first NOT IN (SELECT first FROM pack)";
 
-/// A task of a pack that is in another table, too.
-const ALSO: &str = "SELECT pack.first, other.* FROM pack
-    LEFT JOIN unpacked ON unpacked.first = pack.first CROSS JOIN";
-const ALSO_WHERE: &str = "WHERE other.id BETWEEN pack.first AND pack.first + 63
-    AND (((pack.tasks & ~coalesce(unpacked.tasks, 0)) >> (other.id - pack.first)) & 1) = 1";
-
 /// Columns of `pack`, with its checksum: where those of `unpacked` begin.
 const UNPACKED: usize = 1 + Table::Pack.columns();
 
@@ -85,7 +79,15 @@ pub struct Packs {
 /// Tasks of packs that are in this table, too, each with its pack. A row there that is damaged
 /// proves nothing, and is told when its task is read.
 fn also_in(connection: &Connection, table: Table) -> Rows<Vec<(u64, u64)>> {
-    let mut also = connection.prepare(&format!("{ALSO} {} AS other {ALSO_WHERE}", table.name()))?;
+    // The few packs lead, whatever SQLite thinks of it.
+    let sql = format!(
+        "SELECT pack.first, other.* FROM pack
+         LEFT JOIN unpacked ON unpacked.first = pack.first CROSS JOIN {} AS other
+         WHERE other.id BETWEEN pack.first AND pack.first + 63
+         AND (((pack.tasks & ~coalesce(unpacked.tasks, 0)) >> (other.id - pack.first)) & 1) = 1",
+        table.name()
+    );
+    let mut also = connection.prepare(&sql)?;
     let mut rows = also.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -133,20 +135,21 @@ impl Packs {
 
     /// The number of the pack that has this task.
     pub fn holder(&self, task: u64) -> Option<u64> {
+        self.find(task).map(|(first, _)| first)
+    }
+
+    /// The pack that has this task, with its number.
+    fn find(&self, task: u64) -> Option<(u64, Pack)> {
         let (first, pack) = self.there.range(..=task).next_back()?;
-        pack.has(task - first).then_some(*first)
+        pack.has(task - first).then_some((*first, *pack))
     }
 
     /// What a set changes about them.
     pub fn changes(&self, set: &WriteSet) -> PackChanges {
         let mut changes = PackChanges::default();
         for task in set.live.keys().chain(set.finished.keys()) {
-            if let Some(first) = self.holder(*task) {
-                let before = self.there.get(&first).copied();
-                let shrunk = changes
-                    .shrunk
-                    .entry(first)
-                    .or_insert_with(|| before.unwrap_or(Pack { tasks: 0, unpacked: 0 }));
+            if let Some((first, pack)) = self.find(*task) {
+                let shrunk = changes.shrunk.entry(first).or_insert(pack);
                 shrunk.unpacked |= 1 << (task - first);
             }
         }
@@ -221,20 +224,24 @@ impl<'c> PackStatements<'c> {
 }
 
 /// What a row of `pack` has, those that have changed since included.
+///
+/// # Errors
+/// Also if these are not the tasks that it says.
 pub fn all_heads(row: &Row<'_>) -> Rows<Vec<LiveHead>> {
     let first = row.get(1)?;
-    let wrong = |what: String| Damage::new(Table::Pack, first, what).into();
-    PackRecord::heads(first, row.get_ref(3)?.as_blob()?).map_err(wrong)
+    let damaged = |what: String| Damage::new(Table::Pack, first, what);
+    let heads = PackRecord::heads(first, row.get_ref(3)?.as_blob()?).map_err(damaged)?;
+    let bit = |head: &LiveHead| 1_u64.checked_shl(u32::try_from(head.number - first).ok()?);
+    if heads.iter().filter_map(bit).fold(0, |bits, bit| bits | bit) != bits(row, 2)? {
+        return Err(damaged("it has other tasks than it says".into()).into());
+    }
+    Ok(heads)
 }
 
 /// The tasks that are left in a pack, from a row of [`BOTH`].
 fn heads(row: &Row<'_>) -> Rows<Vec<LiveHead>> {
     let (first, pack) = Pack::read(row)?;
     let mut heads = all_heads(row)?;
-    let bit = |head: &LiveHead| 1_u64.checked_shl(u32::try_from(head.number - first).ok()?);
-    if heads.iter().filter_map(bit).fold(0, |bits, bit| bits | bit) != pack.tasks {
-        return Err(Damage::new(Table::Pack, first, "it has other tasks than it says").into());
-    }
     heads.retain(|head| pack.has(head.number - first));
     Ok(heads)
 }

@@ -205,3 +205,24 @@ fn beside_a_damaged_pack_nothing_is_told_twice() {
         assert_eq!(read, (1..=30).collect::<Vec<_>>());
     }
 }
+
+/// As a defect of whoever writes would leave it: no checksum tells.
+#[test]
+fn a_pack_that_has_other_tasks_than_it_says_is_found_by_a_start_and_by_verify() {
+    let connection = connection();
+    let mut journal = SqliteJournal::new(&connection, None).expect("it is read");
+    commit(&mut journal, |set| set.tasks.extend((1..=3).map(new)));
+    let data: Vec<u8> =
+        connection.query_row("SELECT data FROM pack", [], |row| row.get(0)).expect("one row");
+    connection.execute("DELETE FROM pack", []).expect("it goes");
+    let mut insert = connection.prepare(&Table::Pack.insert("INSERT")).expect("prepared");
+    let two = 0b011_i64;
+    write(&mut insert, Table::Pack, &values![1_u64, two, data.as_slice()]).expect("written");
+
+    let wrong = "row 1 of table pack is damaged: it has other tasks than it says";
+    let refused = journal.live_tasks(0, 10).expect_err("it is damaged").to_string();
+    assert!(refused.contains(wrong), "{refused}");
+    let mut found = sqlite::Findings::default();
+    sqlite::look_through(&connection, sqlite::FORMAT, &mut found).expect("it is looked through");
+    assert!(found.problems.iter().any(|problem| problem == wrong), "{found:?}");
+}
