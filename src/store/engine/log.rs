@@ -43,7 +43,7 @@ pub struct LogKeeper {
     /// Pages that it has, as far as they are not all in the database; and how many of them are.
     pages: u64,
     moved: u64,
-    beside: Option<Beside>,
+    background: Option<Background>,
     /// Pages that it had when all of them were in the database: it was to begin anew.
     whole_at: Option<u64>,
     /// It did not, as somebody read it: it must be seen to.
@@ -56,7 +56,7 @@ pub struct LogKeeper {
 
 /// Who moves it beside the engine.
 #[derive(Debug)]
-struct Beside {
+struct Background {
     mover: LogMover,
     /// Pages that were moved when it was asked.
     asked_at: u64,
@@ -80,7 +80,7 @@ impl LogKeeper {
             limit,
             pages: 0,
             moved: 0,
-            beside: None,
+            background: None,
             whole_at: None,
             is_kept: false,
             wanted: false,
@@ -91,7 +91,7 @@ impl LogKeeper {
 
     /// Most of it is moved by this one.
     pub fn leave_to(&mut self, mover: LogMover) {
-        self.beside = Some(Beside { mover, asked_at: 0, rests: false });
+        self.background = Some(Background { mover, asked_at: 0, rests: false });
     }
 
     /// To be moved soon, as what is in it makes the database shorter.
@@ -127,7 +127,7 @@ impl LogKeeper {
     /// The mover will have made it shorter, and it may be as long as it is meanwhile.
     fn is_left_to_mover(&self) -> bool {
         let bound = (MOST_LEFT * self.threshold()).min(self.limit / 4);
-        self.beside.as_ref().is_some_and(|Beside { mover, rests, .. }| {
+        self.background.as_ref().is_some_and(|Background { mover, rests, .. }| {
             self.pages < bound && !rests && (mover.is_busy() || self.much_is_left())
         })
     }
@@ -135,9 +135,11 @@ impl LogKeeper {
     /// Has it moved while the engine goes on, if that is of use.
     fn ask_mover(&mut self) {
         let is_of_use = self.pages >= self.threshold() / 2 && self.much_is_left();
-        if let Some(beside) = self.beside.as_mut().filter(|beside| is_of_use && !beside.rests) {
-            beside.mover.ask();
-            beside.asked_at = self.moved;
+        if let Some(background) =
+            self.background.as_mut().filter(|background| is_of_use && !background.rests)
+        {
+            background.mover.ask();
+            background.asked_at = self.moved;
         }
     }
 
@@ -146,8 +148,8 @@ impl LogKeeper {
     /// # Errors
     /// See [`hear_mover`](Self::hear_mover).
     fn wait_for_mover(&mut self) -> Result<(), JournalError> {
-        if let Some(beside) = &self.beside {
-            beside.mover.wait();
+        if let Some(background) = &self.background {
+            background.mover.wait();
         }
         self.hear_mover()
     }
@@ -157,15 +159,15 @@ impl LogKeeper {
     /// # Errors
     /// After which the store must not go on.
     fn hear_mover(&mut self) -> Result<(), JournalError> {
-        let Some(beside) = &mut self.beside else { return Ok(()) };
-        match beside.mover.outcome() {
+        let Some(background) = &mut self.background else { return Ok(()) };
+        match background.mover.outcome() {
             None => Ok(()),
             Some(Ok(Moved { moved, .. })) => {
-                beside.rests |= moved <= beside.asked_at;
+                background.rests |= moved <= background.asked_at;
                 Ok(())
             }
             Some(Err(error)) if error.fault().may_pass() => {
-                beside.rests = true;
+                background.rests = true;
                 Ok(())
             }
             Some(Err(error)) => Err(error),
@@ -174,8 +176,8 @@ impl LogKeeper {
 
     /// The log has begun anew, or is about to.
     fn begins_anew(&mut self) {
-        if let Some(beside) = &mut self.beside {
-            (beside.asked_at, beside.rests) = (0, false);
+        if let Some(background) = &mut self.background {
+            (background.asked_at, background.rests) = (0, false);
         }
     }
 
@@ -307,7 +309,7 @@ impl Engine<'_> {
     /// After which the store has failed: of the latest move.
     pub(super) fn end_mover(&mut self) -> Result<(), GroupError> {
         self.log_keeper.wait_for_mover()?;
-        self.log_keeper.beside = None;
+        self.log_keeper.background = None;
         Ok(())
     }
 
@@ -394,7 +396,7 @@ mod tests {
     }
 
     fn until_idle(log: &LogKeeper) {
-        log.beside.as_ref().expect("there is one").mover.wait();
+        log.background.as_ref().expect("there is one").mover.wait();
     }
 
     #[test]
@@ -448,6 +450,8 @@ mod tests {
             assert!(!log.is_due(Instant::now()));
             outcome.send(told).expect("it waits");
             until_idle(&log);
+            log.ask_mover();
+            assert!(at_work.try_recv().is_err(), "nobody has heard of the move before");
             assert_eq!(log.hear_mover().is_err(), ends);
             assert!(ends || log.is_due(Instant::now()), "the engine sees to it");
             log.ask_mover();

@@ -55,9 +55,9 @@ impl Shared {
 }
 
 /// Says that the thread has ended, however it does.
-struct Going(Arc<Shared>);
+struct EndGuard(Arc<Shared>);
 
-impl Drop for Going {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         let mut state = self.0.state();
         if !matches!(*state, State::Done(_)) {
@@ -79,14 +79,14 @@ impl LogMover {
         let (asks, asked) = mpsc::sync_channel(1);
         let (alive, end) = mpsc::channel();
         let shared = Arc::<Shared>::default();
-        let going = Going(Arc::clone(&shared));
+        let end_guard = EndGuard(Arc::clone(&shared));
         supervisor.thread("store-log", move || {
             // Goes after all that this thread has.
             let _alive: mpsc::Sender<()> = alive;
-            let (going, move_log) = (going, move_log);
+            let (end_guard, move_log) = (end_guard, move_log);
             for () in asked {
                 crate::failpoint::hit("log-mover");
-                going.0.set(State::Done(move_log()));
+                end_guard.0.set(State::Done(move_log()));
             }
         })?;
         Ok(Self { asks: Some(asks), shared, end })

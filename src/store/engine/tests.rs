@@ -152,7 +152,8 @@ impl Bench {
     }
 }
 
-fn task(queue: &str) -> NewTask {
+/// A task of no importance.
+pub(super) fn task(queue: &str) -> NewTask {
     NewTask {
         kind: "kind".into(),
         queue: queue.into(),

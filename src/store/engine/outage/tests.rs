@@ -14,12 +14,13 @@ use crate::{
     queue::QueueConfig,
     store::{
         Dispatch, Finished, Outcome, Settings, Submission, WallClock,
-        engine::{Message, Reply},
+        engine::{LogMover, Message, Reply, tests::task},
         journal::memory::{MemoryDisk, Outcome as Committed},
         prepared::Prepared,
         recovery, weight,
     },
-    task::{Data, Due, NewTask, RetryPolicy, WorkerId},
+    supervisor::Supervisor,
+    task::{Data, WorkerId},
 };
 
 const KEEP: Duration = Duration::from_secs(10);
@@ -67,21 +68,7 @@ impl Bench {
     }
 
     fn submission(&self) -> Box<Prepared> {
-        let task = NewTask {
-            kind: "kind".into(),
-            queue: "queue".into(),
-            payload: Data::Empty,
-            priority: 0,
-            due: Due::Now,
-            timeout: Duration::from_secs(1),
-            retry: RetryPolicy {
-                max_attempts: 1,
-                initial_backoff: Duration::from_secs(1),
-                max_backoff: Duration::from_secs(1),
-            },
-            labels: [].into(),
-            request_id: None,
-        };
+        let task = task("queue");
         let permit = self.admission.try_admit("queue", weight(&task)).expect("there is room");
         Box::new(Prepared::new(Submission { task, fingerprint: [1; 16] }, permit))
     }
@@ -166,4 +153,22 @@ fn what_does_not_pass_ends_the_store_before_anything_is_decided() {
         assert!(bench.engine.failure.borrow().is_some(), "{fault:?}");
         assert_eq!(bench.disk.content().tasks.len(), 0);
     }
+}
+
+/// The last thing that the log's thread meets is known before the database is closed.
+#[test]
+fn a_sync_that_fails_beside_the_engine_ends_the_store_also_when_it_is_closing() {
+    let mut bench = Bench::new();
+    let failed =
+        || Err(JournalError::Failed { fault: Fault::Sync, cause: "as the test says".into() });
+    let mover = LogMover::start(failed, &Supervisor::default()).expect("a thread");
+    mover.ask();
+    bench.engine.log_keeper.leave_to(mover);
+    let failure = bench.engine.failure.subscribe();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (messages, inbox) = tokio::sync::mpsc::channel(1);
+    drop(messages);
+    assert!(bench.engine.run(inbox, runtime.handle()).is_none(), "nobody has closed it");
+    let cause = failure.borrow().clone().expect("it has failed");
+    assert!(cause.contains("as the test says"), "{cause}");
 }
