@@ -1,5 +1,5 @@
-//! The schema and the connections; `journal` has how a group is written, and `start` what is
-//! read at start.
+//! The schema and the connections; `journal` has how a group is committed, `statements` how its
+//! rows are written, and `start` what is read at start.
 //!
 //! On disk (format 4; `migrate` makes it from earlier ones). Every row has a checksum
 //! (`sum`), which every read compares:
@@ -50,6 +50,7 @@ mod opening;
 mod packs;
 mod schema;
 mod start;
+mod statements;
 mod sum;
 mod wal;
 
