@@ -24,25 +24,23 @@
 //! }
 //! ```
 
-pub mod admission;
 pub mod config;
 pub mod drain;
-pub mod events;
 pub mod grpc;
 pub mod handler;
 pub mod pool;
 pub mod server;
-pub mod store;
-pub mod supervisor;
 pub mod telemetry;
 
 mod app;
 mod commands;
-mod failpoint;
 mod process;
 
 pub use app::App;
 pub use taskyard_cli::Exit;
 pub use taskyard_client as client;
 pub use taskyard_domain::{event, queue, sizing, task};
+pub use taskyard_engine::{admission, events, store, supervisor};
 pub use taskyard_proto as proto;
+
+use taskyard_engine::failpoint;

@@ -4,6 +4,7 @@
 //! never blocks, never panics, and never ends anything: lines that cannot be written are
 //! dropped, counted, and told of when writing works again. Must not know what is logged.
 
+mod panics;
 mod queue;
 mod throttle;
 
@@ -20,6 +21,7 @@ use tracing_subscriber::{
 use crate::config::LogFormat;
 use queue::{Notice, Queue};
 
+pub use panics::log_panics;
 pub use throttle::Throttle;
 
 /// Why logging cannot begin.

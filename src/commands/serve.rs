@@ -26,7 +26,7 @@ use crate::{
     handler::{Exec, Handler, Noop, Registry, Sleep},
     process::{self, Inherited, Shortage},
     server::{Server, StartError},
-    supervisor::{self, Supervisor},
+    supervisor::Supervisor,
     telemetry,
 };
 
@@ -131,7 +131,7 @@ fn settings(matches: &ArgMatches) -> Result<Config, Problem> {
         .map_err(|problems| Problem::usage(problems.to_string()))?;
     telemetry::init(&config.log, config.log_format)
         .map_err(|wrong| Problem::usage(wrong.to_string()))?;
-    supervisor::log_panics();
+    telemetry::log_panics();
     Ok(config)
 }
 

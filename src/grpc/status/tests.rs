@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     admission::{Hold, Limit, Refused},
     queue::WrongBackoffs,
-    store::{Damage, Error, Table},
+    store::{Damage, Error},
 };
 
 fn task() -> TaskId {
@@ -63,7 +63,7 @@ fn errors() -> Vec<(Error, Code, &'static str)> {
         (Error::RequestIdReused(task()), AlreadyExists, "REQUEST_ID_REUSED"),
         (Error::RequestIdRepeated { first: 4 }, AlreadyExists, "REQUEST_ID_REUSED"),
         (Error::WrongBackoffs(wrong_backoffs), InvalidArgument, "INVALID_FIELDS"),
-        (Error::Damaged(Damage::new(Table::Task, 7, "x".repeat(9_000))), Internal, "DAMAGED"),
+        (Error::Damaged(Damage::at("row 7 of table task", "x".repeat(9_000))), Internal, "DAMAGED"),
         (Error::Crashed(long()), Unavailable, "SERVER_FAILED"),
         (Error::Draining, Unavailable, "DRAINING"),
         (Error::TooManyLists, ResourceExhausted, "TOO_MANY_LISTS"),

@@ -54,7 +54,7 @@ impl Harness {
             let subject = Subject { id, queue: "q", kind: "k", attempt: 1, labels: &[] };
             self.encoder.push(&Event::new(*event_type, time, Some(subject)));
         }
-        let batch = self.encoder.take().expect("events");
+        let batch = EventBatch::joined(&self.encoder.take_all()).expect("events");
         self.log.batches.lock().unwrap().push(batch.clone());
         self.publisher.publish(batch);
     }

@@ -68,7 +68,7 @@ impl Harness {
     /// A commit of ten events of the queue.
     fn commit(&mut self, queue: &str) {
         (1..=10).for_each(|number| self.push(number, queue));
-        let batch = self.encoder.take().expect("events");
+        let batch = EventBatch::joined(&self.encoder.take_all()).expect("events");
         self.publish(batch);
     }
 
@@ -155,7 +155,7 @@ async fn a_large_batch_is_picked_in_several_messages() {
     let mut harness = Harness::new();
     let is_left_out = |seq: u64| seq <= EVENTS && seq % 5 == 1;
     (1..=EVENTS).for_each(|seq| harness.push(seq, ["q", "others"][usize::from(is_left_out(seq))]));
-    let batch = harness.encoder.take().expect("events");
+    let batch = EventBatch::joined(&harness.encoder.take_all()).expect("events");
     assert!(batch.data().len() > 3 * MAX_PIECE_BYTES);
     harness.publish(batch);
     harness.commit("q");
@@ -197,7 +197,7 @@ async fn what_cannot_be_read_is_told_and_not_passed_over() {
     let mut harness = Harness::new();
     harness.commit("q");
     (1..=2).for_each(|number| harness.push(number, "q"));
-    let whole = harness.encoder.take().expect("events");
+    let whole = EventBatch::joined(&harness.encoder.take_all()).expect("events");
     let cut = whole.data().slice(..whole.data().len() - 1);
     harness.publish(EventBatch::new(whole.first(), whole.last(), cut, Box::default()));
     let steps: Vec<_> = harness.watch(Some("q"), true).collect().await;
