@@ -28,7 +28,7 @@ use crate::{
 pub struct Server {
     address: SocketAddr,
     admission: Arc<Admission>,
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     pool: WorkerPool,
     connections: Connections,
     health: Health,
@@ -94,10 +94,9 @@ impl Server {
             queues: config.max_queues,
             room_timeout: config.room_timeout,
         }));
-        let (sqlite, hub, recovered) =
+        let (store, hub, recovered) =
             store::open_under(&store_settings(config), Arc::clone(&admission), &supervisor).await?;
-        let history: Arc<dyn History> = Arc::clone(&sqlite) as _;
-        let store: Arc<dyn Store> = sqlite;
+        let history: Arc<dyn History> = Arc::clone(&store) as _;
         say_what_was_opened(config, recovered);
 
         let registry = Arc::new(registry);
@@ -421,7 +420,7 @@ fn say_how_it_ended(report: &drain::Report, failure: Option<&Failure>, store_clo
 /// Lets the health, whoever waits for room, and what runs know when the store has failed: what
 /// comes of an execution then is not kept, and its task runs again.
 fn watch_store(
-    store: &Arc<dyn Store>,
+    store: &Arc<Store>,
     health: Health,
     admission: Arc<Admission>,
     (pool, cancel_grace): (WorkerPool, Duration),

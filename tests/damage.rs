@@ -13,7 +13,7 @@ use taskyard::{
     queue::{Overrides, QueueConfig},
     store::{
         Dispatch, Error, Exit, Filter, Finished, Outcome, Output, OutputStream, Query, QueueChange,
-        Settings, SqliteStore, Store, Submission, Submitted, Task, WallClock, open, weight,
+        Settings, Store, Submission, Submitted, Task, WallClock, open, weight,
     },
     task::{Data, Due, Failure, NewTask, RetryPolicy, State, TaskId, WorkerId},
 };
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const FINGERPRINT: [u8; 16] = [7; 16];
 
 struct Opened {
-    store: Arc<SqliteStore>,
+    store: Arc<Store>,
     hub: Hub,
     gate: Arc<Admission>,
 }

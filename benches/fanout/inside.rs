@@ -192,7 +192,7 @@ impl History for NoHistory {
 
 /// All services as they are served, above a store that stays empty and events that
 /// come from elsewhere.
-async fn taskyard_service() -> Result<(Middleware<Routes>, Source, Arc<dyn Store>), Error> {
+async fn taskyard_service() -> Result<(Middleware<Routes>, Source, Arc<Store>), Error> {
     let config = Config { workers: 1.try_into()?, ..Config::default() };
     let admission = Arc::new(Admission::new(Limits {
         queue_config: config.queue_config(),
@@ -210,7 +210,6 @@ async fn taskyard_service() -> Result<(Middleware<Routes>, Source, Arc<dyn Store
         accept_loss: false,
     };
     let (store, ..) = store::open(&settings, Arc::clone(&admission)).await?;
-    let store: Arc<dyn Store> = store;
     let registry = Arc::new(Registry::default());
     let pool = WorkerPool::start(
         &store,

@@ -13,8 +13,8 @@ use taskyard::{
     config::{Durability, Retention},
     queue,
     store::{
-        self, Dispatch, Error, Filter, Finished, Outcome, Query, QueueChange, SqliteStore, Store,
-        Submission, WallClock,
+        self, Dispatch, Error, Filter, Finished, Outcome, Query, QueueChange, Store, Submission,
+        WallClock,
     },
     task::{Data, Due, NewTask, RetryPolicy, State, TaskId, WorkerId},
 };
@@ -32,7 +32,7 @@ type Done = Result<(), Box<dyn std::error::Error>>;
 /// A store in a directory of its own.
 pub struct Harness {
     dir: TempDir,
-    store: Arc<SqliteStore>,
+    store: Arc<Store>,
     gate: Arc<Admission>,
 }
 
@@ -212,7 +212,7 @@ fn ended(dispatch: &Dispatch, queue: &str) -> Result<Finished, Error> {
 }
 
 /// Reports the last execution of a worker that then leaves.
-async fn report(store: &SqliteStore, worker: u32, finished: Option<Finished>) -> Result<(), Error> {
+async fn report(store: &Store, worker: u32, finished: Option<Finished>) -> Result<(), Error> {
     store.retire(vec![WorkerId(worker)]).await?;
     store.next_dispatch(WorkerId(worker), finished).await?;
     store.leave(WorkerId(worker)).await

@@ -6,134 +6,62 @@
 use std::fmt::Write as _;
 
 use clap::{Command, builder::Styles};
-use taskyard_cli::{Program, client::ServerArgs, exit};
-
-/// The commands in the order and the groups in which help lists them. One that is in none
-/// comes last.
-const GROUPS: [(&str, &[&str]); 4] = [
-    ("Run a server", &["serve", "demo", "store"]),
-    ("Tasks", &["submit", "get", "list", "wait", "watch", "logs", "cancel", "redrive", "kinds"]),
-    (
-        "Operate",
-        &["top", "stats", "queues", "configure", "pause", "resume", "workers", "resize", "drain"],
-    ),
-    ("This program", &["completions", "man", "help"]),
-];
+use taskyard_cli::{Group, LISTED, Listed, Program, client::ServerArgs, exit};
 
 /// Commands that talk to no server.
-const LOCAL: [&str; 6] = ["serve", "demo", "store", "completions", "man", "help"];
-
-/// Examples of each command, as lines for a shell; they are read by a test.
-const EXAMPLES: &[(&str, &str)] = &[
-    (
-        "serve",
-        "\
+const LOCAL: &[Listed] = &[
+    Listed {
+        name: "serve",
+        group: Group::Run,
+        examples: "\
 taskyard serve
 taskyard serve --listen 0.0.0.0:50051 --data-dir /var/lib/taskyard --workers 16
 taskyard serve --config taskyard.toml",
-    ),
-    (
-        "demo",
-        "\
+    },
+    Listed {
+        name: "demo",
+        group: Group::Run,
+        examples: "\
 taskyard demo
 taskyard demo /usr/share/doc --workers 8 --max-files 500",
-    ),
-    ("store", "taskyard store verify --data-dir /var/lib/taskyard"),
-    (
-        "submit",
-        "\
-taskyard submit sleep -a '{\"duration\":\"2s\"}' --wait
-taskyard submit noop -q nightly --delay 1h --max-attempts 5 --request-id order-7
-taskyard submit --from tasks.ndjson --request-id-prefix orders-7 --wait",
-    ),
-    ("get", "taskyard get t4n9h5h6eq t2hwpwxkbx"),
-    ("logs", "taskyard logs t4n9h5h6eq"),
-    (
-        "list",
-        "\
-taskyard list -S failed -q nightly --finished-since 1d
-taskyard list -l customer=42 --newest-first -n 10
-taskyard list -n 0 -o json",
-    ),
-    (
-        "wait",
-        "\
-taskyard wait t4n9h5h6eq --timeout 10m
-taskyard wait t4n9h5h6eq t2hwpwxkbx",
-    ),
-    (
-        "watch",
-        "\
-taskyard watch
-taskyard watch -q nightly -t failed -t retry_scheduled
-taskyard watch --follow-task t4n9h5h6eq
-taskyard watch --from-start --cursor-file nightly.cursor -o json",
-    ),
-    (
-        "cancel",
-        "\
-taskyard cancel t4n9h5h6eq
-taskyard cancel --all -q nightly -S queued",
-    ),
-    (
-        "redrive",
-        "\
-taskyard redrive t4n9h5h6eq
-taskyard redrive --all -k exec --since 1h",
-    ),
-    (
-        "queues",
-        "\
-taskyard queues
-taskyard queues mail",
-    ),
-    (
-        "configure",
-        "\
-taskyard configure mail --max-running 2 --rate 30/m --burst 5
-taskyard configure mail --reset rate --reset max-running",
-    ),
-    ("pause", "taskyard pause mail reports"),
-    ("resume", "taskyard resume mail reports"),
-    ("workers", "taskyard workers"),
-    ("resize", "taskyard resize 16"),
-    (
-        "stats",
-        "\
-taskyard stats --target-wait 250ms
-taskyard stats --watch 5s",
-    ),
-    (
-        "top",
-        "\
-taskyard top
-taskyard top -q mail -q reports --interval 250ms",
-    ),
-    ("drain", "taskyard drain --yes"),
-    (
-        "completions",
-        "\
+    },
+    Listed {
+        name: "store",
+        group: Group::Run,
+        examples: "taskyard store verify --data-dir /var/lib/taskyard",
+    },
+    Listed {
+        name: "completions",
+        group: Group::Program,
+        examples: "\
 taskyard completions bash > ~/.local/share/bash-completion/completions/taskyard
 taskyard completions zsh > ~/.zfunc/_taskyard
 taskyard completions fish > ~/.config/fish/completions/taskyard.fish",
-    ),
-    (
-        "man",
-        "\
+    },
+    Listed {
+        name: "man",
+        group: Group::Program,
+        examples: "\
 taskyard man | man -l -
 taskyard man --dir ~/.local/share/man/man1",
-    ),
+    },
+    Listed { name: "help", group: Group::Program, examples: "" },
 ];
+
+/// Every command, in the order of help.
+fn listed() -> impl Iterator<Item = &'static Listed> {
+    LOCAL.iter().chain(LISTED)
+}
 
 /// Completes the definition of all commands.
 pub fn presented(command: Command, program: Program) -> Command {
     let names: Vec<_> = command.get_subcommands().map(|one| one.get_name().to_owned()).collect();
     let mut command = command.arg(ServerArgs::arg());
     for name in names {
-        let of_name = |(command, _): &&(&str, &str)| *command == name;
-        let examples = EXAMPLES.iter().find(of_name).map(|(_, examples)| *examples);
+        let examples = listed().find(|one| one.name == name).map(|one| one.examples);
+        let examples = examples.filter(|examples| !examples.is_empty());
         command = command.mut_subcommand(&name, |mut one| {
-            if !LOCAL.contains(&name.as_str()) {
+            if !LOCAL.iter().any(|one| one.name == name) {
                 one = one.arg(ServerArgs::arg());
             }
             match examples {
@@ -172,12 +100,12 @@ fn template(command: &Command) -> String {
             let _ = writeln!(text, "  {literal}{name:<widest$}{literal:#}  {about}");
         }
     };
-    for (title, names) in GROUPS {
-        let commands: Vec<_> =
-            names.iter().filter_map(|name| Some((*name, about(command, name)?))).collect();
-        group(title, &commands);
+    for one in Group::ALL {
+        let commands = listed().filter(|listed| listed.group == one);
+        let commands = commands.filter_map(|one| Some((one.name, about(command, one.name)?)));
+        group(one.title(), &commands.collect::<Vec<_>>());
     }
-    let grouped = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
+    let grouped = |name: &str| listed().any(|one| one.name == name);
     let others: Vec<_> = command
         .get_subcommands()
         .map(Command::get_name)
@@ -207,19 +135,19 @@ mod tests {
     fn every_command_has_a_group_and_examples() {
         let command = definition(Program::default());
         let mut names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
-        let mut grouped: Vec<_> = GROUPS.iter().flat_map(|(_, names)| names.iter()).collect();
-        grouped.retain(|name| **name != "help");
+        let mut grouped: Vec<_> = listed().map(|one| one.name).collect();
+        grouped.retain(|name| *name != "help");
         names.sort_unstable();
         grouped.sort_unstable();
-        assert!(names.iter().eq(grouped), "{names:?}");
-        for name in names.into_iter().filter(|name| *name != "kinds") {
-            assert!(EXAMPLES.iter().any(|(of, _)| *of == name), "{name} has no example");
+        assert_eq!(names, grouped);
+        for one in listed().filter(|one| !["kinds", "help"].contains(&one.name)) {
+            assert!(!one.examples.is_empty(), "{} has no example", one.name);
         }
     }
 
     #[test]
     fn examples_are_taken() {
-        for line in EXAMPLES.iter().flat_map(|(_, examples)| examples.lines()) {
+        for line in listed().flat_map(|one| one.examples.lines()) {
             let line = line.split(['|', '>']).next().unwrap_or_default();
             let words = line.split_whitespace().map(|word| word.trim_matches('\''));
             let read = definition(Program::default()).try_get_matches_from(words);

@@ -22,7 +22,7 @@ use crate::{
 /// The service for operators.
 #[derive(Clone)]
 pub struct Admin {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     admission: Arc<Admission>,
     pool: WorkerPool,
     watchers: Watchers,
@@ -33,7 +33,7 @@ impl Admin {
     /// A service over a store and the pool that works for it.
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         admission: Arc<Admission>,
         pool: WorkerPool,
         watchers: Watchers,

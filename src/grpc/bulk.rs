@@ -22,7 +22,7 @@ struct Page {
 }
 
 impl Page {
-    async fn read(store: &dyn Store, query: Query) -> Result<Self, Status> {
+    async fn read(store: &Store, query: Query) -> Result<Self, Status> {
         let page = store.list(query).await.map_err(|error| status::store(&error))?;
         let damaged = u32::try_from(page.damaged.len()).unwrap_or(u32::MAX);
         let tasks = page.tasks.into_iter().map(|task| task.id).collect();
@@ -39,7 +39,7 @@ impl Page {
 /// # Errors
 /// Those of the store.
 pub async fn cancel(
-    store: &dyn Store,
+    store: &Store,
     Listing { query, pages }: Listing,
 ) -> Result<v1::CancelTasksResponse, Status> {
     let among = query.filter.states.clone();
@@ -69,7 +69,7 @@ pub async fn cancel(
 /// # Errors
 /// Those of the store; `QUEUE_FULL` if a full queue kept all of them out.
 pub async fn redrive(
-    store: &dyn Store,
+    store: &Store,
     Listing { query, pages }: Listing,
 ) -> Result<v1::RedriveTasksResponse, Status> {
     let among = query.filter.states.clone();

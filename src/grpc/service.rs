@@ -51,7 +51,7 @@ impl ShutdownTokens {
 /// The task service.
 #[derive(Clone)]
 pub struct Service {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     submitter: Submitter,
     watchers: Watchers,
     shutdown: ShutdownTokens,
@@ -61,7 +61,7 @@ impl Service {
     /// A service over a store.
     #[must_use]
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         submitter: Submitter,
         watchers: Watchers,
         shutdown: ShutdownTokens,
@@ -295,7 +295,7 @@ impl task_service_server::TaskService for Service {
         let (deadline, asker) = (deadline_of(&request), Asker(request.remote_addr()));
         let mut step = convert::cancellation(request.into_inner()).map_err(invalid)?;
         step.query.asker = asker;
-        within(deadline, bulk::cancel(&*self.store, step)).await.map(Response::new)
+        within(deadline, bulk::cancel(&self.store, step)).await.map(Response::new)
     }
 
     async fn redrive_task(
@@ -321,7 +321,7 @@ impl task_service_server::TaskService for Service {
         let (deadline, asker) = (deadline_of(&request), Asker(request.remote_addr()));
         let mut step = convert::redrive(request.into_inner()).map_err(invalid)?;
         step.query.asker = asker;
-        within(deadline, bulk::redrive(&*self.store, step)).await.map(Response::new)
+        within(deadline, bulk::redrive(&self.store, step)).await.map(Response::new)
     }
 
     async fn list_kinds(

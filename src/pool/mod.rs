@@ -65,7 +65,7 @@ pub struct WorkerPool {
 }
 
 struct Shared {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     registry: Arc<Registry>,
     settings: Settings,
     supervisor: Supervisor,
@@ -119,7 +119,7 @@ impl WorkerPool {
     /// # Errors
     /// If no thread can be started.
     pub fn start(
-        store: &Arc<dyn Store>,
+        store: &Arc<Store>,
         registry: &Arc<Registry>,
         settings: Settings,
         supervisor: &Supervisor,

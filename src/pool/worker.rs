@@ -36,7 +36,7 @@ static PANICKED: Throttle = Throttle::new("handlers panicked");
 pub struct Worker {
     pub id: WorkerId,
     pub state: Arc<WorkerState>,
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Store>,
     pub registry: Arc<Registry>,
     pub settings: Settings,
     pub drain_counts: Arc<DrainCounts>,

@@ -1,5 +1,6 @@
 //! Many tasks cancelled or redriven by one command.
 
+use taskyard::events::History as _;
 use taskyard::{
     admission::{Limit, Refused},
     event::Seq,

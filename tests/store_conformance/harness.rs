@@ -96,7 +96,7 @@ pub struct StoreHarness<'p, P: Provider> {
     setup: Setup,
     workers: u32,
     pub gate: Arc<Admission>,
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Store>,
     pub hub: Hub,
     pub recovered: Recovered,
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// A store that serves.
 pub struct Opened {
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Store>,
     pub hub: Hub,
     pub recovered: Recovered,
 }
@@ -39,7 +39,7 @@ pub trait Provider {
     fn crashed(&self, home: &Self::Home) -> Self::Home;
 }
 
-/// [`taskyard::store::SqliteStore`] in a directory.
+/// [`taskyard::store::Store`] in a directory.
 pub struct Sqlite(pub Durability);
 
 impl Provider for Sqlite {

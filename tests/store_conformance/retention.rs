@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use taskyard::events::History as _;
 use taskyard::{
     config::Retention,
     event::Seq,

@@ -1,5 +1,6 @@
 //! Several tasks at once.
 
+use taskyard::events::History as _;
 use taskyard::{
     admission::Permit,
     event::Seq,

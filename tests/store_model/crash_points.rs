@@ -20,8 +20,8 @@ use taskyard::{
     events::Hub,
     proto::v1::{self, EventType},
     store::{
-        Dispatch, Error, Finished, Outcome, Query, Settings, SqliteStore, Store, Submission,
-        Submitted, WallClock, open,
+        Dispatch, Error, Finished, Outcome, Query, Settings, Store, Submission, Submitted,
+        WallClock, open,
     },
     task::{Data, Due, NewTask, State, TaskId, WorkerId},
 };
@@ -32,7 +32,7 @@ use crate::driver::{PATIENCE, crashed_copy, gate, new_task, settings};
 
 struct Opened {
     dir: TempDir,
-    store: Arc<SqliteStore>,
+    store: Arc<Store>,
     hub: Hub,
     gate: Arc<Admission>,
 }
@@ -97,7 +97,7 @@ async fn whoever_got_no_answer_asks_again_and_gets_the_same_task() {
 async fn a_worker_that_has_gone_is_given_nothing() {
     let harness = Opened::new().await;
     {
-        let mut gone = harness.store.next_dispatch(WorkerId(2), None);
+        let mut gone = Box::pin(harness.store.next_dispatch(WorkerId(2), None));
         assert!(poll!(&mut gone).is_pending());
     }
     let submitted = harness.submit(new_task("a", &Data::Empty)).await.unwrap();

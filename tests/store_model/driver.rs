@@ -14,7 +14,7 @@ use taskyard::{
     queue::{self, Counts},
     store::{
         self, Assignment, Dispatch, Error, Finished, Outcome, Query, QueueChange, Recovered,
-        Settings, SqliteStore, Store, Submission, Submitted, WallClock, open,
+        Settings, Store, Submission, Submitted, WallClock, open,
     },
     task::{Data, Due, NewTask, RetryPolicy, State, TaskId, WorkerId},
 };
@@ -79,7 +79,7 @@ pub fn new_task(queue: &str, payload: &Data) -> NewTask {
 pub struct Driver {
     pub dir: TempDir,
     durability: Durability,
-    pub store: Arc<SqliteStore>,
+    pub store: Arc<Store>,
     hub: Hub,
     gate: Arc<Admission>,
     pub model: Model,

@@ -111,6 +111,132 @@ pub enum Command {
     Drain(drain::DrainArgs),
 }
 
+/// How help presents a command.
+#[derive(Debug)]
+pub struct Listed {
+    /// The command.
+    pub name: &'static str,
+    /// The group in which it stands.
+    pub group: Group,
+    /// Lines for a shell that show it; a test reads them.
+    pub examples: &'static str,
+}
+
+/// The groups of commands in help, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// What runs a server.
+    Run,
+    /// What submits tasks and follows them.
+    Tasks,
+    /// What operators need.
+    Operate,
+    /// What concerns the program alone.
+    Program,
+}
+
+impl Group {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Run, Self::Tasks, Self::Operate, Self::Program];
+
+    /// What stands above it.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Run => "Run a server",
+            Self::Tasks => "Tasks",
+            Self::Operate => "Operate",
+            Self::Program => "This program",
+        }
+    }
+}
+
+/// How help presents each [`Command`], in its order.
+pub const LISTED: &[Listed] = &[
+    Listed {
+        name: "submit",
+        group: Group::Tasks,
+        examples: "\
+taskyard submit sleep -a '{\"duration\":\"2s\"}' --wait
+taskyard submit noop -q nightly --delay 1h --max-attempts 5 --request-id order-7
+taskyard submit --from tasks.ndjson --request-id-prefix orders-7 --wait",
+    },
+    Listed { name: "get", group: Group::Tasks, examples: "taskyard get t4n9h5h6eq t2hwpwxkbx" },
+    Listed {
+        name: "list",
+        group: Group::Tasks,
+        examples: "\
+taskyard list -S failed -q nightly --finished-since 1d
+taskyard list -l customer=42 --newest-first -n 10
+taskyard list -n 0 -o json",
+    },
+    Listed {
+        name: "wait",
+        group: Group::Tasks,
+        examples: "\
+taskyard wait t4n9h5h6eq --timeout 10m
+taskyard wait t4n9h5h6eq t2hwpwxkbx",
+    },
+    Listed {
+        name: "watch",
+        group: Group::Tasks,
+        examples: "\
+taskyard watch
+taskyard watch -q nightly -t failed -t retry_scheduled
+taskyard watch --follow-task t4n9h5h6eq
+taskyard watch --from-start --cursor-file nightly.cursor -o json",
+    },
+    Listed { name: "logs", group: Group::Tasks, examples: "taskyard logs t4n9h5h6eq" },
+    Listed {
+        name: "cancel",
+        group: Group::Tasks,
+        examples: "\
+taskyard cancel t4n9h5h6eq
+taskyard cancel --all -q nightly -S queued",
+    },
+    Listed {
+        name: "redrive",
+        group: Group::Tasks,
+        examples: "\
+taskyard redrive t4n9h5h6eq
+taskyard redrive --all -k exec --since 1h",
+    },
+    Listed { name: "kinds", group: Group::Tasks, examples: "" },
+    Listed {
+        name: "top",
+        group: Group::Operate,
+        examples: "\
+taskyard top
+taskyard top -q mail -q reports --interval 250ms",
+    },
+    Listed {
+        name: "stats",
+        group: Group::Operate,
+        examples: "\
+taskyard stats --target-wait 250ms
+taskyard stats --watch 5s",
+    },
+    Listed {
+        name: "queues",
+        group: Group::Operate,
+        examples: "\
+taskyard queues
+taskyard queues mail",
+    },
+    Listed {
+        name: "configure",
+        group: Group::Operate,
+        examples: "\
+taskyard configure mail --max-running 2 --rate 30/m --burst 5
+taskyard configure mail --reset rate --reset max-running",
+    },
+    Listed { name: "pause", group: Group::Operate, examples: "taskyard pause mail reports" },
+    Listed { name: "resume", group: Group::Operate, examples: "taskyard resume mail reports" },
+    Listed { name: "workers", group: Group::Operate, examples: "taskyard workers" },
+    Listed { name: "resize", group: Group::Operate, examples: "taskyard resize 16" },
+    Listed { name: "drain", group: Group::Operate, examples: "taskyard drain --yes" },
+];
+
 /// Completes the definition of the commands.
 #[must_use]
 pub fn completed(command: clap::Command) -> clap::Command {

@@ -31,7 +31,7 @@ pub use stream::Acks;
 /// What all submitting calls work with.
 #[derive(Clone)]
 pub struct Submitter {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     admission: Arc<Admission>,
     registry: Arc<Registry>,
     hub: Hub,
@@ -41,7 +41,7 @@ pub struct Submitter {
 impl Submitter {
     /// A submitter to a store.
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<Store>,
         admission: Arc<Admission>,
         registry: Arc<Registry>,
         hub: Hub,

@@ -80,7 +80,7 @@ pub struct Sources {
     /// What happens.
     pub feed: Feed,
     /// Tasks as they stand.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<Store>,
     /// The pool as it stands.
     pub pool: WorkerPool,
 }

@@ -34,7 +34,7 @@ enum Cut {
 
 /// A snapshot that is being told.
 pub struct Snapshot {
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     asker: Asker,
     filter: Filter,
     /// The tasks that are named, if any are, in the order of submission; those that
@@ -125,7 +125,7 @@ impl Snapshot {
         look_up(store, some, named.is_empty(), filter)
     }
 
-    fn page(&self, store: Arc<dyn Store>, filter: Filter) -> BoxFuture<'static, Read> {
+    fn page(&self, store: Arc<Store>, filter: Filter) -> BoxFuture<'static, Read> {
         let (beyond, asker) = (self.beyond, self.asker);
         let query =
             Query { filter, beyond, newest_first: false, limit: PAGE, omit_payloads: true, asker };
@@ -142,7 +142,7 @@ impl Snapshot {
 
 /// Looks up tasks by their ids; those that do not exist are not there.
 fn look_up(
-    store: Arc<dyn Store>,
+    store: Arc<Store>,
     tasks: Vec<TaskId>,
     is_last: bool,
     filter: Filter,

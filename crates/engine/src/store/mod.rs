@@ -1,17 +1,19 @@
 //! The truth: which tasks there are, how each stands, and what happened.
 //!
-//! Owns the contract [`Store`] and its implementation on SQLite. Must not know
-//! who submits or who executes: commands come in, outcomes and committed event
-//! batches come out. No SQL, transaction or clock shows through the contract.
+//! Owns [`Store`], through which everybody else speaks to it. Must not know who submits or
+//! who executes: commands come in, outcomes and committed event batches come out. No SQL,
+//! transaction or clock shows through the handle.
 //!
 //! [`open`] starts one thread, the `engine`, that owns the writing connection
 //! and commits commands in groups, and a few threads that read (`reader`).
-//! `ready` is the order of what is due, `sqlite` the schema and the statements,
-//! `record` the formats of what the rows hold, `recovery` what happens at start.
+//! `ready` is the order of what is due, `journal` what the engine writes to and reads from,
+//! `sqlite` the journal on SQLite with its schema and its statements, `record` the formats
+//! of what the rows hold, `recovery` what happens at start.
 
 mod clock;
 mod directory;
 mod engine;
+mod handle;
 mod identity;
 mod journal;
 mod open;
@@ -32,18 +34,18 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{Permit, Refused},
+    admission::Refused,
     event::Seq,
-    events::{BoxFuture, History},
     queue::WrongBackoffs,
-    task::{Data, Failure, NewTask, RetryPolicy, State, TaskId, Timestamp, WorkerId},
+    task::{Data, Failure, NewTask, RetryPolicy, State, TaskId, Timestamp},
 };
 
 pub use clock::WallClock;
 pub use directory::DirectoryError;
 pub use engine::{MAX_GROUP_BYTES, MAX_GROUP_COMMANDS};
+pub use handle::Store;
 pub use journal::Damage;
-pub use open::{OpenError, Settings, SqliteStore, open, open_under};
+pub use open::{OpenError, Settings, open, open_under};
 pub use overview::{ClassStatus, Flow, Overview, QueueChange, QueueStatus};
 pub use prepared::weight;
 pub use reader::MAX_ROWS_PER_PAGE;
@@ -55,172 +57,6 @@ pub use recovery::Recovered;
 pub use settings::{Durability, Retention};
 pub use sqlite::{Scan as LogScan, Trust as LogTrust, scan_log};
 pub use verify::{Verified, VerifyError, verify};
-
-/// A durable store of tasks and their events.
-///
-/// Every method that changes something answers only once the change, and the
-/// events that tell it, are committed; dropping its future does not undo the
-/// command if it was already taken. Every method answers [`Error::Crashed`] once its part of
-/// the store has failed.
-pub trait Store: History {
-    /// Takes a task. `permit` is given back when the task starts or ends.
-    ///
-    /// # Errors
-    /// [`Error::RequestIdReused`], [`Error::Draining`], [`Error::Failed`],
-    /// [`Error::Damaged`].
-    fn submit(&self, task: Submission, permit: Permit) -> BoxFuture<'_, Result<Submitted, Error>>;
-
-    /// Takes several tasks, in order and in one commit. The outer result is the
-    /// commit's; each task has its own within.
-    ///
-    /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::RequestIdReused`],
-    /// [`Error::Damaged`].
-    fn submit_all(
-        &self,
-        tasks: Vec<(Submission, Permit)>,
-    ) -> BoxFuture<'_, Result<Vec<Result<Submitted, Error>>, Error>>;
-
-    /// Takes all of these tasks, in order and in one commit, or none.
-    ///
-    /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`], [`Error::NotAll`] with what is
-    /// wrong with each task that keeps the others out.
-    fn submit_atomic(
-        &self,
-        tasks: Vec<(Submission, Permit)>,
-    ) -> BoxFuture<'_, Result<Vec<Submitted>, Error>>;
-
-    /// The outcome of a submission whose `request_id` is known already; it needs
-    /// no permit. `None` if the `request_id` is new.
-    ///
-    /// # Errors
-    /// [`Error::RequestIdReused`], [`Error::Unreadable`], [`Error::Damaged`].
-    fn repeated(
-        &self,
-        request_id: String,
-        fingerprint: [u8; 16],
-    ) -> BoxFuture<'_, Result<Option<Submitted>, Error>>;
-
-    /// Cancels tasks that wait, and signals the handlers of those that run, in
-    /// one commit; of those, only tasks that stand in one of the states `among`, if
-    /// any are named. Each has its own result, in order.
-    ///
-    /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::NotFound`],
-    /// [`Error::Ended`], [`Error::Moved`], [`Error::Damaged`].
-    fn cancel(
-        &self,
-        tasks: Vec<TaskId>,
-        among: Vec<State>,
-    ) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>>;
-
-    /// Puts tasks that have failed or were cancelled back into their queues, in
-    /// one commit; of those, only tasks that stand in one of the states `among`, if
-    /// any are named. Each has its own result, in order; after the first that finds
-    /// its queue full, the others of that queue find it so too.
-    ///
-    /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`]; of a task [`Error::NotFound`],
-    /// [`Error::Ended`] (it has succeeded), [`Error::NotEnded`], [`Error::NoRoom`],
-    /// [`Error::Moved`], [`Error::Damaged`].
-    fn redrive(
-        &self,
-        tasks: Vec<TaskId>,
-        among: Vec<State>,
-    ) -> BoxFuture<'_, Result<Vec<Result<(), Error>>, Error>>;
-
-    /// Records that a worker has joined the pool.
-    ///
-    /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`].
-    fn join(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
-
-    /// A worker asks for its next dispatch: records how its last execution ended, if it had one,
-    /// and answers with the next task as soon as there is one. The start of
-    /// that task is committed then. A worker has one such call at a time.
-    ///
-    /// # Errors
-    /// [`Error::Failed`].
-    fn next_dispatch(
-        &self,
-        worker: WorkerId,
-        finished: Option<Finished>,
-    ) -> BoxFuture<'_, Result<Dispatch, Error>>;
-
-    /// Records that a worker has left the pool.
-    ///
-    /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`].
-    fn leave(&self, worker: WorkerId) -> BoxFuture<'_, Result<(), Error>>;
-
-    /// Answers the next call for a dispatch of these workers, or the one that they wait in, with
-    /// [`Dispatch::Stop`].
-    ///
-    /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`].
-    fn retire(&self, workers: Vec<WorkerId>) -> BoxFuture<'_, Result<(), Error>>;
-
-    /// Changes a queue: holds also over restarts.
-    ///
-    /// # Errors
-    /// [`Error::Draining`], [`Error::Failed`], [`Error::WrongBackoffs`],
-    /// [`Error::NoRoom`] if it would be one queue too many.
-    fn change_queue(
-        &self,
-        queue: Arc<str>,
-        change: QueueChange,
-    ) -> BoxFuture<'_, Result<(), Error>>;
-
-    /// How the queues stand, in the order of their names: all of them, or only
-    /// the one of this name, if it exists.
-    ///
-    /// # Errors
-    /// [`Error::Draining`] once the store is closed, [`Error::Failed`].
-    fn overview(&self, queue: Option<Arc<str>>) -> BoxFuture<'_, Result<Overview, Error>>;
-
-    /// Starts no task from now on, refuses new ones, and answers workers that
-    /// wait for a dispatch with [`Dispatch::Stop`].
-    ///
-    /// # Errors
-    /// [`Error::Failed`].
-    fn drain(&self) -> BoxFuture<'_, Result<(), Error>>;
-
-    /// Commits what was taken, then closes: tails end, and every later command
-    /// fails with [`Error::Draining`]. Reading goes on. Answers with how many
-    /// tasks have not ended, running ones included.
-    ///
-    /// # Errors
-    /// [`Error::Draining`] if it was closed before, [`Error::Crashed`].
-    fn close(&self) -> BoxFuture<'_, Result<u64, Error>>;
-
-    /// Reads one task.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::Unreadable`], [`Error::Damaged`].
-    fn get(&self, task: TaskId) -> BoxFuture<'_, Result<Task, Error>>;
-
-    /// Reads what an execution of a task wrote: this attempt, or the latest of which
-    /// anything was kept. `None` if nothing was.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::Unreadable`], [`Error::Damaged`].
-    fn output(
-        &self,
-        task: TaskId,
-        attempt: Option<u32>,
-    ) -> BoxFuture<'_, Result<Option<(u32, Output)>, Error>>;
-
-    /// Reads a page of tasks in the order of submission, or in the reverse.
-    /// Without their attempts.
-    ///
-    /// # Errors
-    /// [`Error::Unreadable`], [`Error::Damaged`], [`Error::TooManyLists`].
-    fn list(&self, query: Query) -> BoxFuture<'_, Result<Page, Error>>;
-
-    /// The cause, once the disk has failed to sync and the store takes no more.
-    fn failure(&self) -> tokio::sync::watch::Receiver<Option<Arc<str>>>;
-}
 
 /// Why a command had no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -28,11 +28,11 @@ use super::{
     space::Space,
     sqlite::{DatabaseError, wait_out},
 };
-use crate::store::Durability;
 use crate::{
     admission::Admission,
     event::Seq,
     events::{self, CursorCodec, Encoder, Hub, Incarnation},
+    store::Durability,
     task::{Lifecycle, State, Timestamp},
 };
 

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use super::{Effect, Engine, Entry, GroupError, Message, Reply, alone, queues::EndedCount};
+use super::{
+    Decided, Effect, Engine, Entry, GroupError, Message, Reply, alone, queues::EndedCount,
+};
 use crate::{
     event::{Event, EventType, Subject},
     store::{
@@ -44,73 +46,41 @@ impl Engine<'_> {
             Message::Submit(prepared, reply) => self.submit(*prepared, reply),
             Message::SubmitAll(all, reply) => self.submit_all(all, reply),
             Message::SubmitAtomic(all, reply) => self.submit_atomic(all, reply),
-            Message::Cancel(tasks, among, reply) => self.cancel_all(tasks, &among, reply),
-            Message::Redrive(tasks, among, reply) => self.redrive_all(tasks, &among, reply),
             Message::NextDispatch(worker, finished, reply) => {
                 self.next_dispatch(worker, finished, reply)
-            }
-            Message::Join(worker, reply) => {
-                self.give_up(worker)?;
-                self.tell_pool(EventType::WorkerStarted, Some(worker));
-                self.done(reply);
-                Ok(())
-            }
-            Message::Retire(workers, reply) => {
-                for worker in workers {
-                    self.retire(worker);
-                }
-                self.done(reply);
-                Ok(())
-            }
-            Message::Leave(worker, reply) => {
-                self.give_up(worker)?;
-                self.retiring.remove(&worker);
-                self.tell_pool(EventType::WorkerStopped, Some(worker));
-                self.done(reply);
-                Ok(())
-            }
-            Message::Change(queue, change, reply) => {
-                self.change_queue(&queue, change, reply);
-                Ok(())
             }
             Message::Overview(only, reply) => {
                 self.group.overviews.push((only, reply));
                 Ok(())
             }
-            Message::Drain(reply) => {
-                self.drain();
-                self.done(reply);
-                Ok(())
-            }
+            Message::Operation(operation) => operation.apply(self),
             Message::Close(_) => Ok(()),
         }
     }
 
-    fn done(&mut self, reply: Reply<()>) {
-        self.group.effects.push(Effect::Done(reply, Ok(())));
+    /// A worker joins the pool.
+    pub fn join(&mut self, worker: WorkerId) -> Decided<()> {
+        self.give_up(worker)?;
+        self.tell_pool(EventType::WorkerStarted, Some(worker));
+        Ok(Ok(()))
     }
 
-    fn cancel_all(
+    /// A worker has left the pool.
+    pub fn leave(&mut self, worker: WorkerId) -> Decided<()> {
+        self.give_up(worker)?;
+        self.retiring.remove(&worker);
+        self.tell_pool(EventType::WorkerStopped, Some(worker));
+        Ok(Ok(()))
+    }
+
+    /// Ends tasks, of those in these states.
+    pub fn cancel_all(
         &mut self,
         tasks: Vec<TaskId>,
         among: &[State],
-        reply: Reply<Vec<Result<(), Error>>>,
-    ) -> Applied {
+    ) -> Decided<Vec<Result<(), Error>>> {
         let decided = tasks.into_iter().map(|task| self.cancel(task, among));
-        let decided: Result<Vec<_>, _> = decided.collect();
-        self.each(reply, decided.map(Ok))
-    }
-
-    /// Answers a command for several tasks. Also when the disk refused: whoever
-    /// waits is then told with the rest of the group.
-    pub(super) fn each(
-        &mut self,
-        reply: Reply<Vec<Result<(), Error>>>,
-        decided: Result<Result<Vec<Result<(), Error>>, Error>, GroupError>,
-    ) -> Applied {
-        let outcome = decided.as_ref().ok().cloned().unwrap_or(Err(Error::Draining));
-        self.group.effects.push(Effect::Each(reply, outcome));
-        decided.map(drop)
+        decided.collect::<Result<_, _>>().map(Ok)
     }
 
     /// Puts a waiting task where it will be found when it may start.
@@ -135,7 +105,7 @@ impl Engine<'_> {
         }
     }
 
-    fn cancel(&mut self, id: TaskId, among: &[State]) -> Result<Result<(), Error>, GroupError> {
+    fn cancel(&mut self, id: TaskId, among: &[State]) -> Decided<()> {
         if !self.identity.owns(id) {
             return Ok(Err(Error::NotFound(id)));
         }
@@ -217,7 +187,7 @@ impl Engine<'_> {
     }
 
     /// Lets a worker go: now if it waits for a task, else at its next dispatch.
-    fn retire(&mut self, worker: WorkerId) {
+    pub fn retire(&mut self, worker: WorkerId) {
         self.retiring.insert(worker);
         if let Some(at) = self.idle.iter().position(|(idle, _)| *idle == worker)
             && let Some((_, reply)) = self.idle.remove(at)
@@ -409,7 +379,7 @@ impl Engine<'_> {
         self.encoder.push(&Event { worker, ..event });
     }
 
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         if !self.draining {
             self.draining = true;
             self.tell_pool(EventType::Draining, None);

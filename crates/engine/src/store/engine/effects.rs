@@ -1,6 +1,6 @@
 //! What a commit causes, once it has happened: and only then.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -27,10 +27,8 @@ pub enum Effect {
     ),
     /// Submissions that had to go together have one outcome.
     SubmittedAtomic(Reply<Vec<Submitted>>, Result<Vec<Submitted>, Error>),
-    /// A command without a value has its outcome.
-    Done(Reply<()>, Result<(), Error>),
-    /// A command for several tasks has its outcomes.
-    Each(Reply<Vec<Result<(), Error>>>, Result<Vec<Result<(), Error>>, Error>),
+    /// An operation has its outcome.
+    Answer(Box<dyn Answer>),
     /// A worker executes this next.
     Assign(WorkerId, Reply<Dispatch>, Box<Assignment>),
     /// A worker leaves.
@@ -52,8 +50,7 @@ impl Effect {
             Self::Submitted(reply, outcome) => drop(reply.send(outcome)),
             Self::SubmittedAll(reply, outcomes) => drop(reply.send(outcomes)),
             Self::SubmittedAtomic(reply, outcome) => drop(reply.send(outcome)),
-            Self::Done(reply, outcome) => drop(reply.send(outcome)),
-            Self::Each(reply, outcomes) => drop(reply.send(outcomes)),
+            Self::Answer(answer) => answer.send(),
             Self::Assign(worker, reply, assignment) => {
                 return reply.send(Ok(Dispatch::Run(*assignment))).is_err().then_some(worker);
             }
@@ -71,11 +68,30 @@ impl Effect {
             Self::Submitted(reply, _) => refuse(reply, cause),
             Self::SubmittedAll(reply, _) => refuse(reply, cause),
             Self::SubmittedAtomic(reply, _) => refuse(reply, cause),
-            Self::Done(reply, _) => refuse(reply, cause),
-            Self::Each(reply, _) => refuse(reply, cause),
+            Self::Answer(answer) => answer.refuse(cause),
             Self::Assign(_, reply, _) | Self::Stop(reply) => refuse(reply, cause),
             Self::Signal(_) | Self::ReleasePermit(_) | Self::Configure(..) => {}
         }
+    }
+}
+
+/// An outcome and where it goes, whatever its type.
+pub trait Answer: fmt::Debug + Send {
+    /// What it answers to is committed.
+    fn send(self: Box<Self>);
+
+    /// What it answers to is lost.
+    fn refuse(self: Box<Self>, cause: &Arc<str>);
+}
+
+impl<T: fmt::Debug + Send> Answer for (Reply<T>, Result<T, Error>) {
+    fn send(self: Box<Self>) {
+        let (reply, outcome) = *self;
+        drop(reply.send(outcome));
+    }
+
+    fn refuse(self: Box<Self>, cause: &Arc<str>) {
+        refuse(self.0, cause);
     }
 }
 

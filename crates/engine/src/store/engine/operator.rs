@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::{Effect, Engine, Entry, GroupError, Reply, alone, apply::Particulars};
+use super::{Decided, Effect, Engine, Entry, alone, apply::Particulars};
 use crate::{
     admission::Refused,
     event::{Event, EventType},
@@ -15,23 +15,20 @@ use crate::{
     task::{self, Budget, Command, Refusal, State, TaskId, invariants},
 };
 
-type Applied = Result<(), GroupError>;
-
 impl Engine<'_> {
-    pub(super) fn redrive_all(
+    /// Lets tasks live again, of those in these states.
+    pub fn redrive_all(
         &mut self,
         tasks: Vec<TaskId>,
         among: &[State],
-        reply: Reply<Vec<Result<(), Error>>>,
-    ) -> Applied {
+    ) -> Decided<Vec<Result<(), Error>>> {
         if self.draining {
-            return self.each(reply, Ok(Err(Error::Draining)));
+            return Ok(Err(Error::Draining));
         }
         // No task overtakes one of its queue that found no room.
         let mut full = HashMap::new();
         let decided = tasks.into_iter().map(|task| self.redrive(task, among, &mut full));
-        let decided: Result<Vec<_>, _> = decided.collect();
-        self.each(reply, decided.map(Ok))
+        decided.collect::<Result<_, _>>().map(Ok)
     }
 
     /// Lets a task live again that has failed or was cancelled.
@@ -40,7 +37,7 @@ impl Engine<'_> {
         id: TaskId,
         among: &[State],
         full: &mut HashMap<String, Refused>,
-    ) -> Result<Result<(), Error>, GroupError> {
+    ) -> Decided<()> {
         let number = id.number();
         if !self.identity.owns(id) {
             return Ok(Err(Error::NotFound(id)));
@@ -152,31 +149,31 @@ impl Engine<'_> {
         self.records.insert_attempt(attempt);
     }
 
-    pub(super) fn change_queue(&mut self, name: &str, change: QueueChange, reply: Reply<()>) {
+    /// Changes a queue.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`], [`Error::WrongBackoffs`].
+    pub fn change_queue(&mut self, name: &str, change: QueueChange) -> Result<(), Error> {
         let now = self.group.now;
         let id = match self.queues.find(name) {
             Some(id) => id,
             None => match self.admission.try_handle(name) {
                 Ok(handle) => self.queues.add(handle, &mut self.ready, &now),
-                Err(cause) => {
-                    self.group.effects.push(Effect::Done(reply, Err(no_room(name, cause))));
-                    return;
-                }
+                Err(cause) => return Err(no_room(name, cause)),
             },
         };
         match change {
             QueueChange::Pause => self.pause(id, true),
             QueueChange::Resume => self.pause(id, false),
             QueueChange::Settings(fields, values) => {
-                let Some(queue) = self.queues.get(id) else { return };
+                let Some(queue) = self.queues.get(id) else { return Ok(()) };
                 let (handle, before) = (queue.handle.clone(), queue.overrides);
                 let configured = self.admission.queue_config().settings(name);
                 let overrides = match before.changed(&fields, &values, configured) {
                     Ok(overrides) => overrides,
                     Err(wrong) => {
-                        let refused = Err(Error::WrongBackoffs(wrong));
-                        self.group.effects.push(Effect::Done(reply, refused));
-                        return self.forget_unused(id);
+                        self.forget_unused(id);
+                        return Err(Error::WrongBackoffs(wrong));
                     }
                 };
                 let settings = self.queues.set_overrides(id, overrides, &mut self.ready);
@@ -184,9 +181,8 @@ impl Engine<'_> {
                 self.group.effects.extend(configure);
             }
         }
-        // Also when the disk refuses: whoever waits is then told with the group.
-        self.group.effects.push(Effect::Done(reply, Ok(())));
         self.write_queue(id);
+        Ok(())
     }
 
     fn pause(&mut self, id: QueueId, paused: bool) {

@@ -28,16 +28,15 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::oneshot;
 
 use self::story::{Story, newest_on};
-use super::{Engine, Message};
-use crate::store::{Durability, Retention};
+use super::{Engine, Message, Operation};
 use crate::{
     admission::{Admission, Limits},
     event::Seq,
     events::{BoxFuture, Ended, EventBatch, History, Hub, Tail, Unreadable},
     queue::QueueConfig,
     store::{
-        Dispatch, Error, Finished, Outcome, QueueChange, Settings, Submission, Submitted,
-        WallClock,
+        Dispatch, Durability, Error, Finished, Outcome, QueueChange, Retention, Settings,
+        Submission, Submitted, WallClock,
         journal::{
             Fault,
             memory::{self, MemoryDisk},
@@ -319,13 +318,27 @@ impl Simulation {
     fn cancellation(&mut self) -> Message {
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Each(answer));
-        Message::Cancel(self.some_tasks(), Vec::new(), reply)
+        {
+            let tasks = self.some_tasks();
+            Message::Operation(Operation::new(
+                tasks.len(),
+                move |engine| engine.cancel_all(tasks, &[]),
+                reply,
+            ))
+        }
     }
 
     fn redrive(&mut self) -> Message {
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Each(answer));
-        Message::Redrive(self.some_tasks(), Vec::new(), reply)
+        {
+            let tasks = self.some_tasks();
+            Message::Operation(Operation::new(
+                tasks.len(),
+                move |engine| engine.redrive_all(tasks, &[]),
+                reply,
+            ))
+        }
     }
 
     fn change(&mut self) -> Message {
@@ -333,7 +346,7 @@ impl Simulation {
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Done(answer));
         let queue = QUEUES[self.random.random_range(0..3)];
-        Message::Change(queue.into(), change, reply)
+        Message::changed(queue, change, reply)
     }
 
     /// A worker begins anew, whatever it had.
@@ -347,9 +360,9 @@ impl Simulation {
         self.asked.push(Asked::Done(answer));
         let id = WorkerId(worker);
         Some(if self.random.random() {
-            Message::Join(id, reply)
+            Message::Operation(Operation::new(1, move |engine| engine.join(id), reply))
         } else {
-            Message::Leave(id, reply)
+            Message::Operation(Operation::new(1, move |engine| engine.leave(id), reply))
         })
     }
 
@@ -551,7 +564,7 @@ impl Simulation {
         for queue in QUEUES {
             let (reply, answer) = oneshot::channel();
             self.asked.push(Asked::Done(answer));
-            self.group(vec![Message::Change(queue.into(), QueueChange::Resume, reply)]);
+            self.group(vec![Message::changed(queue, QueueChange::Resume, reply)]);
         }
         for _ in 0..20 * STEPS {
             if self.engine.index.len() == 0 {

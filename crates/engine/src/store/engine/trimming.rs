@@ -9,10 +9,10 @@
 use std::time::Duration;
 
 use super::{Engine, GroupError};
-use crate::store::Retention;
 use crate::{
     event::Seq,
     store::{
+        Retention,
         clock::Uptime,
         journal::{EndedRow, JournalError},
         ready::EngineTime,

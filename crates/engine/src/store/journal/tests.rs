@@ -8,11 +8,10 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rusqlite::Connection;
 
 use super::{memory::MemoryDisk, *};
-use crate::store::Durability;
 use crate::{
     events::EventBatch,
     store::{
-        MAX_ATTEMPTS_KEPT,
+        Durability, MAX_ATTEMPTS_KEPT,
         sqlite::{self, SqliteJournal},
     },
     task::{Data, Failure, Lifecycle, WorkerId},

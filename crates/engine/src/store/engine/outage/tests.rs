@@ -8,12 +8,11 @@ use std::sync::{
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::store::{Durability, Retention};
 use crate::{
     admission::{Admission, Limits},
     queue::QueueConfig,
     store::{
-        Dispatch, Finished, Outcome, Settings, Submission, WallClock,
+        Dispatch, Durability, Finished, Outcome, Retention, Settings, Submission, WallClock,
         engine::{LogMover, Message, Reply, tests::task},
         journal::memory::{MemoryDisk, Outcome as Committed},
         prepared::Prepared,

@@ -9,10 +9,10 @@ use std::{
 use prost::Message as _;
 use taskyard_proto::v1::{Event, EventType, WatchEventsResponse};
 
-use crate::store::Retention;
 use crate::{
     event::Seq,
     store::{
+        Retention,
         engine::{ENDS, Engine},
         journal::{
             FinishRow,

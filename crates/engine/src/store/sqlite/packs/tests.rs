@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use super::{super::SqliteJournal, *};
-use crate::store::Durability;
 use crate::{
     event::Seq,
     store::{
+        Durability,
         journal::{FinishRow, Journal as _, LiveRow, NewTaskRow, TaskRow},
         sqlite::{self, Location},
     },
