@@ -15,7 +15,7 @@ use taskyard::{
         Dispatch, Error, Exit, Filter, Finished, Outcome, Output, OutputStream, Query, QueueChange,
         Settings, Store, Submission, Submitted, Task, WallClock, open, weight,
     },
-    task::{Data, Due, Failure, NewTask, RetryPolicy, State, TaskId, WorkerId},
+    task::{Data, Due, Failure, NewTask, RetryPolicy, State, TaskBody, TaskId, WorkerId},
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -53,10 +53,12 @@ fn new_task(queue: &str, request_id: &str) -> NewTask {
     NewTask {
         kind: "work".into(),
         queue: queue.into(),
-        payload: Data::Json(r#"{"a":1}"#.into()),
+        body: TaskBody {
+            payload: Data::Json(r#"{"a":1}"#.into()),
+            timeout: Duration::from_secs(9),
+        },
         priority: 1,
         due: Due::Now,
-        timeout: Duration::from_secs(9),
         retry: RetryPolicy {
             max_attempts: 2,
             initial_backoff: Duration::from_millis(1),

@@ -16,7 +16,7 @@ use taskyard::{
         self, Dispatch, Error, Filter, Finished, Outcome, Query, QueueChange, Store, Submission,
         WallClock,
     },
-    task::{Data, Due, NewTask, RetryPolicy, State, TaskId, WorkerId},
+    task::{Data, Due, NewTask, RetryPolicy, State, TaskBody, TaskId, WorkerId},
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -69,10 +69,9 @@ impl Harness {
         let task = NewTask {
             kind: "noop".into(),
             queue: queue.into(),
-            payload,
+            body: TaskBody { payload, timeout: Duration::from_hours(1) },
             priority: 0,
             due: Due::Now,
-            timeout: Duration::from_hours(1),
             retry: RetryPolicy {
                 max_attempts: 1,
                 initial_backoff: Duration::from_secs(1),
@@ -265,10 +264,9 @@ fn small_task() -> NewTask {
     NewTask {
         kind: "noop".into(),
         queue: "own".into(),
-        payload: Data::Empty,
+        body: TaskBody { payload: Data::Empty, timeout: Duration::from_mins(1) },
         priority: 0,
         due: Due::Now,
-        timeout: Duration::from_mins(1),
         retry: RetryPolicy {
             max_attempts: 1,
             initial_backoff: Duration::from_secs(1),

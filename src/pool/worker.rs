@@ -25,7 +25,7 @@ use crate::{
     handler::{Error, Execution, Output, Registry, Transcript, Written},
     store::{self, Assignment, Dispatch, Finished, Outcome, Store},
     supervisor::message_of,
-    task::{Data, RetryPolicy, WorkerId},
+    task::{Data, RetryPolicy, TaskBody, WorkerId},
     telemetry::Throttle,
 };
 
@@ -184,8 +184,8 @@ impl Worker {
         signal: CancellationToken,
         written: Written,
     ) -> Outcome {
-        let Assignment { task, kind, payload, attempt, failures, timeout, retry, cancel, .. } =
-            assignment;
+        let Assignment { task, kind, body, attempt, failures, retry, cancel, .. } = assignment;
+        let TaskBody { payload, timeout, .. } = body;
         let execution = Execution {
             task,
             kind,

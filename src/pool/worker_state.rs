@@ -108,7 +108,7 @@ impl WorkerState {
         self.notes().in_hand = Some(InHand {
             running,
             since: now,
-            timeout: assignment.timeout,
+            timeout: assignment.body.timeout,
             failures: assignment.failures,
             retry: assignment.retry,
             cancel: assignment.cancel.clone(),

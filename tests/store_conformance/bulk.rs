@@ -165,7 +165,7 @@ pub async fn a_full_queue_takes_no_more_redriven_tasks(provider: &impl Provider)
 pub async fn after_one_that_does_not_fit_none_of_its_queue_is_redriven(provider: &impl Provider) {
     let limit = Overrides { max_bytes: Some(4_000), ..Overrides::default() };
     let mut harness = StoreHarness::with(provider, Setup::default().queue("a", limit)).await;
-    let sized = |bytes| NewTask { payload: Data::Bytes(vec![0; bytes].into()), ..task("a") };
+    let sized = |bytes| NewTask { body: Data::Bytes(vec![0; bytes].into()).into(), ..task("a") };
     let failed = failures(&mut harness, vec![sized(500), sized(3_000), sized(10)]).await;
     let other = failures(&mut harness, vec![task("b")]).await;
     let waits = harness.submit(sized(1_000)).await;
@@ -190,7 +190,7 @@ pub async fn after_one_that_does_not_fit_none_of_its_queue_is_redriven(provider:
 
 pub async fn one_that_never_fits_keeps_nobody_out(provider: &impl Provider) {
     let mut harness = StoreHarness::new(provider).await;
-    let large = NewTask { payload: Data::Bytes(vec![0; 9_000].into()), ..task("a") };
+    let large = NewTask { body: Data::Bytes(vec![0; 9_000].into()).into(), ..task("a") };
     let failed = failures(&mut harness, vec![large, task("a"), task("a")]).await;
     let lowered = Overrides { max_bytes: Some(4_000), ..Overrides::default() };
     harness.change("a", QueueChange::Settings(vec![Field::MaxBytes], Box::new(lowered))).await;

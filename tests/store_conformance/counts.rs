@@ -73,7 +73,7 @@ pub async fn counts_agree_with_lists_after_every_transition(provider: &impl Prov
 pub async fn an_overview_tells_what_waits_and_since_when(provider: &impl Provider) {
     let mut harness = StoreHarness::new(provider).await;
     let payload = Data::Bytes(vec![0; 1_000].into());
-    let first = NewTask { payload, ..task("a") };
+    let first = NewTask { body: payload.into(), ..task("a") };
     let (bytes, small) = (weight(&first), weight(&task("a")));
     let delayed = harness.submit(later("a")).await;
     let status = harness.queue("a").await;

@@ -23,7 +23,12 @@ async fn fill<P: Provider>(harness: &mut StoreHarness<'_, P>) -> (Vec<Task>, Vec
         let kind: Arc<str> = ["kind", "other"][round].into();
         let of = |queue: &str, color: &str| {
             let payload = Data::Json(format!("{{\"{color}\":1}}").into());
-            NewTask { labels: labels(color), kind: kind.clone(), payload, ..tried(queue, 2) }
+            NewTask {
+                labels: labels(color),
+                kind: kind.clone(),
+                body: payload.into(),
+                ..tried(queue, 2)
+            }
         };
         for queue in ["a", "b"] {
             harness.submit(of(queue, "red")).await;
@@ -179,7 +184,7 @@ pub async fn a_list_leaves_out_what_is_not_asked_for(provider: &impl Provider) {
         tasks.iter().cloned().map(|task| Task { attempts: Vec::new(), ..task }).collect();
     assert_eq!(list(false).await, full, "what a list and what a look at each tells is the same");
     for slim in list(true).await {
-        assert_eq!(slim.payload, Data::Empty);
+        assert_eq!(slim.body.payload, Data::Empty);
         assert!(slim.result.is_none_or(|result| result.is_empty()));
     }
     assert!(tasks.iter().any(|task| task.attempts.len() == 1 && task.result.is_some()));

@@ -43,7 +43,7 @@ pub async fn a_redriven_task_lives_again(provider: &impl Provider) {
         assert_eq!((life.state, life.attempt), (State::Queued, before.lifecycle.attempt));
         assert_eq!((life.failures, life.crashes, life.cancel_requested), (0, 0, false));
         assert_eq!((stored.finished, stored.result), (None, None));
-        assert_eq!((stored.created, &stored.payload), (before.created, &before.payload));
+        assert_eq!((stored.created, &stored.body), (before.created, &before.body));
         assert_eq!(stored.attempts, before.attempts, "its history is kept");
         let events = harness.events_of(id).await;
         assert_eq!(events.last().map(v1::Event::r#type), Some(Redriven));

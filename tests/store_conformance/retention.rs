@@ -145,7 +145,7 @@ pub async fn tasks_that_live_are_kept_whatever_the_rules(provider: &impl Provide
     assert_eq!(run.given.task, running);
     let delayed = harness.submit(later("b")).await;
     let payload = Data::Bytes(vec![1; 1 << 20].into());
-    let large = harness.submit(NewTask { payload, ..task("a") }).await;
+    let large = harness.submit(NewTask { body: payload.into(), ..task("a") }).await;
     // Others come and go until the last of them is forgotten.
     let mut last = redriven;
     for _ in 0..20 {

@@ -30,7 +30,7 @@ pub async fn what_is_submitted_is_kept_and_waits(provider: &impl Provider) {
         let number = expected.len() as u64 + 1;
         let labels = [("number".to_owned(), number.to_string())].into();
         let (kind, priority) = ("another".into(), -7);
-        let new = NewTask { kind, priority, payload, due, labels, ..tried("a", 3) };
+        let new = NewTask { kind, priority, body: payload.into(), due, labels, ..tried("a", 3) };
         let submitted = harness.try_submit(new.clone()).await.expect("accepted");
         let later = due == Due::After(LATER);
         let state = if later { State::Scheduled } else { State::Queued };
@@ -42,9 +42,9 @@ pub async fn what_is_submitted_is_kept_and_waits(provider: &impl Provider) {
         for (id, new, state) in &expected {
             let stored = harness.get(*id).await;
             assert_eq!((stored.id, &*stored.queue, &*stored.kind), (*id, "a", "another"));
-            assert_eq!((&stored.payload, stored.priority), (&new.payload, new.priority));
+            assert_eq!((&stored.body, stored.priority), (&new.body, new.priority));
             assert_eq!((&stored.labels, &stored.request_id), (&new.labels, &None));
-            assert_eq!((stored.timeout, stored.max_attempts), (new.timeout, 3));
+            assert_eq!((stored.body.timeout, stored.max_attempts), (new.body.timeout, 3));
             let span = if *state == State::Scheduled { LATER } else { Duration::ZERO };
             assert_eq!(stored.due, stored.created.after(span), "{opened}");
             let life = stored.lifecycle;
@@ -66,15 +66,12 @@ pub async fn a_result_ends_it(provider: &impl Provider) {
     let results = [Data::Empty, Data::Json("[1]".into()), Data::Bytes(vec![7; 100_000].into())];
     for result in results {
         let payload = Data::Json(r#""in""#.into());
-        let new = NewTask { payload, ..tried("a", 2) };
+        let new = NewTask { body: payload.into(), ..tried("a", 2) };
         let id = harness.submit(new.clone()).await;
         let run = harness.start().await;
         let given = &run.given;
         assert_eq!((given.task, &*given.queue, &*given.kind), (id, "a", "kind"));
-        assert_eq!(
-            (&given.payload, given.timeout, given.retry),
-            (&new.payload, new.timeout, new.retry)
-        );
+        assert_eq!((&given.body, given.retry), (&new.body, new.retry));
         assert_eq!((given.attempt, given.failures, given.cancel.is_cancelled()), (1, 0, false));
         let running = harness.get(id).await;
         assert_eq!((running.lifecycle.state, running.lifecycle.attempt), (State::Running, 1));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use taskyard::{
     store::Outcome,
-    task::{Data, Due, Failure, NewTask, RetryPolicy, TaskId},
+    task::{Data, Due, Failure, NewTask, RetryPolicy, TaskBody, TaskId},
 };
 use tokio::time::timeout;
 
@@ -27,10 +27,9 @@ pub fn task(queue: &str) -> NewTask {
     NewTask {
         kind: "kind".into(),
         queue: queue.into(),
-        payload: Data::Empty,
+        body: TaskBody { payload: Data::Empty, timeout: PATIENCE },
         priority: 0,
         due: Due::Now,
-        timeout: PATIENCE,
         retry: RetryPolicy {
             max_attempts: 1,
             initial_backoff: Duration::from_secs(1),

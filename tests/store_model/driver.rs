@@ -16,7 +16,7 @@ use taskyard::{
         self, Assignment, Dispatch, Error, Finished, Outcome, Query, QueueChange, Recovered,
         Settings, Store, Submission, Submitted, WallClock, open,
     },
-    task::{Data, Due, NewTask, RetryPolicy, State, TaskId, WorkerId},
+    task::{Data, Due, NewTask, RetryPolicy, State, TaskBody, TaskId, WorkerId},
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -62,10 +62,9 @@ pub fn new_task(queue: &str, payload: &Data) -> NewTask {
     NewTask {
         kind: "kind".into(),
         queue: queue.into(),
-        payload: payload.clone(),
+        body: TaskBody { payload: payload.clone(), timeout: PATIENCE },
         priority: 0,
         due: Due::Now,
-        timeout: PATIENCE,
         retry: RetryPolicy {
             max_attempts: 1,
             initial_backoff: Duration::from_secs(1),
@@ -162,7 +161,7 @@ impl Driver {
             id: submitted.task,
             queue,
             priority: task.priority,
-            payload: task.payload,
+            payload: task.body.payload,
             max_attempts: task.retry.max_attempts,
             request,
             due: stored.due,
@@ -273,9 +272,9 @@ impl Driver {
         let at = self.model.start(assignment.task);
         let task = &self.model.tasks[at];
         assert_eq!((assignment.attempt, assignment.failures), (task.attempt, task.failures));
-        assert_eq!((&*assignment.kind, &assignment.payload), ("kind", &task.payload));
+        assert_eq!((&*assignment.kind, &assignment.body.payload), ("kind", &task.payload));
         assert_eq!(
-            (assignment.timeout, assignment.retry.max_attempts),
+            (assignment.body.timeout, assignment.retry.max_attempts),
             (PATIENCE, task.max_attempts)
         );
         assert!(!assignment.cancel.is_cancelled() && !task.cancel_requested);
@@ -391,7 +390,10 @@ impl Driver {
                 assert_eq!((id, life.crashes), (id, task.crashes));
             }
             assert_eq!((&*stored.queue, stored.priority), (task.queue, task.priority));
-            assert_eq!((id, &stored.payload, &stored.result), (id, &task.payload, &task.result));
+            assert_eq!(
+                (id, &stored.body.payload, &stored.result),
+                (id, &task.payload, &task.result)
+            );
             let reason = stored.failure.as_ref().map(|failure| failure.reason.clone());
             assert_eq!((id, reason), (id, task.reason.clone()), "{task:?}");
             let worker = stored.execution.map(|(worker, _)| worker.0);

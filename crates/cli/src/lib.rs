@@ -4,6 +4,7 @@
 //! how a server works: everything goes through the client. Whoever builds a program on it
 //! adds [`Command`] to the commands of its own.
 
+mod body;
 mod bulk;
 mod bulk_report;
 mod cancel;

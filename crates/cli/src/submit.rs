@@ -2,25 +2,23 @@
 //!
 //! Owns the flags and the single submission; many are [`super::bulk`]'s.
 
-use std::{io::Read as _, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::builder::NonEmptyStringValueParser;
 use taskyard_client::{CallRetryPolicy, Client, new_request_id};
 use taskyard_proto::{
-    v1::{
-        RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, submit_request::Payload,
-        task_result::Output,
-    },
+    v1::{RetryPolicy, SubmitRequest, SubmitResponse, Task, WhenFull, task_result::Output},
     values,
 };
 
 use super::{
+    body::BodyFlags,
     bulk::{self, Source},
     client::ServerArgs,
     exit::Exit,
     filter::{given_once, parse_label},
     interrupt::CtrlC,
-    json, ndjson,
+    json,
     output::{Format, Out, OutputArgs, note, print, printable},
     problem::Problem,
     program,
@@ -35,13 +33,15 @@ pub struct SubmitArgs {
     /// Which handler executes the task, for example sleep
     kind: Option<String>,
     #[command(flatten)]
+    body: BodyFlags,
+    #[command(flatten)]
     task: TaskFlags,
     /// Submit many tasks: one JSON object a line.
     #[arg(
         short,
         long,
         value_name = "FILE",
-        conflicts_with = "TaskFlags",
+        conflicts_with_all = ["TaskFlags", "BodyFlags"],
         help = "Submit many: one JSON object a line; - reads stdin",
         long_help = FROM_HELP
     )]
@@ -81,12 +81,6 @@ submits nothing twice, as long as the lines stay where they are.";
 /// The one task.
 #[derive(Debug, Default, clap::Args)]
 struct TaskFlags {
-    /// What the handler is given: a JSON object
-    #[arg(short, long, value_name = "JSON", conflicts_with = "data")]
-    args: Option<String>,
-    /// What the handler is given: the bytes of a file; - reads stdin
-    #[arg(long, value_name = "FILE")]
-    data: Option<PathBuf>,
     /// The queue to wait in [default: default]
     #[arg(short, long, value_name = "QUEUE", value_parser = NonEmptyStringValueParser::new())]
     queue: Option<String>,
@@ -124,14 +118,15 @@ struct TaskFlags {
 
 /// Submits what the flags say.
 pub async fn run(server: &ServerArgs, args: SubmitArgs) -> Result<Exit, Problem> {
-    let SubmitArgs { kind, task, from, request_id_prefix, wait, output } = args;
+    let SubmitArgs { kind, body, task, from, request_id_prefix, wait, output } = args;
     match (kind, from) {
         (_, Some(file)) => {
             let prefix = request_id_prefix.unwrap_or_else(new_request_id);
             bulk::run(server, Source { file, prefix }, wait, output.output).await
         }
         (kind, None) => {
-            let request = request(kind.unwrap_or_default(), task)?;
+            let mut request = request(kind.unwrap_or_default(), task)?;
+            body.add_to(&mut request)?;
             one(server, request, wait, output.output).await
         }
     }
@@ -141,7 +136,6 @@ fn request(kind: String, flags: TaskFlags) -> Result<SubmitRequest, Problem> {
     let when_full = if flags.reject_when_full { WhenFull::Reject } else { WhenFull::Unspecified };
     Ok(SubmitRequest {
         kind,
-        payload: payload(flags.args.as_deref(), flags.data)?,
         queue: flags.queue.unwrap_or_default(),
         priority: flags.priority.unwrap_or_default(),
         delay: flags.delay.map(to_wire),
@@ -153,37 +147,8 @@ fn request(kind: String, flags: TaskFlags) -> Result<SubmitRequest, Problem> {
         labels: given_once(flags.labels)?,
         request_id: flags.request_id.unwrap_or_else(new_request_id),
         when_full: when_full.into(),
+        ..SubmitRequest::default()
     })
-}
-
-fn payload(args: Option<&str>, data: Option<PathBuf>) -> Result<Option<Payload>, Problem> {
-    match (args, data) {
-        (Some(text), _) => {
-            let usage = |wrong| Problem::usage(format!("--args: {wrong}"));
-            Ok(Some(Payload::Args(ndjson::args_of(text).map_err(usage)?)))
-        }
-        (None, Some(file)) => Ok(Some(Payload::Data(read(&file)?.into()))),
-        (None, None) => Ok(None),
-    }
-}
-
-/// Bytes of a payload that are read from a file. No server accepts more.
-const MAX_DATA: u64 = 256 << 20;
-
-fn read(file: &PathBuf) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::new();
-    let read = if file.as_os_str() == "-" {
-        std::io::stdin().take(MAX_DATA + 1).read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(file).and_then(|file| file.take(MAX_DATA + 1).read_to_end(&mut bytes))
-    };
-    match read {
-        Err(wrong) => Err(Problem::usage(format!("cannot read {}: {wrong}", file.display()))),
-        Ok(length) if length as u64 > MAX_DATA => {
-            Err(Problem::usage(format!("{} is longer than 256 MiB", file.display())))
-        }
-        Ok(_) => Ok(bytes),
-    }
 }
 
 async fn one(
@@ -308,18 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_must_be_an_object() {
-        for wrong in ["{", "[1]", "7"] {
-            let problem = payload(Some(wrong), None).expect_err(wrong);
-            assert_eq!(problem.exit(), Exit::Usage);
-        }
-        assert!(payload(Some(r#"{"duration":"2s"}"#), None).is_ok());
-    }
-
-    #[test]
     fn a_name_given_twice_is_told() {
-        let problem = payload(Some(r#"{"a":{"b":1,"b":2}}"#), None).expect_err("twice");
-        assert_eq!(problem.message(), "--args: args.a.b: is given twice");
         for value in ["1", "2"] {
             let labels = vec![("a".into(), "1".into()), ("a".into(), value.into())];
             let flags = TaskFlags { labels, ..TaskFlags::default() };
@@ -327,19 +281,5 @@ mod tests {
             assert_eq!(problem.exit(), Exit::Usage);
             assert!(problem.message().starts_with("--label a is given twice"), "{problem:?}");
         }
-    }
-
-    #[test]
-    fn a_number_that_would_become_another_is_told() {
-        let problem = payload(Some(r#"{"id":100000000000000000000}"#), None).expect_err("2^64");
-        let right =
-            "--args: args.id: 100000000000000000000 cannot be carried exactly; send it as a string";
-        assert_eq!(problem.message(), right);
-    }
-
-    #[test]
-    fn a_missing_file_is_told_by_name() {
-        let problem = payload(None, Some("/nowhere/at/all".into())).expect_err("it is missing");
-        assert!(problem.message().contains("/nowhere/at/all"), "{problem:?}");
     }
 }

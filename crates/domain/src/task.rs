@@ -148,6 +148,45 @@ pub enum Due {
     At(Timestamp),
 }
 
+/// What of a task is for whoever runs it or looks at it: it is kept and handed out as it was
+/// submitted, and decides nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskBody {
+    /// What the handler is given; empty where a query omits payloads.
+    pub payload: Data,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+}
+
+impl TaskBody {
+    /// Bytes that it takes, roughly.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// Whether there is nothing in it that counts as bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// With the default timeout.
+impl From<Data> for TaskBody {
+    fn from(payload: Data) -> Self {
+        Self { payload, ..Self::default() }
+    }
+}
+
+/// No payload, and the timeout that a queue has unless it is configured.
+impl Default for TaskBody {
+    fn default() -> Self {
+        let timeout = crate::queue::Settings::default().attempt_timeout;
+        Self { payload: Data::Empty, timeout }
+    }
+}
+
 /// A task that has been checked and is ready to be submitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewTask {
@@ -155,14 +194,12 @@ pub struct NewTask {
     pub kind: Arc<str>,
     /// Where it waits.
     pub queue: Arc<str>,
-    /// What the handler is given.
-    pub payload: Data,
+    /// What the engine does not look at.
+    pub body: TaskBody,
     /// Higher starts earlier within the queue.
     pub priority: i32,
     /// When it may start.
     pub due: Due,
-    /// How long one attempt may take.
-    pub timeout: Duration,
     /// How often it is tried.
     pub retry: RetryPolicy,
     /// The submitter's own marks.

@@ -2,6 +2,7 @@
 //! domain to messages.
 
 mod batches;
+mod body;
 mod filters;
 mod labels;
 mod lists;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost::Message as _;
 use taskyard_proto::values;
 
-use super::Pages;
+use super::{Pages, body};
 use crate::{
     proto::v1,
     store::{self, Attempt, Page, Task},
@@ -61,20 +61,10 @@ pub fn page(page: Page, pages: Pages) -> v1::ListTasksResponse {
 /// A task as the wire has it.
 pub fn task(task: Task) -> v1::Task {
     let life = task.lifecycle;
-    v1::Task {
+    let mut shown = v1::Task {
         task_id: task.id.to_string(),
         queue: task.queue,
         kind: task.kind,
-        payload: match task.payload {
-            Data::Empty => None,
-            Data::Bytes(bytes) => Some(v1::task::Payload::Data(bytes)),
-            Data::Json(text) => match serde_json::from_str(&text) {
-                Ok(serde_json::Value::Object(args)) => {
-                    Some(v1::task::Payload::Args(values::stored_object(args)))
-                }
-                _ => None,
-            },
-        },
         priority: task.priority,
         labels: task.labels,
         state: state_to(life.state).into(),
@@ -90,10 +80,12 @@ pub fn task(task: Task) -> v1::Task {
         result: task.result.map(result),
         error: task.failure.map(error),
         cancel_requested: life.cancel_requested,
-        timeout: Some(duration(task.timeout)),
         request_id: task.request_id.unwrap_or_default(),
         attempts: task.attempts.into_iter().map(attempt).collect(),
-    }
+        ..v1::Task::default()
+    };
+    body::show(task.body, &mut shown);
+    shown
 }
 
 fn attempt(attempt: Attempt) -> v1::Attempt {

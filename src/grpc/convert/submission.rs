@@ -4,20 +4,19 @@ use std::{hash::Hasher as _, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
-use taskyard_proto::values;
 use taskyard_text::closest;
 
 use super::{
-    Checks, MAX_KIND, NO_TIME, check_labels, check_queue, check_request_id, now, retry::retry,
-    time_of,
+    Checks, MAX_KIND, NO_TIME, body, check_labels, check_queue, check_request_id, now,
+    retry::retry, time_of,
 };
 use crate::{
     admission::{Admission, WhenFull},
     handler::{CheckError, Registry},
-    proto::v1::{self, submit_request},
+    proto::v1,
     queue,
     store::Submission,
-    task::{Data, Due, NewTask, Timestamp},
+    task::{Due, NewTask, Timestamp},
 };
 
 /// What submissions may have, as configured.
@@ -62,7 +61,7 @@ impl<'a> SubmissionValidator<'a> {
         let mut checks = Checks::default();
         let fingerprint = fingerprint(&mut request);
         let when_full = when_full(request.when_full, &mut checks);
-        let payload = payload(request.payload, self.rules, &mut checks);
+        let payload = body::payload(request.payload.take(), self.rules, &mut checks);
         let kind = kind(&request.kind, self.registry, &mut checks);
         let unchecked = match (&kind, &payload) {
             (Some(kind), Some(payload)) => match self.registry.check(kind, payload) {
@@ -80,21 +79,19 @@ impl<'a> SubmissionValidator<'a> {
             checks.wrong("priority", format!("{} is not within -1000 to 1000", request.priority));
         }
         let due = due(request.delay, request.run_at, &mut checks);
-        let bounds = (*queue::ATTEMPT_TIMEOUT.start(), *queue::ATTEMPT_TIMEOUT.end());
-        let timeout = checks.duration("timeout", request.timeout, bounds);
+        let body = payload.map(|payload| body::body(payload, &mut request, &settings, &mut checks));
         let retry = retry(request.retry, &settings, &mut checks);
         check_labels("labels", &request.labels, &mut checks);
         check_request_id(&request.request_id, &mut checks);
-        let (Some(kind), Some(payload)) = (kind, payload) else {
+        let (Some(kind), Some(body)) = (kind, body) else {
             return Err(CheckError::Invalid(checks.violations));
         };
         let task = NewTask {
             kind,
             queue,
-            payload,
+            body,
             priority: request.priority,
             due,
-            timeout: timeout.unwrap_or(settings.attempt_timeout),
             retry,
             labels: request.labels,
             request_id: Some(request.request_id).filter(|id| !id.is_empty()),
@@ -172,40 +169,6 @@ fn when_full(given: i32, checks: &mut Checks) -> WhenFull {
             WhenFull::Reject
         }
     }
-}
-
-fn payload(
-    given: Option<submit_request::Payload>,
-    rules: Rules,
-    checks: &mut Checks,
-) -> Option<Data> {
-    let (field, data) = match given {
-        None => return Some(Data::Empty),
-        Some(submit_request::Payload::Data(bytes)) => ("data", Data::Bytes(bytes)),
-        // JSON can be shorter than the message, and both are kept in memory.
-        Some(submit_request::Payload::Args(fields))
-            if fields.encoded_len() > 2 * rules.max_payload.max(1 << 10) =>
-        {
-            let (size, limit) = (fields.encoded_len(), rules.max_payload);
-            checks.wrong("args", format!("has {size} bytes as a message; a payload has at most {limit}, and twice that as a message"));
-            return None;
-        }
-        Some(submit_request::Payload::Args(fields)) => match values::from_struct(fields) {
-            Ok(fields) => {
-                ("args", Data::Json(serde_json::Value::Object(fields).to_string().into()))
-            }
-            Err(wrong) => {
-                checks.wrong(&format!("args{}", wrong.path), wrong.why.to_string());
-                return None;
-            }
-        },
-    };
-    let (size, limit) = (data.len(), rules.max_payload);
-    if size > limit {
-        checks.wrong(field, format!("has {size} bytes; a payload has at most {limit}"));
-        return None;
-    }
-    Some(data)
 }
 
 fn kind(given: &str, registry: &Registry, checks: &mut Checks) -> Option<Arc<str>> {

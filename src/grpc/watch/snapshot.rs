@@ -153,7 +153,7 @@ fn look_up(
             last = id.number();
             match store.get(id).await {
                 Ok(mut task) => {
-                    task.payload = crate::task::Data::Empty;
+                    task.body.payload = crate::task::Data::Empty;
                     task.attempts = Vec::new();
                     found.extend(Some(task).filter(|task| matches(&filter, task)));
                 }

@@ -13,11 +13,11 @@ pub mod workers;
 
 use console::Style;
 use taskyard_proto::{
-    v1::{Task, TaskError, TaskState, task::Payload, task_result::Output},
+    v1::{Task, TaskError, TaskState, task_result::Output},
     values,
 };
 
-use super::{json, output::printable, units};
+use super::{body, json, output::printable, units};
 
 /// The colour of a state.
 pub fn state_style(state: TaskState) -> Style {
@@ -52,8 +52,9 @@ pub fn end_text(state: TaskState, error: Option<&TaskError>) -> String {
 }
 
 /// Everything about one task, a line for each thing there is.
-pub fn task_block(task: Task) -> String {
+pub fn task_block(mut task: Task) -> String {
     let state = task.state();
+    let body_rows = body::rows(&mut task);
     let mut rows: Vec<(&str, String)> = vec![
         ("task", printable(&task.task_id)),
         ("state", state_style(state).apply_to(state_words(&task)).to_string()),
@@ -80,12 +81,8 @@ pub fn task_block(task: Task) -> String {
     let labels: Vec<_> =
         task.labels.into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     row("labels", printable(&labels.join(", ")));
-    match task.payload {
-        Some(Payload::Args(args)) => {
-            row("args", printable(&values::shown_object(args).to_string()));
-        }
-        Some(Payload::Data(data)) => row("data", bytes_text(&data)),
-        None => {}
+    for (name, text) in body_rows {
+        row(name, text);
     }
     match task.result.and_then(|result| result.output) {
         Some(Output::Json(value)) => row("result", printable(&values::shown(value).to_string())),
@@ -139,7 +136,8 @@ fn finished(task: &Task) -> String {
     units::calendar(finished) + &ran
 }
 
-fn bytes_text(bytes: &[u8]) -> String {
+/// Bytes of a payload or a result, as text if they are some.
+pub fn bytes_text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if bytes.len() <= 1024 => printable(text),
         _ => units::counted(bytes.len() as u64, "byte"),

@@ -37,7 +37,7 @@ use crate::{
     admission::Refused,
     event::Seq,
     queue::WrongBackoffs,
-    task::{Data, Failure, NewTask, RetryPolicy, State, TaskId, Timestamp},
+    task::{Data, Failure, NewTask, RetryPolicy, State, TaskBody, TaskId, Timestamp},
 };
 
 pub use clock::WallClock;
@@ -209,16 +209,14 @@ pub struct Assignment {
     pub queue: Arc<str>,
     /// Its kind.
     pub kind: Arc<str>,
-    /// What the handler is given.
-    pub payload: Data,
+    /// What it was submitted with for whoever runs it.
+    pub body: TaskBody,
     /// Which execution.
     pub attempt: u32,
     /// How many attempts have failed so far.
     pub failures: u32,
     /// When it started.
     pub started: Timestamp,
-    /// How long it may take.
-    pub timeout: Duration,
     /// How to rest after a failure.
     pub retry: RetryPolicy,
     /// Fires when the task is cancelled.

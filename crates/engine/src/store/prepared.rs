@@ -66,5 +66,5 @@ pub fn weight(task: &NewTask) -> u64 {
     let labels: usize = task.labels.iter().map(|(key, value)| key.len() + value.len()).sum();
     let request_id = task.request_id.as_ref().map_or(0, String::len);
     let names = task.kind.len() + task.queue.len();
-    (task.payload.len() + labels + request_id + names + ROW_OVERHEAD) as u64
+    (task.body.len() + labels + request_id + names + ROW_OVERHEAD) as u64
 }

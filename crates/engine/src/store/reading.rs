@@ -1,11 +1,11 @@
 //! What is read of tasks: which ones are meant, and how they stand.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use bytes::Bytes;
 
 use super::Damage;
-use crate::task::{Data, Failure, Lifecycle, State, TaskId, Timestamp, WorkerId};
+use crate::task::{Data, Failure, Lifecycle, State, TaskBody, TaskId, Timestamp, WorkerId};
 
 /// A task as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,16 +16,14 @@ pub struct Task {
     pub queue: String,
     /// Its kind.
     pub kind: String,
-    /// What its handler is given; empty if the query omits payloads.
-    pub payload: Data,
+    /// What was submitted for whoever runs it or looks at it.
+    pub body: TaskBody,
     /// Its priority.
     pub priority: i32,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The idempotency key, if any.
     pub request_id: Option<String>,
-    /// How long one attempt may take.
-    pub timeout: Duration,
     /// Attempts that may fail before it does.
     pub max_attempts: u32,
     /// Where it stands.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     queue::{Overrides, Rate},
-    task::{Data, NewTask, RetryPolicy, Timestamp},
+    task::{Data, NewTask, RetryPolicy, TaskBody, Timestamp},
 };
 
 /// `task.record`: what of a task never changes and is not a column.
@@ -148,22 +148,17 @@ impl TaskRecord {
     /// The part of `task` that is kept in its record.
     pub fn of(task: &NewTask) -> Self {
         Self {
-            payload: match &task.payload {
+            payload: match &task.body.payload {
                 Data::Empty => None,
                 Data::Json(text) => Some(DataRecord::Json(text.to_string())),
                 Data::Bytes(bytes) => Some(DataRecord::Bytes(bytes.clone())),
             },
+            timeout_micros: micros(task.body.timeout),
             priority: task.priority,
-            timeout_micros: micros(task.timeout),
             max_attempts: task.retry.max_attempts,
             initial_backoff_micros: micros(task.retry.initial_backoff),
             max_backoff_micros: micros(task.retry.max_backoff),
         }
-    }
-
-    /// How long one attempt may take.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_micros(self.timeout_micros)
     }
 
     /// How often the task is tried.
@@ -175,12 +170,15 @@ impl TaskRecord {
         }
     }
 
-    /// Takes the payload out.
-    pub fn take_payload(&mut self) -> Data {
-        match self.payload.take() {
-            None => Data::Empty,
-            Some(DataRecord::Json(text)) => Data::Json(text.into()),
-            Some(DataRecord::Bytes(bytes)) => Data::Bytes(bytes),
+    /// Takes out what the engine does not look at.
+    pub fn take_body(&mut self) -> TaskBody {
+        TaskBody {
+            payload: match self.payload.take() {
+                None => Data::Empty,
+                Some(DataRecord::Json(text)) => Data::Json(text.into()),
+                Some(DataRecord::Bytes(bytes)) => Data::Bytes(bytes),
+            },
+            timeout: Duration::from_micros(self.timeout_micros),
         }
     }
 

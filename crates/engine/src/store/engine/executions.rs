@@ -12,7 +12,8 @@ use crate::{
         record::{OutputRecord, TaskRecord},
     },
     task::{
-        self, Command, Data, Failure, Interruption, Lifecycle, State, TaskId, WorkerId, invariants,
+        self, Command, Failure, Interruption, Lifecycle, State, TaskBody, TaskId, WorkerId,
+        invariants,
     },
 };
 
@@ -22,7 +23,7 @@ type Applied = Result<(), GroupError>;
 struct StartContent {
     labels: Option<Box<[u8]>>,
     /// Or how its record is damaged.
-    run: Result<(Data, Duration, task::RetryPolicy), String>,
+    run: Result<(TaskBody, task::RetryPolicy), String>,
 }
 
 impl Engine<'_> {
@@ -86,7 +87,7 @@ impl Engine<'_> {
         self.tell(number, told, &Particulars::default());
 
         let task = self.identity.task_id(number);
-        let (payload, timeout, retry) = match run {
+        let (body, retry) = match run {
             Ok(run) => run,
             Err(damage) => {
                 tracing::error!(%task, %damage, "the record of a task is damaged");
@@ -94,18 +95,7 @@ impl Engine<'_> {
                 return Ok(None);
             }
         };
-        Ok(Some(Assignment {
-            task,
-            queue,
-            kind,
-            payload,
-            attempt,
-            failures,
-            started,
-            timeout,
-            retry,
-            cancel,
-        }))
+        Ok(Some(Assignment { task, queue, kind, body, attempt, failures, started, retry, cancel }))
     }
 
     fn read_content(&mut self, number: u64) -> Result<StartContent, GroupError> {
@@ -117,7 +107,7 @@ impl Engine<'_> {
             Err(damage) => return self.damaged_content(number, damage.to_string()),
         };
         let run = match record {
-            Ok(mut record) => Ok((record.take_payload(), record.timeout(), record.retry())),
+            Ok(mut record) => Ok((record.take_body(), record.retry())),
             Err(damage) => Err(damage.to_string()),
         };
         Ok(StartContent { labels, run })

@@ -44,7 +44,7 @@ use crate::{
         prepared::Prepared,
         recovery, weight,
     },
-    task::{Data, Due, Failure, NewTask, RetryPolicy, State, TaskId, WorkerId},
+    task::{Data, Due, Failure, NewTask, RetryPolicy, State, TaskBody, TaskId, WorkerId},
 };
 
 const QUEUES: [&str; 3] = ["a", "b", "c"];
@@ -231,10 +231,12 @@ impl Simulation {
         let task = NewTask {
             kind: ["x", "y"][self.random.random_range(0..2)].into(),
             queue: QUEUES[self.random.random_range(0..3)].into(),
-            payload: Data::Json(self.made.to_string().into()),
+            body: TaskBody {
+                payload: Data::Json(self.made.to_string().into()),
+                timeout: Duration::from_secs(1),
+            },
             priority: self.random.random_range(-1..2),
             due,
-            timeout: Duration::from_secs(1),
             retry: RetryPolicy {
                 max_attempts: self.random.random_range(1..4),
                 initial_backoff: Duration::from_millis(10),
@@ -249,7 +251,7 @@ impl Simulation {
     fn prepared(&mut self) -> Option<(Wanted, Prepared)> {
         let (task, fingerprint) = self.task();
         let permit = self.gate.try_admit(&task.queue, weight(&task)).ok()?;
-        let (request_id, payload) = (task.request_id.clone(), task.payload.clone());
+        let (request_id, payload) = (task.request_id.clone(), task.body.payload.clone());
         let submission = Submission { task, fingerprint: [fingerprint; 16] };
         Some((Wanted { request_id, fingerprint, payload }, Prepared::new(submission, permit)))
     }
@@ -445,7 +447,7 @@ impl Simulation {
                         given.attempt
                     );
                     if let Some(told) = self.acknowledged.get(&number) {
-                        assert_eq!(given.payload, told.payload);
+                        assert_eq!(given.body.payload, told.payload);
                     }
                     self.story.runs(number, given.attempt, *worker);
                     Worker::Runs { task: given.task, attempt: given.attempt }

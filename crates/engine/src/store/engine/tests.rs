@@ -21,7 +21,7 @@ use crate::{
         Dispatch, Durability, Error, Finished, Outcome, Overview, QueueChange, Retention, Settings,
         Submission, Submitted, WallClock, prepared::Prepared, recovery, sqlite, weight,
     },
-    task::{Data, Due, NewTask, RetryPolicy, State, WorkerId},
+    task::{Data, Due, NewTask, RetryPolicy, State, TaskBody, WorkerId},
 };
 
 const HOUR: i64 = 3_600_000_000;
@@ -156,10 +156,9 @@ pub(super) fn task(queue: &str) -> NewTask {
     NewTask {
         kind: "kind".into(),
         queue: queue.into(),
-        payload: Data::Empty,
+        body: TaskBody { payload: Data::Empty, timeout: Duration::from_secs(1) },
         priority: 0,
         due: Due::Now,
-        timeout: Duration::from_secs(1),
         retry: RetryPolicy {
             max_attempts: 1,
             initial_backoff: Duration::from_secs(1),

@@ -462,18 +462,19 @@ impl<'a> Candidate<'a> {
         let slot = self.slot()?;
         let mut record = TaskRecord::from_bytes(row.get_ref(RECORD)?.as_blob()?)
             .map_err(|error| self.damaged(Table::Task, &error.to_string()))?;
-        let payload = record.take_payload();
-        let (timeout, max_attempts) = (record.timeout(), record.max_attempts);
+        let mut body = record.take_body();
+        if omit_payloads {
+            body.payload = Data::Empty;
+        }
         Ok(Task {
             id: identity.task_id(self.number()?),
             queue: row.get(QUEUE)?,
             kind: row.get(KIND)?,
-            payload: if omit_payloads { Data::Empty } else { payload },
+            body,
             priority: record.priority,
             labels: self.labels()?,
             request_id: row.get(TASK + 6)?,
-            timeout,
-            max_attempts,
+            max_attempts: record.max_attempts,
             lifecycle: Lifecycle {
                 state,
                 attempt: slot.map_or_else(|| count(of(9, 5)), |slot| Ok(slot.attempt))?,

@@ -16,7 +16,7 @@ use crate::{
         journal::{NewTaskRow, TaskRow},
         record::{LabelsRecord, OutputRecord, PackRecord, QueueRecord, TaskRecord},
     },
-    task::{Data, Due, NewTask, RetryPolicy, Timestamp},
+    task::{Data, Due, NewTask, RetryPolicy, TaskBody, Timestamp},
 };
 
 const CHANGED: &str = "the format on disk has changed: it needs another number and a migration";
@@ -114,10 +114,9 @@ fn the_records_are_those_of_the_format() {
     let task = NewTask {
         kind: "k".into(),
         queue: "q".into(),
-        payload: Data::Json("{}".into()),
+        body: TaskBody { payload: Data::Json("{}".into()), timeout: Duration::from_secs(1) },
         priority: -3,
         due: Due::Now,
-        timeout: Duration::from_secs(1),
         retry: RetryPolicy {
             max_attempts: 4,
             initial_backoff: Duration::from_millis(5),
@@ -166,7 +165,11 @@ fn the_records_are_those_of_the_format() {
     assert_eq!(heads.iter().map(|head| head.number).collect::<Vec<_>>(), [70, 71]);
     let records = [
         TaskRecord::of(&task).to_bytes(),
-        TaskRecord::of(&NewTask { payload: bytes, ..task.clone() }).to_bytes(),
+        TaskRecord::of(&NewTask {
+            body: TaskBody { payload: bytes, ..task.body.clone() },
+            ..task.clone()
+        })
+        .to_bytes(),
         LabelsRecord::to_bytes(&task.labels).unwrap(),
         QueueRecord::to_bytes(&all),
         OutputRecord::to_bytes(&output(Some(Exit::Code(3)))),
