@@ -369,10 +369,11 @@ impl Simulation {
     }
 
     fn fail_a_commit(&mut self) {
-        let outcome = match self.random.random_range(0..6) {
+        let outcome = match self.random.random_range(0..8) {
             0 => memory::Outcome::Refused(Fault::Sync),
-            1 => memory::Outcome::Unknown,
+            1 => memory::Outcome::RefusedAndThere,
             2 => memory::Outcome::Refused(Fault::Busy),
+            3 | 4 => memory::Outcome::Unknown { is_there: self.random.random() },
             _ => memory::Outcome::Refused(Fault::Full),
         };
         self.disk.fail_next(outcome);
@@ -512,7 +513,11 @@ impl Simulation {
         }
         self.gate = gate();
         let (engine, hub) = start(&self.disk, &self.gate, &self.settings);
-        (self.engine, self.hub) = (engine, hub);
+        let before = std::mem::replace(&mut self.engine, engine);
+        self.hub = hub;
+        if self.chance(20) {
+            self.still_acts(before);
+        }
         self.story.learn(&self.disk, self.clock.load(Ordering::Relaxed));
         self.story.started();
         let content = self.disk.content();
@@ -520,6 +525,20 @@ impl Simulation {
             let is_there = content.tasks.contains_key(number);
             assert!(is_there || self.story.has_ended(*number), "{number} was acknowledged");
         }
+    }
+
+    /// An engine whose store another one has taken over does not know it yet.
+    fn still_acts(&self, mut before: Engine<'static>) {
+        if before.failure.borrow().is_some() {
+            return;
+        }
+        let newest = newest_on(&self.disk);
+        let (reply, mut answer) = oneshot::channel();
+        let join = Operation::new(1, |engine| engine.join(WorkerId(1)), reply);
+        before.commit_group(&mut [Message::Operation(join)].into_iter());
+        assert!(before.failure.borrow().is_some(), "it was fenced off");
+        assert!(matches!(answer.try_recv(), Ok(Err(Error::Failed(_)))));
+        assert_eq!(newest_on(&self.disk), newest, "nothing of it is there");
     }
 
     /// Somebody watches: each event comes once, in order, and none before it is on the disk.

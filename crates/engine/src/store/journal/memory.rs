@@ -29,8 +29,10 @@ pub const REFUSED: &str = "as the test says";
 pub enum Outcome {
     /// It is refused, and nothing of it is there.
     Refused(Fault),
-    /// It is refused, and there all the same: whoever asked cannot know.
-    Unknown,
+    /// It is refused, and there all the same, as after a failed sync.
+    RefusedAndThere,
+    /// Nobody answers, and it is there, or not.
+    Unknown { is_there: bool },
 }
 
 /// The disk, which outlives whoever writes to it.
@@ -53,6 +55,10 @@ pub struct Content {
     pub queues: BTreeMap<Arc<str>, QueueRow>,
     pub meta: BTreeMap<&'static str, Vec<u8>>,
     key: [u8; 16],
+    /// Counts the journals that were opened: the latest one may write.
+    epoch: u64,
+    /// The epoch and the number of the set that was committed last.
+    newest_set: (u64, u64),
     /// What becomes of the next commits.
     faults: VecDeque<Outcome>,
     /// What is in the way of the next groups when they begin.
@@ -80,13 +86,21 @@ impl MemoryDisk {
         self.content().in_the_way.push_back(fault);
     }
 
-    /// Whoever writes to it.
+    /// Whoever writes to it from now on. Those before have nothing to say any more.
     pub fn journal(&self) -> Box<dyn Journal> {
-        Box::new(MemoryJournal(self.clone()))
+        let mut content = self.content();
+        content.epoch += 1;
+        Box::new(MemoryJournal(self.clone(), content.epoch))
+    }
+
+    /// Whoever only asks.
+    pub fn onlooker(&self) -> Box<dyn Journal> {
+        Box::new(MemoryJournal(self.clone(), 0))
     }
 }
 
-struct MemoryJournal(MemoryDisk);
+/// The disk, and the epoch.
+struct MemoryJournal(MemoryDisk, u64);
 
 impl Content {
     fn number(&self, key: &str) -> Option<u64> {
@@ -330,16 +344,22 @@ impl Journal for MemoryJournal {
         if set.is_empty() {
             return Ok(());
         }
-        let failed = |fault| JournalError::Failed { fault, cause: REFUSED.into() };
-        match content.faults.pop_front() {
-            None => content.write(set),
-            Some(Outcome::Refused(fault)) => return Err(failed(fault)),
-            Some(Outcome::Unknown) => {
-                content.write(set);
-                return Err(failed(Fault::Sync));
-            }
+        let failed = |fault| Err(JournalError::Failed { fault, cause: REFUSED.into() });
+        let epoch = self.1;
+        if content.epoch != epoch {
+            return failed(Fault::Fenced);
         }
-        Ok(())
+        let (is_there, answer) = match content.faults.pop_front() {
+            None => (true, Ok(())),
+            Some(Outcome::Refused(fault)) => (false, failed(fault)),
+            Some(Outcome::RefusedAndThere) => (true, failed(Fault::Sync)),
+            Some(Outcome::Unknown { is_there }) => (is_there, failed(Fault::Unknown)),
+        };
+        if is_there && content.newest_set != (epoch, set.number) {
+            content.write(set);
+            content.newest_set = (epoch, set.number);
+        }
+        answer
     }
 
     fn log(&mut self) -> Asked<Moved> {

@@ -71,6 +71,13 @@ pub enum Fault {
     /// A sync has failed. The kernel may take what it could not write for written, so no
     /// later sync proves anything: only a start does, which writes everything anew.
     Sync,
+    /// Whether it was done is not known, and will be when it is asked for again.
+    #[cfg_attr(not(test), expect(dead_code, reason = "SQLite's outcome is always known"))]
+    Unknown,
+    /// Another engine has taken the store over: nothing of it was done, and nothing that this
+    /// one asks for will be.
+    #[cfg_attr(not(test), expect(dead_code, reason = "SQLite's fence is a lock of the system"))]
+    Fenced,
     /// The disk does not give what was written.
     Read,
     /// Anything else: damage, a misuse.
@@ -80,7 +87,7 @@ pub enum Fault {
 impl Fault {
     /// Whether the same may be tried again, until it is done.
     pub fn may_pass(self) -> bool {
-        matches!(self, Self::Busy | Self::Full | Self::Write)
+        matches!(self, Self::Busy | Self::Full | Self::Write | Self::Unknown)
     }
 }
 
@@ -209,11 +216,16 @@ pub trait Journal {
 
     /// Makes all of this durable, or nothing. `now` is the time of the wall clock.
     ///
+    /// Each journal that is opened begins an epoch, and ends those before it. A set has a
+    /// number within its epoch ([`WriteSet::number`]): of one that is there already nothing is
+    /// done again.
+    ///
     /// # Errors
     /// Nothing of it was committed, as far as that can be known: see
-    /// [`cut_uncommitted`](Self::cut_uncommitted). One that [may pass](Fault::may_pass) may be
-    /// tried again, with the same; after any other the journal takes nothing more. A lock
-    /// ([`Fault::Busy`]) was waited for, a little.
+    /// [`cut_uncommitted`](Self::cut_uncommitted); but for [`Fault::Unknown`], after which it may
+    /// be there. One that [may pass](Fault::may_pass) may be tried again, with the same number;
+    /// after any other the journal takes nothing more. A lock ([`Fault::Busy`]) was waited for, a
+    /// little. [`Fault::Fenced`] if the epoch has ended.
     fn commit(&mut self, set: &WriteSet, now: Timestamp) -> Asked<()>;
 
     /// How long the log is.

@@ -23,12 +23,14 @@ pub struct Records<'j> {
     pub changes: WriteSet,
     /// The last rows of tasks that have ended, of each class, that go with the group.
     gone: [i64; 2],
+    /// Sets that were committed.
+    committed: u64,
 }
 
 impl<'j> Records<'j> {
     /// Those of a journal.
     pub fn new(journal: Box<dyn Journal + 'j>) -> Self {
-        Self { journal, changes: WriteSet::default(), gone: [0; 2] }
+        Self { journal, changes: WriteSet::default(), gone: [0; 2], committed: 0 }
     }
 
     /// Makes what the group changes durable, and begins the next one.
@@ -36,7 +38,9 @@ impl<'j> Records<'j> {
     /// # Errors
     /// Those of [`Journal::commit`]. What may pass can be tried again.
     pub fn commit(&mut self, now: Timestamp) -> Asked<()> {
+        self.changes.number = self.committed + 1;
         self.journal.commit(&self.changes, now)?;
+        self.committed += 1;
         self.changes = WriteSet::default();
         self.gone = [0; 2];
         Ok(())

@@ -313,14 +313,14 @@ proptest! {
             live: Vec::new(), finished: Vec::new(), ended: Vec::new(), batches: Vec::new(),
         };
         for step in 0..12 {
-            let set = author.any();
-            let mut pending = Records::new(disk.journal());
+            let set = WriteSet { number: step + 1, ..author.any() };
+            let mut pending = Records::new(disk.onlooker());
             pending.changes = set.clone();
             let pending = engine_answers(&mut pending, author.newest_task);
             for journal in [&mut in_sqlite as &mut dyn Journal, &mut *in_memory] {
                 journal.commit(&set, Timestamp(1)).expect("it is written");
             }
-            let after = engine_answers(&mut Records::new(disk.journal()), author.newest_task);
+            let after = engine_answers(&mut Records::new(disk.onlooker()), author.newest_task);
             for (pending, after) in pending.iter().zip(&after) {
                 prop_assert_eq!(pending, after, "in step {}", step);
             }
@@ -332,4 +332,36 @@ proptest! {
             prop_assert_eq!(found.len(), expected.len());
         }
     }
+}
+
+#[test]
+fn a_set_whose_outcome_is_unknown_is_there_once_it_is_committed_again() {
+    for is_there in [false, true] {
+        let disk = MemoryDisk::new([7; 16]);
+        let mut records = Records::new(disk.journal());
+        disk.fail_next(memory::Outcome::Unknown { is_there });
+        records.remember_uptime(Uptime(1));
+        let batch = EventBatch::new(Seq(1), Seq(1), bytes::Bytes::new(), [].into());
+        records.insert_events(batch, Uptime(1));
+        let unknown = records.commit(Timestamp(0)).expect_err("nobody answers");
+        assert_eq!(unknown.fault(), Fault::Unknown);
+        assert!(unknown.fault().may_pass());
+        assert_eq!(disk.content().events.len(), usize::from(is_there));
+        // Written a second time, its event would be there already, which it asserts.
+        records.commit(Timestamp(0)).expect("it is there now");
+        assert_eq!(disk.content().events.len(), 1);
+    }
+}
+
+#[test]
+fn an_engine_is_fenced_off_by_the_next_one() {
+    let disk = MemoryDisk::new([7; 16]);
+    let mut before = Records::new(disk.journal());
+    let mut after = Records::new(disk.journal());
+    for records in [&mut before, &mut after] {
+        records.remember_uptime(Uptime(1));
+    }
+    let refused = before.commit(Timestamp(0)).expect_err("its epoch has ended");
+    assert_eq!((refused.fault(), refused.fault().may_pass()), (Fault::Fenced, false));
+    after.commit(Timestamp(0)).expect("it has the store");
 }

@@ -19,6 +19,9 @@ use crate::{
 /// as a whole.
 #[derive(Clone, Debug, Default)]
 pub struct WriteSet {
+    /// Which of its engine's sets it is, counted from 1: one that is tried again keeps it. A
+    /// journal of which a commit's outcome can be unknown tells by it whether the set is there.
+    pub number: u64,
     /// Process starts that begin, and those that are forgotten.
     pub starts: Vec<Incarnation>,
     pub forgotten_starts: Vec<Incarnation>,
@@ -67,6 +70,7 @@ impl WriteSet {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         let Self {
+            number: _,
             starts,
             forgotten_starts,
             tasks,
