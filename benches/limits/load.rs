@@ -78,10 +78,21 @@ pub async fn run(
         latencies.extend(caller??);
     }
     latencies.sort_unstable();
-    let at = |share: usize| latencies[(latencies.len() - 1) * share / 100];
     #[expect(clippy::cast_precision_loss, reason = "a count of calls")]
     let per_second = latencies.len() as f64 / took.as_secs_f64();
-    Ok(Measured { per_second, p50: at(50), p99: at(99) })
+    Ok(Measured { per_second, p50: part(&latencies, 0.5), p99: part(&latencies, 0.99) })
+}
+
+/// The value below which this part of the sorted values lies; zero if there are none.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a place among them"
+)]
+pub fn part(sorted: &[Duration], part: f64) -> Duration {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * part) as usize).copied().unwrap_or_default()
 }
 
 /// Keeps tasks in flight for `length`; how many were acknowledged a second, in each `step` of it.
@@ -110,7 +121,7 @@ pub async fn rates(
 
 /// What all callers know of the load.
 #[derive(Clone, Default)]
-struct Load {
+pub struct Load {
     /// Latencies are of interest.
     counting: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
@@ -118,7 +129,18 @@ struct Load {
 }
 
 impl Load {
-    async fn begin(
+    /// Tasks that were acknowledged.
+    pub fn taken(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Lets the callers end.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Begins it: the callers go on until it is over.
+    pub async fn begin(
         &self,
         address: SocketAddr,
         shape: Shape,
@@ -140,7 +162,8 @@ impl Load {
     }
 }
 
-fn task() -> SubmitRequest {
+/// What is submitted.
+pub fn task() -> SubmitRequest {
     let payload = bytes::Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
     SubmitRequest {
         kind: "noop".into(),

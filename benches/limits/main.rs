@@ -9,13 +9,20 @@
 //!
 //! `cargo bench --bench limits -- --steady SECONDS` measures for how long a server stays as fast
 //! as it begins: tasks are streamed in, run and, 10 s after their end, trimmed.
+//!
+//! `--starts COUNT` measures from Submit to STARTED on a server that has nothing else to do, and
+//! `--plots DIRECTORY` draws throughput against clients, latency against load and memory against
+//! what waits.
 
+mod curves;
 mod load;
+mod plot;
 mod servers;
 
 use std::{
     fmt::{self, Write as _},
     io::Write as _,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -37,6 +44,8 @@ struct Options {
     rounds: usize,
     shapes: Vec<Shape>,
     steady: Option<Duration>,
+    starts: Option<usize>,
+    plots: Option<PathBuf>,
 }
 
 fn options() -> Result<Options, String> {
@@ -46,6 +55,8 @@ fn options() -> Result<Options, String> {
         rounds: 3,
         shapes: SHAPES.into(),
         steady: None,
+        starts: None,
+        plots: None,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -61,6 +72,11 @@ fn options() -> Result<Options, String> {
             "--seconds" => options.length = Duration::from_secs(number()?.into()),
             "--rounds" => options.rounds = number()? as usize,
             "--steady" => options.steady = Some(Duration::from_secs(number()?.into())),
+            "--starts" => options.starts = Some(number()? as usize),
+            "--plots" => {
+                let directory = args.next().ok_or("--plots takes a directory")?;
+                options.plots = Some(directory.into());
+            }
             "--only" => {
                 let name = args.next().unwrap_or_default();
                 options.shapes.retain(|shape| shape.name() == name);
@@ -74,7 +90,7 @@ fn options() -> Result<Options, String> {
             _ => {
                 return Err(format!(
                     "unknown argument {arg}; known: --json --seconds N --rounds N --only SHAPE \
-                     --steady SECONDS"
+                     --steady SECONDS --starts COUNT --plots DIRECTORY"
                 ));
             }
         }
@@ -100,7 +116,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(length) = options.steady {
         return steady(&runtime, length);
     }
+    if let Some(directory) = &options.plots {
+        return curves::draw(&runtime, options.length, directory);
+    }
     let sync = servers::time_of_a_sync()?;
+    if let Some(count) = options.starts {
+        let [p50, p99] = curves::starts(&runtime, count)?;
+        println!(
+            "Submit to STARTED at a watcher, idle, {count} tasks: p50 {:.2} ms, p99 {:.2} ms; one write and \
+             sync of 4 KiB takes {:.2} ms here",
+            p50.as_secs_f64() * 1e3,
+            p99.as_secs_f64() * 1e3,
+            sync.as_secs_f64() * 1e3,
+        );
+        return Ok(());
+    }
     let mut rows = Vec::new();
     for shape in &options.shapes {
         rows.extend(measure(&runtime, *shape, &options)?);

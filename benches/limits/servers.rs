@@ -93,6 +93,16 @@ impl Child {
     }
 }
 
+impl Child {
+    /// Bytes of memory that it has, of Linux alone.
+    pub fn resident(&self) -> std::io::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        kib.map(|kib| kib * 1024.0).ok_or_else(|| std::io::Error::other("no VmRSS in its status"))
+    }
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
         // Closing its input asks it to end, so that it can remove its files.
