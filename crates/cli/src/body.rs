@@ -1,17 +1,18 @@
-//! What of a task is for whoever runs it or looks at it: the flags that give it, and how it
-//! is shown.
+//! What of a task is for whoever runs it or looks at it: how it is given, by flags or in a
+//! line of JSON, and how it is shown, to people or as JSON.
 //!
-//! A field that a task carries as it was submitted has its flag in [`BodyFlags`] and its row
-//! in [`rows`].
+//! A field that a task carries as it was submitted stands in each of these four and nowhere
+//! else.
 
 use std::{io::Read as _, path::PathBuf};
 
+use serde_json::Value;
 use taskyard_proto::{
     v1::{SubmitRequest, Task, submit_request::Payload, task},
     values,
 };
 
-use super::{ndjson, output::printable, problem::Problem, render::bytes_text};
+use super::{json, ndjson, output::printable, problem::Problem, render::bytes_text};
 
 /// Flags of `submit`.
 #[derive(Debug, Default, clap::Args)]
@@ -33,6 +34,35 @@ impl BodyFlags {
         request.payload = payload(self.args.as_deref(), self.data)?;
         Ok(())
     }
+}
+
+/// Its keys in a line of `submit --from`.
+pub const KEYS: &[&str] = &["args", "data"];
+
+/// Puts the value of such a key into a submission.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn set(request: &mut SubmitRequest, key: &str, value: Value) -> Result<(), String> {
+    match key {
+        "args" => request.payload = Some(Payload::Args(ndjson::args(value)?)),
+        "data" => {
+            let data = json::from_base64(&ndjson::text(value)?)?;
+            request.payload = Some(Payload::Data(data));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Takes it out of a task, as fields of its JSON.
+pub fn to_json(task: &mut Task) -> Vec<(&'static str, Value)> {
+    let payload = match task.payload.take() {
+        Some(task::Payload::Args(args)) => Some(("args", values::shown_object(args))),
+        Some(task::Payload::Data(data)) => Some(("data", json::base64(&data).into())),
+        None => None,
+    };
+    payload.into_iter().collect()
 }
 
 /// Takes it out of a task, as rows for people; an empty one is left out.

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use taskyard_domain::queue::MAX_ATTEMPTS;
 use taskyard_proto::{
-    v1::{RetryPolicy, SubmitRequest, WhenFull, submit_request::Payload},
+    v1::{RetryPolicy, SubmitRequest, WhenFull},
     values::{self, Wrong},
 };
 use taskyard_text::quoted;
 
 use super::{
-    json,
+    body,
     names::did_you_mean,
     strict_json::{self, Tree},
     units,
@@ -83,20 +83,20 @@ struct Reading {
 }
 
 /// The keys that there are.
-const KEYS: [&str; 12] = [
-    "kind",
-    "args",
-    "data",
-    "queue",
-    "priority",
-    "delay",
-    "run_at",
-    "timeout",
-    "retry",
-    "labels",
-    "request_id",
-    "when_full",
-];
+fn keys() -> Vec<&'static str> {
+    const OTHERS: [&str; 9] = [
+        "queue",
+        "priority",
+        "delay",
+        "run_at",
+        "timeout",
+        "retry",
+        "labels",
+        "request_id",
+        "when_full",
+    ];
+    [&["kind"], body::KEYS, &OTHERS].concat()
+}
 
 impl Reading {
     /// Notes what is wrong, once.
@@ -107,7 +107,7 @@ impl Reading {
     }
 
     fn field(&mut self, key: &str, value: Value) -> Result<(), String> {
-        let name = known(key, &KEYS).ok_or_else(|| unknown(key, &KEYS))?;
+        let name = known(key, &keys()).ok_or_else(|| unknown(key, &keys()))?;
         if self.seen.contains(&name) {
             return Err(format!("{name}: is given twice"));
         }
@@ -124,8 +124,6 @@ impl Reading {
         let request = &mut self.request;
         match name {
             "kind" => request.kind = text(value)?,
-            "args" => request.payload = Some(Payload::Args(args(value)?)),
-            "data" => request.payload = Some(Payload::Data(json::from_base64(&text(value)?)?)),
             "queue" => request.queue = given(value)?,
             "priority" => request.priority = integer(&value)?,
             "delay" => request.delay = Some(span(value)?),
@@ -135,7 +133,7 @@ impl Reading {
             "labels" => request.labels = labels(value)?,
             "request_id" => request.request_id = given(value)?,
             "when_full" => request.when_full = when_full(&text(value)?)?.into(),
-            _ => {}
+            name => body::set(request, name, value)?,
         }
         Ok(())
     }
@@ -175,7 +173,11 @@ fn camel(name: &str) -> String {
     })
 }
 
-fn text(value: Value) -> Result<String, String> {
+/// A string.
+///
+/// # Errors
+/// What it is instead.
+pub fn text(value: Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text),
         other => Err(format!("must be a string, not {}", type_of(&other))),
@@ -197,7 +199,7 @@ fn span(value: Value) -> Result<prost_types::Duration, String> {
 ///
 /// # Errors
 /// What it is instead, or which number cannot be carried.
-fn args(value: Value) -> Result<prost_types::Struct, String> {
+pub fn args(value: Value) -> Result<prost_types::Struct, String> {
     match value {
         Value::Object(object) => {
             values::to_struct(object).map_err(|Wrong { path, why }| format!("args{path}: {why}"))
@@ -286,6 +288,8 @@ fn type_of(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use taskyard_proto::v1::submit_request::Payload;
+
     use super::*;
 
     fn wrong(line: &str) -> Vec<String> {

@@ -11,12 +11,17 @@ use serde_json::{Map, Value, json};
 use taskyard_proto::{
     v1::{
         Attempt, AttemptOutput, Event, EventType, Task, TaskError, TaskState, attempt_output::Exit,
-        task::Payload, task_result::Output,
+        task_result::Output,
     },
     values,
 };
 
-use super::units;
+use super::{body, units};
+
+/// Bytes as JSON has them.
+pub fn base64(bytes: &[u8]) -> String {
+    BASE64.encode(bytes)
+}
 
 /// Reads base64, the standard alphabet with padding.
 ///
@@ -79,7 +84,7 @@ fn seconds(span: prost_types::Duration) -> String {
 }
 
 /// A task.
-pub fn task(task: Task) -> Value {
+pub fn task(mut task: Task) -> Value {
     let mut fields = Fields::default();
     fields.text("task_id", &task.task_id);
     fields.set("state", state_name(task.state()));
@@ -96,18 +101,17 @@ pub fn task(task: Task) -> Value {
     fields.span("timeout", task.timeout);
     fields.text("request_id", &task.request_id);
     if !task.labels.is_empty() {
-        let labels = task.labels.into_iter().map(|(key, value)| (key, value.into()));
+        let labels = std::mem::take(&mut task.labels);
+        let labels = labels.into_iter().map(|(key, value)| (key, value.into()));
         fields.set("labels", labels.collect::<Map<_, _>>());
     }
     fields.set("cancel_requested", task.cancel_requested);
-    match task.payload {
-        Some(Payload::Args(args)) => fields.set("args", values::shown_object(args)),
-        Some(Payload::Data(data)) => fields.set("data", BASE64.encode(data)),
-        None => {}
+    for (name, value) in body::to_json(&mut task) {
+        fields.set(name, value);
     }
     match task.result.and_then(|result| result.output) {
         Some(Output::Json(value)) => fields.set("result", json!({ "json": values::shown(value) })),
-        Some(Output::Data(data)) => fields.set("result", json!({ "data": BASE64.encode(data) })),
+        Some(Output::Data(data)) => fields.set("result", json!({ "data": base64(&data) })),
         None => {}
     }
     fields.error(task.error.as_ref());
