@@ -174,13 +174,11 @@ impl Config {
             defaults: queue::Settings {
                 max_tasks: self.queue_max_tasks,
                 max_bytes: self.queue_max_bytes,
-                max_running: None,
-                rate: None,
-                weight: 1,
                 max_attempts: self.max_attempts,
                 initial_backoff: self.initial_backoff,
                 max_backoff: self.max_backoff,
                 attempt_timeout: self.attempt_timeout,
+                ..queue::Settings::default()
             },
             declared: self.queues.iter().map(|(name, own)| (name.as_str().into(), *own)).collect(),
             fixed: self.fixed_queues,

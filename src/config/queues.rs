@@ -20,7 +20,7 @@ use super::{
     load::Sources,
     problem::Location,
 };
-use crate::queue::{self, Field, Overrides, Rate};
+use crate::queue::{self, Field, Kind, Overrides, Rate, Value};
 
 /// The key that stands beside `rate_limit`: both are one setting of the API.
 const BURST: &str = "burst";
@@ -70,23 +70,10 @@ struct Reading<'r, 'd, 't, 'i> {
 
 impl<'t, 'i> Reading<'_, '_, 't, 'i> {
     fn declared(mut self) -> Declared {
-        let small = |range: RangeInclusive<u32>| (*range.start()).into()..=(*range.end()).into();
-        let limit = 0..=u64::from(*queue::MAX_RUNNING.end());
-        let own = Overrides {
-            max_tasks: self.count(Field::MaxTasks, &queue::MAX_TASKS),
-            max_bytes: self.size(Field::MaxBytes, &queue::MAX_BYTES),
-            max_running: self
-                .count(Field::MaxRunning, &limit)
-                .map(|most| (most > 0).then(|| of_32_bits(most))),
-            rate: self.rate(),
-            weight: self.count(Field::Weight, &small(queue::WEIGHT)).map(of_32_bits),
-            max_attempts: self
-                .count(Field::MaxAttempts, &small(queue::MAX_ATTEMPTS))
-                .map(of_32_bits),
-            initial_backoff: self.duration(Field::InitialBackoff, &queue::BACKOFF),
-            max_backoff: self.duration(Field::MaxBackoff, &queue::BACKOFF),
-            attempt_timeout: self.duration(Field::AttemptTimeout, &queue::ATTEMPT_TIMEOUT),
-        };
+        let mut own = Overrides::default();
+        for field in Field::ALL {
+            own.set(field, self.value(field));
+        }
         let location = |field: Field, read: bool| {
             let value = self.get(field.name()).filter(|_| read)?;
             Some(self.declaration.location(field.name(), &value.span()))
@@ -105,30 +92,41 @@ impl<'t, 'i> Reading<'_, '_, 't, 'i> {
         self.table.iter().find(|(k, _)| k.get_ref() == key).map(|(_, value)| value)
     }
 
-    fn count(&mut self, field: Field, bounds: &RangeInclusive<u64>) -> Option<u64> {
-        let right = right("a whole number", bounds, |count| *count);
-        let parse = |text: &str| text.trim().parse().map_err(|_| impossible(text, &right));
-        self.bounded(field.name(), bounds, &right, parse)
+    /// What the file says of `field`; `None` if that is nothing, or was refused.
+    fn value(&mut self, field: Field) -> Option<Value> {
+        let key = field.name();
+        match field.kind() {
+            Kind::Count(bounds) => self.count(key, &bounds).map(Value::Count),
+            Kind::Limit { bounds, .. } => self.count(key, &(0..=*bounds.end())).map(Value::Count),
+            Kind::Size(bounds) => self.size(key, &bounds).map(Value::Count),
+            Kind::Duration(bounds) => self.duration(key, &bounds).map(Value::Duration),
+            Kind::Rate => self.rate(key).map(Value::Rate),
+        }
     }
 
-    fn size(&mut self, field: Field, bounds: &RangeInclusive<u64>) -> Option<u64> {
+    fn count(&mut self, key: &str, bounds: &RangeInclusive<u64>) -> Option<u64> {
+        let right = right("a whole number", bounds, |count| *count);
+        let parse = |text: &str| text.trim().parse().map_err(|_| impossible(text, &right));
+        self.bounded(key, bounds, &right, parse)
+    }
+
+    fn size(&mut self, key: &str, bounds: &RangeInclusive<u64>) -> Option<u64> {
         let right = right("a size", bounds, |size| show_size(*size));
-        self.bounded(field.name(), bounds, &right, |text| {
+        self.bounded(key, bounds, &right, |text| {
             units::parse_size(text).map_err(|wrong| wrong.to_string())
         })
     }
 
-    fn duration(&mut self, field: Field, bounds: &RangeInclusive<Duration>) -> Option<Duration> {
+    fn duration(&mut self, key: &str, bounds: &RangeInclusive<Duration>) -> Option<Duration> {
         let right = right("a duration", bounds, |span| show_duration(*span));
-        self.bounded(field.name(), bounds, &right, |text| {
+        self.bounded(key, bounds, &right, |text| {
             units::parse_duration(text).map_err(|wrong| wrong.to_string())
         })
     }
 
     /// Both keys of the rate: `rate_limit = "100/s"`, and perhaps `burst = 10`.
     #[expect(clippy::option_option, reason = "as in Overrides: none may be said")]
-    fn rate(&mut self) -> Option<Option<Rate>> {
-        let key = Field::RateLimit.name();
+    fn rate(&mut self, key: &str) -> Option<Option<Rate>> {
         let per_second = self.text(key, RATE).and_then(|text| match rate::parse(&text) {
             Ok(Some(rate)) if !queue::STARTS_PER_SECOND.contains(&rate) => {
                 self.refuse(key, impossible(&text, RATE))
@@ -137,9 +135,8 @@ impl<'t, 'i> Reading<'_, '_, 't, 'i> {
             Err(wrong) => self.refuse(key, wrong.to_string()),
         });
         let bounds = u64::from(*queue::BURST.start())..=u64::from(*queue::BURST.end());
-        let right = right("a whole number", &bounds, |count| *count);
-        let parse = |text: &str| text.trim().parse().map_err(|_| impossible(text, &right));
-        let burst = self.bounded(BURST, &bounds, &right, parse).map(of_32_bits);
+        let burst =
+            self.count(BURST, &bounds).map(|burst| u32::try_from(burst).unwrap_or(u32::MAX));
         if self.get(BURST).is_some() && (self.get(key).is_none() || per_second == Some(None)) {
             let wrong = "belongs to a rate_limit; write one beside it, such as \"100/s\"";
             self.refuse::<()>(BURST, wrong);
@@ -190,9 +187,4 @@ fn right<T, D: Display>(what: &str, bounds: &RangeInclusive<T>, show: impl Fn(&T
 
 fn impossible(text: &str, right: &str) -> String {
     format!("{} is not possible; write {right}", quoted(text))
-}
-
-/// A count whose bounds are within 32 bits.
-fn of_32_bits(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }

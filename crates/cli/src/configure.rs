@@ -1,17 +1,19 @@
 //! `configure`: other settings for a queue, from now on.
 //!
-//! Owns the flags, and the request that they become. Must not know the bounds: the
-//! server answers with everything that is beyond them at once.
+//! Owns the flags, and the request that they become. Must not hold anybody to the bounds
+//! that it shows: the server answers with everything that is beyond them at once.
 
-use std::time::Duration;
-
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, builder::ValueParser};
 use prost_types::FieldMask;
 use taskyard_client::{Admin, CallRetryPolicy};
-use taskyard_domain::queue::Field;
-use taskyard_proto::v1::{QueueSettings, RateLimit, UpdateQueueRequest};
+use taskyard_domain::queue::{Field, Kind};
+use taskyard_proto::{
+    queue_settings::Value,
+    v1::{QueueSettings, RateLimit, UpdateQueueRequest},
+};
 use taskyard_text::{
     closest, quoted, rate,
-    units::{self, Error},
+    units::{self, show_duration, show_size},
 };
 
 use super::{
@@ -35,47 +37,14 @@ pub struct ConfigureArgs {
     output: OutputArgs,
 }
 
-#[derive(Debug, Default, clap::Args)]
+/// What is to change. The flags come from the settings that there are.
+#[derive(Debug, Default)]
 struct Changes {
-    /// Tasks that may wait in it; 1 to 100000000
-    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u64::MAX))]
-    max_tasks: Option<u64>,
-    /// Bytes of tasks that may wait in it, like 64MiB; 1KiB to 1TiB
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    max_bytes: Option<u64>,
-    /// Its tasks that may run at a time; up to 10000, 0 for no limit but the pool
-    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
-    max_running: Option<u32>,
-    /// How fast its tasks may start, like 100/s, 30/m, 5/h, or none for no limit
-    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
-    rate: Option<Limit>,
-    /// Starts that may follow at once after a pause, beside --rate [default: 1]
-    #[arg(long, value_name = "COUNT", requires = "rate", value_parser = whole(0..=u32::MAX))]
+    /// Those that are given; a rate still without its burst.
+    settings: QueueSettings,
     burst: Option<u32>,
-    /// Its share of the pool beside other queues that have work; 1 to 1000
-    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
-    weight: Option<u32>,
-    /// Attempts of its tasks unless they say; 1 to 100
-    #[arg(long, value_name = "COUNT", value_parser = whole(0..=u32::MAX))]
-    max_attempts: Option<u32>,
-    /// The longest rest before the first retry, unless a task says; 1ms to 24h
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
-    initial_backoff: Option<Duration>,
-    /// The longest rest before any retry, unless a task says; 1ms to 24h
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
-    max_backoff: Option<Duration>,
-    /// How long one attempt may take, unless a task says; 1ms to 30d
-    #[arg(long, value_name = "SPAN", value_parser = parse_span)]
-    attempt_timeout: Option<Duration>,
-    /// Take this setting back to what the configuration says, like max-running, or
-    /// all; may be repeated
-    #[arg(long, value_name = "SETTING", value_parser = parse_reset)]
     reset: Vec<Reset>,
 }
-
-/// A rate; `None` for no limit.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Limit(Option<f64>);
 
 /// What goes back to its configured value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +53,116 @@ enum Reset {
     One(Field),
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
-    units::parse_size(text).map_err(|wrong: Error| wrong.to_string())
+const BURST: &str = "burst";
+const RESET: &str = "reset";
+
+impl clap::Args for Changes {
+    fn augment_args(command: Command) -> Command {
+        command.args(Field::ALL.into_iter().flat_map(flags)).arg(
+            Arg::new(RESET)
+                .long(RESET)
+                .value_name("SETTING")
+                .value_parser(parse_reset)
+                .action(ArgAction::Append)
+                .help(
+                    "Take this setting back to what the configuration says, like max-running, or \
+                     all; may be repeated",
+                ),
+        )
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
 }
 
-fn parse_rate(text: &str) -> Result<Limit, String> {
-    rate::parse(text).map(Limit).map_err(|wrong| wrong.to_string())
+impl FromArgMatches for Changes {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut settings = QueueSettings::default();
+        for field in Field::ALL {
+            if let Some(value) = matches.get_one::<Value>(field.name()) {
+                settings.set(field.name(), *value);
+            }
+        }
+        let burst = matches.get_one(BURST).copied();
+        let reset = matches.get_many(RESET).unwrap_or_default().copied().collect();
+        Ok(Self { settings, burst, reset })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The flag that sets `field`, and for a rate that of its burst.
+fn flags(field: Field) -> impl Iterator<Item = Arg> {
+    let kind = field.kind();
+    let (value_name, parser, takes) = match &kind {
+        Kind::Count(bounds) => {
+            let takes = format!("; {} to {}", bounds.start(), bounds.end());
+            ("COUNT", count_parser(field), takes)
+        }
+        Kind::Limit { bounds, lifted } => {
+            let takes = format!("; up to {}, 0 for {lifted}", bounds.end());
+            ("COUNT", count_parser(field), takes)
+        }
+        Kind::Size(bounds) => {
+            let (least, most) = (show_size(*bounds.start()), show_size(*bounds.end()));
+            ("SIZE", ValueParser::new(parse_size), format!(", like 64MiB; {least} to {most}"))
+        }
+        Kind::Duration(bounds) => {
+            let (least, most) = (show_duration(*bounds.start()), show_duration(*bounds.end()));
+            ("SPAN", ValueParser::new(parse_duration), format!("; {least} to {most}"))
+        }
+        Kind::Rate => {
+            let takes = ", like 100/s, 30/m, 5/h, or none for no limit".into();
+            ("RATE", ValueParser::new(parse_rate), takes)
+        }
+    };
+    let own = Arg::new(field.name())
+        .long(flag(field))
+        .value_name(value_name)
+        .value_parser(parser)
+        .help(format!("{}{takes}", field.help()));
+    let burst = || {
+        Arg::new(BURST)
+            .long(BURST)
+            .value_name("COUNT")
+            .requires(field.name())
+            .value_parser(whole(0..=u32::MAX))
+            .help("Starts that may follow at once after a pause, beside --rate [default: 1]")
+    };
+    std::iter::once(own).chain((kind == Kind::Rate).then(burst))
+}
+
+/// A reader of the counts for which the request has room. Which of them the setting takes is
+/// for the server to say.
+fn count_parser(field: Field) -> ValueParser {
+    let mut largest = QueueSettings::default();
+    largest.set(field.name(), Value::Count(u64::MAX));
+    let most = match largest.get(field.name()) {
+        Some(Value::Count(most)) => most,
+        _ => u64::MAX,
+    };
+    let parse = whole(0..=most);
+    ValueParser::new(move |text: &str| parse(text).map(Value::Count))
+}
+
+fn parse_size(text: &str) -> Result<Value, String> {
+    units::parse_size(text).map(Value::Count).map_err(|wrong| wrong.to_string())
+}
+
+fn parse_duration(text: &str) -> Result<Value, String> {
+    parse_span(text).map(|span| Value::Duration(to_wire(span)))
+}
+
+fn parse_rate(text: &str) -> Result<Value, String> {
+    let limit = |rate: Option<f64>| RateLimit {
+        starts_per_second: rate.unwrap_or_default(),
+        ..RateLimit::default()
+    };
+    rate::parse(text).map(|rate| Value::Rate(limit(rate))).map_err(|wrong| wrong.to_string())
 }
 
 /// The name of a setting, as the flag or as the configuration spells it.
@@ -142,25 +215,13 @@ fn request(queue: String, changes: &Changes) -> Result<UpdateQueueRequest, Probl
     }
     let paths = Field::ALL.into_iter().filter(|field| set.contains(field) || reset.contains(field));
     let paths = paths.map(|field| field.name().to_owned()).collect();
-    let burst = changes.burst.unwrap_or_default();
-    let limit = |Limit(rate)| match rate {
-        None => RateLimit::default(),
-        Some(starts_per_second) => RateLimit { starts_per_second, burst },
-    };
-    if changes.rate == Some(Limit(None)) && changes.burst.is_some() {
-        return Err(Problem::usage("--burst belongs to a rate; --rate none is none"));
+    let mut settings = changes.settings;
+    if let (Some(burst), Some(rate)) = (changes.burst, &mut settings.rate_limit) {
+        if *rate == RateLimit::default() {
+            return Err(Problem::usage("--burst belongs to a rate; --rate none is none"));
+        }
+        rate.burst = burst;
     }
-    let settings = QueueSettings {
-        max_tasks: changes.max_tasks,
-        max_bytes: changes.max_bytes,
-        max_running: changes.max_running,
-        rate_limit: changes.rate.map(limit),
-        weight: changes.weight,
-        max_attempts: changes.max_attempts,
-        initial_backoff: changes.initial_backoff.map(to_wire),
-        max_backoff: changes.max_backoff.map(to_wire),
-        attempt_timeout: changes.attempt_timeout.map(to_wire),
-    };
     Ok(UpdateQueueRequest {
         queue,
         settings: Some(settings),
@@ -171,17 +232,7 @@ fn request(queue: String, changes: &Changes) -> Result<UpdateQueueRequest, Probl
 impl Changes {
     /// The settings that get a value.
     fn set(&self) -> Vec<Field> {
-        let given = |field: &Field| match field {
-            Field::MaxTasks => self.max_tasks.is_some(),
-            Field::MaxBytes => self.max_bytes.is_some(),
-            Field::MaxRunning => self.max_running.is_some(),
-            Field::RateLimit => self.rate.is_some(),
-            Field::Weight => self.weight.is_some(),
-            Field::MaxAttempts => self.max_attempts.is_some(),
-            Field::InitialBackoff => self.initial_backoff.is_some(),
-            Field::MaxBackoff => self.max_backoff.is_some(),
-            Field::AttemptTimeout => self.attempt_timeout.is_some(),
-        };
+        let given = |field: &Field| self.settings.get(field.name()).is_some();
         Field::ALL.into_iter().filter(given).collect()
     }
 
@@ -197,7 +248,15 @@ impl Changes {
 
 #[cfg(test)]
 mod tests {
+    use clap::Args as _;
+
     use super::*;
+
+    fn changes(given: &[&str]) -> Changes {
+        let command = Changes::augment_args(Command::new("configure")).no_binary_name(true);
+        let matches = command.try_get_matches_from(given).expect("they are flags");
+        Changes::from_arg_matches(&matches).expect("it has them all")
+    }
 
     fn paths(request: UpdateQueueRequest) -> Vec<String> {
         request.update_mask.map(|mask| mask.paths).unwrap_or_default()
@@ -205,19 +264,18 @@ mod tests {
 
     #[test]
     fn what_is_given_is_set_and_named() {
-        let changes = Changes {
-            max_tasks: Some(1),
-            max_bytes: Some(2),
-            max_running: Some(0),
-            rate: Some(Limit(Some(0.5))),
-            burst: Some(4),
-            weight: Some(5),
-            max_attempts: Some(6),
-            initial_backoff: Some(Duration::from_secs(7)),
-            max_backoff: Some(Duration::from_secs(8)),
-            attempt_timeout: Some(Duration::from_secs(9)),
-            reset: vec![],
-        };
+        let changes = changes(&[
+            "--max-tasks=1",
+            "--max-bytes=2",
+            "--max-running=0",
+            "--rate=0.5/s",
+            "--burst=4",
+            "--weight=5",
+            "--max-attempts=6",
+            "--initial-backoff=7s",
+            "--max-backoff=8s",
+            "--attempt-timeout=9s",
+        ]);
         let span = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
         let request = request("mail".into(), &changes).expect("it is right");
         let settings = QueueSettings {
@@ -237,26 +295,22 @@ mod tests {
 
     #[test]
     fn what_goes_back_is_named_and_unset() {
-        let reset = vec![Reset::One(Field::Weight)];
-        let changes = Changes { max_tasks: Some(1), reset, ..Changes::default() };
-        let one = request("q".into(), &changes).expect("it is right");
+        let one = changes(&["--max-tasks=1", "--reset=weight"]);
+        let one = request("q".into(), &one).expect("it is right");
         assert_eq!(one.settings.as_ref().and_then(|settings| settings.weight), None);
         assert_eq!(paths(one), ["max_tasks", "weight"]);
-        let changes = Changes { max_tasks: Some(1), reset: vec![Reset::All], ..Changes::default() };
-        let all = request("q".into(), &changes).expect("it is right");
+        let all = changes(&["--max-tasks=1", "--reset=all"]);
+        let all = request("q".into(), &all).expect("it is right");
         assert_eq!(all.settings.as_ref().and_then(|settings| settings.max_tasks), Some(1));
         assert_eq!(paths(all), Field::ALL.map(Field::name));
     }
 
     #[test]
     fn contradictions_and_no_change_at_all_are_usage() {
-        let reset = vec![Reset::One(Field::Weight)];
-        for changes in [
-            Changes::default(),
-            Changes { weight: Some(1), reset, ..Changes::default() },
-            Changes { rate: Some(Limit(None)), burst: Some(1), ..Changes::default() },
-        ] {
-            let problem = request("q".into(), &changes).expect_err("it makes no sense");
+        let given: [&[&str]; 3] =
+            [&[], &["--weight=1", "--reset=weight"], &["--rate=none", "--burst=1"]];
+        for given in given {
+            let problem = request("q".into(), &changes(given)).expect_err("it makes no sense");
             assert_eq!(problem.exit(), Exit::Usage);
         }
     }

@@ -1,10 +1,12 @@
-//! The messages and the clients of the wire, and the two forms of a JSON value.
+//! The messages and the clients of the wire, the settings of a queue by name, and the two
+//! forms of a JSON value.
 //!
 //! [`v1`] and [`health`] are generated from `proto/`, whose comments are the reference of
 //! the API; they are committed, so that nobody who depends on this crate needs a compiler
 //! of definitions. `tests/generated.rs` checks that they are what the definitions make, and
 //! writes them anew.
 
+pub mod queue_settings;
 pub mod values;
 
 /// `taskyard.v1`: messages, [`v1::task_service_client::TaskServiceClient`] and

@@ -3,9 +3,13 @@
 //! Owns their shape, by the rules of [`super`]. Must not know commands.
 
 use serde_json::{Value, json};
-use taskyard_proto::v1::{
-    DrainResponse, Execution, GetStatsResponse, Pool, PoolStats, Queue, QueueBlock, QueueSettings,
-    QueueStats, SizingAdvice, TaskCounts, Worker,
+use taskyard_domain::queue::Field;
+use taskyard_proto::{
+    queue_settings::Value as Setting,
+    v1::{
+        DrainResponse, Execution, GetStatsResponse, Pool, PoolStats, Queue, QueueBlock,
+        QueueSettings, QueueStats, RateLimit, SizingAdvice, TaskCounts, Worker,
+    },
 };
 
 use super::Fields;
@@ -40,18 +44,17 @@ pub fn queue(queue: &Queue) -> Value {
 
 fn settings(settings: &QueueSettings) -> Value {
     let mut fields = Fields::default();
-    fields.number("max_tasks", settings.max_tasks);
-    fields.number("max_bytes", settings.max_bytes);
-    fields.number("max_running", settings.max_running);
-    if let Some(rate) = &settings.rate_limit {
-        let per_second = rate.starts_per_second;
-        fields.set("rate_limit", json!({ "starts_per_second": per_second, "burst": rate.burst }));
+    for name in Field::ALL.map(Field::name) {
+        match settings.get(name) {
+            None => {}
+            Some(Setting::Count(count)) => fields.set(name, count),
+            Some(Setting::Duration(span)) => fields.span(name, Some(span)),
+            Some(Setting::Rate(RateLimit { starts_per_second, burst })) => {
+                let rate = json!({ "starts_per_second": starts_per_second, "burst": burst });
+                fields.set(name, rate);
+            }
+        }
     }
-    fields.number("weight", settings.weight);
-    fields.number("max_attempts", settings.max_attempts);
-    fields.span("initial_backoff", settings.initial_backoff);
-    fields.span("max_backoff", settings.max_backoff);
-    fields.span("attempt_timeout", settings.attempt_timeout);
     fields.0.into()
 }
 
@@ -163,7 +166,6 @@ fn advice(advice: &SizingAdvice) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use taskyard_proto::v1::RateLimit;
 
     fn span(seconds: i64) -> prost_types::Duration {
         prost_types::Duration { seconds, nanos: 0 }

@@ -46,12 +46,6 @@ impl Fields {
         }
     }
 
-    fn number(&mut self, name: &str, number: Option<impl Into<Value>>) {
-        if let Some(number) = number {
-            self.set(name, number);
-        }
-    }
-
     fn time(&mut self, name: &str, time: Option<prost_types::Timestamp>) {
         if let Some(time) = time {
             self.set(name, units::rfc3339(time));

@@ -5,8 +5,11 @@
 
 use console::Style;
 use prost_types::Timestamp;
-use taskyard_domain::queue::Field;
-use taskyard_proto::v1::{Queue, QueueBlock, QueueSettings, RateLimit, TaskCounts, TaskState};
+use taskyard_domain::queue::{Field, Kind};
+use taskyard_proto::{
+    queue_settings::Value,
+    v1::{Queue, QueueBlock, QueueSettings, RateLimit, TaskCounts, TaskState},
+};
 use taskyard_text::{
     rate,
     units::{show_duration, show_size},
@@ -195,24 +198,14 @@ fn settings_table(settings: &QueueSettings, queue: &Queue) -> String {
 
 /// A setting's value, as the configuration would spell it.
 fn setting(settings: &QueueSettings, field: Field) -> String {
-    let number = |number: Option<u64>| number.map(|number| number.to_string());
-    let span =
-        |span: Option<prost_types::Duration>| span.map(|s| show_duration(units::from_wire(s)));
-    let value = match field {
-        Field::MaxTasks => number(settings.max_tasks),
-        Field::MaxBytes => settings.max_bytes.map(show_size),
-        Field::MaxRunning => match settings.max_running {
-            Some(0) => Some("0 (no limit but the pool)".into()),
-            most => number(most.map(Into::into)),
-        },
-        Field::RateLimit => settings.rate_limit.map(full_rate),
-        Field::Weight => number(settings.weight.map(Into::into)),
-        Field::MaxAttempts => number(settings.max_attempts.map(Into::into)),
-        Field::InitialBackoff => span(settings.initial_backoff),
-        Field::MaxBackoff => span(settings.max_backoff),
-        Field::AttemptTimeout => span(settings.attempt_timeout),
-    };
-    value.unwrap_or_default()
+    match (field.kind(), settings.get(field.name())) {
+        (_, None) => String::new(),
+        (Kind::Limit { lifted, .. }, Some(Value::Count(0))) => format!("0 ({lifted})"),
+        (Kind::Size(_), Some(Value::Count(size))) => show_size(size),
+        (_, Some(Value::Count(count))) => count.to_string(),
+        (_, Some(Value::Duration(span))) => show_duration(units::from_wire(span)),
+        (_, Some(Value::Rate(rate))) => full_rate(rate),
+    }
 }
 
 fn full_rate(limit: RateLimit) -> String {

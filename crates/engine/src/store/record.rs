@@ -5,14 +5,18 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use prost::Message as _;
+use bytes::{Buf, BufMut};
+use prost::{
+    Message as _,
+    encoding::{DecodeContext, WireType, double, skip_field, uint64},
+};
 
 use super::{
     Exit, Output, OutputStream,
     journal::{LiveHead, NewTaskRow},
 };
 use crate::{
-    queue::{Overrides, Rate},
+    queue::{Field, Kind, Overrides, Rate, Value},
     task::{Data, NewTask, RetryPolicy, TaskBody, Timestamp},
 };
 
@@ -70,69 +74,123 @@ impl LabelsRecord {
     }
 }
 
-/// `queue.overrides`: the settings that an operator has changed. For limits that
-/// can be lifted, 0 means that they are.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct QueueRecord {
-    #[prost(uint64, optional, tag = "1")]
-    max_tasks: Option<u64>,
-    #[prost(uint64, optional, tag = "2")]
-    max_bytes: Option<u64>,
-    #[prost(uint32, optional, tag = "3")]
-    max_running: Option<u32>,
-    #[prost(double, optional, tag = "4")]
-    starts_per_second: Option<f64>,
-    #[prost(uint32, tag = "5")]
-    burst: u32,
-    #[prost(uint32, optional, tag = "6")]
-    weight: Option<u32>,
-    #[prost(uint32, optional, tag = "7")]
-    max_attempts: Option<u32>,
-    #[prost(uint64, optional, tag = "8")]
-    initial_backoff_micros: Option<u64>,
-    #[prost(uint64, optional, tag = "9")]
-    max_backoff_micros: Option<u64>,
-    #[prost(uint64, optional, tag = "10")]
-    attempt_timeout_micros: Option<u64>,
+/// `queue.overrides`: the settings that an operator has changed, by the numbers that
+/// [`Field::record_number`] gives them. Counts are whole numbers, spans whole microseconds,
+/// and of a rate there are the starts per second and the burst; each is there if its
+/// setting was changed. For limits that can be lifted, 0 means that they are.
+#[derive(Debug, Default, PartialEq)]
+pub struct QueueRecord(BTreeMap<u32, Number>);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Number {
+    /// `uint64`, which is read and written as `uint32` is.
+    Whole(u64),
+    /// `double`
+    Real(f64),
 }
 
 impl QueueRecord {
     /// As bytes for the row.
     pub fn to_bytes(overrides: &Overrides) -> Vec<u8> {
-        let rate = overrides.rate;
-        let record = Self {
-            max_tasks: overrides.max_tasks,
-            max_bytes: overrides.max_bytes,
-            max_running: overrides.max_running.map(Option::unwrap_or_default),
-            starts_per_second: rate.map(|rate| rate.map_or(0.0, |rate| rate.per_second)),
-            burst: rate.flatten().map_or(0, |rate| rate.burst),
-            weight: overrides.weight,
-            max_attempts: overrides.max_attempts,
-            initial_backoff_micros: overrides.initial_backoff.map(micros),
-            max_backoff_micros: overrides.max_backoff.map(micros),
-            attempt_timeout_micros: overrides.attempt_timeout.map(micros),
-        };
+        let mut record = Self::default();
+        for field in Field::ALL {
+            let number = field.record_number();
+            let first = match overrides.get(field) {
+                None => continue,
+                Some(Value::Count(count)) => Number::Whole(count),
+                Some(Value::Duration(span)) => Number::Whole(micros(span)),
+                Some(Value::Rate(None)) => Number::Real(0.0),
+                Some(Value::Rate(Some(Rate { per_second, burst }))) => {
+                    record.0.insert(number + 1, Number::Whole(burst.into()));
+                    Number::Real(per_second)
+                }
+            };
+            record.0.insert(number, first);
+        }
         record.encode_to_vec()
     }
 
     /// From the bytes of a row.
     pub fn from_bytes(bytes: &[u8]) -> Result<Overrides, prost::DecodeError> {
         let record = Self::decode(bytes)?;
-        let span = |micros: Option<u64>| micros.map(Duration::from_micros);
-        let rate = |per_second: f64| {
-            (per_second > 0.0).then_some(Rate { per_second, burst: record.burst.max(1) })
+        let mut overrides = Overrides::default();
+        for field in Field::ALL {
+            overrides.set(field, record.value(field));
+        }
+        Ok(overrides)
+    }
+
+    fn value(&self, field: Field) -> Option<Value> {
+        let number = field.record_number();
+        let whole = |number| match self.0.get(&number) {
+            Some(Number::Whole(whole)) => Some(*whole),
+            _ => None,
         };
-        Ok(Overrides {
-            max_tasks: record.max_tasks,
-            max_bytes: record.max_bytes,
-            max_running: record.max_running.map(|most| Some(most).filter(|most| *most > 0)),
-            rate: record.starts_per_second.map(rate),
-            weight: record.weight,
-            max_attempts: record.max_attempts,
-            initial_backoff: span(record.initial_backoff_micros),
-            max_backoff: span(record.max_backoff_micros),
-            attempt_timeout: span(record.attempt_timeout_micros),
+        match (field.kind(), self.0.get(&number)?) {
+            (Kind::Rate, Number::Real(per_second)) => {
+                let burst = whole(number + 1).unwrap_or_default().max(1);
+                let burst = u32::try_from(burst).unwrap_or(u32::MAX);
+                let rate = Rate { per_second: *per_second, burst };
+                Some(Value::Rate(Some(rate).filter(|rate| rate.per_second > 0.0)))
+            }
+            (Kind::Duration(_), Number::Whole(micros)) => {
+                Some(Value::Duration(Duration::from_micros(*micros)))
+            }
+            (_, Number::Whole(count)) => Some(Value::Count(*count)),
+            (_, Number::Real(_)) => None,
+        }
+    }
+
+    /// What the record has under `number`, as a zero; nothing if no setting has it.
+    fn shape(number: u32) -> Option<Number> {
+        Field::ALL.into_iter().find_map(|field| match (field.kind(), field.record_number()) {
+            (Kind::Rate, rate) if number == rate => Some(Number::Real(0.0)),
+            (Kind::Rate, rate) if number == rate + 1 => Some(Number::Whole(0)),
+            (_, own) if number == own => Some(Number::Whole(0)),
+            _ => None,
         })
+    }
+}
+
+/// As the derived one of a message with all of these fields would be.
+impl prost::Message for QueueRecord {
+    fn encode_raw(&self, buffer: &mut impl BufMut) {
+        for (number, value) in &self.0 {
+            match value {
+                Number::Whole(whole) => uint64::encode(*number, whole, buffer),
+                Number::Real(real) => double::encode(*number, real, buffer),
+            }
+        }
+    }
+
+    fn merge_field(
+        &mut self,
+        number: u32,
+        wire_type: WireType,
+        buffer: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), prost::DecodeError> {
+        let Some(mut value) = Self::shape(number) else {
+            return skip_field(wire_type, number, buffer, context);
+        };
+        match &mut value {
+            Number::Whole(whole) => uint64::merge(wire_type, whole, buffer, context)?,
+            Number::Real(real) => double::merge(wire_type, real, buffer, context)?,
+        }
+        self.0.insert(number, value);
+        Ok(())
+    }
+
+    fn encoded_len(&self) -> usize {
+        let len = |(number, value): (&u32, &Number)| match value {
+            Number::Whole(whole) => uint64::encoded_len(*number, whole),
+            Number::Real(real) => double::encoded_len(*number, real),
+        };
+        self.0.iter().map(len).sum()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
