@@ -459,4 +459,18 @@ mod tests {
             assert_eq!(QueueRecord::from_bytes(&bytes), Ok(overrides));
         }
     }
+
+    #[test]
+    fn what_no_setting_has_is_passed_over_and_what_is_none_is_damage() {
+        let weight = QueueRecord::to_bytes(&Overrides { weight: Some(3), ..Overrides::default() });
+        let mut later = weight.clone();
+        uint64::encode(1_000, &7, &mut later);
+        double::encode(1_001, &0.5, &mut later);
+        assert_eq!(QueueRecord::from_bytes(&later), QueueRecord::from_bytes(&weight));
+        let mut wrong = Vec::new();
+        double::encode(Field::Weight.record_number(), &3.0, &mut wrong);
+        for damaged in [&wrong, &later[..later.len() - 1]] {
+            assert!(QueueRecord::from_bytes(damaged).is_err(), "{damaged:?}");
+        }
+    }
 }
