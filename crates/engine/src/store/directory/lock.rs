@@ -105,6 +105,14 @@ impl Lock {
     }
 }
 
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file is not enough: a process that is being started has it, too, until
+        // it has become its program. If this fails, that one's end does it.
+        let _ = self.file.unlock();
+    }
+}
+
 /// " (process 123)", if that has left its number and lives.
 fn holder(mut lock: File) -> String {
     let mut text = String::new();
@@ -224,6 +232,18 @@ mod tests {
     fn note(sync_failed: bool) -> Note {
         let origin = Origin { place: "boot/8:1/2a/7".into(), synced: true, sync_failed };
         Note { origin: Some(origin), store: Some(0x1b_2c3d) }
+    }
+
+    #[test]
+    fn a_lock_that_is_dropped_is_free_whoever_else_has_the_file() {
+        let file = tempfile::tempfile().expect("a file");
+        // As a process that is being started has it.
+        let theirs = file.try_clone().expect("a handle");
+        drop(Lock::take(file, Path::new("LOCK")).expect("it is free"));
+        // Another handle of the same lock would not tell.
+        let again =
+            File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&theirs)));
+        again.expect("a file").try_lock().expect("it is free again");
     }
 
     #[test]
