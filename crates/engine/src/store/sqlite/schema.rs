@@ -3,7 +3,7 @@
 //! The first column of every table is `sum`, a checksum of its other columns
 //! ([`super::sum`]). A change here is a change of the format: it needs another
 //! [`super::FORMAT`], a migration, and a stored file of the format before
-//! (`tests/old_formats.rs`). `tests` holds the schema, the checksums and the records to
+//! (`tests/it/old_formats.rs`). `tests` holds the schema, the checksums and the records to
 //! what is in the stores of this format.
 
 /// A table.
