@@ -2,7 +2,7 @@
 //!
 //! One program, as each would link all that the server needs. By `cargo test` all tests are
 //! threads of one process, by `cargo nextest run` each has a process of its own; they pass
-//! either way. Whoever looks at what belongs to the process uses `support::alone`.
+//! either way. Whoever looks at what belongs to the process uses `support::is_alone`.
 
 mod admin;
 mod backpressure;
