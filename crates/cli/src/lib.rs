@@ -40,6 +40,12 @@ pub mod units;
 mod watch;
 mod workers;
 
+/// What the fuzz targets reach: there with `--cfg fuzzing` alone.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use super::ndjson::parse as ndjson_line;
+}
+
 use std::future::Future;
 
 use clap::Subcommand;

@@ -13,6 +13,8 @@
 mod clock;
 mod directory;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handle;
 mod identity;
 mod journal;
