@@ -150,19 +150,23 @@ impl Signals {
 
     async fn next(&mut self) -> Asks {
         let Self { terminate, interrupt, hangup, others: [first, second] } = self;
-        let mut hung_up = async || match hangup {
-            Some(hangup) => drop(hangup.recv().await),
-            None => std::future::pending().await,
-        };
         loop {
             tokio::select! {
                 _ = terminate.recv() => return Asks::ToStop,
                 _ = interrupt.recv() => return Asks::ToStop,
-                () = hung_up() => return Asks::ToDrain,
+                () = hung_up(hangup) => return Asks::ToDrain,
                 _ = first.recv() => {}
                 _ = second.recv() => {}
             }
             NOTHING.line(|left_out| info!(left_out, "SIGUSR1 and SIGUSR2 do nothing"));
         }
+    }
+}
+
+/// Never, if nobody listens.
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }
