@@ -129,15 +129,16 @@ impl Engine<'_> {
 
     fn wait_out(&self, outage: &mut Outage, error: &JournalError) {
         let is_new = error.fault() != Fault::Busy && !outage.is_refused;
+        if is_new {
+            // Before it is told: whoever reads of it finds it so.
+            outage.is_refused = true;
+            self.admission.hold(Hold::WriteRefused, RETRY_AFTER);
+        }
         outage.tell(error, is_new || outage.told.is_none());
         if error.fault() == Fault::Busy {
             // It was waited for, a little, in the journal.
             self.clock.sleep(LOCK_BACKOFF);
             return;
-        }
-        if is_new {
-            outage.is_refused = true;
-            self.admission.hold(Hold::WriteRefused, RETRY_AFTER);
         }
         self.clock.sleep(outage.backoff);
         outage.backoff = MAX_BACKOFF.min(outage.backoff * 2);
