@@ -9,7 +9,7 @@ use std::{
 };
 
 use taskyard::{
-    admission::{Admission, Limits, Patience, WhenFull},
+    admission::{Admission, Limits, WaitLimit, WhenFull},
     config::{Durability, Retention},
     queue,
     store::{
@@ -87,7 +87,7 @@ impl Harness {
             let mut chunk = Vec::with_capacity(CHUNK);
             for _ in 0..left.min(CHUNK) {
                 let place =
-                    self.gate.admit(queue, bytes, WhenFull::Reject, Patience::Unlimited).await?;
+                    self.gate.admit(queue, bytes, WhenFull::Reject, WaitLimit::Unlimited).await?;
                 let submission = Submission { task: task.clone(), fingerprint: [0; 16] };
                 chunk.push((submission, place));
             }

@@ -155,7 +155,7 @@ func TestAConnectionThatDiedIsReplaced(t *testing.T) {
 
 func TestAWatchThatEndsClosesItsOwnConnection(t *testing.T) {
 	overDying(t, func(t *testing.T, server *dying, client *Client) {
-		watcher := client.Watch(Watch{Heartbeat: time.Second, Patience: 2 * time.Second})
+		watcher := client.Watch(Watch{Heartbeat: time.Second, MaxOutage: 2 * time.Second})
 		sees(t, watcher, "Started", "Lost")
 		if _, err := watcher.Next(t.Context()); status.Code(err) != codes.Unavailable {
 			t.Error(err)

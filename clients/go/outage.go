@@ -9,14 +9,14 @@ import (
 const (
 	// steady: a stream that has stood for so long ends the outage before it.
 	steady = time.Second
-	// leastTry is how long a try may take, however little is left of the patience.
+	// leastTry is how long a try may take, however little is left of the longest outage.
 	leastTry = 100 * time.Millisecond
 )
 
 // outages are how long a watch has had no stream, and when it is tried again.
 type outages struct {
-	// patience: an outage that is longer ends the watch.
-	patience time.Duration
+	// maxOutage: an outage that is longer ends the watch.
+	maxOutage time.Duration
 	current  *outage
 	// hasStood: some stream has told something.
 	hasStood bool
@@ -73,7 +73,7 @@ func (o *outages) lose(failed *Error) (tell, again bool) {
 		rest = backoff(outage.failures)
 	}
 	o.restUntil = now.Add(max(rest, leastRest))
-	if o.restUntil.After(outage.since.Add(o.patience)) {
+	if o.restUntil.After(outage.since.Add(o.maxOutage)) {
 		return false, false
 	}
 	tell = !outage.told
@@ -82,12 +82,12 @@ func (o *outages) lose(failed *Error) (tell, again bool) {
 }
 
 // grace is for how long an answer is waited for if a try begins at that moment: in an
-// outage not beyond the patience.
+// outage not longer than is waited for.
 func (o *outages) grace(begins time.Time) time.Duration {
 	if o.current == nil {
 		return watchGrace
 	}
-	left := o.current.since.Add(o.patience).Sub(begins)
+	left := o.current.since.Add(o.maxOutage).Sub(begins)
 	return min(watchGrace, max(left, leastTry))
 }
 

@@ -64,7 +64,7 @@ func TestTheFiguresAreThoseThatArePublished(t *testing.T) {
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
 		failed := newErrorf(code, "no")
 		_, callAgain := restAfter(1, failed)
-		_, watchAgain := (&outages{patience: time.Hour}).lose(failed)
+		_, watchAgain := (&outages{maxOutage: time.Hour}).lose(failed)
 		isPublished := slices.Contains(policy.RetryableStatusCodes, code)
 		if callAgain != isPublished || watchAgain != isPublished {
 			t.Errorf("%v: a call %v, a watch %v", code, callAgain, watchAgain)

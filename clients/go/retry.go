@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// patience is for how long after its first failure a call is made again and again, as
+	// maxElapsed is for how long after its first failure a call is made again and again, as
 	// that of a watch: more than a drain and a restart of the server. A try that stood for
 	// longer, as one that waited for room, did not fail in the outage before it.
-	patience = time.Minute
+	maxElapsed = time.Minute
 	// longestPushback: a longer one ends the tries, as people want to know.
 	longestPushback = 30 * time.Second
 	// leastRest is the shortest rest between two tries, whatever the server asks for.
@@ -84,7 +84,7 @@ func restAfter(failures int, err *Error) (time.Duration, bool) {
 	}
 }
 
-// repeat calls until there is an answer, the patience is over, or ctx ends. Only for
+// repeat calls until there is an answer, the outage is too long, or ctx ends. Only for
 // what may safely be repeated.
 func repeat[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
 	return repeatUntil(ctx, time.Time{}, call)
@@ -104,14 +104,14 @@ func repeatUntil[T any](
 			return answer, nil
 		}
 		failed := asError(err, nil)
-		if time.Since(begun) > patience {
+		if time.Since(begun) > maxElapsed {
 			failures = 1
 		}
 		if failures == 1 {
 			since = time.Now()
 		}
 		rest, again := restAfter(failures, failed)
-		if !again || time.Since(since)+rest > patience {
+		if !again || time.Since(since)+rest > maxElapsed {
 			return nothing, failed
 		}
 		isLast := false

@@ -38,7 +38,7 @@ type about struct {
 	Background bool            `json:"background"`
 	Deadline   span            `json:"deadline"`
 	Timeout    *span           `json:"timeout"`
-	Patience   *span           `json:"patience"`
+	MaxOutage  *span           `json:"max_outage"`
 	Submit     string          `json:"submit"`
 	Task       string          `json:"task"`
 	TaskID     *string         `json:"task_id"`
@@ -385,7 +385,7 @@ func (s *stage) cancel(about about) {
 
 func (s *stage) watch(about about) {
 	s.Helper()
-	watch := taskyard.Watch{Patience: patience}
+	watch := taskyard.Watch{MaxOutage: patience}
 	switch {
 	case about.After != nil:
 		watch.Start = taskyard.After(*about.After)
@@ -394,9 +394,9 @@ func (s *stage) watch(about about) {
 	case about.Start == "OLDEST":
 		watch.Start = taskyard.Oldest
 	}
-	if about.Patience != nil {
+	if about.MaxOutage != nil {
 		// None at all is said by a negative one.
-		watch.Patience = cmp.Or(time.Duration(*about.Patience), -1)
+		watch.MaxOutage = cmp.Or(time.Duration(*about.MaxOutage), -1)
 	}
 	if about.Filter != nil {
 		watch.Filter = read(s, about.Filter, &taskyardv1.EventFilter{})

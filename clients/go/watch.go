@@ -26,9 +26,9 @@ import (
 //  4. An outage is a lost connection, UNAVAILABLE, an end without a status, and, once a
 //     stream has stood, TOO_MANY_WATCHERS: the place that was its own may be taken for a
 //     moment. Its tries rest as backoff says, or as the server asks; after
-//     Watch.Patience it ends the watch. It is over once a stream has stood for 1 s, so
+//     Watch.MaxOutage it ends the watch. It is over once a stream has stood for 1 s, so
 //     that one that is accepted and dropped, again and again, is still an outage. A try
-//     is not waited for beyond the patience.
+//     is not waited for beyond the longest outage.
 //  5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the
 //     rest that the server asks for.
 //  6. A task that is followed is submitted again, by the same request_id, until it was told
@@ -45,7 +45,7 @@ const watchGrace = 5 * time.Second
 const (
 	defaultHeartbeat = 15 * time.Second
 	longestHeartbeat = time.Hour
-	defaultPatience  = time.Minute
+	defaultMaxOutage  = time.Minute
 )
 
 // Start is where a watch begins: [Live], [Oldest], [WithSnapshot] or [After] a cursor. The
@@ -92,17 +92,17 @@ type Watch struct {
 	// Heartbeat is the silence before the server sends a heartbeat: 100 ms to 1 h; 0 is
 	// 15 s.
 	Heartbeat time.Duration
-	// Patience is the longest outage that is waited for; 0 is 1 min, and if it is
+	// MaxOutage is the longest outage that is waited for; 0 is 1 min, and if it is
 	// negative the first outage ends the watch.
-	Patience time.Duration
+	MaxOutage time.Duration
 }
 
 func (w Watch) withDefaults() Watch {
 	if w.Heartbeat == 0 {
 		w.Heartbeat = defaultHeartbeat
 	}
-	if w.Patience == 0 {
-		w.Patience = defaultPatience
+	if w.MaxOutage == 0 {
+		w.MaxOutage = defaultMaxOutage
 	}
 	return w
 }
@@ -138,7 +138,7 @@ func newWatcher(client *Client, watch Watch) *Watcher {
 	watch = watch.withDefaults()
 	return &Watcher{
 		tasks: client.Tasks, connections: client.connections,
-		watch: watch, outages: outages{patience: watch.Patience},
+		watch: watch, outages: outages{maxOutage: watch.MaxOutage},
 	}
 }
 
@@ -171,7 +171,7 @@ func (w *Watcher) Cursor() string { return w.watch.Start.cursor }
 
 // Next is what comes next; [io.EOF] once it has caught up or the task has ended, if it was
 // to end there, and otherwise what the server answered, if trying again is of no use or
-// the patience is over. If ctx ends it returns that as an error, loses nothing, and may be
+// the outage is too long. If ctx ends it returns that as an error, loses nothing, and may be
 // called again.
 func (w *Watcher) Next(ctx context.Context) (Seen, error) {
 	for w.over == nil {

@@ -93,25 +93,25 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			seen:    "Started Lost", ends: "CURSOR_EXPIRED",
 			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
 		},
-		"patience bounds an outage": {
-			watch: Watch{Patience: 10 * time.Second},
+		"maxOutage bounds an outage": {
+			watch: Watch{MaxOutage: 10 * time.Second},
 			seen:  "Lost", ends: "Unavailable",
 			least: 5 * time.Second, most: 10 * time.Second,
 		},
-		"a try is not waited for beyond the patience": {
-			watch:   Watch{Patience: 7 * time.Second},
+		"a try is not waited for beyond the longest outage": {
+			watch:   Watch{MaxOutage: 7 * time.Second},
 			streams: [][]any{{unavailable}, {deaf{}}, {deaf{}}},
 			asked:   "live|live|live", seen: "Lost", ends: "Unavailable",
 			least: 7 * time.Second, most: 7 * time.Second,
 		},
-		"a try at the end of the patience is given a little": {
-			watch:   Watch{Patience: time.Second},
+		"a try at the end of the longest outage is given a little": {
+			watch:   Watch{MaxOutage: time.Second},
 			streams: [][]any{{pushed("DRAINING", "1000")}, {deaf{}}},
 			asked:   "live|live", seen: "Lost", ends: "Unavailable",
 			least: time.Second + leastTry, most: time.Second + leastTry,
 		},
 		"an outage that is over bounds no try": {
-			watch: Watch{Patience: 2 * time.Second},
+			watch: Watch{MaxOutage: 2 * time.Second},
 			streams: [][]any{
 				{message("a", started), unavailable},
 				{message("a", started), rest(20 * time.Second), pushed("WATCH_LIFETIME", "0")},
@@ -123,7 +123,7 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			least: 25*time.Second + 100*time.Millisecond, most: 25*time.Second + 300*time.Millisecond,
 		},
 		"only a stream that stands ends an outage": {
-			watch: Watch{Patience: 2 * time.Second},
+			watch: Watch{MaxOutage: 2 * time.Second},
 			streams: [][]any{
 				{message("a", started), unavailable},
 				// It stands for a moment, then there is none for long.
@@ -134,8 +134,8 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			seen:  "Started Lost Restored", ends: "DRAINING",
 			least: 1650 * time.Millisecond, most: 1700 * time.Millisecond,
 		},
-		"without patience the first outage ends it": {
-			watch:   Watch{Patience: -1},
+		"with none waited for the first outage ends it": {
+			watch:   Watch{MaxOutage: -1},
 			streams: [][]any{{message("a", started), unavailable}},
 			asked:   "live", seen: "Started", ends: "Unavailable",
 		},
@@ -161,14 +161,14 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 		},
 		"to be accepted and dropped is an outage that ends": {
 			// Three rests that double are surely over by then, and a fourth is not.
-			watch:   Watch{Patience: 725 * time.Millisecond},
+			watch:   Watch{MaxOutage: 725 * time.Millisecond},
 			streams: slices.Repeat([][]any{{message("a", started), unavailable}}, 100),
 			asked:   "live|after a|after a|after a",
 			seen:    "Started Lost Restored Lost Restored Lost Restored", ends: "Unavailable",
 			least: 350 * time.Millisecond, most: 700 * time.Millisecond,
 		},
 		"a stream that stood for 1 s ends the outage": {
-			watch: Watch{Patience: 1100 * time.Millisecond},
+			watch: Watch{MaxOutage: 1100 * time.Millisecond},
 			streams: [][]any{
 				{message("a", started), unavailable},
 				{message("a", started), rest(time.Second), unavailable},
@@ -180,7 +180,7 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			least: 3149 * time.Millisecond, most: 3299 * time.Millisecond,
 		},
 		"WATCH_LIFETIME and WATCH_STALLED are none": {
-			watch: Watch{Patience: -1},
+			watch: Watch{MaxOutage: -1},
 			streams: [][]any{
 				{message("a", started), refusal(codes.Unavailable, "WATCH_LIFETIME")},
 				{message("a", started), refusal(codes.ResourceExhausted, "WATCH_STALLED")},

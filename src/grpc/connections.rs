@@ -27,7 +27,7 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
     connection_slots::{ConnectionSlots, Limits, SlotService},
-    http2::{self, Http2, Patience, RequestBody},
+    http2::{self, Http2, RequestBody, StallLimit},
     shares::Budgets,
     socket::{CoalescingWriter, Received, Socket},
 };
@@ -218,12 +218,12 @@ impl Acceptor {
         let calls = TaskTracker::new();
         let received = Received::default();
         let (socket, writer) = Socket::new(stream, received.clone());
-        let patience = Patience {
+        let stall_limit = StallLimit {
             timeout: self.settings.response_stall_timeout,
             pressure: self.settings.budgets.pressure(),
         };
         let ends = (socket, received.clone());
-        let mut connection = Http2::new(ends, service, calls.clone(), patience);
+        let mut connection = Http2::new(ends, service, calls.clone(), stall_limit);
         let greeting_due = Instant::now() + HANDSHAKE_TIMEOUT;
         let mut goodbye_due = None;
         let mut written_before = None;

@@ -25,7 +25,7 @@ use tracing::Instrument as _;
 
 pub use call::EndsByItself;
 pub use incoming::RequestBody;
-pub use outgoing::Patience;
+pub use outgoing::StallLimit;
 
 use self::keep_alive::KeepAlive;
 use super::{
@@ -73,7 +73,7 @@ pub struct Http2<S> {
     service: S,
     calls: TaskTracker,
     received: Received,
-    patience: Patience,
+    stall_limit: StallLimit,
     /// It is to end once its calls have.
     is_closing: bool,
 }
@@ -90,12 +90,12 @@ where
     S::Error: Send + 'static,
 {
     /// Serves a connection with `service`. Its calls are spawned on `calls`; an answer that
-    /// is not taken ends as `patience` says.
+    /// is not taken ends as `stall_limit` says.
     pub fn new(
         (socket, received): (Socket, Received),
         service: S,
         calls: TaskTracker,
-        patience: Patience,
+        stall_limit: StallLimit,
     ) -> Self {
         let handshake = Builder::new()
             .initial_window_size(CALL_WINDOW)
@@ -107,7 +107,7 @@ where
             .max_local_error_reset_streams(Some(MAX_ERRORS))
             .handshake(socket);
         let state = State::Handshaking(handshake);
-        Self { state, service, calls, received, patience, is_closing: false }
+        Self { state, service, calls, received, stall_limit, is_closing: false }
     }
 
     /// Takes no further calls, and ends once those there are have ended.
@@ -142,7 +142,7 @@ where
                     let (head, stream) = request.into_parts();
                     let (body, intake) = incoming::body(stream);
                     let answer = self.service.call(Request::from_parts(head, body));
-                    let call = call::answer(intake, answer, respond, self.patience.clone());
+                    let call = call::answer(intake, answer, respond, self.stall_limit.clone());
                     self.calls.spawn(calls::serve(call).in_current_span());
                 }
             }

@@ -379,7 +379,7 @@ pub fn watch_ended(ended: &Ended, hub: &Hub) -> Status {
 
 /// Whose watchers are as many as may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Crowd {
+pub enum WatcherLimit {
     /// All of the server.
     Server(usize),
     /// Those on one connection.
@@ -389,13 +389,15 @@ pub enum Crowd {
 }
 
 /// One watcher too many.
-pub fn too_many_watchers(crowd: Crowd) -> Status {
-    let message = match crowd {
-        Crowd::Server(limit) => format!("{limit} watchers are connected, which is the limit"),
-        Crowd::Connection(limit) => {
+pub fn too_many_watchers(reached: WatcherLimit) -> Status {
+    let message = match reached {
+        WatcherLimit::Server(limit) => {
+            format!("{limit} watchers are connected, which is the limit")
+        }
+        WatcherLimit::Connection(limit) => {
             format!("{limit} watchers are on this connection, which is the limit")
         }
-        Crowd::Peer(peer, limit) => {
+        WatcherLimit::Peer(peer, limit) => {
             format!("{limit} watchers are connected from {peer}, which is the limit")
         }
     };

@@ -42,7 +42,7 @@ pub struct Worker {
     pub drain_counts: Arc<DrainCounts>,
     /// The drain's grace period is over: handlers should stop.
     pub interrupt: CancellationToken,
-    /// The drain's patience is over: handlers are dropped.
+    /// The drain's time is over: handlers are dropped.
     pub stop_handlers: CancellationToken,
     /// Its thread, or its share in some.
     pub lease: Lease,

@@ -276,11 +276,11 @@ impl Stage {
             _ if about["start"] == "OLDEST" => Start::Oldest,
             _ => Start::Live,
         };
-        let patience = about.get("patience").map_or(PATIENCE, duration);
+        let max_outage = about.get("max_outage").map_or(PATIENCE, duration);
         let filter = about.get("filter").map(filter);
         let is_filtered = filter.is_some();
         let is_live = start == Start::Live;
-        let mut watcher = self.client.watch(Watch { filter, patience, ..Watch::begin(start) });
+        let mut watcher = self.client.watch(Watch { filter, max_outage, ..Watch::begin(start) });
         if is_live {
             // From here on nothing is missed.
             let seen = watcher.next().await;

@@ -182,7 +182,7 @@ async def run(server: str | None, requests: list[SubmitRequest]) -> int:
     async with aio.Client(server) as client:
         batch = Batch(client, progress)
         ends = taskyard.EventFilter(types=ENDS)
-        async with client.watch(filter=ends, patience=300.0) as watcher:
+        async with client.watch(filter=ends, max_outage=300.0) as watcher:
             while watcher.cursor is None:
                 await anext(watcher)
             # From here on nothing is missed.

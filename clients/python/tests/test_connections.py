@@ -119,7 +119,7 @@ def test_a_connection_that_died_is_replaced(play_over_a_way: Any) -> None:
 
 def test_a_watch_that_ends_closes_its_own_connection(play_over_a_way: Any) -> None:
     client, _, way = play_over_a_way(SAYS_NOTHING_MORE, SAYS_NOTHING)
-    watcher = client.watch(heartbeat=0.1, patience=1.0)
+    watcher = client.watch(heartbeat=0.1, max_outage=1.0)
     assert seen(watcher, 2) == ["Started", "Lost"]
     with pytest.raises(taskyard.Error, match="the server does not answer"):
         next(watcher)

@@ -34,7 +34,7 @@ def test_the_figures_are_those_that_are_published() -> None:
     for code in grpc.StatusCode:
         is_published = code.name in policy["retryableStatusCodes"]
         assert goes_on(Tries().rest, code) == is_published, code
-        assert goes_on(Outages(patience=60.0).lose, code) == is_published, code
+        assert goes_on(Outages(max_outage=60.0).lose, code) == is_published, code
 
 
 def seconds(duration: str) -> float:

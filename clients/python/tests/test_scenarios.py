@@ -168,7 +168,7 @@ class Stage:
             about.get("start", "LIVE").lower(),
             after=after,
             filter=json_format.ParseDict(about.get("filter", {}), taskyard.EventFilter()),
-            patience=60.0 if "patience" not in about else seconds(about["patience"]),
+            max_outage=60.0 if "max_outage" not in about else seconds(about["max_outage"]),
         )
         if about.get("start") == "LIVE":
             # From here on nothing is missed.

@@ -43,8 +43,8 @@ def test_a_negative_pushback_ends_the_tries(play: Any) -> None:
     assert len(scripted.requests) == 1
 
 
-def test_patience_has_an_end(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_retry, "PATIENCE", 0.5)
+def test_repeating_has_an_end(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_retry, "MAX_ELAPSED", 0.5)
     client, scripted = play(refuse(pushback="100"))
     with pytest.raises(taskyard.Error, match="no"):
         client.submit(NOOP)
@@ -105,7 +105,7 @@ def test_a_watch_goes_on_after_its_lifetime_untold(play: Any) -> None:
         sends(started("c0"), event("c1", 1), then=lifetime),
         sends(started("c1"), event("c2", 2), then=refuse(grpc.StatusCode.OUT_OF_RANGE, "X")),
     )
-    watcher = client.watch(patience=0.0)
+    watcher = client.watch(max_outage=0.0)
     seen = [next(watcher) for _ in range(4)]
     assert names(seen) == ["Started", "Events", "Started", "Events"]
     assert [request.after_cursor for request in scripted.requests] == ["", "c1"]
@@ -194,16 +194,16 @@ def test_an_answer_that_never_begins_is_an_outage(
     monkeypatch.setattr(_watch, "GRACE", 0.2)
     client, _ = play(sends(then=hangs))
     with within(0.2, 4.0), pytest.raises(taskyard.Error, match="the server does not answer"):
-        list(client.watch(patience=0.0))
+        list(client.watch(max_outage=0.0))
 
 
-def test_a_try_is_not_waited_for_beyond_the_patience(
+def test_a_try_is_not_waited_for_beyond_the_longest_outage(
     play: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The server goes earlier, which would be told otherwise.
     monkeypatch.setattr(_watch, "GRACE", 60.0)
     client, scripted = play(refuse(), sends(then=hangs))
-    watcher = client.watch(patience=0.5)
+    watcher = client.watch(max_outage=0.5)
     assert names([next(watcher)]) == ["Lost"]
     with pytest.raises(taskyard.Error, match="the server does not answer"):
         next(watcher)
@@ -355,7 +355,7 @@ def test_nothing_hangs_where_nobody_answers(
             client.submit(NOOP, 0.5)
         assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
         with within(0.0, 4.0), pytest.raises(taskyard.Error) as caught:
-            list(client.watch(patience=0.1))
+            list(client.watch(max_outage=0.1))
         assert caught.value.code is UNAVAILABLE
         assert "\n" not in str(caught.value)
         client.close()

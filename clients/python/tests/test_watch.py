@@ -136,7 +136,7 @@ def assert_rest_after(failures: int, rest: float) -> None:
 
 
 def test_to_be_accepted_and_dropped_is_one_outage() -> None:
-    rules = Rules(patience=20.0)
+    rules = Rules(max_outage=20.0)
     told(rules, started())
     rules.lose(broken(), 0.0)
     for failures in range(2, 6):
@@ -153,7 +153,7 @@ def test_to_be_accepted_and_dropped_is_one_outage() -> None:
 
 
 def test_a_stream_that_stood_for_a_second_ends_the_outage() -> None:
-    rules = Rules(patience=1.0)
+    rules = Rules(max_outage=1.0)
     told(rules, started())
     for begun in (10.0, 20.0, 30.0):
         rules.lose(broken(), begun)
@@ -174,26 +174,26 @@ def test_the_server_may_ask_for_a_rest_or_for_none() -> None:
     assert rules.is_over
 
 
-def test_patience_ends_the_watch() -> None:
-    rules = Rules(patience=10.0)
+def test_the_longest_outage_ends_the_watch() -> None:
+    rules = Rules(max_outage=10.0)
     rules.lose(broken(), 0.0)
     rules.lose(broken(), 9.0)
     with pytest.raises(Error, match="broken"):
         rules.lose(broken(), 9.99)
     assert rules.is_over
-    impatient = Rules(patience=0.0)
+    impatient = Rules(max_outage=0.0)
     impatient.take(started(), 0.0)
     with pytest.raises(Error, match="broken"):
         impatient.lose(broken(), 0.0)
 
 
-def test_a_rest_beyond_the_patience_is_not_begun() -> None:
+def test_a_rest_beyond_the_longest_outage_is_not_begun() -> None:
     with pytest.raises(Error):
-        Rules(patience=1.0).lose(broken(retry_after=2.0), 0.0)
+        Rules(max_outage=1.0).lose(broken(retry_after=2.0), 0.0)
 
 
-def test_a_try_is_not_waited_for_beyond_the_patience() -> None:
-    rules = Rules(patience=7.0)
+def test_a_try_is_not_waited_for_beyond_the_longest_outage() -> None:
+    rules = Rules(max_outage=7.0)
     assert grace(rules, 0.0) == GRACE
     rules.lose(broken(), 0.0)
     assert grace(rules, 1.0) == GRACE
@@ -244,7 +244,7 @@ def test_crowded_is_an_outage_once_a_stream_has_stood() -> None:
     ],
 )
 def test_an_end_that_is_no_outage_is_not_told(reason: str, code: grpc.StatusCode) -> None:
-    rules = Rules(patience=0.0)
+    rules = Rules(max_outage=0.0)
     rules.take(started("c3"), 0.0)
     told(rules)
     rules.lose(broken(reason, code), 50.0)
@@ -304,7 +304,7 @@ def test_a_task_is_submitted_until_it_is_told_and_then_watched_to_its_end() -> N
     by_its_request = ("SubmitAndWatch", SubmitRequest(kind="noop", request_id="r"), None)
     assert rules.opening(0.0) == by_its_request
     rules.end(0.0)
-    # It may wait for room for longer than the patience.
+    # It may wait for room for longer than an outage may last.
     assert rules.opening(70.0) == by_its_request
     lost, _, submitted, events = told(rules, SUBMITTED, message("c2", seqs=(1, 2)), now=80.0)
     assert (lost, submitted.response.task_id) == ("lost", "t1")

@@ -257,7 +257,7 @@ async function run(requests, server) {
   };
   process.once("SIGINT", interrupt);
   try {
-    const watcher = client.watch({ filter: { types: ENDS }, patience: 300_000 });
+    const watcher = client.watch({ filter: { types: ENDS }, maxOutage: 300_000 });
     /** @param {import("taskyard").Seen} seen */
     const take = (seen) => {
       if (seen.type === "events") seen.events.forEach((event) => void batch.end(event));

@@ -72,7 +72,7 @@ const WATCH: Shape<WatchOptions> = {
   untilCaughtUp: any,
   overGaps: any,
   heartbeat: any,
-  patience: any,
+  maxOutage: any,
 };
 
 /** The task, if all that it has are fields of one. */

@@ -7,7 +7,7 @@ import { isLost, TaskyardError, TOO_LATE } from "./error.js";
  * No try begins later after the first that failed: a drain and a restart of the server. A try
  * that stood for longer, as one that waited for room, did not fail in the outage before it.
  */
-export const PATIENCE = 60_000;
+export const MAX_ELAPSED = 60_000;
 /** Milliseconds, as everything here. */
 export const INITIAL_BACKOFF = 100;
 export const MAX_BACKOFF = 5000;
@@ -46,14 +46,14 @@ interface Repeated {
   /** Whether an error is worth another try. */
   readonly isWorthIt?: (error: TaskyardError) => boolean;
   /** Milliseconds. */
-  readonly patience?: number;
+  readonly maxElapsed?: number;
 }
 
 /** Calls until there is an answer. Only to be used for what may safely be repeated. */
 export async function repeat<T>(
   bounds: Bounds,
   call: () => Promise<T>,
-  { until = Infinity, isWorthIt = isLost, patience = PATIENCE }: Repeated = {},
+  { until = Infinity, isWorthIt = isLost, maxElapsed = MAX_ELAPSED }: Repeated = {},
 ): Promise<T> {
   let last: TaskyardError | undefined;
   let since = 0;
@@ -64,10 +64,10 @@ export async function repeat<T>(
         return await call();
       } catch (error) {
         if (bounds.isOver || !(error instanceof TaskyardError)) throw error;
-        if (now() > begun + patience) failures = 1;
+        if (now() > begun + maxElapsed) failures = 1;
         if (failures === 1) since = now();
         const rest = restAfter(failures, error, isWorthIt);
-        if (rest === undefined || now() + rest > since + patience) throw error;
+        if (rest === undefined || now() + rest > since + maxElapsed) throw error;
         last = error;
         const left = until - now();
         await bounds.rest(Math.max(0, Math.min(rest, left)));

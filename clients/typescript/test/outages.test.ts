@@ -68,7 +68,7 @@ test("a lifetime that ends does not count as standing until the next loss", () =
   assert.equal(steady.lose(broken(), 6000), true);
 });
 
-test("a try is not waited for beyond the patience", () => {
+test("a try is not waited for beyond the longest outage", () => {
   const outages = new Outages(7000);
   assert.equal(outages.grace(0, 5000), 5000);
   outages.lose(broken(), 0);
@@ -88,7 +88,7 @@ test("the server may ask for a rest, or for no other try", () => {
   assert.throws(() => new Outages(60_000).lose(stalled, 0));
 });
 
-test("patience ends the watch, before a rest that is longer", () => {
+test("maxOutage ends the watch, before a rest that is longer", () => {
   const outages = new Outages(10_000);
   outages.lose(broken(), 0);
   outages.lose(broken(), 9000);

@@ -245,7 +245,7 @@ test("without a pushback the details tell the rest", () => {
   assert.equal(retry.restAfter(1, TaskyardError.fromGrpc(both) as TaskyardError), 40);
 });
 
-test("patience has an end, and the last error is told", async () => {
+test("repeating has an end, and the last error is told", async () => {
   const bounds = new Bounds({}, new Closing()).begin();
   let calls = 0;
   const lost = () => {
@@ -253,7 +253,7 @@ test("patience has an end, and the last error is told", async () => {
     return Promise.reject(Object.assign(pushed("0"), { message: `no ${calls}` }));
   };
   const told = (error: unknown) => error instanceof Error && error.message === `no ${calls}`;
-  await assert.rejects(retry.repeat(bounds, lost, { patience: 300 }), told);
+  await assert.rejects(retry.repeat(bounds, lost, { maxElapsed: 300 }), told);
   assert(calls >= 2 && calls <= 300 / retry.LEAST_REST + 1, `${calls}`);
 });
 
@@ -267,8 +267,8 @@ test("a try that stood for long ends the outage before it", async () => {
     if (calls < 4) throw pushed("0");
     return calls;
   };
-  assert.equal(await retry.repeat(bounds, call, { patience: 2000 }), 4);
-  assert.equal(retry.PATIENCE, 60_000);
+  assert.equal(await retry.repeat(bounds, call, { maxElapsed: 2000 }), 4);
+  assert.equal(retry.MAX_ELAPSED, 60_000);
 });
 
 test("a deadline tells what was tried before it", async () => {

@@ -219,7 +219,7 @@ export class Stage {
     if (about.after) options.after = about.after;
     else if (about.after_task) options.after = found(this.#tasks, about.after_task).cursor;
     else options.start = about.start.toLowerCase();
-    if (about.patience) options.patience = span(about.patience);
+    if (about.max_outage) options.maxOutage = span(about.max_outage);
     if (about.filter) {
       const { types = [], ...rest } = about.filter;
       options.filter = { ...rest, types: types.map(eventTypeFromJSON) };

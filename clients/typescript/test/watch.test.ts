@@ -209,7 +209,7 @@ test("silence is an outage, and is tried again on a new connection", LIMIT, asyn
 });
 
 test("a call that is not answered is an outage", LIMIT, async (t) => {
-  const { watcher } = await watched(t, { patience: 0 }, { grace: 200 }, tells([]));
+  const { watcher } = await watched(t, { maxOutage: 0 }, { grace: 200 }, tells([]));
   await assert.rejects(watcher.next(), /the server does not answer/);
 });
 
@@ -280,10 +280,10 @@ test(
   },
 );
 
-test("a try to go on is waited for no longer than the patience", LIMIT, async (t) => {
+test("a try to go on is waited for no longer than the longest outage", LIMIT, async (t) => {
   const { client } = await scripted(t, tells([started("c0")], soon()), tells([]));
   const began = performance.now();
-  await assert.rejects(told(client.watch({ patience: 500 })), /the server does not answer/);
+  await assert.rejects(told(client.watch({ maxOutage: 500 })), /the server does not answer/);
   const took = performance.now() - began;
   assert(took < 3000, `${took}`);
 });
@@ -360,9 +360,9 @@ test("a signal and a timeout end a watch, and leave no listener behind", LIMIT, 
   assert.equal(getEventListeners(brief.signal, "abort").length, 0);
 });
 
-test("a server that dies is waited for no longer than the patience", LIMIT, async (t) => {
+test("a server that dies is waited for no longer than the longest outage", LIMIT, async (t) => {
   const { client, kill } = await scripted(t, tells([started("c0")]));
-  const watcher = client.watch({ patience: 200 });
+  const watcher = client.watch({ maxOutage: 200 });
   await watcher.next();
   kill();
   const lost = await watcher.next();
@@ -381,7 +381,7 @@ test("a beginning is one of those that are", async (t) => {
     { start: "yesterday" },
     { start: "oldest", after: "c1" },
     { heartbeat: Number.NaN },
-    { patience: "long" },
+    { maxOutage: "long" },
     { timeout: Number.NaN },
   ]) {
     assert.throws(() => client.watch(wrong as WatchOptions), TypeError);

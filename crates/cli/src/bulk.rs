@@ -39,7 +39,7 @@ const MAX_BYTES_IN_FLIGHT: usize = 32 << 20;
 const ROOM: Duration = Duration::from_hours(1);
 
 /// How long to look for a server that has gone while following.
-const PATIENCE: Duration = Duration::from_mins(1);
+const MAX_OUTAGE: Duration = Duration::from_mins(1);
 
 /// Where the lines are, and what their request ids begin with.
 #[derive(Debug)]
@@ -241,7 +241,7 @@ impl Bulk {
         match &self.watcher {
             None => {
                 let watch =
-                    Watch { patience: PATIENCE, ..Watch::begin(Start::After(accepted.cursor)) };
+                    Watch { max_outage: MAX_OUTAGE, ..Watch::begin(Start::After(accepted.cursor)) };
                 // Lines that are on their way may have been committed before
                 // this one, and their tasks may have ended.
                 self.unsure_up_to = self.in_flight.back().map_or(0, |flight| flight.line);

@@ -57,9 +57,14 @@ pub async fn run(server: &ServerArgs, args: CancelArgs) -> Result<Exit, Problem>
     args.filter.say_unknown(&client).await;
     let client = client.tasks();
     // It needs no room in any queue.
-    let patience = Duration::ZERO;
-    paged::run(|token| step(client.clone(), filter.clone(), token), patience, "cancelled", format)
-        .await
+    let room_timeout = Duration::ZERO;
+    paged::run(
+        |token| step(client.clone(), filter.clone(), token),
+        room_timeout,
+        "cancelled",
+        format,
+    )
+    .await
 }
 
 async fn one(client: Tasks, task_id: String) -> Result<Task, Problem> {

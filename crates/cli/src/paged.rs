@@ -53,13 +53,13 @@ pub enum End {
     Failed(Problem),
 }
 
-/// Goes from step to step, and counts. A full queue is waited for until `patience`
+/// Goes from step to step, and counts. A full queue is waited for until `room_timeout`
 /// has passed without a task finding room.
 ///
 /// `step` is given the token to go on with, and has to be safe to repeat.
 pub async fn all<Answer>(
     mut step: impl FnMut(String) -> Answer,
-    patience: Duration,
+    room_timeout: Duration,
     changed: &mut u64,
     mut progress: impl FnMut(u64, &str),
 ) -> End
@@ -89,12 +89,12 @@ where
             Err(status) if is_full(&status) => (full_queue(&status), asked_backoff(&status)),
             Err(status) => return End::Failed(status.into()),
         };
-        if waiting_since.elapsed() >= patience {
+        if waiting_since.elapsed() >= room_timeout {
             return End::Full(full);
         }
         waits += 1;
         progress(*changed, &full);
-        let left = patience.saturating_sub(waiting_since.elapsed());
+        let left = room_timeout.saturating_sub(waiting_since.elapsed());
         tokio::time::sleep(rest.unwrap_or_else(|| backoff(waits)).min(left)).await;
     }
 }
@@ -106,7 +106,7 @@ where
 /// What the server answers, once the count is printed.
 pub async fn run<Answer>(
     step: impl FnMut(String) -> Answer,
-    patience: Duration,
+    room_timeout: Duration,
     verb: &'static str,
     format: Format,
 ) -> Result<Exit, Problem>
@@ -119,7 +119,7 @@ where
     let end = tokio::select! {
         biased;
         () = ctrl_c.pressed() => None,
-        end = all(step, patience, &mut changed, |n, full| progress.show(n, full)) => Some(end),
+        end = all(step, room_timeout, &mut changed, |n, full| progress.show(n, full)) => Some(end),
     };
     progress.clear();
     let complete = end == Some(End::Done);
@@ -131,18 +131,18 @@ where
         None => Ok(Exit::Interrupted),
         Some(End::Done) => Ok(Exit::Ok),
         Some(End::Failed(problem)) => Err(problem),
-        Some(End::Full(queue)) => Err(no_room(&queue, patience)),
+        Some(End::Full(queue)) => Err(no_room(&queue, room_timeout)),
     }
 }
 
 /// What is told when there was no more waiting for room.
-pub fn no_room(queue: &str, patience: Duration) -> Problem {
+pub fn no_room(queue: &str, room_timeout: Duration) -> Problem {
     let queue = queue_words(queue);
-    if patience.is_zero() {
+    if room_timeout.is_zero() {
         return Problem::new(Exit::Full, format!("{queue} is full"))
             .hint("run it again later for the rest, or without --no-wait");
     }
-    let waited = span(patience);
+    let waited = span(room_timeout);
     Problem::new(Exit::TimedOut, format!("{queue} had no room for {waited}"))
         .hint("run it again later")
 }
@@ -230,7 +230,7 @@ mod tests {
     /// Plays the answers, and returns the end, the count, and the tokens sent.
     async fn play(
         answers: impl IntoIterator<Item = Result<Step, Status>>,
-        patience: Duration,
+        room_timeout: Duration,
     ) -> (End, u64, Vec<String>) {
         let mut answers: VecDeque<_> = answers.into_iter().collect();
         let (mut tokens, mut changed) = (Vec::new(), 0);
@@ -239,7 +239,7 @@ mod tests {
             let last = || Err(queue_full("mail"));
             std::future::ready(answers.pop_front().unwrap_or_else(last))
         };
-        let end = all(call, patience, &mut changed, |_, _| {}).await;
+        let end = all(call, room_timeout, &mut changed, |_, _| {}).await;
         (end, changed, tokens)
     }
 
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_patience_a_full_queue_is_the_end() {
+    async fn without_a_room_timeout_a_full_queue_is_the_end() {
         let (end, changed, tokens) = play([Ok(step(3, "a", "mail"))], Duration::ZERO).await;
         assert_eq!((end, changed, tokens.len()), (End::Full("mail".into()), 3, 1));
         let (end, ..) = play([Err(queue_full("mail"))], Duration::ZERO).await;

@@ -64,10 +64,11 @@ pub fn with_aliases(command: clap::Command) -> clap::Command {
 /// many it were.
 pub async fn run(server: &ServerArgs, args: RedriveArgs) -> Result<Exit, Problem> {
     let format = args.output.output;
-    let patience = if args.no_wait { Duration::ZERO } else { args.timeout };
+    let room_timeout = if args.no_wait { Duration::ZERO } else { args.timeout };
     if !args.all {
         let client = server.connect().await?.tasks();
-        let redrive = each(&args.tasks, format, |task_id| one(client.clone(), task_id, patience));
+        let redrive =
+            each(&args.tasks, format, |task_id| one(client.clone(), task_id, room_timeout));
         return until_ctrl_c(redrive).await;
     }
     // Named, so that the filter says something even if nothing else is asked for.
@@ -76,41 +77,46 @@ pub async fn run(server: &ServerArgs, args: RedriveArgs) -> Result<Exit, Problem
     let client = server.connect().await?;
     args.filter.say_unknown(&client).await;
     let client = client.tasks();
-    paged::run(|token| step(client.clone(), filter.clone(), token), patience, "redriven", format)
-        .await
+    paged::run(
+        |token| step(client.clone(), filter.clone(), token),
+        room_timeout,
+        "redriven",
+        format,
+    )
+    .await
 }
 
-async fn one(client: Tasks, task_id: String, patience: Duration) -> Result<Task, Problem> {
+async fn one(client: Tasks, task_id: String, room_timeout: Duration) -> Result<Task, Problem> {
     let request = RedriveTaskRequest { task_id };
     let call = async || {
         CallRetryPolicy::BRIEF
             .ask(&client, &request, async |mut client, request| client.redrive_task(request).await)
             .await
     };
-    match with_room(call, patience).await {
+    match with_room(call, room_timeout).await {
         Ok(response) => Ok(response.task.unwrap_or_default()),
-        Err(status) if is_full(&status) && !patience.is_zero() => {
-            Err(no_room(&full_queue(&status), patience))
+        Err(status) if is_full(&status) && !room_timeout.is_zero() => {
+            Err(no_room(&full_queue(&status), room_timeout))
         }
         Err(status) => Err(status.into()),
     }
 }
 
-/// Calls until the queue has room, or `patience` is over.
+/// Calls until the queue has room, or `room_timeout` is over.
 async fn with_room<T>(
     call: impl AsyncFn() -> Result<T, Status>,
-    patience: Duration,
+    room_timeout: Duration,
 ) -> Result<T, Status> {
     let start = Instant::now();
     let mut waits = 0;
     loop {
         let status = match call().await {
-            Err(status) if is_full(&status) && start.elapsed() < patience => status,
+            Err(status) if is_full(&status) && start.elapsed() < room_timeout => status,
             ended => return ended,
         };
         waits += 1;
         let rest = asked_backoff(&status).unwrap_or_else(|| backoff(waits));
-        tokio::time::sleep(rest.min(patience.saturating_sub(start.elapsed()))).await;
+        tokio::time::sleep(rest.min(room_timeout.saturating_sub(start.elapsed()))).await;
     }
 }
 

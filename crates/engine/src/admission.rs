@@ -56,7 +56,7 @@ pub enum WhenFull {
 
 /// How long a caller waits in line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Patience {
+pub enum WaitLimit {
     /// Until its deadline: [`Refused::Deadline`].
     Deadline(tokio::time::Instant),
     /// Until then, when the queue counts as full: [`Refused::Full`].
@@ -65,7 +65,7 @@ pub enum Patience {
     Unlimited,
 }
 
-impl Patience {
+impl WaitLimit {
     /// What `work` gives, or `None` if that takes longer than the caller waits.
     pub async fn bound<T>(self, work: impl Future<Output = T>) -> Option<T> {
         match self {
@@ -277,10 +277,10 @@ impl Admission {
     }
 
     /// How long a caller with this deadline, or with none, waits.
-    pub fn patience(&self, deadline: Option<tokio::time::Instant>) -> Patience {
+    pub fn wait_limit(&self, deadline: Option<tokio::time::Instant>) -> WaitLimit {
         match deadline {
-            Some(deadline) => Patience::Deadline(deadline),
-            None => Patience::Full(tokio::time::Instant::now() + self.limits.room_timeout),
+            Some(deadline) => WaitLimit::Deadline(deadline),
+            None => WaitLimit::Full(tokio::time::Instant::now() + self.limits.room_timeout),
         }
     }
 
@@ -298,9 +298,9 @@ impl Admission {
         queue: &str,
         bytes: u64,
         when_full: WhenFull,
-        patience: Patience,
+        wait_limit: WaitLimit,
     ) -> Result<Permit, Refused> {
-        let mut permits = self.admit_together(queue, 1, bytes, when_full, patience).await?;
+        let mut permits = self.admit_together(queue, 1, bytes, when_full, wait_limit).await?;
         permits.take(bytes).ok_or(Refused::UnknownQueue)
     }
 
@@ -316,7 +316,7 @@ impl Admission {
         tasks: u64,
         bytes: u64,
         when_full: WhenFull,
-        patience: Patience,
+        wait_limit: WaitLimit,
     ) -> Result<Permits, Refused> {
         let gate = self.gate(queue)?;
         self.holds.check()?;
@@ -327,13 +327,13 @@ impl Admission {
         // The line may have been emptied just before this caller joined it.
         self.check_open()?;
         self.holds.check()?;
-        let (Patience::Deadline(until) | Patience::Full(until)) = patience else {
+        let (WaitLimit::Deadline(until) | WaitLimit::Full(until)) = wait_limit else {
             return pending.granted().await.unwrap_or_else(|| Err(self.closed_because()));
         };
         match tokio::time::timeout_at(until, pending.granted()).await {
             // The line is emptied without an answer only when the gate closes.
             Ok(granted) => granted.unwrap_or_else(|| Err(self.closed_because())),
-            Err(_) if matches!(patience, Patience::Deadline(_)) => Err(Refused::Deadline),
+            Err(_) if matches!(wait_limit, WaitLimit::Deadline(_)) => Err(Refused::Deadline),
             Err(_) => Err(gate.full(tasks, bytes)),
         }
     }

@@ -208,7 +208,7 @@ async fn act(
     let mut screen = Screen::new(total, config.workers.get());
     let mut play =
         Play { progress: Progress::default(), names: Files::new(), wall: Duration::ZERO };
-    let watch = Watch { patience: Duration::ZERO, ..Watch::begin(Start::Oldest) };
+    let watch = Watch { max_outage: Duration::ZERO, ..Watch::begin(Start::Oldest) };
     let mut watcher = client.watch(watch);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     let start = Instant::now();

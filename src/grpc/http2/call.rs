@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::{
     incoming::Intake,
-    outgoing::{Outgoing, Patience},
+    outgoing::{Outgoing, StallLimit},
 };
 use crate::grpc::shares::Held;
 
@@ -29,7 +29,7 @@ pub async fn answer<E>(
     mut intake: Intake,
     served: impl Future<Output = Result<Response<Body>, E>>,
     mut respond: SendResponse<Bytes>,
-    patience: Patience,
+    stall_limit: StallLimit,
 ) {
     let mut has_all = false;
     // Leaves nothing of the service behind, as its answer may wait for the client.
@@ -48,14 +48,14 @@ pub async fn answer<E>(
     let Some(response) = response else { return };
     let (mut head, body) = response.into_parts();
     let room = head.extensions.remove::<Held>();
-    let patience = Some(patience).filter(|_| head.extensions.get::<EndsByItself>().is_none());
+    let stall_limit = Some(stall_limit).filter(|_| head.extensions.get::<EndsByItself>().is_none());
     let is_whole = body.is_end_stream();
     let stream = match respond.send_response(Response::from_parts(head, ()), is_whole) {
         Ok(stream) => stream,
         Err(error) => return debug!(%error, "a call could not be answered"),
     };
     if !is_whole {
-        let mut outgoing = Outgoing::new(stream, body, patience, room);
+        let mut outgoing = Outgoing::new(stream, body, stall_limit, room);
         let sent = poll_fn(|cx| {
             has_all = has_all || intake.poll(cx).is_ready();
             outgoing.poll(cx)

@@ -30,13 +30,13 @@ const TICK: Duration = Duration::from_secs(1);
 /// room of all the others.
 const LEAST_TAKEN: usize = 16 << 10;
 
-/// Parts of a message, of which one must be taken within [`Patience::timeout`]: so all of it
+/// Parts of a message, of which one must be taken within [`StallLimit::timeout`]: so all of it
 /// is within as many times that.
 const PARTS: usize = 8;
 
 /// How long an answer may not be taken.
 #[derive(Clone, Debug)]
-pub struct Patience {
+pub struct StallLimit {
     /// At most.
     pub timeout: Duration,
     /// Whether others wait for its room.
@@ -45,7 +45,7 @@ pub struct Patience {
 
 /// Looks whether an answer is taken.
 struct StallTimer {
-    patience: Patience,
+    stall_limit: StallLimit,
     /// Bytes of the message.
     message: usize,
     /// By parts of the message.
@@ -76,9 +76,9 @@ impl Taken {
 }
 
 impl StallTimer {
-    fn new(patience: Patience) -> Self {
+    fn new(stall_limit: StallLimit) -> Self {
         let now = Taken::now();
-        Self { patience, message: 0, part: now, least: now, tick: None }
+        Self { stall_limit, message: 0, part: now, least: now, tick: None }
     }
 
     /// All of what came before was taken, and so many bytes are next.
@@ -95,13 +95,13 @@ impl StallTimer {
 
     /// Ready when it has not been taken for too long. To be asked when nothing is.
     fn poll(&mut self, has_room: bool, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { patience, part, least, tick, .. } = self;
-        let step = TICK.min(patience.timeout);
+        let Self { stall_limit, part, least, tick, .. } = self;
+        let step = TICK.min(stall_limit.timeout);
         let tick = tick.get_or_insert_with(|| Box::pin(tokio::time::sleep(step)));
         loop {
             ready!(tick.as_mut().poll(cx));
-            let is_wanted = has_room && patience.pressure.is_felt();
-            if part.since.elapsed() >= patience.timeout
+            let is_wanted = has_room && stall_limit.pressure.is_felt();
+            if part.since.elapsed() >= stall_limit.timeout
                 || (is_wanted && least.since.elapsed() >= TICK)
             {
                 return Poll::Ready(());
@@ -128,10 +128,10 @@ impl Outgoing {
     pub fn new(
         stream: SendStream<Bytes>,
         body: Body,
-        patience: Option<Patience>,
+        stall_limit: Option<StallLimit>,
         room: Option<Held>,
     ) -> Self {
-        let stall = patience.map(StallTimer::new);
+        let stall = stall_limit.map(StallTimer::new);
         Self { stream, body, left: Bytes::new(), stall, room }
     }
 
@@ -211,7 +211,7 @@ mod tests {
 
     fn stall() -> StallTimer {
         let mut stall =
-            StallTimer::new(Patience { timeout: TIMEOUT, pressure: Pressure::default() });
+            StallTimer::new(StallLimit { timeout: TIMEOUT, pressure: Pressure::default() });
         stall.begin(MESSAGE);
         stall
     }

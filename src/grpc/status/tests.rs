@@ -264,8 +264,9 @@ fn the_end_of_a_watch_says_where_to_go_on() {
         }
     }
     let peer = std::net::Ipv4Addr::LOCALHOST.into();
-    for crowd in [Crowd::Server(7), Crowd::Connection(7), Crowd::Peer(peer, 7)] {
-        let status = too_many_watchers(crowd);
+    for limit in [WatcherLimit::Server(7), WatcherLimit::Connection(7), WatcherLimit::Peer(peer, 7)]
+    {
+        let status = too_many_watchers(limit);
         assert!(status.message().starts_with("7 watchers"), "{status:?}");
         assert_eq!(status.get_details_error_info().unwrap().reason, "TOO_MANY_WATCHERS");
     }

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use super::{LateAdmission, Submitter, may_be_known, may_wait};
 use crate::{
-    admission::{Patience, Permit, Permits, Refused, WhenFull},
+    admission::{Permit, Permits, Refused, WaitLimit, WhenFull},
     grpc::{BoundedSubmitBatchRequest, convert, deadline::within, status},
     handler::{CheckError, Violation},
     proto::v1::{self, submit_result::Result as Outcome},
@@ -25,13 +25,13 @@ impl Submitter {
         deadline: Option<Instant>,
     ) -> Result<v1::SubmitBatchResponse, Status> {
         convert::batch(&batch).map_err(|wrong| status::invalid(&wrong))?;
-        // One patience for all of them, however many have to wait.
-        let patience = self.admission.patience(deadline);
+        // One wait limit for all of them, however many have to wait.
+        let wait_limit = self.admission.wait_limit(deadline);
         let outcomes = if batch.atomic {
-            let submitted = self.all_or_none(batch.requests, patience, deadline).await?;
+            let submitted = self.all_or_none(batch.requests, wait_limit, deadline).await?;
             submitted.into_iter().map(|submitted| Outcome::Ack(self.ack(submitted))).collect()
         } else {
-            self.each(batch.requests, patience, deadline).await?
+            self.each(batch.requests, wait_limit, deadline).await?
         };
         let result = |outcome| v1::SubmitResult { result: Some(outcome) };
         Ok(v1::SubmitBatchResponse { results: outcomes.into_iter().map(result).collect() })
@@ -41,7 +41,7 @@ impl Submitter {
     async fn each(
         &self,
         requests: Vec<v1::SubmitRequest>,
-        patience: Patience,
+        wait_limit: WaitLimit,
         deadline: Option<Instant>,
     ) -> Result<Vec<Outcome>, Status> {
         let mut results = Results { of: requests.iter().map(|_| None).collect() };
@@ -71,7 +71,7 @@ impl Submitter {
             };
             // What is not committed makes no room.
             within(deadline, self.commit_chunk(std::mem::take(&mut chunk), &mut results)).await?;
-            match self.admit_later(&submission, when_full, patience, refused).await {
+            match self.admit_later(&submission, when_full, wait_limit, refused).await {
                 Ok(LateAdmission::Admitted(permit)) => chunk.push((at, submission, permit)),
                 Ok(LateAdmission::Known(submitted)) => results.set(at, Ok(self.ack(submitted))),
                 // Nobody waits for what the others would get now.
@@ -118,18 +118,18 @@ impl Submitter {
     async fn all_or_none(
         &self,
         requests: Vec<v1::SubmitRequest>,
-        patience: Patience,
+        wait_limit: WaitLimit,
         deadline: Option<Instant>,
     ) -> Result<Vec<Submitted>, Status> {
         let (tasks, when_full) = self.check_all(requests)?;
         let may_be_repeated = tasks.iter().all(|task| task.task.request_id.is_some());
         let at_first = if may_be_repeated { WhenFull::Reject } else { when_full };
-        let permits = match self.permits(&tasks, at_first, patience).await {
+        let permits = match self.permits(&tasks, at_first, wait_limit).await {
             Err((_, refused)) if may_be_repeated && may_be_known(refused) => {
                 if let Some(known) = within(deadline, self.all_repeated(&tasks)).await? {
                     return Ok(known);
                 }
-                self.permits(&tasks, when_full, patience).await
+                self.permits(&tasks, when_full, wait_limit).await
             }
             permits => permits,
         };
@@ -182,7 +182,7 @@ impl Submitter {
         &self,
         tasks: &[Submission],
         when_full: WhenFull,
-        patience: Patience,
+        wait_limit: WaitLimit,
     ) -> Result<Vec<Permit>, (Arc<str>, Refused)> {
         let mut wanted: BTreeMap<&Arc<str>, (u64, u64)> = BTreeMap::new();
         for Submission { task, .. } in tasks {
@@ -197,7 +197,7 @@ impl Submitter {
                 return Err((Arc::clone(queue), refused));
             }
             let (tasks, bytes) = wanted.get(queue).copied().unwrap_or_default();
-            let found = self.admission.admit_together(queue, tasks, bytes, when_full, patience);
+            let found = self.admission.admit_together(queue, tasks, bytes, when_full, wait_limit);
             permits.insert(queue, found.await.map_err(|refused| (Arc::clone(queue), refused))?);
         }
         let permit = |Submission { task, .. }: &Submission| {

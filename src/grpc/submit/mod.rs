@@ -19,7 +19,7 @@ use super::{
     status,
 };
 use crate::{
-    admission::{Admission, Patience, Permit, Refused, WhenFull},
+    admission::{Admission, Permit, Refused, WaitLimit, WhenFull},
     events::{BoxFuture, Hub},
     handler::Registry,
     proto::v1,
@@ -116,8 +116,8 @@ impl Submitter {
     ) -> BoxFuture<'_, Result<Committable, Status>> {
         Box::pin(async move {
             let RefusedAtFirst { submission, when_full, refused } = *refused;
-            let patience = self.admission.patience(deadline);
-            Ok(match self.admit_later(&submission, when_full, patience, refused).await? {
+            let wait_limit = self.admission.wait_limit(deadline);
+            Ok(match self.admit_later(&submission, when_full, wait_limit, refused).await? {
                 LateAdmission::Admitted(permit) => Committable::New(submission, permit),
                 LateAdmission::Known(submitted) => Committable::Known(submitted),
             })
@@ -185,7 +185,7 @@ impl Submitter {
         &self,
         submission: &Submission,
         when_full: WhenFull,
-        patience: Patience,
+        wait_limit: WaitLimit,
         refused: Refused,
     ) -> impl Future<Output = Result<LateAdmission, Status>> + Send + use<> {
         let (store, admission) = (Arc::clone(&self.store), Arc::clone(&self.admission));
@@ -195,9 +195,9 @@ impl Submitter {
         async move {
             if let Some(request_id) = request_id {
                 let repeated = store.repeated(request_id, fingerprint);
-                // Its patience counts from now on, not only once it stands in line.
-                let Some(repeated) = patience.bound(repeated).await else {
-                    return Err(status::refused(&queue, patience.over(refused)));
+                // Its wait limit counts from now on, not only once it stands in line.
+                let Some(repeated) = wait_limit.bound(repeated).await else {
+                    return Err(status::refused(&queue, wait_limit.over(refused)));
                 };
                 if let Some(submitted) = repeated.map_err(|error| status::store(&error))? {
                     return Ok(LateAdmission::Known(submitted));
@@ -206,7 +206,7 @@ impl Submitter {
             if !may_wait(when_full, refused) {
                 return Err(status::refused(&queue, refused));
             }
-            let permit = admission.admit(&queue, bytes, when_full, patience).await;
+            let permit = admission.admit(&queue, bytes, when_full, wait_limit).await;
             permit.map(LateAdmission::Admitted).map_err(|refused| status::refused(&queue, refused))
         }
     }

@@ -31,7 +31,7 @@ use tracing::Instrument as _;
 
 use super::{LateAdmission, Submitter, is_final, may_be_known, may_wait};
 use crate::{
-    admission::{Patience, Permit, WhenFull},
+    admission::{Permit, WaitLimit, WhenFull},
     events::BoxFuture,
     grpc::{
         EncodedSubmitStreamResponse, ShutdownTokens, acks::AckWriter, deadline::passed, status,
@@ -309,8 +309,9 @@ impl Reader {
         let known = submission.task.request_id.is_some() && may_be_known(refused);
         if known || may_wait(when_full, refused) {
             // Only the stream's end bounds the wait: this is how a full queue pushes back.
-            let patience = Patience::Unlimited;
-            let permit = Box::pin(submitter.admit_later(&submission, when_full, patience, refused));
+            let wait_limit = WaitLimit::Unlimited;
+            let permit =
+                Box::pin(submitter.admit_later(&submission, when_full, wait_limit, refused));
             self.held = Some(Box::new(Held { sequence, submission, permit }));
             return;
         }

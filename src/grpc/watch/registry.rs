@@ -27,7 +27,7 @@ use crate::{
     grpc::{
         connection_slots::Address,
         convert,
-        status::{self, Crowd},
+        status::{self, WatcherLimit},
     },
     proto::v1,
     telemetry::Throttle,
@@ -135,18 +135,18 @@ impl Registry {
         Ok(WatchGuard::new(entry, Arc::clone(self)))
     }
 
-    fn check(&self, registered: &Watchers, peer: Option<SocketAddr>) -> Result<(), Crowd> {
+    fn check(&self, registered: &Watchers, peer: Option<SocketAddr>) -> Result<(), WatcherLimit> {
         let Limits { watchers, per_connection, per_peer } = self.limits;
         if registered.entries.len() >= watchers {
-            return Err(Crowd::Server(watchers));
+            return Err(WatcherLimit::Server(watchers));
         }
         let Some(peer) = peer else { return Ok(()) };
         if registered.per_connection.get(&peer).is_some_and(|count| *count >= per_connection) {
-            return Err(Crowd::Connection(per_connection));
+            return Err(WatcherLimit::Connection(per_connection));
         }
         if registered.per_peer.get(&Address::of(peer.ip())).is_some_and(|count| *count >= per_peer)
         {
-            return Err(Crowd::Peer(peer.ip(), per_peer));
+            return Err(WatcherLimit::Peer(peer.ip(), per_peer));
         }
         Ok(())
     }

@@ -122,14 +122,14 @@ async fn a_reader_that_rests_sees_no_silence() {
 
 #[tokio::test(start_paused = true)]
 async fn patience_ends() {
-    let patience = Duration::from_mins(1);
+    let max_outage = Duration::from_mins(1);
     let script = (0..1000).map(|_| Act::Refuse(gone()));
-    let (mut watcher, asked) = watch(Watch { patience, ..Watch::begin(Start::Live) }, script);
+    let (mut watcher, asked) = watch(Watch { max_outage, ..Watch::begin(Start::Live) }, script);
     let began = Instant::now();
     let (words, end) = words(&mut watcher).await;
     assert_eq!((words, end), (vec!["lost gone".to_owned()], Some(Code::Unavailable)));
     let (tries, took) = (asked.lock().unwrap().len(), began.elapsed());
-    assert!(took <= patience && took.as_secs() >= 55, "{took:?}");
+    assert!(took <= max_outage && took.as_secs() >= 55, "{took:?}");
     // With rests of up to 5 s: neither a flood of tries nor too few.
     assert!((15..=40).contains(&tries), "{tries} tries in {took:?}");
     assert!(matches!(watcher.next().await, Ok(None)), "after the end there is nothing more");
@@ -137,15 +137,15 @@ async fn patience_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn no_try_is_waited_for_beyond_the_patience() {
-    let patience = Duration::from_secs(12);
+    let max_outage = Duration::from_secs(12);
     let script = std::iter::once(says([started("c1")], gone()));
     let script = script.chain((0..1000).map(|_| Act::Ignore));
-    let (mut watcher, asked) = watch(Watch { patience, ..Watch::begin(Start::Live) }, script);
+    let (mut watcher, asked) = watch(Watch { max_outage, ..Watch::begin(Start::Live) }, script);
     let began = Instant::now();
     let (words, end) = words(&mut watcher).await;
     assert_eq!((words, end), (vec!["Started".into(), "lost gone".into()], Some(Code::Unavailable)));
     // Each try takes 5 s, and the third is cut off.
-    assert!(began.elapsed() <= patience + Duration::from_millis(100), "{:?}", began.elapsed());
+    assert!(began.elapsed() <= max_outage + Duration::from_millis(100), "{:?}", began.elapsed());
     assert_eq!(asked.lock().unwrap().len(), 4);
 }
 
@@ -155,12 +155,12 @@ async fn an_outage_that_is_over_hurries_no_later_try() {
     let lifetime = || with_reason(Code::Unavailable, "WATCH_LIFETIME");
     let script = [Act::Say(vec![started("c1")], End::Later(Duration::from_secs(20), lifetime()))];
     let script = refusals.chain(script).chain([Act::Ignore, says([started("c1")], refused())]);
-    let patience = Duration::from_secs(10);
-    let (mut watcher, _) = watch(Watch { patience, ..Watch::begin(Start::Live) }, script);
+    let max_outage = Duration::from_secs(10);
+    let (mut watcher, _) = watch(Watch { max_outage, ..Watch::begin(Start::Live) }, script);
     for _ in 0..2 {
         watcher.next().await.expect("it goes on");
     }
-    // The stream that stood for longer than the patience has ended; then nobody answers for 5 s.
+    // The stream that stood for longer than the longest outage has ended; then nobody answers for 5 s.
     let lost = watcher.next();
     let began = Instant::now();
     let lost = lost.await.expect("it goes on");
@@ -171,7 +171,7 @@ async fn an_outage_that_is_over_hurries_no_later_try() {
 #[tokio::test(start_paused = true)]
 async fn without_patience_the_first_outage_ends_it() {
     let script = [says([started("c1")], gone())];
-    let terms = Watch { patience: Duration::ZERO, ..Watch::begin(Start::Live) };
+    let terms = Watch { max_outage: Duration::ZERO, ..Watch::begin(Start::Live) };
     let (mut watcher, _) = watch(terms, script);
     assert_eq!(words(&mut watcher).await, (vec!["Started".into()], Some(Code::Unavailable)));
 }
@@ -200,8 +200,8 @@ async fn its_lifetime_and_its_slowness_are_no_outage() {
         ),
         says([started("c2"), event("c3", 3)], refused()),
     ];
-    // Even without patience.
-    let terms = Watch { patience: Duration::ZERO, ..Watch::begin(Start::Live) };
+    // Even if no outage is waited for.
+    let terms = Watch { max_outage: Duration::ZERO, ..Watch::begin(Start::Live) };
     let (mut watcher, asked) = watch(terms, script);
     let (words, end) = words(&mut watcher).await;
     assert_eq!(words, ["Started", "Started", "event 2", "Started", "event 3"]);
@@ -233,12 +233,12 @@ async fn a_crowd_is_waited_for_only_after_an_outage() {
 #[tokio::test(start_paused = true)]
 async fn to_be_accepted_and_dropped_is_an_outage_that_ends() {
     let script = (0..1000).map(|_| says([started("c1")], gone()));
-    let patience = Duration::from_secs(20);
-    let (mut watcher, asked) = watch(Watch { patience, ..Watch::begin(Start::Live) }, script);
+    let max_outage = Duration::from_secs(20);
+    let (mut watcher, asked) = watch(Watch { max_outage, ..Watch::begin(Start::Live) }, script);
     let began = Instant::now();
     let (_, end) = words(&mut watcher).await;
     assert_eq!(end, Some(Code::Unavailable));
-    assert!(began.elapsed() <= patience, "{:?}", began.elapsed());
+    assert!(began.elapsed() <= max_outage, "{:?}", began.elapsed());
     let tries = asked.lock().unwrap().len();
     assert!((8..=30).contains(&tries), "{tries} tries");
 }

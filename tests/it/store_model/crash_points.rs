@@ -14,7 +14,7 @@ use std::{
 use futures_util::poll;
 use prost::Message as _;
 use taskyard::{
-    admission::{Admission, Patience, WhenFull},
+    admission::{Admission, WaitLimit, WhenFull},
     config::Durability,
     event::Seq,
     events::Hub,
@@ -50,7 +50,7 @@ impl Opened {
     }
 
     async fn submit(&self, task: NewTask) -> Result<Submitted, Error> {
-        let permit = self.gate.admit("a", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
+        let permit = self.gate.admit("a", 1, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap();
         self.store.submit(Submission { task, fingerprint: [1; 16] }, permit).await
     }
 
@@ -170,7 +170,7 @@ fn load(harness: &Opened, heard: &Arc<Mutex<Heard>>, count: &watch::Sender<usize
         load.spawn(async move {
             for _ in 0..30 {
                 let permit =
-                    gate.admit("a", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
+                    gate.admit("a", 1, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap();
                 let task = new_task("a", &Data::Bytes(vec![7; 500].into()));
                 let submission = Submission { task, fingerprint: [0; 16] };
                 let submitted = store.submit(submission, permit).await.unwrap();

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path, pin::Pin, sync::Arc, time::Dura
 use futures_util::poll;
 use prost::Message as _;
 use taskyard::{
-    admission::{Admission, Limits, Patience, WhenFull},
+    admission::{Admission, Limits, WaitLimit, WhenFull},
     config::{Durability, Retention},
     event::Seq,
     events::{Cursor, Ended, Hub, Tail},
@@ -128,7 +128,7 @@ impl Driver {
 
     pub async fn submit(&mut self, task: NewTask, request: Option<u8>, content: u8) {
         let queue = QUEUES.into_iter().find(|queue| **queue == *task.queue).unwrap();
-        let permit = self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
+        let permit = self.gate.admit(queue, 100, WhenFull::Reject, WaitLimit::Unlimited).await;
         let full = self.model.waits_in(queue) as u64 >= PLACES;
         assert_eq!(permit.is_err(), full, "a permit in queue {queue}: {permit:?}");
         let Ok(permit) = permit else { return };
@@ -354,10 +354,10 @@ impl Driver {
             let mut permits = Vec::new();
             for _ in 0..PLACES {
                 let permit =
-                    self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
+                    self.gate.admit(queue, 100, WhenFull::Reject, WaitLimit::Unlimited).await;
                 permits.push(permit.expect("a permit was not given back"));
             }
-            let more = self.gate.admit(queue, 100, WhenFull::Reject, Patience::Unlimited).await;
+            let more = self.gate.admit(queue, 100, WhenFull::Reject, WaitLimit::Unlimited).await;
             more.expect_err("a permit was given back twice");
         }
         assert_eq!(self.store.close().await, Ok(0));

@@ -180,7 +180,7 @@ async fn by_the_loop(
             filter: plan.filter.clone(),
             over_gaps: plan.over_gaps,
             heartbeat: HEARTBEAT,
-            patience: PATIENCE,
+            max_outage: PATIENCE,
             ..Watch::begin(start.clone())
         };
         let mut watcher = client(network).watch(watch);

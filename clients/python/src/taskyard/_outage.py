@@ -13,7 +13,7 @@ from ._retry import LEAST_REST, backoff
 STEADY = 1.0
 """A stream that has stood for so long ends the outage before it."""
 LEAST_TRY = 0.1
-"""For how long an answer is waited for, however little is left of the patience."""
+"""For how long an answer is waited for, however little is left of the longest outage."""
 
 
 @dataclass
@@ -28,12 +28,12 @@ class Outage:
 
 
 class Outages:
-    """The outages of a watch. One that is longer than `patience` ends it."""
+    """The outages of a watch. One that is longer than `max_outage` ends it."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, max_outage: float) -> None:
         self.rest_until = 0.0
         """The stream is not opened before."""
-        self._patience = patience
+        self._max_outage = max_outage
         self._current: Outage | None = None
         self._has_stood = False
 
@@ -70,7 +70,7 @@ class Outages:
         outage.failures += 1
         rest = backoff(outage.failures) if asked is None else asked
         self.rest_until = now + max(rest, LEAST_REST)
-        if self.rest_until > outage.since + self._patience:
+        if self.rest_until > outage.since + self._max_outage:
             raise error
         is_news, outage.is_told = not outage.is_told, True
         return is_news
@@ -78,11 +78,11 @@ class Outages:
     def grace(self, begins: float, longest: float) -> float:
         """For how long an answer is waited for if a try begins at that moment.
 
-        In an outage that is not beyond the patience.
+        In an outage that is not longer than is waited for.
         """
         if self._current is None:
             return longest
-        left = self._current.since + self._patience - begins
+        left = self._current.since + self._max_outage - begins
         return min(longest, max(left, LEAST_TRY))
 
     def _fall(self, now: float) -> None:

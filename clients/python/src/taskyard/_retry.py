@@ -8,7 +8,7 @@ import grpc
 
 from ._errors import TOO_LATE, Error, is_lost
 
-PATIENCE = 60.0
+MAX_ELAPSED = 60.0
 """No try begins later after the first that failed: a drain and a restart of the server.
 
 A try that stood for longer, as one that waited for room, did not fail in the outage before it.
@@ -54,7 +54,7 @@ class Tries:
         The try that failed was begun then, by default just now. An error that is early is a
         deadline that passed before its time, after which another try is worth it.
         """
-        if begun is not None and now > begun + PATIENCE:
+        if begun is not None and now > begun + MAX_ELAPSED:
             self._failures = 0
         self._failures += 1
         if self._failures == 1:
@@ -67,6 +67,6 @@ class Tries:
         if asked is not None and asked > LONGEST_PUSHBACK:
             raise error
         rest = backoff(self._failures) if asked is None else max(asked, LEAST_REST)
-        if now + rest > self._since + PATIENCE:
+        if now + rest > self._since + MAX_ELAPSED:
             raise error
         return rest if self._deadline is None else min(rest, max(0.0, self._deadline - now))

@@ -11,9 +11,9 @@ rules are those of the Rust client, `crates/client/src/watch/mod.rs`:
    new connection.
 4. An outage is a lost connection, UNAVAILABLE, an end without a status and, once a stream
    has stood, TOO_MANY_WATCHERS: the place that was its own may be taken for a moment. Its
-   tries rest as the server asks, or back off; after `patience` it ends the watch. It is
+   tries rest as the server asks, or back off; after `max_outage` it ends the watch. It is
    over once a stream has stood for 1 s, so that one that is accepted and dropped, again
-   and again, is still an outage. A try is not waited for beyond the patience.
+   and again, is still an outage. A try is not waited for beyond the longest outage.
 5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the
    rest that the server asks for.
 6. A task that is followed is submitted again, by the same `request_id`, until it was told
@@ -174,7 +174,7 @@ class Rules:
         until_caught_up: bool = False,
         over_gaps: bool = False,
         heartbeat: float = 15.0,
-        patience: float = 60.0,
+        max_outage: float = 60.0,
         follow: SubmitRequest | None = None,
         deadline: float | None = None,
     ) -> None:
@@ -197,7 +197,7 @@ class Rules:
             gap_policy=GAP_POLICY_CONTINUE if over_gaps else GAP_POLICY_FAIL,
         )
         self._silence = 2 * heartbeat + GRACE
-        self._outages = Outages(patience)
+        self._outages = Outages(max_outage)
         self._deadline = deadline
         self._is_caught_up = False
         self._followed = None if follow is None else Followed(follow)

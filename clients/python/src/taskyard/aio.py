@@ -102,7 +102,7 @@ class Client:
         until_caught_up: bool = False,
         over_gaps: bool = False,
         heartbeat: float = 15.0,
-        patience: float = 60.0,
+        max_outage: float = 60.0,
     ) -> Watcher:
         """As `taskyard.Client.watch`."""
         rules = Rules(
@@ -112,7 +112,7 @@ class Client:
             until_caught_up=until_caught_up,
             over_gaps=over_gaps,
             heartbeat=heartbeat,
-            patience=patience,
+            max_outage=max_outage,
         )
         return Watcher(self.tasks, self._channels, rules)
 
@@ -201,7 +201,7 @@ class Watcher:
         return self
 
     async def __anext__(self) -> Seen:
-        """What comes next; raises Error if trying again is of no use or patience is over."""
+        """What comes next; raises Error if trying again is of no use or the outage is too long."""
         try:
             while (seen := self._rules.tell()) is None:
                 if self._rules.is_over:

@@ -131,7 +131,7 @@ class Client:
         until_caught_up: bool = False,
         over_gaps: bool = False,
         heartbeat: float = 15.0,
-        patience: float = 60.0,
+        max_outage: float = 60.0,
     ) -> Watcher:
         """Watches events, over outages of the server and of the way to it.
 
@@ -140,7 +140,7 @@ class Client:
         `until_caught_up` it ends once it has told what had happened when it was last
         opened. With `over_gaps` it goes on after events that are no longer kept, with Gap,
         rather than end with CURSOR_EXPIRED. `heartbeat` is the silence in seconds before
-        the server says that it is there (0.1 to 3,600), and `patience` the longest outage
+        the server says that it is there (0.1 to 3,600), and `max_outage` the longest outage
         that is waited for; with 0 the first one ends the watch.
         """
         rules = Rules(
@@ -150,7 +150,7 @@ class Client:
             until_caught_up=until_caught_up,
             over_gaps=over_gaps,
             heartbeat=heartbeat,
-            patience=patience,
+            max_outage=max_outage,
         )
         return Watcher(self.tasks, self._channels, rules)
 
@@ -225,7 +225,7 @@ class Watcher:
         return self
 
     def __next__(self) -> Seen:
-        """What comes next; raises Error if trying again is of no use or patience is over."""
+        """What comes next; raises Error if trying again is of no use or the outage is too long."""
         try:
             while (seen := self._rules.tell()) is None:
                 if self._rules.is_over:

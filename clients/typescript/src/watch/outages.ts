@@ -18,15 +18,15 @@ interface Outage {
 
 /** The outages of a watch. Times are those of one steady clock, in milliseconds. */
 export class Outages {
-  readonly #patience: number;
+  readonly #maxOutage: number;
   #current: Outage | undefined;
   /** Some stream has told something. */
   #hasStood = false;
   #restUntil = 0;
 
-  /** None yet. One that is longer than `patience` is to end the watch. */
-  constructor(patience: number) {
-    this.#patience = patience;
+  /** None yet. One that is longer than `maxOutage` is to end the watch. */
+  constructor(maxOutage: number) {
+    this.#maxOutage = maxOutage;
   }
 
   /** The stream is not opened before. */
@@ -62,7 +62,7 @@ export class Outages {
     outage.failures += 1;
     if (!error.mayRetry) throw error;
     const rest = Math.max(error.retryAfter ?? backoff(outage.failures), LEAST_REST);
-    if (now + rest > outage.since + this.#patience) throw error;
+    if (now + rest > outage.since + this.#maxOutage) throw error;
     this.#restUntil = now + rest;
     const isNews = !outage.isTold;
     outage.isTold = true;
@@ -71,11 +71,11 @@ export class Outages {
 
   /**
    * For how long an answer to a try that begins now is waited for, up to the longest that holds
-   * for all: in an outage not beyond the patience.
+   * for all: in an outage not longer than is waited for.
    */
   grace(now: number, longest: number): number {
     if (this.#current === undefined) return longest;
-    const left = this.#current.since + this.#patience - now;
+    const left = this.#current.since + this.#maxOutage - now;
     return Math.min(longest, Math.max(left, LEAST_TRY));
   }
 }

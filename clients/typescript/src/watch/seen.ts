@@ -34,7 +34,7 @@ export interface WatchOptions extends CallOptions {
    * The longest outage that is waited for, in ms, 60,000 at first; with 0, the first one ends
    * the watch.
    */
-  patience?: number | undefined;
+  maxOutage?: number | undefined;
 }
 
 /** What a watcher sees. */

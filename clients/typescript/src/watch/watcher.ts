@@ -8,7 +8,7 @@
 //    5 s. It is tried again on a new connection.
 // 4. An outage is a lost connection, UNAVAILABLE, an end without a status, and, once a stream
 //    has stood, TOO_MANY_WATCHERS. Its tries back off, or rest as the server asks; after
-//    `patience` it ends the watch, and no try is waited for beyond that. It is over once a
+//    `maxOutage` it ends the watch, and no try is waited for beyond that. It is over once a
 //    stream has stood for 1 s.
 // 5. WATCH_LIFETIME and WATCH_STALLED are no outage. The watch is opened again, after the rest
 //    that the server asks for.
@@ -69,15 +69,15 @@ export class Watcher implements AsyncIterableIterator<Seen> {
 
   /** @internal */
   constructor(connection: Connection, options: WatchOptions, inside: Inside = {}) {
-    const { start = "live", after, heartbeat = 15_000, patience = 60_000 } = options;
+    const { start = "live", after, heartbeat = 15_000, maxOutage = 60_000 } = options;
     if (!STARTS.includes(start)) {
       throw new TypeError(`start is ${String(start)}, not "live", "oldest" or "snapshot"`);
     }
     if (after !== undefined && options.start !== undefined) {
       throw new TypeError("a watch begins at a start or after a cursor, not at both");
     }
-    if (typeof patience !== "number" || Number.isNaN(patience)) {
-      throw new TypeError("the option patience is a number of milliseconds");
+    if (typeof maxOutage !== "number" || Number.isNaN(maxOutage)) {
+      throw new TypeError("the option maxOutage is a number of milliseconds");
     }
     this.#shared = connection;
     this.#bounds = new Bounds(options, connection.closing);
@@ -91,7 +91,7 @@ export class Watcher implements AsyncIterableIterator<Seen> {
     if (options.filter) this.#request.filter = EventFilter.fromPartial(options.filter);
     this.#heartbeat = heartbeat;
     this.#grace = inside.grace ?? GRACE;
-    this.#outages = new Outages(patience);
+    this.#outages = new Outages(maxOutage);
     this.#followed = inside.follow && new Followed(inside.follow);
     this.#steps = this.#run();
   }

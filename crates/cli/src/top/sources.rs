@@ -101,7 +101,7 @@ impl Events {
             filter: (!filter.queues.is_empty()).then_some(filter),
             over_gaps: true,
             heartbeat: Duration::from_secs(5),
-            patience: Duration::MAX,
+            max_outage: Duration::MAX,
             ..Watch::begin(Start::Live)
         };
         let watcher = client.watch(watch.clone());

@@ -139,7 +139,7 @@ impl WatchArgs {
             filter: self.filter()?,
             until_caught_up: self.until_caught_up,
             over_gaps: self.skip_gaps,
-            patience: if self.no_reconnect { Duration::ZERO } else { self.reconnect_for },
+            max_outage: if self.no_reconnect { Duration::ZERO } else { self.reconnect_for },
             ..Watch::begin(start)
         })
     }

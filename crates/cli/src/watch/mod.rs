@@ -26,7 +26,7 @@ use printer::Printer;
 
 pub use flags::WatchArgs;
 
-/// Prints events until Ctrl-C, the count, or the end of patience.
+/// Prints events until Ctrl-C, the count, or an outage that is too long.
 ///
 /// # Errors
 /// What the server answers, or the lack of one; a cursor file that cannot be used.

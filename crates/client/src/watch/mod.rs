@@ -14,7 +14,7 @@
 //! 4. An outage is a lost connection, UNAVAILABLE, an end without a status, and, once a
 //!    stream has stood, `TOO_MANY_WATCHERS`: the place that was its own may be taken for
 //!    a moment. Its tries rest as [`super::backoff`] says, or as the server asks; after
-//!    [`Watch::patience`] it ends the watch, and no try is waited for beyond that. It is
+//!    [`Watch::max_outage`] it ends the watch, and no try is waited for beyond that. It is
 //!    over once a stream has stood for 1 s, so that one that is accepted and dropped,
 //!    again and again, is still an outage.
 //! 5. `WATCH_LIFETIME` and `WATCH_STALLED` are no outage. The watch is opened again, after
@@ -77,7 +77,7 @@ pub struct Watch {
     pub heartbeat: Duration,
     /// The longest outage that is waited for, 1 min at first; with zero, the first one
     /// ends the watch.
-    pub patience: Duration,
+    pub max_outage: Duration,
 }
 
 impl Watch {
@@ -89,7 +89,7 @@ impl Watch {
             until_caught_up: false,
             over_gaps: false,
             heartbeat: Duration::from_secs(15),
-            patience: Duration::from_mins(1),
+            max_outage: Duration::from_mins(1),
         }
     }
 
@@ -183,7 +183,7 @@ impl Watcher {
     pub(super) fn new(client: Client, watch: Watch) -> Self {
         Self {
             client,
-            outages: Outages::new(watch.patience),
+            outages: Outages::new(watch.max_outage),
             watch,
             followed: None,
             stream: Stream::Closed,
@@ -214,7 +214,7 @@ impl Watcher {
     /// more. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// What the server answered, if trying again is of no use or the patience is over.
+    /// What the server answered, if trying again is of no use or the outage is too long.
     pub async fn next(&mut self) -> Result<Option<Seen>, Status> {
         while !self.over {
             if let Some(message) = self.untold.take() {

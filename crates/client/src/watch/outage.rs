@@ -21,7 +21,7 @@ const STEADY: Duration = Duration::from_secs(1);
 
 /// The outages of a watch.
 pub struct Outages {
-    patience: Duration,
+    max_outage: Duration,
     current: Option<Outage>,
     /// Some stream has told something.
     has_stood: bool,
@@ -38,9 +38,9 @@ struct Outage {
 }
 
 impl Outages {
-    /// None yet. One that is longer than `patience` is to end the watch.
-    pub fn new(patience: Duration) -> Self {
-        Self { patience, current: None, has_stood: false, backoff_until: None }
+    /// None yet. One that is longer than `max_outage` is to end the watch.
+    pub fn new(max_outage: Duration) -> Self {
+        Self { max_outage, current: None, has_stood: false, backoff_until: None }
     }
 
     /// The stream is not opened before.
@@ -83,7 +83,7 @@ impl Outages {
         if !is_lost(status) && !is_crowded {
             return Err(status.clone());
         }
-        let ends = now.checked_add(self.patience);
+        let ends = now.checked_add(self.max_outage);
         let new = Outage { failures: 0, ends, is_told: false, stands_since: None };
         let outage = self.current.get_or_insert(new);
         outage.failures = outage.failures.saturating_add(1);

@@ -10,19 +10,19 @@ fn gate(tasks: u64, bytes: u64) -> Arc<Admission> {
 }
 
 async fn take(gate: &Admission, bytes: u64) -> Permit {
-    gate.admit("q", bytes, WhenFull::Reject, Patience::Unlimited).await.expect("there is room")
+    gate.admit("q", bytes, WhenFull::Reject, WaitLimit::Unlimited).await.expect("there is room")
 }
 
 /// Joins the line, and returns once it stands there.
 async fn stand_in_line(
     gate: &Arc<Admission>,
     bytes: u64,
-    patience: Patience,
+    wait_limit: WaitLimit,
 ) -> tokio::task::JoinHandle<Result<Permit, Refused>> {
     let before = in_line(gate);
     let caller = Arc::clone(gate);
     let pending =
-        tokio::spawn(async move { caller.admit("q", bytes, WhenFull::Wait, patience).await });
+        tokio::spawn(async move { caller.admit("q", bytes, WhenFull::Wait, wait_limit).await });
     while in_line(gate) == before && !pending.is_finished() {
         tokio::task::yield_now().await;
     }
@@ -37,7 +37,7 @@ fn in_line(gate: &Admission) -> usize {
 async fn a_full_queue_rejects_and_a_freed_place_is_given_again() {
     let gate = gate(1, 100);
     let first = take(&gate, 10).await;
-    let refused = gate.admit("q", 10, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
+    let refused = gate.admit("q", 10, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap_err();
     assert!(matches!(refused, Refused::Full { limit: Limit::Tasks(1), .. }), "{refused:?}");
     drop(first);
     take(&gate, 10).await;
@@ -47,9 +47,9 @@ async fn a_full_queue_rejects_and_a_freed_place_is_given_again() {
 async fn bytes_are_limited_too() {
     let gate = gate(10, 100);
     let _first = take(&gate, 60).await;
-    let refused = gate.admit("q", 50, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
+    let refused = gate.admit("q", 50, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap_err();
     assert!(matches!(refused, Refused::Full { limit: Limit::Bytes(100), .. }), "{refused:?}");
-    let never = gate.admit("q", 101, WhenFull::Wait, gate.patience(None)).await.unwrap_err();
+    let never = gate.admit("q", 101, WhenFull::Wait, gate.wait_limit(None)).await.unwrap_err();
     assert_eq!(never, Refused::LargerThanQueue { bytes: 101, limit: 100 });
 }
 
@@ -59,7 +59,7 @@ async fn callers_are_served_in_the_order_of_arrival() {
     let mut held = take(&gate, 1).await;
     let mut line = Vec::new();
     for bytes in 1..=20 {
-        line.push(stand_in_line(&gate, bytes, Patience::Unlimited).await);
+        line.push(stand_in_line(&gate, bytes, WaitLimit::Unlimited).await);
     }
     for (at, pending) in line.into_iter().enumerate() {
         drop(held);
@@ -73,8 +73,8 @@ async fn callers_are_served_in_the_order_of_arrival() {
 async fn the_next_in_line_is_let_in_when_the_one_before_is_on_its_way_to_the_store() {
     let gate = gate(2, 1000);
     let held = [take(&gate, 1).await, take(&gate, 1).await];
-    let first = stand_in_line(&gate, 1, Patience::Unlimited).await;
-    let second = stand_in_line(&gate, 2, Patience::Unlimited).await;
+    let first = stand_in_line(&gate, 1, WaitLimit::Unlimited).await;
+    let second = stand_in_line(&gate, 2, WaitLimit::Unlimited).await;
     drop(held);
     let mut first = first.await.unwrap().expect("granted");
     assert_eq!(in_line(&gate), 1, "whichever thread wakes first, it would be the first task");
@@ -98,8 +98,8 @@ async fn who_fits_beside_all_in_line_is_not_told_that_the_queue_is_full() {
     for _ in 0..4 {
         held.push(take(&gate, 1).await);
     }
-    let first = stand_in_line(&gate, 1, Patience::Unlimited).await;
-    let _second = stand_in_line(&gate, 40, Patience::Unlimited).await;
+    let first = stand_in_line(&gate, 1, WaitLimit::Unlimited).await;
+    let _second = stand_in_line(&gate, 40, WaitLimit::Unlimited).await;
     held.truncate(1);
     let first = first.await.unwrap().expect("granted");
     assert_eq!(in_line(&gate), 1, "the second one waits for the first to enter");
@@ -119,8 +119,8 @@ async fn who_has_its_turn_takes_what_there_is_room_for() {
     for _ in 0..4 {
         held.push(take(&gate, 1).await);
     }
-    let first = stand_in_line(&gate, 1, Patience::Unlimited).await;
-    let second = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    let first = stand_in_line(&gate, 1, WaitLimit::Unlimited).await;
+    let second = stand_in_line(&gate, 1, WaitLimit::Unlimited).await;
     held.truncate(1);
     let mut first = first.await.unwrap().expect("granted");
     let behind = |first: &Permit, queue, bytes| gate.try_admit_behind(first, queue, bytes);
@@ -144,8 +144,8 @@ async fn who_has_its_turn_takes_what_there_is_room_for() {
 async fn a_large_task_in_front_is_not_overtaken_and_its_leaving_lets_others_in() {
     let gate = gate(10, 100);
     let _held = take(&gate, 60).await;
-    let large = stand_in_line(&gate, 90, Patience::Unlimited).await;
-    let small = stand_in_line(&gate, 10, Patience::Unlimited).await;
+    let large = stand_in_line(&gate, 90, WaitLimit::Unlimited).await;
+    let small = stand_in_line(&gate, 10, WaitLimit::Unlimited).await;
     assert_eq!(in_line(&gate), 2, "the small one fits but stands behind");
     large.abort();
     assert_eq!(small.await.unwrap().expect("granted").bytes, 10);
@@ -156,7 +156,7 @@ async fn a_large_task_in_front_is_not_overtaken_and_its_leaving_lets_others_in()
 async fn a_caller_that_goes_away_frees_its_place() {
     let gate = gate(1, 100);
     let held = take(&gate, 1).await;
-    let gone = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    let gone = stand_in_line(&gate, 1, WaitLimit::Unlimited).await;
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
     assert_eq!(in_line(&gate), 0);
@@ -169,10 +169,10 @@ async fn deadlines_and_patience_end_the_wait() {
     let gate = gate(1, 100);
     let _held = take(&gate, 1).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(1);
-    let late = gate.admit("q", 1, WhenFull::Wait, Patience::Deadline(deadline)).await.unwrap_err();
+    let late = gate.admit("q", 1, WhenFull::Wait, WaitLimit::Deadline(deadline)).await.unwrap_err();
     assert_eq!(late, Refused::Deadline);
     let began = tokio::time::Instant::now();
-    let patient = gate.admit("q", 1, WhenFull::Wait, gate.patience(None)).await.unwrap_err();
+    let patient = gate.admit("q", 1, WhenFull::Wait, gate.wait_limit(None)).await.unwrap_err();
     assert!(matches!(patient, Refused::Full { .. }), "{patient:?}");
     assert!(began.elapsed() >= Duration::from_mins(1));
     assert_eq!(in_line(&gate), 0);
@@ -182,36 +182,36 @@ async fn deadlines_and_patience_end_the_wait() {
 async fn closing_refuses_everyone_with_one_cause() {
     let gate = gate(1, 100);
     let _held = take(&gate, 1).await;
-    let waiting = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    let waiting = stand_in_line(&gate, 1, WaitLimit::Unlimited).await;
     gate.close(Refused::Draining);
     assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::Draining);
-    let later = gate.admit("q", 1, WhenFull::Wait, gate.patience(None)).await.unwrap_err();
+    let later = gate.admit("q", 1, WhenFull::Wait, gate.wait_limit(None)).await.unwrap_err();
     assert_eq!(later, Refused::Draining);
 }
 
 #[tokio::test]
 async fn queues_are_limited_and_empty_ones_make_room() {
     let gate = gate(1, 100);
-    let held = gate.admit("a", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
-    let _other = gate.admit("b", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
-    let refused = gate.admit("c", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
+    let held = gate.admit("a", 1, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap();
+    let _other = gate.admit("b", 1, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap();
+    let refused = gate.admit("c", 1, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap_err();
     assert_eq!(refused, Refused::TooManyQueues(2));
     drop(held);
-    gate.admit("c", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap();
+    gate.admit("c", 1, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap();
 }
 
 #[tokio::test]
 async fn tasks_that_go_together_get_in_together() {
     let gate = gate(3, 100);
     let held = take(&gate, 10).await;
-    let unlimited = Patience::Unlimited;
+    let unlimited = WaitLimit::Unlimited;
     let refused = gate.admit_together("q", 3, 30, WhenFull::Reject, unlimited).await.unwrap_err();
     assert!(matches!(refused, Refused::Full { .. }), "{refused:?}");
     let never = gate.admit_together("q", 4, 40, WhenFull::Wait, unlimited).await.unwrap_err();
     assert_eq!(never, Refused::MoreThanQueue { tasks: 4, limit: 3 });
     let caller = Arc::clone(&gate);
     let together = tokio::spawn(async move {
-        caller.admit_together("q", 3, 30, WhenFull::Wait, Patience::Unlimited).await
+        caller.admit_together("q", 3, 30, WhenFull::Wait, WaitLimit::Unlimited).await
     });
     while in_line(&gate) == 0 {
         tokio::task::yield_now().await;
@@ -232,10 +232,10 @@ async fn a_queue_with_other_limits_lets_in_whoever_fits_and_sends_away_who_never
     let gate = gate(1, 100);
     let _held = take(&gate, 10).await;
     let handle = gate.handle("q");
-    let large = stand_in_line(&gate, 60, Patience::Unlimited).await;
-    let small = stand_in_line(&gate, 10, Patience::Unlimited).await;
-    let waits = stand_in_line(&gate, 45, Patience::Unlimited).await;
-    let behind = stand_in_line(&gate, 70, Patience::Unlimited).await;
+    let large = stand_in_line(&gate, 60, WaitLimit::Unlimited).await;
+    let small = stand_in_line(&gate, 10, WaitLimit::Unlimited).await;
+    let waits = stand_in_line(&gate, 45, WaitLimit::Unlimited).await;
+    let behind = stand_in_line(&gate, 70, WaitLimit::Unlimited).await;
     assert_eq!(handle.waiting(), (10, 4));
     handle.configure(Settings { max_tasks: 5, max_bytes: 50, ..Settings::default() });
     // Also behind one that only has to wait.
@@ -267,7 +267,7 @@ async fn what_the_store_holds_already_comes_back_over_the_limit() {
     let held = take(&gate, 1).await;
     let again = gate.readmit("q", 500);
     drop(held);
-    let refused = gate.admit("q", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
+    let refused = gate.admit("q", 1, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap_err();
     assert!(matches!(refused, Refused::Full { .. }));
     drop(again);
     take(&gate, 1).await;
@@ -276,7 +276,7 @@ async fn what_the_store_holds_already_comes_back_over_the_limit() {
 #[tokio::test]
 async fn a_place_that_cannot_be_taken_is_not_lost() {
     let gate = gate(2, 100);
-    let together = gate.admit_together("q", 2, 10, WhenFull::Reject, Patience::Unlimited);
+    let together = gate.admit_together("q", 2, 10, WhenFull::Reject, WaitLimit::Unlimited);
     let mut permits = together.await.expect("there is room");
     assert!(permits.take(11).is_none(), "it is more than was asked for");
     let taken = [permits.take(5), permits.take(5)];
@@ -306,11 +306,11 @@ fn the_advice_follows_the_measured_rate() {
 async fn a_failed_store_is_told_as_such_and_the_first_cause_stays() {
     let gate = gate(1, 100);
     let _held = take(&gate, 1).await;
-    let waiting = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    let waiting = stand_in_line(&gate, 1, WaitLimit::Unlimited).await;
     gate.close(Refused::StoreFailed);
     gate.close(Refused::Draining);
     assert_eq!(waiting.await.unwrap().unwrap_err(), Refused::StoreFailed);
-    let later = gate.admit("q", 1, WhenFull::Reject, Patience::Unlimited).await.unwrap_err();
+    let later = gate.admit("q", 1, WhenFull::Reject, WaitLimit::Unlimited).await.unwrap_err();
     assert_eq!(later, Refused::StoreFailed);
 }
 
@@ -319,13 +319,13 @@ async fn a_hold_refuses_everyone_until_it_is_released() {
     let gate = gate(2, 100);
     let held = take(&gate, 1).await;
     let _other = take(&gate, 1).await;
-    let waiting = stand_in_line(&gate, 1, Patience::Unlimited).await;
+    let waiting = stand_in_line(&gate, 1, WaitLimit::Unlimited).await;
     let retry_after = Duration::from_secs(3);
     gate.hold(Hold::LogFull, retry_after);
     let refused = Refused::Held { hold: Hold::LogFull, retry_after };
     assert_eq!(waiting.await.unwrap().unwrap_err(), refused);
     drop(held);
-    let later = gate.admit("q", 1, WhenFull::Wait, gate.patience(None)).await.unwrap_err();
+    let later = gate.admit("q", 1, WhenFull::Wait, gate.wait_limit(None)).await.unwrap_err();
     assert_eq!(later, refused, "although there is room");
     assert_eq!(gate.try_admit("q", 1).unwrap_err(), refused);
     // What is in the store goes on, and can be administered.
@@ -333,7 +333,7 @@ async fn a_hold_refuses_everyone_until_it_is_released() {
     gate.try_handle("q").expect("a queue can be changed");
     gate.release(Hold::LogFull);
     take(&gate, 1).await;
-    let waiting = stand_in_line(&gate, 100, Patience::Unlimited).await;
+    let waiting = stand_in_line(&gate, 100, WaitLimit::Unlimited).await;
     assert_eq!(in_line(&gate), 1, "the line is as it was");
     waiting.abort();
 }

@@ -8,10 +8,10 @@ final class Outages {
   /** A stream that has stood for so long ends the outage before it. */
   private static final Duration STEADY = Duration.ofSeconds(1);
 
-  /** What every try gets to be answered in, however little is left of the patience. */
+  /** What every try gets to be answered in, however little is left of the longest outage. */
   private static final Duration LEAST_TRY = Duration.ofMillis(100);
 
-  private final long patience;
+  private final long maxOutage;
   private Outage current;
 
   /** Some stream has told something. */
@@ -33,8 +33,8 @@ final class Outages {
   }
 
   /** None yet. One that is longer than this is to end the watch. */
-  Outages(Duration patience) {
-    this.patience = Retry.nanos(patience);
+  Outages(Duration maxOutage) {
+    this.maxOutage = Retry.nanos(maxOutage);
   }
 
   /** The stream is not opened before. */
@@ -78,7 +78,7 @@ final class Outages {
     current.failures++;
     int failures = current.failures;
     long nextTry = now + nanosAtLeast(askedRest(failed).orElseGet(() -> Retry.backoff(failures)));
-    if (nextTry > current.since + patience) {
+    if (nextTry > current.since + maxOutage) {
       throw failed;
     }
     restUntil = nextTry;
@@ -95,7 +95,7 @@ final class Outages {
     if (current == null) {
       return longest;
     }
-    long left = current.since + patience - now;
+    long left = current.since + maxOutage - now;
     return Math.min(longest, Math.max(left, LEAST_TRY.toNanos()));
   }
 

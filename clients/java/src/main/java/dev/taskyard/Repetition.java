@@ -16,7 +16,7 @@ import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 
 /**
- * One call, made until there is an answer, its patience is over, or its deadline has passed. Only
+ * One call, made until there is an answer, it has gone on for too long, or its deadline has passed. Only
  * for what may safely be repeated.
  */
 final class Repetition<A> {
@@ -146,13 +146,13 @@ final class Repetition<A> {
   }
 
   private void failed(TaskyardException failed) {
-    if (later.nanoTime() - begun > Retry.PATIENCE.toNanos()) {
+    if (later.nanoTime() - begun > Retry.MAX_ELAPSED.toNanos()) {
       failures = 0;
     }
     if (++failures == 1) {
       firstFailure = later.nanoTime();
     }
-    long left = firstFailure + Retry.PATIENCE.toNanos() - later.nanoTime();
+    long left = firstFailure + Retry.MAX_ELAPSED.toNanos() - later.nanoTime();
     Optional<Duration> rest =
         mayRepeat.test(failed)
             ? Retry.restAfter(failures, failed).filter(one -> one.toNanos() <= left)

@@ -11,7 +11,7 @@ final class Retry {
    * No try begins later after the first that failed: a drain and a restart of the server. A try
    * that stood for longer, as one that waited for room, did not fail in the outage before it.
    */
-  static final Duration PATIENCE = Duration.ofMinutes(1);
+  static final Duration MAX_ELAPSED = Duration.ofMinutes(1);
 
   static final Duration INITIAL_BACKOFF = Duration.ofMillis(100);
   static final Duration MAX_BACKOFF = Duration.ofSeconds(5);

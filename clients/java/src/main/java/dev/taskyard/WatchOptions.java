@@ -18,7 +18,7 @@ import java.util.Objects;
  * @param overGaps go on after events that are no longer kept, with {@link Seen.Gap}, rather than
  *     end with {@code CURSOR_EXPIRED}
  * @param heartbeat silence before the server sends a heartbeat: 100 ms to 1 h, 15 s at first
- * @param patience the longest outage that is waited for, 1 min at first; with zero, the first one
+ * @param maxOutage the longest outage that is waited for, 1 min at first; with zero, the first one
  *     ends the watch
  */
 public record WatchOptions(
@@ -27,7 +27,7 @@ public record WatchOptions(
     boolean untilCaughtUp,
     boolean overGaps,
     Duration heartbeat,
-    Duration patience) {
+    Duration maxOutage) {
 
   /** Where a watch begins. */
   public sealed interface Start {
@@ -56,19 +56,19 @@ public record WatchOptions(
    * @param untilCaughtUp whether to end there
    * @param overGaps whether to go on after them
    * @param heartbeat silence before the server sends one
-   * @param patience the longest outage that is waited for
+   * @param maxOutage the longest outage that is waited for
    */
   public WatchOptions {
     Objects.requireNonNull(start, "start");
     Objects.requireNonNull(filter, "filter");
     Objects.requireNonNull(heartbeat, "heartbeat");
-    Objects.requireNonNull(patience, "patience");
+    Objects.requireNonNull(maxOutage, "maxOutage");
   }
 
   /**
    * All events from the next one on.
    *
-   * @return with the usual heartbeat and patience
+   * @return with the usual heartbeat and longest outage
    */
   public static WatchOptions live() {
     return from(new Start.Live());
@@ -77,7 +77,7 @@ public record WatchOptions(
   /**
    * All events from the oldest one on that is kept.
    *
-   * @return with the usual heartbeat and patience
+   * @return with the usual heartbeat and longest outage
    */
   public static WatchOptions oldest() {
     return from(new Start.Oldest());
@@ -86,7 +86,7 @@ public record WatchOptions(
   /**
    * The tasks and workers as they stand, then the events after them.
    *
-   * @return with the usual heartbeat and patience
+   * @return with the usual heartbeat and longest outage
    */
   public static WatchOptions snapshot() {
     return from(new Start.Snapshot());
@@ -96,7 +96,7 @@ public record WatchOptions(
    * All events after a cursor.
    *
    * @param cursor of what was seen last
-   * @return with the usual heartbeat and patience
+   * @return with the usual heartbeat and longest outage
    */
   public static WatchOptions after(String cursor) {
     return from(new Start.After(cursor));
@@ -115,7 +115,7 @@ public record WatchOptions(
    * @return the copy
    */
   public WatchOptions withStart(Start start) {
-    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, patience);
+    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, maxOutage);
   }
 
   /**
@@ -125,7 +125,7 @@ public record WatchOptions(
    * @return the copy
    */
   public WatchOptions withFilter(EventFilter filter) {
-    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, patience);
+    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, maxOutage);
   }
 
   /**
@@ -135,7 +135,7 @@ public record WatchOptions(
    * @return the copy
    */
   public WatchOptions withUntilCaughtUp(boolean untilCaughtUp) {
-    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, patience);
+    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, maxOutage);
   }
 
   /**
@@ -145,7 +145,7 @@ public record WatchOptions(
    * @return the copy
    */
   public WatchOptions withOverGaps(boolean overGaps) {
-    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, patience);
+    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, maxOutage);
   }
 
   /**
@@ -155,17 +155,17 @@ public record WatchOptions(
    * @return the copy
    */
   public WatchOptions withHeartbeat(Duration heartbeat) {
-    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, patience);
+    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, maxOutage);
   }
 
   /**
-   * A copy with another patience.
+   * A copy with another longest outage.
    *
-   * @param patience the longest outage that is waited for
+   * @param maxOutage the longest outage that is waited for
    * @return the copy
    */
-  public WatchOptions withPatience(Duration patience) {
-    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, patience);
+  public WatchOptions withMaxOutage(Duration maxOutage) {
+    return new WatchOptions(start, filter, untilCaughtUp, overGaps, heartbeat, maxOutage);
   }
 
   WatchEventsRequest request() {

@@ -143,7 +143,7 @@ class PartsTest {
   }
 
   @Test
-  void patienceEnds() {
+  void maxOutageEnds() {
     Clock clock = new Clock();
     var failed = failure(Repetition.of(clock, null, () -> CompletableFuture.failedFuture(LOST)));
     assertEquals(Code.UNAVAILABLE, failed.code());

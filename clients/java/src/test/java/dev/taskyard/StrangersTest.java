@@ -223,7 +223,7 @@ class StrangersTest {
 
   @Test
   void aWatchOfAServerThatSaysNothingIsLost() throws Exception {
-    try (Watch watch = over(silent()).watch(WatchOptions.live().withPatience(Duration.ZERO))) {
+    try (Watch watch = over(silent()).watch(WatchOptions.live().withMaxOutage(Duration.ZERO))) {
       var failed = assertThrows(TaskyardException.class, watch::next);
       assertEquals(Code.UNAVAILABLE, failed.code());
     }

@@ -118,29 +118,29 @@ class WatchTest {
   }
 
   @Test
-  void patienceBoundsAnOutage() {
-    plays(WatchOptions.live().withPatience(Duration.ofSeconds(10)), "Lost UNAVAILABLE");
+  void maxOutageBoundsAnOutage() {
+    plays(WatchOptions.live().withMaxOutage(Duration.ofSeconds(10)), "Lost UNAVAILABLE");
     took(5000, 10_000);
   }
 
   @Test
-  void noTryIsWaitedForBeyondThePatience() {
+  void noTryIsWaitedForBeyondTheMaxOutage() {
     source.then(LOST).thenNoAnswer();
-    plays(WatchOptions.live().withPatience(Duration.ofSeconds(2)), "Lost UNAVAILABLE");
+    plays(WatchOptions.live().withMaxOutage(Duration.ofSeconds(2)), "Lost UNAVAILABLE");
     took(2000, 2000);
   }
 
   @Test
   void alsoTheLastTryIsWaitedForALittle() {
     source.then(ended(pushed("990"))).thenNoAnswer();
-    plays(WatchOptions.live().withPatience(Duration.ofSeconds(1)), "Lost UNAVAILABLE");
+    plays(WatchOptions.live().withMaxOutage(Duration.ofSeconds(1)), "Lost UNAVAILABLE");
     took(1090, 1090);
   }
 
   @Test
-  void withoutPatienceTheFirstOutageEndsIt() {
+  void withoutMaxOutageTheFirstOutageEndsIt() {
     source.then(started("a"), LOST);
-    plays(WatchOptions.live().withPatience(Duration.ZERO), "Started UNAVAILABLE");
+    plays(WatchOptions.live().withMaxOutage(Duration.ZERO), "Started UNAVAILABLE");
     asked("live");
   }
 
@@ -149,7 +149,7 @@ class WatchTest {
     for (int i = 0; i < 100; i++) {
       source.then(started("a"), LOST);
     }
-    String seen = play(WatchOptions.live().withPatience(Duration.ofSeconds(10)));
+    String seen = play(WatchOptions.live().withMaxOutage(Duration.ofSeconds(10)));
     assertTrue(seen.startsWith("Started Lost Restored Lost Restored Lost"), seen);
     assertTrue(seen.endsWith("UNAVAILABLE"), seen);
     took(5000, 10_000);
@@ -161,7 +161,7 @@ class WatchTest {
       source.then(started("a"), silence(1), LOST);
     }
     source.then(EXPIRED);
-    String seen = play(WatchOptions.live().withPatience(Duration.ofMillis(100)));
+    String seen = play(WatchOptions.live().withMaxOutage(Duration.ofMillis(100)));
     assertTrue(seen.endsWith("Lost CURSOR_EXPIRED"), seen);
     // Each is the first failure of its outage.
     took(105_000, 110_000);
@@ -192,7 +192,7 @@ class WatchTest {
         .then(started("a"), refused(Code.RESOURCE_EXHAUSTED, "WATCH_STALLED", rest))
         .then(started("a"), events("b", 3), EXPIRED);
     plays(
-        WatchOptions.live().withPatience(Duration.ZERO),
+        WatchOptions.live().withMaxOutage(Duration.ZERO),
         "Started Started Started a<3>b CURSOR_EXPIRED");
     asked("live", "after a", "after a");
     took(3010, 3010);
@@ -206,7 +206,7 @@ class WatchTest {
         .thenNoAnswer()
         .then(started("a"), EXPIRED);
     plays(
-        WatchOptions.oldest().withPatience(Duration.ofSeconds(2)),
+        WatchOptions.oldest().withMaxOutage(Duration.ofSeconds(2)),
         "Lost Started Lost Restored CURSOR_EXPIRED");
     // The try that was not answered had all of its grace.
     took(6100, 6300);
@@ -218,7 +218,7 @@ class WatchTest {
         .then(LOST)
         .then(started("a"), refused(Code.UNAVAILABLE, "WATCH_LIFETIME", retryAfter(3)))
         .then(LOST);
-    plays(WatchOptions.oldest().withPatience(Duration.ofSeconds(2)), "Lost Started UNAVAILABLE");
+    plays(WatchOptions.oldest().withMaxOutage(Duration.ofSeconds(2)), "Lost Started UNAVAILABLE");
     took(3050, 3100);
   }
 
