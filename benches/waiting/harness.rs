@@ -69,7 +69,7 @@ impl Harness {
         let task = NewTask {
             kind: "noop".into(),
             queue: queue.into(),
-            body: TaskBody { payload, timeout: Duration::from_hours(1) },
+            body: payload.into(),
             priority: 0,
             due: Due::Now,
             retry: RetryPolicy {
@@ -264,7 +264,7 @@ fn small_task() -> NewTask {
     NewTask {
         kind: "noop".into(),
         queue: "own".into(),
-        body: TaskBody { payload: Data::Empty, timeout: Duration::from_mins(1) },
+        body: TaskBody { timeout: Duration::from_mins(1), ..TaskBody::default() },
         priority: 0,
         due: Due::Now,
         retry: RetryPolicy {

@@ -56,8 +56,8 @@ fn new_task(queue: &str, request_id: &str) -> NewTask {
         kind: "work".into(),
         queue: queue.into(),
         body: TaskBody {
-            payload: Data::Json(r#"{"a":1}"#.into()),
             timeout: Duration::from_secs(9),
+            ..Data::Json(r#"{"a":1}"#.into()).into()
         },
         priority: 1,
         due: Due::Now,

@@ -3,7 +3,7 @@
 import type { CallOptions } from "./bounds.js";
 import type { EventFilter } from "./gen/taskyard/v1/event.js";
 import type { RetryPolicy } from "./gen/taskyard/v1/task.js";
-import type { SubmitRequest } from "./gen/taskyard/v1/task_service.js";
+import { SubmitRequest } from "./gen/taskyard/v1/task_service.js";
 import type { WatchOptions } from "./watch/seen.js";
 
 /** Throws if this, which has that name, is not what it should be. */
@@ -35,20 +35,15 @@ const list: Check = (value, name) => {
 
 const RETRY: Shape<RetryPolicy> = { maxAttempts: any, initialBackoff: span, maxBackoff: span };
 
-const TASK: Shape<SubmitRequest> = {
-  kind: any,
+// The fields are those of the definitions; only some need a check.
+const TASK: Readonly<Record<string, Check>> = {
+  ...Object.fromEntries(Object.keys(SubmitRequest.create()).map((name) => [name, any])),
   args: plain,
-  data: any,
-  queue: any,
-  priority: any,
   delay: span,
-  runAt: any,
   timeout: span,
   retry: (value, name) => each(value, name, RETRY, "a task has no field"),
   labels: plain,
-  requestId: any,
-  whenFull: any,
-};
+} satisfies Partial<Shape<SubmitRequest>>;
 
 const NO_OPTION = "there is no option";
 

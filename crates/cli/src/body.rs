@@ -36,6 +36,9 @@ impl BodyFlags {
     }
 }
 
+/// What the help of `submit --from` says of its keys.
+pub const FIELDS_HELP: &str = "args (an object) or data (base64)";
+
 /// Its keys in a line of `submit --from`.
 pub const KEYS: &[&str] = &["args", "data"];
 
@@ -50,7 +53,7 @@ pub fn set(request: &mut SubmitRequest, key: &str, value: Value) -> Result<(), S
             let data = json::from_base64(&ndjson::text(value)?)?;
             request.payload = Some(Payload::Data(data));
         }
-        _ => {}
+        _ => return Err("is not read by this version".into()),
     }
     Ok(())
 }

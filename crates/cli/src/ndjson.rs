@@ -288,12 +288,37 @@ fn type_of(value: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
     use taskyard_proto::v1::submit_request::Payload;
 
     use super::*;
 
     fn wrong(line: &str) -> Vec<String> {
         parse(line.as_bytes()).expect_err(line)
+    }
+
+    /// The names of a message's fields, as the definitions have them.
+    fn fields_of(message: &str) -> Vec<String> {
+        let set = prost_types::FileDescriptorSet::decode(taskyard_proto::FILE_DESCRIPTOR_SET);
+        let files = set.expect("descriptors").file;
+        let messages = files.iter().flat_map(|file| &file.message_type);
+        let found = messages.into_iter().find(|one| one.name() == message).expect("it is defined");
+        found.field.iter().map(|field| field.name().to_owned()).collect()
+    }
+
+    #[test]
+    fn every_field_of_a_submission_is_a_key_and_in_the_help() {
+        let fields = fields_of("SubmitRequest");
+        assert!(fields.len() >= 12, "{fields:?}");
+        assert!(fields.iter().all(|field| keys().contains(&field.as_str())), "{fields:?}");
+        assert_eq!(fields.len(), keys().len());
+        let help = crate::submit::from_help();
+        let missing: Vec<_> = fields.iter().filter(|field| !help.contains(*field)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        for key in body::KEYS {
+            let wrong = body::set(&mut SubmitRequest::default(), key, Value::Bool(true));
+            assert!(!wrong.expect_err("it is none").contains("version"), "{key} is not read");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use taskyard_proto::{
 };
 
 use super::{
-    body::BodyFlags,
+    body::{self, BodyFlags},
     bulk::{self, Source},
     client::ServerArgs,
     exit::Exit,
@@ -43,7 +43,7 @@ pub struct SubmitArgs {
         value_name = "FILE",
         conflicts_with_all = ["TaskFlags", "BodyFlags"],
         help = "Submit many: one JSON object a line; - reads stdin",
-        long_help = FROM_HELP
+        long_help = from_help()
     )]
     from: Option<PathBuf>,
     /// With --from: request ids are this and the line's number, so that running it again
@@ -64,11 +64,15 @@ pub struct SubmitArgs {
     output: OutputArgs,
 }
 
-const FROM_HELP: &str = "\
+/// What help says of `--from`.
+pub fn from_help() -> String {
+    let body = body::FIELDS_HELP;
+    format!(
+        "\
 Submit many: one JSON object a line; - reads stdin
 
-The fields are those of SubmitRequest: kind (required), args (an object) or
-data (base64), queue, priority, delay (\"5s\") or run_at (RFC 3339), timeout,
+The fields are those of SubmitRequest: kind (required), {body},
+queue, priority, delay (\"5s\") or run_at (RFC 3339), timeout,
 retry (max_attempts, initial_backoff, max_backoff), labels, request_id,
 when_full (\"WAIT\", for up to an hour, or \"REJECT\"). Ids are printed in the
 order of the lines; a line that is refused is told on stderr and the others
@@ -76,7 +80,9 @@ go on. With --output json every line has its answer.
 
 A line that has no request_id gets one of a prefix and its number. If not all
 lines become tasks, the last words on stderr are the command that goes on: it
-submits nothing twice, as long as the lines stay where they are.";
+submits nothing twice, as long as the lines stay where they are."
+    )
+}
 
 /// The one task.
 #[derive(Debug, Default, clap::Args)]

@@ -27,7 +27,7 @@ pub fn task(queue: &str) -> NewTask {
     NewTask {
         kind: "kind".into(),
         queue: queue.into(),
-        body: TaskBody { payload: Data::Empty, timeout: PATIENCE },
+        body: TaskBody { timeout: PATIENCE, ..TaskBody::default() },
         priority: 0,
         due: Due::Now,
         retry: RetryPolicy {

@@ -62,7 +62,7 @@ pub fn new_task(queue: &str, payload: &Data) -> NewTask {
     NewTask {
         kind: "kind".into(),
         queue: queue.into(),
-        body: TaskBody { payload: payload.clone(), timeout: PATIENCE },
+        body: TaskBody { timeout: PATIENCE, ..payload.clone().into() },
         priority: 0,
         due: Due::Now,
         retry: RetryPolicy {

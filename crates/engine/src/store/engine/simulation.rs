@@ -232,8 +232,8 @@ impl Simulation {
             kind: ["x", "y"][self.random.random_range(0..2)].into(),
             queue: QUEUES[self.random.random_range(0..3)].into(),
             body: TaskBody {
-                payload: Data::Json(self.made.to_string().into()),
                 timeout: Duration::from_secs(1),
+                ..Data::Json(self.made.to_string().into()).into()
             },
             priority: self.random.random_range(-1..2),
             due,

@@ -156,7 +156,7 @@ pub(super) fn task(queue: &str) -> NewTask {
     NewTask {
         kind: "kind".into(),
         queue: queue.into(),
-        body: TaskBody { payload: Data::Empty, timeout: Duration::from_secs(1) },
+        body: TaskBody { timeout: Duration::from_secs(1), ..TaskBody::default() },
         priority: 0,
         due: Due::Now,
         retry: RetryPolicy {

@@ -114,7 +114,7 @@ fn the_records_are_those_of_the_format() {
     let task = NewTask {
         kind: "k".into(),
         queue: "q".into(),
-        body: TaskBody { payload: Data::Json("{}".into()), timeout: Duration::from_secs(1) },
+        body: TaskBody { timeout: Duration::from_secs(1), ..Data::Json("{}".into()).into() },
         priority: -3,
         due: Due::Now,
         retry: RetryPolicy {
