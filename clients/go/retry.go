@@ -84,7 +84,7 @@ func restAfter(failures int, err *Error) (time.Duration, bool) {
 	}
 }
 
-// repeat calls until there is an answer, the outage is too long, or ctx ends. Only for
+// repeat calls until there is an answer, maxElapsed is over, or ctx ends. Only for
 // what may safely be repeated.
 func repeat[T any](ctx context.Context, call func(context.Context) (T, error)) (T, error) {
 	return repeatUntil(ctx, time.Time{}, call)

@@ -93,7 +93,7 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			seen:    "Started Lost", ends: "CURSOR_EXPIRED",
 			least: 50 * time.Millisecond, most: 100 * time.Millisecond,
 		},
-		"maxOutage bounds an outage": {
+		"an outage is bounded": {
 			watch: Watch{MaxOutage: 10 * time.Second},
 			seen:  "Lost", ends: "Unavailable",
 			least: 5 * time.Second, most: 10 * time.Second,
@@ -134,7 +134,7 @@ func TestTheRulesOfTheWatch(t *testing.T) {
 			seen:  "Started Lost Restored", ends: "DRAINING",
 			least: 1650 * time.Millisecond, most: 1700 * time.Millisecond,
 		},
-		"with none waited for the first outage ends it": {
+		"the first outage ends it if none is waited for": {
 			watch:   Watch{MaxOutage: -1},
 			streams: [][]any{{message("a", started), unavailable}},
 			asked:   "live", seen: "Started", ends: "Unavailable",

@@ -1,7 +1,8 @@
 //! Validated settings, with units.
 //!
 //! Owns what can be set, its bounds and defaults, and where each value came
-//! from. Must not know the domain, but for how a queue can be set up.
+//! from. Must not know the domain, but for how a queue can be set up, or the engine, but for
+//! what an operator decides about a store.
 //!
 //! One table (`table`) says what can be set. From it come the flags of the
 //! command line ([`args`]), the variables of the environment and the keys of the

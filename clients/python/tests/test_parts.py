@@ -177,7 +177,7 @@ def test_rests_grow_and_are_bounded() -> None:
     assert 0.35 < max(rests) <= 0.4
 
 
-def test_the_longest_outage_ends() -> None:
+def test_repeating_ends() -> None:
     tries, now = Tries(), 100.0
     with pytest.raises(Error, match="lost"):
         while True:

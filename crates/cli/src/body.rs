@@ -1,8 +1,8 @@
 //! What of a task is for whoever runs it or looks at it: how it is given, by flags or in a
 //! line of JSON, and how it is shown, to people or as JSON.
 //!
-//! A field that a task carries as it was submitted stands in each of these four and nowhere
-//! else.
+//! A field that a task only carries stands in each of these four and nowhere else. (The timeout
+//! is older than this file, and stands with the other flags.)
 
 use std::{io::Read as _, path::PathBuf};
 

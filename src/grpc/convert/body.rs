@@ -13,16 +13,17 @@ use crate::{
     task::{Data, TaskBody},
 };
 
-/// Checks what else a submission carries for whoever runs it or looks at it.
+/// Checks what else a submission carries for whoever runs it or looks at it, also without a
+/// payload: all that is wrong is named at once.
 pub fn body(
-    payload: Data,
+    payload: Option<Data>,
     request: &mut v1::SubmitRequest,
     settings: &queue::Settings,
     checks: &mut Checks,
-) -> TaskBody {
+) -> Option<TaskBody> {
     let bounds = (*queue::ATTEMPT_TIMEOUT.start(), *queue::ATTEMPT_TIMEOUT.end());
     let timeout = checks.duration("timeout", request.timeout.take(), bounds);
-    TaskBody { payload, timeout: timeout.unwrap_or(settings.attempt_timeout) }
+    Some(TaskBody { payload: payload?, timeout: timeout.unwrap_or(settings.attempt_timeout) })
 }
 
 /// Adds it to a task as the wire has it.

@@ -79,7 +79,7 @@ impl<'a> SubmissionValidator<'a> {
             checks.wrong("priority", format!("{} is not within -1000 to 1000", request.priority));
         }
         let due = due(request.delay, request.run_at, &mut checks);
-        let body = payload.map(|payload| body::body(payload, &mut request, &settings, &mut checks));
+        let body = body::body(payload, &mut request, &settings, &mut checks);
         let retry = retry(request.retry, &settings, &mut checks);
         check_labels("labels", &request.labels, &mut checks);
         check_request_id(&request.request_id, &mut checks);

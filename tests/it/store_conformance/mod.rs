@@ -1,7 +1,7 @@
-//! What every store owes to whoever uses it, through the trait alone.
+//! What the store owes to whoever uses it, through its handle alone, in memory and in files.
 //!
-//! A store takes part with a [`provider::Provider`] of its own and one line at
-//! the end of this file; every case then runs against it. Nothing here sleeps:
+//! Each way to keep it has a [`provider::Provider`] and one line at the end of this file; every
+//! case then runs against it. Nothing here sleeps:
 //! a case goes on when the store has answered. Where it must find that nothing
 //! starts, it relies on one thing beyond the documented contract, see
 //! [`harness::StoreHarness::settle`].

@@ -201,7 +201,7 @@ class Watcher:
         return self
 
     async def __anext__(self) -> Seen:
-        """What comes next; raises Error if trying again is of no use or the outage is too long."""
+        """What comes next; raises Error if it is no use to go on, or after too long an outage."""
         try:
             while (seen := self._rules.tell()) is None:
                 if self._rules.is_over:

@@ -4,7 +4,8 @@
 //! Owns their names, types, defaults, bounds and their numbers on disk, and how those
 //! that were changed lie over those that were configured. Whoever reads, writes or shows
 //! them goes by [`Field::ALL`] and [`Field::kind`], so that a new setting is a new entry
-//! of the table. Must not know how they are spelled in a file, on the wire or for people.
+//! of the table. There is one rate: a second one would need a flag and a key for its burst.
+//! Must not know how they are spelled in a file, on the wire or for people.
 
 use std::{ops::RangeInclusive, time::Duration};
 

@@ -165,7 +165,7 @@ async fn a_caller_that_goes_away_frees_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deadlines_and_patience_end_the_wait() {
+async fn deadlines_and_the_room_timeout_end_the_wait() {
     let gate = gate(1, 100);
     let _held = take(&gate, 1).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! What the rest of the server asks of the store: the handle that carries commands to the
 //! engine's thread and questions to the readers.
 //!
-//! A command that only the engine knows how to decide is an [`Operation`]: one method here,
-//! and one of [`Engine`] that decides it.
+//! A command that only the engine knows how to decide is one method here, and one of
+//! [`Engine`] that decides it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
     Dispatch, Error, Finished, Output, Overview, Page, Query, QueueChange, Submission, Submitted,
     Task,
     clock::WallClock,
-    engine::{Decided, Engine, Message, Operation, Reply},
+    engine::{Decided, Engine, Message, Reply},
     identity::Identity,
     prepared::Prepared,
     reader::{self, Lane, Readers},
@@ -65,10 +65,11 @@ impl Store {
         &self,
         task: Submission,
         permit: Permit,
-    ) -> impl Future<Output = Result<Submitted, Error>> + Send + use<'_> {
+    ) -> BoxFuture<'_, Result<Submitted, Error>> {
         let mut prepared = Box::new(Prepared::new(task, permit));
         let handoff = prepared.permit.take_handoff();
-        self.submission(handoff, |reply| Message::Submit(prepared, reply))
+        // On its own, it does not make the futures large in which it stands.
+        Box::pin(self.submission(handoff, |reply| Message::Submit(prepared, reply)))
     }
 
     /// Takes several tasks, in order and in one commit. The outer result is the
@@ -132,7 +133,7 @@ impl Store {
         tasks: Vec<TaskId>,
         among: Vec<State>,
     ) -> Result<Vec<Result<(), Error>>, Error> {
-        self.operate(tasks.len(), move |engine| engine.cancel_all(tasks, &among)).await
+        self.command(move |reply| Message::cancel(tasks, among, reply)).await
     }
 
     /// Puts tasks that have failed or were cancelled back into their queues, in
@@ -149,7 +150,7 @@ impl Store {
         tasks: Vec<TaskId>,
         among: Vec<State>,
     ) -> Result<Vec<Result<(), Error>>, Error> {
-        self.operate(tasks.len(), move |engine| engine.redrive_all(tasks, &among)).await
+        self.command(move |reply| Message::redrive(tasks, among, reply)).await
     }
 
     /// Records that a worker has joined the pool.
@@ -157,7 +158,7 @@ impl Store {
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`].
     pub async fn join(&self, worker: WorkerId) -> Result<(), Error> {
-        self.operate(1, move |engine| engine.join(worker)).await
+        self.command(move |reply| Message::join(worker, reply)).await
     }
 
     /// A worker asks for its next dispatch: records how its last execution ended, if it had one,
@@ -180,7 +181,7 @@ impl Store {
     /// # Errors
     /// [`Error::Draining`], [`Error::Failed`].
     pub async fn leave(&self, worker: WorkerId) -> Result<(), Error> {
-        self.operate(1, move |engine| engine.leave(worker)).await
+        self.command(move |reply| Message::leave(worker, reply)).await
     }
 
     /// Answers the next call for a dispatch of these workers, or the one that they wait in, with
@@ -204,7 +205,7 @@ impl Store {
     /// [`Error::Draining`], [`Error::Failed`], [`Error::WrongBackoffs`],
     /// [`Error::NoRoom`] if it would be one queue too many.
     pub async fn change_queue(&self, queue: Arc<str>, change: QueueChange) -> Result<(), Error> {
-        self.operate(0, move |engine| Ok(engine.change_queue(&queue, change))).await
+        self.command(move |reply| Message::change(queue, change, reply)).await
     }
 
     /// How the queues stand, in the order of their names: all of them, or only
@@ -301,7 +302,7 @@ impl Store {
         T: std::fmt::Debug + Send + 'static,
         F: FnOnce(&mut Engine<'_>) -> Decided<T> + Send + 'static,
     {
-        self.command(move |reply| Message::Operation(Operation::new(tasks, decide, reply))).await
+        self.command(move |reply| Message::operation(tasks, decide, reply)).await
     }
 
     /// Sends a command, waiting for room, and then waits for its outcome.

@@ -47,7 +47,7 @@ pub use directory::DirectoryError;
 pub use engine::{MAX_GROUP_BYTES, MAX_GROUP_COMMANDS};
 pub use handle::Store;
 pub use journal::Damage;
-pub use open::{OpenError, Settings, open, open_under};
+pub use open::{OpenError, open, open_under};
 pub use overview::{ClassStatus, Flow, Overview, QueueChange, QueueStatus};
 pub use prepared::weight;
 pub use reader::MAX_ROWS_PER_PAGE;
@@ -56,7 +56,7 @@ pub use reading::{
     Query, Task, TimeRange,
 };
 pub use recovery::Recovered;
-pub use settings::{Durability, Retention};
+pub use settings::{Durability, Retention, Settings};
 pub use sqlite::{Scan as LogScan, Trust as LogTrust, scan_log};
 pub use verify::{Verified, VerifyError, verify};
 

@@ -12,8 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Durability, Retention, Store,
-    clock::WallClock,
+    Durability, Settings, Store,
     directory::{Directory, DirectoryError},
     engine::{Closed, LogMover, Message, watch_disk},
     handle::End,
@@ -29,28 +28,6 @@ use crate::{
 
 /// Commands on their way to the engine; a further one waits, in order.
 const MAX_MESSAGES: usize = 4_096;
-
-/// Where a store is and how it behaves.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The data directory; made if need be.
-    pub data_dir: PathBuf,
-    /// What an OK answer survives.
-    pub durability: Durability,
-    /// Crashes in a row that fail a task, at least 1.
-    pub max_crashes: u32,
-    /// Bytes that are to be free on the disk for a new task to be taken; 0 for none.
-    pub disk_reserve: u64,
-    /// What is kept of what has ended, and for how long.
-    pub retention: Retention,
-    /// Bytes that the write-ahead log may have.
-    pub max_log: u64,
-    /// To start although durable commits are lost, with what is whole; what is damaged is
-    /// kept beside it.
-    pub accept_loss: bool,
-    /// The clock by which tasks become due.
-    pub clock: WallClock,
-}
 
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]

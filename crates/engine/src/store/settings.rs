@@ -1,6 +1,30 @@
 //! What an operator decides about a store.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
+
+use super::WallClock;
+
+/// Where a store is and how it behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The data directory; made if need be.
+    pub data_dir: PathBuf,
+    /// What an OK answer survives.
+    pub durability: Durability,
+    /// Crashes in a row that fail a task, at least 1.
+    pub max_crashes: u32,
+    /// Bytes that are to be free on the disk for a new task to be taken; 0 for none.
+    pub disk_reserve: u64,
+    /// What is kept of what has ended, and for how long.
+    pub retention: Retention,
+    /// Bytes that the write-ahead log may have.
+    pub max_log: u64,
+    /// To start although durable commits are lost, with what is whole; what is damaged is
+    /// kept beside it.
+    pub accept_loss: bool,
+    /// The clock by which tasks become due.
+    pub clock: WallClock,
+}
 
 /// What an OK answer survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// How long a call may take before it is told.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SLOW: Duration = Duration::from_secs(5);
 
 /// How often a call that lasts is told.
 const REMINDER: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ pub async fn watch(calls: Weak<DiskWatch>) {
         tokio::time::sleep(TICK).await;
         crate::failpoint::hit("disk-watch");
         let Some(calls) = calls.upgrade() else { return };
-        told = match (calls.lasts().filter(|lasts| *lasts >= PATIENCE), told) {
+        told = match (calls.lasts().filter(|lasts| *lasts >= SLOW), told) {
             (Some(lasts), Some(before)) if lasts < before + REMINDER => Some(before),
             (Some(lasts), _) => {
                 tracing::error!(

@@ -9,8 +9,10 @@ use super::{
     effects::{Reply, refuse},
 };
 use crate::{
-    store::{Dispatch, Error, Finished, Outcome, Overview, Submitted, prepared::Prepared},
-    task::WorkerId,
+    store::{
+        Dispatch, Error, Finished, Outcome, Overview, QueueChange, Submitted, prepared::Prepared,
+    },
+    task::{State, TaskId, WorkerId},
 };
 
 /// A command and where its answer goes.
@@ -42,20 +44,14 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// `decide` is given the engine between two commands; `tasks` is how many it may change.
-    pub fn new<T, F>(tasks: usize, decide: F, reply: Reply<T>) -> Self
-    where
-        T: fmt::Debug + Send + 'static,
-        F: FnOnce(&mut Engine<'_>) -> Decided<T> + Send + 'static,
-    {
-        Self { decide: Box::new(Undecided { decide, reply }), tasks }
-    }
-
     /// Decides it. Its answer is an effect of the group.
     pub fn apply(self, engine: &mut Engine<'_>) -> Result<(), GroupError> {
         self.decide.decide(engine)
     }
 }
+
+/// The outcome of each of several tasks.
+pub type Each = Vec<Result<(), Error>>;
 
 /// What a command comes to; or why nothing can be decided any more.
 pub type Decided<T> = Result<Result<T, Error>, GroupError>;
@@ -72,7 +68,8 @@ struct Undecided<F, T> {
 
 impl<F, T> fmt::Debug for Undecided<F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Undecided").finish_non_exhaustive()
+        // Its path names the command.
+        f.write_str(std::any::type_name::<F>())
     }
 }
 
@@ -101,12 +98,40 @@ where
 const AROUND: usize = 160;
 
 impl Message {
-    /// As [`crate::store::Store`] asks for it.
-    #[cfg(test)]
-    pub fn changed(queue: &str, change: crate::store::QueueChange, reply: Reply<()>) -> Self {
-        let queue = queue.to_owned();
-        let decide = move |engine: &mut Engine<'_>| Ok(engine.change_queue(&queue, change));
-        Self::Operation(Operation::new(0, decide, reply))
+    /// End tasks, of those in these states.
+    pub fn cancel(tasks: Vec<TaskId>, among: Vec<State>, reply: Reply<Each>) -> Self {
+        let count = tasks.len();
+        Self::operation(count, move |engine| engine.cancel_all(tasks, &among), reply)
+    }
+
+    /// Let tasks live again, of those in these states.
+    pub fn redrive(tasks: Vec<TaskId>, among: Vec<State>, reply: Reply<Each>) -> Self {
+        let count = tasks.len();
+        Self::operation(count, move |engine| engine.redrive_all(tasks, &among), reply)
+    }
+
+    /// A worker joins the pool.
+    pub fn join(worker: WorkerId, reply: Reply<()>) -> Self {
+        Self::operation(1, move |engine| engine.join(worker), reply)
+    }
+
+    /// A worker has left the pool.
+    pub fn leave(worker: WorkerId, reply: Reply<()>) -> Self {
+        Self::operation(1, move |engine| engine.leave(worker), reply)
+    }
+
+    /// Change a queue.
+    pub fn change(queue: Arc<str>, change: QueueChange, reply: Reply<()>) -> Self {
+        Self::operation(0, move |engine| Ok(engine.change_queue(&queue, change)), reply)
+    }
+
+    /// Decide something that may change this many tasks.
+    pub fn operation<T, F>(tasks: usize, decide: F, reply: Reply<T>) -> Self
+    where
+        T: fmt::Debug + Send + 'static,
+        F: FnOnce(&mut Engine<'_>) -> Decided<T> + Send + 'static,
+    {
+        Self::Operation(Operation { decide: Box::new(Undecided { decide, reply }), tasks })
     }
 
     /// Bytes that it makes the engine write, roughly; without events, which are counted

@@ -59,7 +59,7 @@ pub use effects::{Effect, Reply};
 pub use index::{ByNumber, Entry, Index};
 pub use log::LogKeeper;
 pub use log_mover::LogMover;
-pub use message::{Decided, Message, Operation};
+pub use message::{Decided, Message};
 pub use mix::Mix;
 pub use queues::{ENDS, EndedCount, Queues};
 pub use trimming::RetentionTrimmer;

@@ -4,7 +4,8 @@
 //! lock of another program: it is written again, the same, until it is taken. Everything else
 //! waits meanwhile, as memory is ahead of the disk; where the disk has refused, new tasks are
 //! held back. Nothing of it was synced, so nothing is in doubt: a sync that fails is another
-//! matter, and ends the store.
+//! matter, and ends the store. A journal of which a commit's outcome can be unknown is asked with
+//! the same set until it knows.
 
 #[cfg(test)]
 mod tests;
@@ -39,11 +40,19 @@ struct Outage {
     backoff: Duration,
     /// The disk has refused it, and new tasks are held back.
     is_refused: bool,
+    /// It may be there already: it must stay as it is.
+    is_in_doubt: bool,
 }
 
 impl Outage {
     fn new() -> Self {
-        Self { began: Instant::now(), told: None, backoff: INITIAL_BACKOFF, is_refused: false }
+        Self {
+            began: Instant::now(),
+            told: None,
+            backoff: INITIAL_BACKOFF,
+            is_refused: false,
+            is_in_doubt: false,
+        }
     }
 
     /// Tells of it, at once or now and then.
@@ -58,6 +67,13 @@ impl Outage {
                 waited = ?since,
                 "another program has locked the database, and the store waits for it: close \
                  what has taskyard.db open"
+            );
+        } else if error.fault() == Fault::Unknown {
+            tracing::warn!(
+                %error,
+                ?since,
+                "whether the last group was committed is not known, and everything waits; it is \
+                 committed again until that is known"
             );
         } else {
             tracing::warn!(
@@ -86,8 +102,14 @@ impl Engine<'_> {
             match committed {
                 Ok(()) => break,
                 Err(error) if error.fault().may_pass() => {
-                    self.wait_out(outage.get_or_insert_with(Outage::new), &error);
-                    self.postpone();
+                    let outage = outage.get_or_insert_with(Outage::new);
+                    self.wait_out(outage, &error);
+                    if !outage.is_in_doubt {
+                        self.postpone();
+                    }
+                }
+                Err(error) if outage.as_ref().is_some_and(|outage| outage.is_in_doubt) => {
+                    return Err(error.in_doubt().into());
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -128,6 +150,7 @@ impl Engine<'_> {
     }
 
     fn wait_out(&self, outage: &mut Outage, error: &JournalError) {
+        outage.is_in_doubt |= error.fault() == Fault::Unknown;
         let is_new = error.fault() != Fault::Busy && !outage.is_refused;
         if is_new {
             // Before it is told: whoever reads of it finds it so.

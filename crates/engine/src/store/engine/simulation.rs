@@ -28,7 +28,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::sync::oneshot;
 
 use self::story::{Story, newest_on};
-use super::{Engine, Message, Operation};
+use super::{Engine, Message};
 use crate::{
     admission::{Admission, Limits},
     event::Seq,
@@ -320,27 +320,13 @@ impl Simulation {
     fn cancellation(&mut self) -> Message {
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Each(answer));
-        {
-            let tasks = self.some_tasks();
-            Message::Operation(Operation::new(
-                tasks.len(),
-                move |engine| engine.cancel_all(tasks, &[]),
-                reply,
-            ))
-        }
+        Message::cancel(self.some_tasks(), Vec::new(), reply)
     }
 
     fn redrive(&mut self) -> Message {
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Each(answer));
-        {
-            let tasks = self.some_tasks();
-            Message::Operation(Operation::new(
-                tasks.len(),
-                move |engine| engine.redrive_all(tasks, &[]),
-                reply,
-            ))
-        }
+        Message::redrive(self.some_tasks(), Vec::new(), reply)
     }
 
     fn change(&mut self) -> Message {
@@ -348,7 +334,7 @@ impl Simulation {
         let (reply, answer) = oneshot::channel();
         self.asked.push(Asked::Done(answer));
         let queue = QUEUES[self.random.random_range(0..3)];
-        Message::changed(queue, change, reply)
+        Message::change(queue.into(), change, reply)
     }
 
     /// A worker begins anew, whatever it had.
@@ -362,9 +348,9 @@ impl Simulation {
         self.asked.push(Asked::Done(answer));
         let id = WorkerId(worker);
         Some(if self.random.random() {
-            Message::Operation(Operation::new(1, move |engine| engine.join(id), reply))
+            Message::join(id, reply)
         } else {
-            Message::Operation(Operation::new(1, move |engine| engine.leave(id), reply))
+            Message::leave(id, reply)
         })
     }
 
@@ -534,8 +520,8 @@ impl Simulation {
         }
         let newest = newest_on(&self.disk);
         let (reply, mut answer) = oneshot::channel();
-        let join = Operation::new(1, |engine| engine.join(WorkerId(1)), reply);
-        before.commit_group(&mut [Message::Operation(join)].into_iter());
+        let join = Message::join(WorkerId(1), reply);
+        before.commit_group(&mut [join].into_iter());
         assert!(before.failure.borrow().is_some(), "it was fenced off");
         assert!(matches!(answer.try_recv(), Ok(Err(Error::Failed(_)))));
         assert_eq!(newest_on(&self.disk), newest, "nothing of it is there");
@@ -585,7 +571,7 @@ impl Simulation {
         for queue in QUEUES {
             let (reply, answer) = oneshot::channel();
             self.asked.push(Asked::Done(answer));
-            self.group(vec![Message::changed(queue, QueueChange::Resume, reply)]);
+            self.group(vec![Message::change(queue.into(), QueueChange::Resume, reply)]);
         }
         for _ in 0..20 * STEPS {
             if self.engine.index.len() == 0 {

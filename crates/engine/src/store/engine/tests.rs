@@ -12,7 +12,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Engine, Message, Operation, Reply, apply::STEP_DUE};
+use super::{Engine, Message, Reply, apply::STEP_DUE};
 use crate::{
     admission::{Admission, Limits},
     events::{Hub, Invalid},
@@ -239,11 +239,7 @@ fn a_worker_that_begins_anew_has_lost_its_task() {
     let again = bench.start(1);
     assert_eq!((again.task, again.attempt, bench.slots()), (first, 2, 1));
     // The same, if it joins.
-    bench
-        .one(|reply| {
-            Message::Operation(Operation::new(1, |engine| engine.join(WorkerId(1)), reply))
-        })
-        .expect("it joins");
+    bench.one(|reply| Message::join(WorkerId(1), reply)).expect("it joins");
     assert_eq!(bench.slots(), 0);
     let anew = bench.start(1);
     assert_eq!((anew.task, anew.attempt), (first, 3));
@@ -291,7 +287,7 @@ fn two_changes_that_do_not_fit_together_are_not_both_made() {
     let messages = changes.into_iter().map(|change| {
         let (reply, answer) = oneshot::channel();
         answers.push(answer);
-        Message::changed("a", change, reply)
+        Message::change("a".into(), change, reply)
     });
     let messages = messages.collect();
     bench.group(messages);
@@ -303,7 +299,7 @@ fn two_changes_that_do_not_fit_together_are_not_both_made() {
     // A queue that came into being for a change that was refused is none.
     let both = Overrides { max_backoff: Some(Duration::ZERO), ..Overrides::default() };
     let both = QueueChange::Settings(vec![Field::MaxBackoff], Box::new(both));
-    let refused = bench.one(|reply| Message::changed("b", both, reply));
+    let refused = bench.one(|reply| Message::change("b".into(), both, reply));
     assert!(matches!(refused, Err(Error::WrongBackoffs(_))), "{refused:?}");
     assert!(bench.overview(Some("b")).queues.is_empty());
 }

@@ -72,10 +72,9 @@ pub enum Fault {
     /// later sync proves anything: only a start does, which writes everything anew.
     Sync,
     /// Whether it was done is not known, and will be when it is asked for again.
-    #[cfg_attr(not(test), expect(dead_code, reason = "SQLite's outcome is always known"))]
     Unknown,
-    /// Another engine has taken the store over: nothing of it was done, and nothing that this
-    /// one asks for will be.
+    /// Another engine has taken the store over: nothing of it was done by this call, and nothing
+    /// that this engine asks for will be.
     #[cfg_attr(not(test), expect(dead_code, reason = "SQLite's fence is a lock of the system"))]
     Fenced,
     /// The disk does not give what was written.
@@ -114,6 +113,12 @@ impl JournalError {
             Self::Damaged(_) => Fault::Other,
             Self::Failed { fault, .. } => *fault,
         }
+    }
+
+    /// The same, of a set whose outcome was unknown before.
+    pub fn in_doubt(self) -> Self {
+        let cause = format!("{self}; what was to be committed may be there after the restart");
+        Self::Failed { fault: self.fault(), cause: cause.into() }
     }
 }
 
@@ -216,9 +221,10 @@ pub trait Journal {
 
     /// Makes all of this durable, or nothing. `now` is the time of the wall clock.
     ///
-    /// Each journal that is opened begins an epoch, and ends those before it. A set has a
-    /// number within its epoch ([`WriteSet::number`]): of one that is there already nothing is
-    /// done again.
+    /// A journal that several engines can open begins an epoch with each opening, and ends those
+    /// before it; one that only one can open at a time need not. Where a commit's outcome can be
+    /// unknown, a set that is there already is known by its epoch and its number
+    /// ([`WriteSet::number`]), and nothing of it is done again.
     ///
     /// # Errors
     /// Nothing of it was committed, as far as that can be known: see
@@ -242,7 +248,8 @@ pub trait Journal {
     /// Bytes of so many pages of the log.
     fn log_bytes(&self, pages: u64) -> u64;
 
-    /// Takes back what a commit that was refused has left, durably.
+    /// Takes back what a commit that was refused has left, durably. Nothing, once the epoch has
+    /// ended.
     fn cut_uncommitted(&mut self) -> Asked<()>;
 
     /// Pages, and how many of them are free.

@@ -171,3 +171,29 @@ fn a_sync_that_fails_beside_the_engine_ends_the_store_also_when_it_is_closing() 
     let cause = failure.borrow().clone().expect("it has failed");
     assert!(cause.contains("as the test says"), "{cause}");
 }
+
+#[test]
+fn who_is_refused_after_an_unknown_outcome_is_told_that_it_may_be_there() {
+    for is_there in [false, true] {
+        let mut bench = Bench::new();
+        bench.disk.fail_next(Committed::Unknown { is_there });
+        bench.disk.fail_next(Committed::Refused(Fault::Fenced));
+        let (reply, mut answer) = oneshot::channel();
+        let submission = bench.submission();
+        bench.group(vec![Message::Submit(submission, reply)]);
+        let refused = answer.try_recv().expect("an answer").expect_err("the store has failed");
+        assert!(refused.to_string().contains("may be there"), "{refused}");
+        assert_eq!(bench.disk.content().tasks.len(), usize::from(is_there));
+    }
+}
+
+#[test]
+fn a_group_whose_outcome_is_unknown_is_committed_again_as_it_was() {
+    let mut bench = Bench::new();
+    bench.disk.fail_next(Committed::Unknown { is_there: true });
+    bench.disk.fail_next(Committed::Unknown { is_there: true });
+    let submission = bench.submission();
+    bench.one(|reply| Message::Submit(submission, reply));
+    let content = bench.disk.content();
+    assert_eq!((content.tasks.len(), content.events.len()), (1, 1));
+}

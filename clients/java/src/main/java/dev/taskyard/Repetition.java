@@ -16,7 +16,7 @@ import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 
 /**
- * One call, made until there is an answer, it has gone on for too long, or its deadline has passed. Only
+ * One call, made until there is an answer, {@link Retry#MAX_ELAPSED} is over, or its deadline has passed. Only
  * for what may safely be repeated.
  */
 final class Repetition<A> {

@@ -68,7 +68,7 @@ public record WatchOptions(
   /**
    * All events from the next one on.
    *
-   * @return with the usual heartbeat and longest outage
+   * @return with the usual heartbeat and the usual bound of an outage
    */
   public static WatchOptions live() {
     return from(new Start.Live());
@@ -77,7 +77,7 @@ public record WatchOptions(
   /**
    * All events from the oldest one on that is kept.
    *
-   * @return with the usual heartbeat and longest outage
+   * @return with the usual heartbeat and the usual bound of an outage
    */
   public static WatchOptions oldest() {
     return from(new Start.Oldest());
@@ -86,7 +86,7 @@ public record WatchOptions(
   /**
    * The tasks and workers as they stand, then the events after them.
    *
-   * @return with the usual heartbeat and longest outage
+   * @return with the usual heartbeat and the usual bound of an outage
    */
   public static WatchOptions snapshot() {
     return from(new Start.Snapshot());
@@ -96,7 +96,7 @@ public record WatchOptions(
    * All events after a cursor.
    *
    * @param cursor of what was seen last
-   * @return with the usual heartbeat and longest outage
+   * @return with the usual heartbeat and the usual bound of an outage
    */
   public static WatchOptions after(String cursor) {
     return from(new Start.After(cursor));
@@ -159,7 +159,7 @@ public record WatchOptions(
   }
 
   /**
-   * A copy with another longest outage.
+   * A copy with another bound of an outage.
    *
    * @param maxOutage the longest outage that is waited for
    * @return the copy
