@@ -74,8 +74,8 @@ fn reason(task: &Task) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn they_hold_up_neither_calls_nor_timers_nor_others_nor_the_drain() {
     let dir = TempDir::new().unwrap();
-    // A tenth of it is for what comes after the handlers: on a busy machine, too.
-    let more = ["--workers", "8", "--drain-timeout", "10s"];
+    // A tenth of it is for what comes after the handlers, also on a busy machine.
+    let more = ["--workers", "8", "--drain-timeout", "20s"];
     let (server, trap) = serve(dir.path(), &more);
     let mut client = client(&server).await;
     let calm = async {

@@ -514,7 +514,7 @@ fn signals_are_heard(child: &std::process::Child) -> bool {
 #[test]
 fn a_drain_tells_who_still_runs() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let more = ["--drain-timeout", "3s", "--cancel-grace", "0s"];
+    let more = ["--drain-timeout", "10s", "--cancel-grace", "0s"];
     let serve = Serve::start(&dir.path().join("data"), &more);
     let id = serve.submit(&["sleep", "--args", r#"{"duration":"1h"}"#]);
     serve
