@@ -17,7 +17,7 @@ const (
 type outages struct {
 	// maxOutage: an outage that is longer ends the watch.
 	maxOutage time.Duration
-	current  *outage
+	current   *outage
 	// hasStood: some stream has told something.
 	hasStood bool
 	// restUntil: the stream is not opened before.

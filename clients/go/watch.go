@@ -45,7 +45,7 @@ const watchGrace = 5 * time.Second
 const (
 	defaultHeartbeat = 15 * time.Second
 	longestHeartbeat = time.Hour
-	defaultMaxOutage  = time.Minute
+	defaultMaxOutage = time.Minute
 )
 
 // Start is where a watch begins: [Live], [Oldest], [WithSnapshot] or [After] a cursor. The

@@ -201,7 +201,7 @@ class Watcher:
         return self
 
     async def __anext__(self) -> Seen:
-        """What comes next; raises Error if it is no use to go on, or after too long an outage."""
+        """What comes next; raises Error when going on is of no use or an outage too long."""
         try:
             while (seen := self._rules.tell()) is None:
                 if self._rules.is_over:

@@ -16,8 +16,8 @@ import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 
 /**
- * One call, made until there is an answer, {@link Retry#MAX_ELAPSED} is over, or its deadline has passed. Only
- * for what may safely be repeated.
+ * One call, made until there is an answer, {@link Retry#MAX_ELAPSED} is over, or its deadline has
+ * passed. Only for what may safely be repeated.
  */
 final class Repetition<A> {
   /** Runs something after a rest. */

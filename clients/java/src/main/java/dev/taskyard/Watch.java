@@ -15,8 +15,8 @@ import java.util.Optional;
  * first asked.
  *
  * <p>{@link #hasNext} and {@link #next} wait for what comes next. They throw a {@link
- * TaskyardException} with what the server answered if trying again is of no use or an outage is
- * over; after that, there is nothing more. If their thread is interrupted, they throw one with the
+ * TaskyardException} with what the server answered if trying again is of no use or an outage is too
+ * long; after that, there is nothing more. If their thread is interrupted, they throw one with the
  * code {@code CANCELLED} and the thread stays interrupted; nothing is lost, and they may be called
  * again. A watch is read by one thread at a time; {@link #close} may be called by any.
  */

@@ -252,7 +252,8 @@ final class Stage implements AutoCloseable {
       isLive = true;
     }
     options =
-        options.withMaxOutage(about.has("max_outage") ? duration(about.get("max_outage")) : PATIENCE);
+        options.withMaxOutage(
+            about.has("max_outage") ? duration(about.get("max_outage")) : PATIENCE);
     boolean isFiltered = about.has("filter");
     if (isFiltered) {
       EventFilter.Builder filter = EventFilter.newBuilder();
