@@ -318,13 +318,14 @@ impl Engine<'_> {
         let LogKeeper { limit, pages, held, .. } = &self.log_keeper;
         let (limit, pages, held) = (*limit, *pages, *held);
         if pages >= limit / 2 && !held {
-            tracing::warn!("no new task is taken until the write-ahead log is shorter");
+            // Before it is told: whoever reads of it finds it so.
             self.admission.hold(Hold::LogFull, RETRY_AFTER);
             self.log_keeper.held = true;
+            tracing::warn!("no new task is taken until the write-ahead log is shorter");
         } else if pages < limit / 4 && held {
-            tracing::info!("new tasks are taken again");
             self.admission.release(Hold::LogFull);
             self.log_keeper.held = false;
+            tracing::info!("new tasks are taken again");
         }
     }
 }

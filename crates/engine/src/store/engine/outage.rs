@@ -170,8 +170,9 @@ impl Engine<'_> {
     fn went_on(&self, outage: &Outage) {
         let waited = outage.began.elapsed();
         if outage.is_refused {
-            tracing::info!(after = ?waited, "the disk takes what is written: all goes on");
+            // Before it is told, as above.
             self.admission.release(Hold::WriteRefused);
+            tracing::info!(after = ?waited, "the disk takes what is written: all goes on");
         } else {
             tracing::info!(?waited, "the database is free again");
         }
