@@ -3,7 +3,9 @@
 //! Owns the flags, and the request that they become. Must not hold anybody to the bounds
 //! that it shows: the server answers with everything that is beyond them at once.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, builder::ValueParser};
+use clap::{
+    Arg, ArgAction, ArgMatches, Command, FromArgMatches, builder::ValueParser, error::ErrorKind,
+};
 use prost_types::FieldMask;
 use taskyard_client::{Admin, CallRetryPolicy};
 use taskyard_domain::queue::{Field, Kind};
@@ -80,8 +82,11 @@ impl FromArgMatches for Changes {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut settings = QueueSettings::default();
         for field in Field::ALL {
-            if let Some(value) = matches.get_one::<Value>(field.name()) {
-                settings.set(field.name(), *value);
+            if let Some(value) = matches.get_one::<Value>(field.name())
+                && !settings.set(field.name(), *value)
+            {
+                let wrong = format!("this program cannot set {}", field.name());
+                return Err(clap::Error::raw(ErrorKind::InvalidValue, wrong));
             }
         }
         let burst = matches.get_one(BURST).copied();
@@ -140,8 +145,8 @@ fn flags(field: Field) -> impl Iterator<Item = Arg> {
 /// for the server to say.
 fn count_parser(field: Field) -> ValueParser {
     let mut largest = QueueSettings::default();
-    largest.set(field.name(), Value::Count(u64::MAX));
-    let most = match largest.get(field.name()) {
+    let holds_counts = largest.set(field.name(), Value::Count(u64::MAX));
+    let most = match largest.get(field.name()).filter(|_| holds_counts) {
         Some(Value::Count(most)) => most,
         _ => u64::MAX,
     };

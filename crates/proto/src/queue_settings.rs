@@ -42,19 +42,20 @@ impl QueueSettings {
         copy.field(name)?.get()
     }
 
-    /// Sets the setting of this name. Where there is no room for a count, the largest one
-    /// for which there is takes its place; a value of another type unsets it.
-    pub fn set(&mut self, name: &str, value: Value) {
-        if let Some(field) = self.field(name) {
-            field.set(value);
-        }
+    /// Sets the setting of this name, and tells whether there is one that holds such a value:
+    /// if not, nothing is changed. Where there is no room for a count, the largest one for which
+    /// there is takes its place.
+    #[must_use]
+    pub fn set(&mut self, name: &str, value: Value) -> bool {
+        self.field(name).is_some_and(|field| field.set(value))
     }
 }
 
 /// A field that holds a setting.
 trait Field {
     fn get(&self) -> Option<Value>;
-    fn set(&mut self, value: Value);
+    /// Whether it can hold it.
+    fn set(&mut self, value: Value) -> bool;
 }
 
 impl Field for Option<u64> {
@@ -62,8 +63,10 @@ impl Field for Option<u64> {
         self.map(Value::Count)
     }
 
-    fn set(&mut self, value: Value) {
-        *self = if let Value::Count(count) = value { Some(count) } else { None };
+    fn set(&mut self, value: Value) -> bool {
+        let Value::Count(count) = value else { return false };
+        *self = Some(count);
+        true
     }
 }
 
@@ -72,9 +75,11 @@ impl Field for Option<u32> {
         self.map(|count| Value::Count(count.into()))
     }
 
-    fn set(&mut self, value: Value) {
+    fn set(&mut self, value: Value) -> bool {
         let narrow = |count| u32::try_from(count).unwrap_or(u32::MAX);
-        *self = if let Value::Count(count) = value { Some(narrow(count)) } else { None };
+        let Value::Count(count) = value else { return false };
+        *self = Some(narrow(count));
+        true
     }
 }
 
@@ -83,8 +88,10 @@ impl Field for Option<Duration> {
         self.map(Value::Duration)
     }
 
-    fn set(&mut self, value: Value) {
-        *self = if let Value::Duration(span) = value { Some(span) } else { None };
+    fn set(&mut self, value: Value) -> bool {
+        let Value::Duration(span) = value else { return false };
+        *self = Some(span);
+        true
     }
 }
 
@@ -93,8 +100,10 @@ impl Field for Option<RateLimit> {
         self.map(Value::Rate)
     }
 
-    fn set(&mut self, value: Value) {
-        *self = if let Value::Rate(rate) = value { Some(rate) } else { None };
+    fn set(&mut self, value: Value) -> bool {
+        let Value::Rate(rate) = value else { return false };
+        *self = Some(rate);
+        true
     }
 }
 
@@ -120,10 +129,8 @@ mod tests {
         let values = [Value::Count(7), Value::Duration(span), Value::Rate(rate)];
         for name in names() {
             let mut settings = QueueSettings::default();
-            let holds = |value: Value| {
-                settings.set(&name, value);
-                settings.get(&name) == Some(value)
-            };
+            let holds =
+                |value: Value| settings.set(&name, value) && settings.get(&name) == Some(value);
             assert!(values.into_iter().any(holds), "{name} holds none of them");
             for other in names().iter().filter(|other| **other != name) {
                 assert_eq!(settings.get(other), None, "{name} and {other} are one field");
@@ -134,10 +141,11 @@ mod tests {
     #[test]
     fn what_there_is_no_room_for_is_not_taken_as_it_is() {
         let mut settings = QueueSettings::default();
-        settings.set("weight", Value::Count(1 << 40));
+        assert!(settings.set("weight", Value::Count(1 << 40)));
         assert_eq!(settings.weight, Some(u32::MAX));
-        settings.set("weight", Value::Rate(RateLimit::default()));
-        settings.set("colour", Value::Count(1));
-        assert_eq!(settings, QueueSettings::default());
+        let before = settings;
+        assert!(!settings.set("weight", Value::Rate(RateLimit::default())), "it is a count");
+        assert!(!settings.set("colour", Value::Count(1)), "there is none");
+        assert_eq!(settings, before);
     }
 }

@@ -238,7 +238,8 @@ fn settings(settings: &Settings) -> v1::QueueSettings {
                 WireValue::Rate(v1::RateLimit { starts_per_second, burst })
             }
         };
-        shown.set(field.name(), value);
+        let is_there = shown.set(field.name(), value);
+        debug_assert!(is_there, "{} is none of the API", field.name());
     }
     shown
 }
