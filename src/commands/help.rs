@@ -6,11 +6,11 @@
 use std::fmt::Write as _;
 
 use clap::{Command, builder::Styles};
-use taskyard_cli::{Group, LISTED, Listed, Program, client::ServerArgs, exit};
+use taskyard_cli::{COMMAND_HELP, CommandHelp, Group, Program, client::ServerArgs, exit};
 
 /// Commands that talk to no server.
-const LOCAL: &[Listed] = &[
-    Listed {
+const LOCAL: &[CommandHelp] = &[
+    CommandHelp {
         name: "serve",
         group: Group::Run,
         examples: "\
@@ -18,19 +18,19 @@ taskyard serve
 taskyard serve --listen 0.0.0.0:50051 --data-dir /var/lib/taskyard --workers 16
 taskyard serve --config taskyard.toml",
     },
-    Listed {
+    CommandHelp {
         name: "demo",
         group: Group::Run,
         examples: "\
 taskyard demo
 taskyard demo /usr/share/doc --workers 8 --max-files 500",
     },
-    Listed {
+    CommandHelp {
         name: "store",
         group: Group::Run,
         examples: "taskyard store verify --data-dir /var/lib/taskyard",
     },
-    Listed {
+    CommandHelp {
         name: "completions",
         group: Group::Program,
         examples: "\
@@ -38,19 +38,19 @@ taskyard completions bash > ~/.local/share/bash-completion/completions/taskyard
 taskyard completions zsh > ~/.zfunc/_taskyard
 taskyard completions fish > ~/.config/fish/completions/taskyard.fish",
     },
-    Listed {
+    CommandHelp {
         name: "man",
         group: Group::Program,
         examples: "\
 taskyard man | man -l -
 taskyard man --dir ~/.local/share/man/man1",
     },
-    Listed { name: "help", group: Group::Program, examples: "" },
+    CommandHelp { name: "help", group: Group::Program, examples: "" },
 ];
 
 /// Every command, in the order of help.
-fn listed() -> impl Iterator<Item = &'static Listed> {
-    LOCAL.iter().chain(LISTED)
+fn listed() -> impl Iterator<Item = &'static CommandHelp> {
+    LOCAL.iter().chain(COMMAND_HELP)
 }
 
 /// Completes the definition of all commands.

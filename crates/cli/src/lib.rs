@@ -120,7 +120,7 @@ pub enum Command {
 
 /// How help presents a command.
 #[derive(Debug)]
-pub struct Listed {
+pub struct CommandHelp {
     /// The command.
     pub name: &'static str,
     /// The group in which it stands.
@@ -159,8 +159,8 @@ impl Group {
 }
 
 /// How help presents each [`Command`], in its order.
-pub const LISTED: &[Listed] = &[
-    Listed {
+pub const COMMAND_HELP: &[CommandHelp] = &[
+    CommandHelp {
         name: "submit",
         group: Group::Tasks,
         examples: "\
@@ -168,8 +168,12 @@ taskyard submit sleep -a '{\"duration\":\"2s\"}' --wait
 taskyard submit noop -q nightly --delay 1h --max-attempts 5 --request-id order-7
 taskyard submit --from tasks.ndjson --request-id-prefix orders-7 --wait",
     },
-    Listed { name: "get", group: Group::Tasks, examples: "taskyard get t4n9h5h6eq t2hwpwxkbx" },
-    Listed {
+    CommandHelp {
+        name: "get",
+        group: Group::Tasks,
+        examples: "taskyard get t4n9h5h6eq t2hwpwxkbx",
+    },
+    CommandHelp {
         name: "list",
         group: Group::Tasks,
         examples: "\
@@ -177,14 +181,14 @@ taskyard list -S failed -q nightly --finished-since 1d
 taskyard list -l customer=42 --newest-first -n 10
 taskyard list -n 0 -o json",
     },
-    Listed {
+    CommandHelp {
         name: "wait",
         group: Group::Tasks,
         examples: "\
 taskyard wait t4n9h5h6eq --timeout 10m
 taskyard wait t4n9h5h6eq t2hwpwxkbx",
     },
-    Listed {
+    CommandHelp {
         name: "watch",
         group: Group::Tasks,
         examples: "\
@@ -193,55 +197,55 @@ taskyard watch -q nightly -t failed -t retry_scheduled
 taskyard watch --follow-task t4n9h5h6eq
 taskyard watch --from-start --cursor-file nightly.cursor -o json",
     },
-    Listed { name: "logs", group: Group::Tasks, examples: "taskyard logs t4n9h5h6eq" },
-    Listed {
+    CommandHelp { name: "logs", group: Group::Tasks, examples: "taskyard logs t4n9h5h6eq" },
+    CommandHelp {
         name: "cancel",
         group: Group::Tasks,
         examples: "\
 taskyard cancel t4n9h5h6eq
 taskyard cancel --all -q nightly -S queued",
     },
-    Listed {
+    CommandHelp {
         name: "redrive",
         group: Group::Tasks,
         examples: "\
 taskyard redrive t4n9h5h6eq
 taskyard redrive --all -k exec --since 1h",
     },
-    Listed { name: "kinds", group: Group::Tasks, examples: "" },
-    Listed {
+    CommandHelp { name: "kinds", group: Group::Tasks, examples: "" },
+    CommandHelp {
         name: "top",
         group: Group::Operate,
         examples: "\
 taskyard top
 taskyard top -q mail -q reports --interval 250ms",
     },
-    Listed {
+    CommandHelp {
         name: "stats",
         group: Group::Operate,
         examples: "\
 taskyard stats --target-wait 250ms
 taskyard stats --watch 5s",
     },
-    Listed {
+    CommandHelp {
         name: "queues",
         group: Group::Operate,
         examples: "\
 taskyard queues
 taskyard queues mail",
     },
-    Listed {
+    CommandHelp {
         name: "configure",
         group: Group::Operate,
         examples: "\
 taskyard configure mail --max-running 2 --rate 30/m --burst 5
 taskyard configure mail --reset rate --reset max-running",
     },
-    Listed { name: "pause", group: Group::Operate, examples: "taskyard pause mail reports" },
-    Listed { name: "resume", group: Group::Operate, examples: "taskyard resume mail reports" },
-    Listed { name: "workers", group: Group::Operate, examples: "taskyard workers" },
-    Listed { name: "resize", group: Group::Operate, examples: "taskyard resize 16" },
-    Listed { name: "drain", group: Group::Operate, examples: "taskyard drain --yes" },
+    CommandHelp { name: "pause", group: Group::Operate, examples: "taskyard pause mail reports" },
+    CommandHelp { name: "resume", group: Group::Operate, examples: "taskyard resume mail reports" },
+    CommandHelp { name: "workers", group: Group::Operate, examples: "taskyard workers" },
+    CommandHelp { name: "resize", group: Group::Operate, examples: "taskyard resize 16" },
+    CommandHelp { name: "drain", group: Group::Operate, examples: "taskyard drain --yes" },
 ];
 
 /// Completes the definition of the commands.

@@ -68,7 +68,7 @@ impl Store {
     ) -> BoxFuture<'_, Result<Submitted, Error>> {
         let mut prepared = Box::new(Prepared::new(task, permit));
         let handoff = prepared.permit.take_handoff();
-        // On its own, it does not make the futures large in which it stands.
+        // Boxed, so that the caller's future stays small.
         Box::pin(self.submission(handoff, |reply| Message::Submit(prepared, reply)))
     }
 
