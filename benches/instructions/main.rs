@@ -16,7 +16,7 @@ use taskyard::{
     queue::QueueConfig,
     server::Server,
     store::{self, Dispatch, Finished, Outcome, Store, Submission, WallClock},
-    task::{Data, Due, NewTask, RetryPolicy, TaskBody, WorkerId},
+    task::{Data, NewTask, TaskBody, WorkerId},
 };
 
 const BATCHES: u32 = 20;
@@ -119,18 +119,8 @@ async fn open() -> Result<(Arc<Store>, Arc<Admission>), Box<dyn Error>> {
 
 async fn submit(store: &Store, gate: &Admission, tasks: u32) -> Result<(), Box<dyn Error>> {
     let task = NewTask {
-        kind: "noop".into(),
-        queue: "default".into(),
         body: TaskBody::from(Data::Bytes(vec![b'x'; PAYLOAD_BYTES].into())),
-        priority: 0,
-        due: Due::Now,
-        retry: RetryPolicy {
-            max_attempts: 1,
-            initial_backoff: Duration::from_secs(1),
-            max_backoff: Duration::from_mins(1),
-        },
-        labels: [].into(),
-        request_id: None,
+        ..NewTask::new("noop", "default")
     };
     let bytes = store::weight(&task);
     let mut all = Vec::new();

@@ -16,7 +16,7 @@ use taskyard::{
         self, Dispatch, Error, Filter, Finished, Outcome, Query, QueueChange, Store, Submission,
         WallClock,
     },
-    task::{Data, Due, NewTask, RetryPolicy, State, TaskBody, TaskId, WorkerId},
+    task::{Data, NewTask, State, TaskBody, TaskId, WorkerId},
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -66,20 +66,7 @@ impl Harness {
 
     pub async fn submit(&self, queue: &str, tasks: usize) -> Done {
         let payload = Data::Bytes(vec![b'x'; PAYLOAD_BYTES].into());
-        let task = NewTask {
-            kind: "noop".into(),
-            queue: queue.into(),
-            body: payload.into(),
-            priority: 0,
-            due: Due::Now,
-            retry: RetryPolicy {
-                max_attempts: 1,
-                initial_backoff: Duration::from_secs(1),
-                max_backoff: Duration::from_mins(1),
-            },
-            labels: [].into(),
-            request_id: None,
-        };
+        let task = NewTask { body: payload.into(), ..NewTask::new("noop", queue) };
         let bytes = store::weight(&task);
         let mut left = tasks;
         let mut under_way = JoinSet::new();
@@ -262,18 +249,8 @@ impl Runner {
 
 fn small_task() -> NewTask {
     NewTask {
-        kind: "noop".into(),
-        queue: "own".into(),
         body: TaskBody { timeout: Duration::from_mins(1), ..TaskBody::default() },
-        priority: 0,
-        due: Due::Now,
-        retry: RetryPolicy {
-            max_attempts: 1,
-            initial_backoff: Duration::from_secs(1),
-            max_backoff: Duration::from_secs(1),
-        },
-        labels: [].into(),
-        request_id: None,
+        ..NewTask::new("noop", "own")
     }
 }
 
