@@ -4,8 +4,8 @@
 //! lock of another program: it is written again, the same, until it is taken. Everything else
 //! waits meanwhile, as memory is ahead of the disk; where the disk has refused, new tasks are
 //! held back. Nothing of it was synced, so nothing is in doubt: a sync that fails is another
-//! matter, and ends the store. A journal of which a commit's outcome can be unknown is asked with
-//! the same set until it knows.
+//! matter, and ends the store. Where a commit's outcome can be unknown, the journal is asked for
+//! the set of the same number until it knows.
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +40,7 @@ struct Outage {
     backoff: Duration,
     /// The disk has refused it, and new tasks are held back.
     is_refused: bool,
-    /// It may be there already: it must stay as it is.
+    /// It may be there already.
     is_in_doubt: bool,
 }
 
@@ -104,9 +104,7 @@ impl Engine<'_> {
                 Err(error) if error.fault().may_pass() => {
                     let outage = outage.get_or_insert_with(Outage::new);
                     self.wait_out(outage, &error);
-                    if !outage.is_in_doubt {
-                        self.postpone();
-                    }
+                    self.postpone();
                 }
                 Err(error) if outage.as_ref().is_some_and(|outage| outage.is_in_doubt) => {
                     return Err(error.in_doubt().into());
@@ -141,7 +139,8 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// What ends in the group is to be kept from when it is committed.
+    /// What ends in the group is to be kept from when it is committed. If it is there already, it
+    /// was committed then, and the journal leaves it so.
     fn postpone(&mut self) {
         let before = self.uptime();
         let now = self.clock.uptime(&self.clock.now());

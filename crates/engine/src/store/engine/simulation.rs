@@ -184,7 +184,7 @@ impl Simulation {
                 0..70 => self.any_group(),
                 70..85 => self.wait(),
                 85..90 => self.watch(),
-                90..94 => self.fail_a_commit(),
+                90..94 => self.fail_commits(),
                 _ => self.crash(),
             }
             self.check();
@@ -354,15 +354,19 @@ impl Simulation {
         })
     }
 
-    fn fail_a_commit(&mut self) {
-        let outcome = match self.random.random_range(0..8) {
-            0 => memory::Outcome::Refused(Fault::Sync),
-            1 => memory::Outcome::RefusedAndThere,
-            2 => memory::Outcome::Refused(Fault::Busy),
-            3 | 4 => memory::Outcome::Unknown { is_there: self.random.random() },
-            _ => memory::Outcome::Refused(Fault::Full),
-        };
-        self.disk.fail_next(outcome);
+    /// Lets commits fail, up to three in a row: those that come after may be tries of the same
+    /// group, or what a restart writes.
+    fn fail_commits(&mut self) {
+        for _ in 0..self.random.random_range(1..=3) {
+            let outcome = match self.random.random_range(0..8) {
+                0 => memory::Outcome::Refused(Fault::Sync),
+                1 => memory::Outcome::RefusedAndThere,
+                2 => memory::Outcome::Refused(Fault::Busy),
+                3 | 4 => memory::Outcome::Unknown { is_there: self.random.random() },
+                _ => memory::Outcome::Refused(Fault::Full),
+            };
+            self.disk.fail_next(outcome);
+        }
         self.any_group();
     }
 
@@ -370,19 +374,28 @@ impl Simulation {
         let newest = newest_on(&self.disk);
         let mut messages = messages.into_iter().peekable();
         loop {
+            let began = self.clock.load(Ordering::Relaxed);
             self.engine.commit_group(&mut messages);
+            self.learn(began);
             if messages.peek().is_none() {
                 break;
             }
         }
         let failed = self.engine.failure.borrow().is_some();
-        self.story.learn(&self.disk, self.clock.load(Ordering::Relaxed));
         self.hear(failed);
         if failed {
             // Whether the disk has anything of it or not, nobody was told.
             assert_eq!(self.hub.newest(), newest, "nothing is published");
             self.restart();
         }
+    }
+
+    /// Learns what has happened since the clock said `began`. What was there before that was known
+    /// is kept since then.
+    fn learn(&mut self, began: i64) {
+        let was_in_doubt = std::mem::take(&mut self.disk.content().is_in_doubt);
+        let since = if was_in_doubt { began } else { self.clock.load(Ordering::Relaxed) };
+        self.story.learn(&self.disk, since);
     }
 
     /// Takes the answers that have come.
@@ -498,13 +511,14 @@ impl Simulation {
             *worker = Worker::Idle;
         }
         self.gate = gate();
+        let began = self.clock.load(Ordering::Relaxed);
         let (engine, hub) = start(&self.disk, &self.gate, &self.settings);
         let before = std::mem::replace(&mut self.engine, engine);
         self.hub = hub;
         if self.chance(20) {
             self.still_acts(before);
         }
-        self.story.learn(&self.disk, self.clock.load(Ordering::Relaxed));
+        self.learn(began);
         self.story.started();
         let content = self.disk.content();
         for number in self.acknowledged.keys() {

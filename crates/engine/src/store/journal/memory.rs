@@ -59,6 +59,8 @@ pub struct Content {
     epoch: u64,
     /// The epoch and the number of the set that was committed last.
     newest_set: (u64, u64),
+    /// A set was written whose writer does not know it yet.
+    pub is_in_doubt: bool,
     /// What becomes of the next commits.
     faults: VecDeque<Outcome>,
     /// What is in the way of the next groups when they begin.
@@ -358,6 +360,7 @@ impl Journal for MemoryJournal {
         if is_there && content.newest_set != (epoch, set.number) {
             content.write(set);
             content.newest_set = (epoch, set.number);
+            content.is_in_doubt |= answer.is_err();
         }
         answer
     }

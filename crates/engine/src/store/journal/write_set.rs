@@ -19,8 +19,9 @@ use crate::{
 /// as a whole.
 #[derive(Clone, Debug, Default)]
 pub struct WriteSet {
-    /// Which of its engine's sets it is, counted from 1: one that is tried again keeps it. A
-    /// journal of which a commit's outcome can be unknown tells by it whether the set is there.
+    /// Which of its engine's sets it is, counted from 1: one that is tried again keeps it, and
+    /// differs in uptimes at most, which are then later. A journal of which a commit's outcome can
+    /// be unknown tells by it whether the set is there.
     pub number: u64,
     /// Process starts that begin, and those that are forgotten.
     pub starts: Vec<Incarnation>,

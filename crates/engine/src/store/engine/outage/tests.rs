@@ -188,7 +188,7 @@ fn who_is_refused_after_an_unknown_outcome_is_told_that_it_may_be_there() {
 }
 
 #[test]
-fn a_group_whose_outcome_is_unknown_is_committed_again_as_it_was() {
+fn a_group_whose_outcome_is_unknown_is_there_once() {
     let mut bench = Bench::new();
     bench.disk.fail_next(Committed::Unknown { is_there: true });
     bench.disk.fail_next(Committed::Unknown { is_there: true });
