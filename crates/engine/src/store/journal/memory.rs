@@ -96,7 +96,7 @@ impl MemoryDisk {
     }
 
     /// Whoever only asks.
-    pub fn onlooker(&self) -> Box<dyn Journal> {
+    pub fn reader(&self) -> Box<dyn Journal> {
         Box::new(MemoryJournal(self.clone(), 0))
     }
 }

@@ -314,13 +314,13 @@ proptest! {
         };
         for step in 0..12 {
             let set = WriteSet { number: step + 1, ..author.any() };
-            let mut pending = Records::new(disk.onlooker());
+            let mut pending = Records::new(disk.reader());
             pending.changes = set.clone();
             let pending = engine_answers(&mut pending, author.newest_task);
             for journal in [&mut in_sqlite as &mut dyn Journal, &mut *in_memory] {
                 journal.commit(&set, Timestamp(1)).expect("it is written");
             }
-            let after = engine_answers(&mut Records::new(disk.onlooker()), author.newest_task);
+            let after = engine_answers(&mut Records::new(disk.reader()), author.newest_task);
             for (pending, after) in pending.iter().zip(&after) {
                 prop_assert_eq!(pending, after, "in step {}", step);
             }
